@@ -1,0 +1,49 @@
+"""A stateful Letta agent behaves as a model of the OpenAI API: the pure core.
+
+No I/O, no clock, no randomness. `Proxy` answers whole HTTP requests and is what a transport drives; `Turn` is
+one turn of an agent without HTTP on the client's side; the wires and machines below are modules of their own.
+"""
+
+from ._signal import Signal
+from .config import Config, ReasoningField
+from .errors import (
+    Kept,
+    LettaError,
+    LocalProtocolError,
+    RemoteProtocolError,
+    RequestError,
+    SansioLettaError,
+)
+from .proxy import Cycle, HttpRequest, Proxy, ResponseBody, ResponseHead, Summary
+from .recording import Recording, RecordingError, read_recording
+from .sse import ServerSentEvent, SSEDecoder
+from .turn import Plan, Turn
+
+#: Names this library to Letta, as a User-Agent does.
+PRODUCT_ID = "sansio-letta/0.1.0"
+
+__all__ = [
+    "PRODUCT_ID",
+    "Config",
+    "Cycle",
+    "HttpRequest",
+    "Kept",
+    "LettaError",
+    "LocalProtocolError",
+    "Plan",
+    "Proxy",
+    "ReasoningField",
+    "Recording",
+    "RecordingError",
+    "RemoteProtocolError",
+    "RequestError",
+    "ResponseBody",
+    "ResponseHead",
+    "SSEDecoder",
+    "SansioLettaError",
+    "ServerSentEvent",
+    "Signal",
+    "Summary",
+    "Turn",
+    "read_recording",
+]

@@ -1,0 +1,78 @@
+"""Agents as models: which are remembered, how all are listed, how one is shown."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from attrs import define, field, frozen
+
+from . import chat, letta
+
+
+@frozen
+class _Remembered:
+    agent: letta.Agent
+    until: float
+
+
+@define
+class AgentMemory:
+    """Agents that were found by a model's name or id, for a while; a lookup costs Letta a query.
+
+    :param ttl: seconds that an agent is remembered.
+    :param max_count: names remembered; beyond it the oldest is dropped.
+    """
+
+    ttl: float
+    max_count: int
+    _agents: OrderedDict[str, _Remembered] = field(factory=OrderedDict, init=False)
+
+    def recall(self, model: str, now: float) -> letta.Agent | None:
+        """The agent of this name or id, if it was found not long ago.
+
+        :param now: monotonic seconds, here and below.
+        """
+        remembered = self._agents.get(model)
+        return remembered.agent if remembered is not None and now < remembered.until else None
+
+    def remember(self, model: str, agent: letta.Agent, now: float) -> None:
+        """What was just found; a state of the moment, like a pending call, does not count."""
+        self._agents[model] = _Remembered(agent, now + self.ttl)
+        self._agents.move_to_end(model)
+        if len(self._agents) > self.max_count:
+            self._agents.popitem(last=False)
+
+    def forget(self, agent_id: str) -> None:
+        """The agent is gone, under whatever names it was known."""
+        for model in [name for name, known in self._agents.items() if known.agent.id == agent_id]:
+            del self._agents[model]
+
+
+def encode_model(agent: letta.Agent, model: str) -> chat.Model:
+    """An agent as a model.
+
+    :param model: its id for the client; the agent's name is shown beside it where the two differ.
+    """
+    return chat.Model(
+        id=model,
+        created=_unix_time(agent.created_at),
+        name=agent.name if agent.name != model else None,
+    )
+
+
+def list_models(agents: Sequence[letta.Agent]) -> chat.ModelList:
+    """All agents as models: by name, those that share a name by id."""
+    counts: dict[str, int] = {}
+    for agent in agents:
+        counts[agent.name] = counts.get(agent.name, 0) + 1
+    return chat.ModelList(
+        data=tuple(encode_model(agent, agent.name if counts[agent.name] == 1 else agent.id) for agent in agents)
+    )
+
+
+def _unix_time(created_at: str | None) -> int:
+    try:
+        moment = datetime.fromisoformat(created_at or "")
+    except ValueError:
+        return 0
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())

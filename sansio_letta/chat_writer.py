@@ -1,0 +1,221 @@
+"""The Chat Completions dialect of a turn's events: a stream of chunks, or one completion.
+
+Both writers take the same events and give the bytes of the answer's body, so a turn never knows which of them
+listens. A second dialect is a second pair of writers.
+"""
+
+from collections.abc import Iterator
+from typing import Final, Protocol, assert_never
+
+import orjson
+from attrs import define, field, frozen
+
+from . import chat, letta, sse
+from .config import ReasoningField
+from .errors import SansioLettaError
+from .events import (
+    AgentFound,
+    AgentGone,
+    CallArguments,
+    CallsSettled,
+    CallStarted,
+    Event,
+    FinishReason,
+    KeepAlive,
+    ReasoningDelta,
+    TextDelta,
+    TurnFailed,
+    TurnFinished,
+    TurnStarted,
+)
+
+_FINISH_REASONS: Final[dict[FinishReason, chat.FinishReason]] = {
+    FinishReason.STOP: "stop",
+    FinishReason.LENGTH: "length",
+    FinishReason.TOOL_CALLS: "tool_calls",
+}
+
+
+@frozen(kw_only=True)
+class Heading:
+    """What every chunk of one answer repeats."""
+
+    completion_id: str
+    created: int  #: Unix time, seconds
+    model: str  #: as the client asked for it
+
+
+class Writer(Protocol):
+    """Makes an answer's body of a turn's events."""
+
+    content_type: str
+    streaming: bool  #: whether bytes go out before the turn is over
+
+    def write(self, event: Event) -> bytes:
+        """The bytes that the event adds to the body; none is the rule while an answer is collected."""
+        ...
+
+
+@define
+class ChunkWriter:
+    """``stream: true``: a chunk an event, as server-sent events.
+
+    :param include_usage: whether the client asked for a last chunk with the usage.
+    :param max_fragment_size: bytes of a string in one chunk, as JSON; longer ones are split.
+    """
+
+    heading: Heading
+    include_usage: bool = False
+    reasoning_field: ReasoningField = ReasoningField.REASONING_CONTENT
+    max_fragment_size: int = 32 * 1024
+    content_type: str = field(default="text/event-stream", init=False)
+    streaming: bool = field(default=True, init=False)
+
+    def write(self, event: Event) -> bytes:
+        match event:
+            case KeepAlive():
+                return sse.encode_comment("keepalive")
+            case TurnFailed(error=error):
+                return encode_stream_error(error)
+            case TurnFinished():
+                return b"".join(map(chat.encode_chunk, self.chunks(event))) + chat.DONE
+        return b"".join(map(chat.encode_chunk, self.chunks(event)))
+
+    def chunks(self, event: Event) -> Iterator[chat.Chunk]:
+        """The event as chunks: one, or several if its text is long, or none."""
+        match event:
+            case TextDelta(text=text):
+                for piece in fragments(text, self.max_fragment_size):
+                    yield self._chunk(chat.Delta(content=piece))
+            case CallArguments(index=index, fragment=fragment):
+                for piece in fragments(fragment, self.max_fragment_size):
+                    call = chat.ToolCallDelta(index=index, function=chat.Function(arguments=piece))
+                    yield self._chunk(chat.Delta(tool_calls=(call,)))
+            case ReasoningDelta(text=text):
+                for piece in fragments(text, self.max_fragment_size):
+                    match self.reasoning_field:
+                        case ReasoningField.REASONING_CONTENT:
+                            yield self._chunk(chat.Delta(reasoning_content=piece))
+                        case ReasoningField.REASONING:
+                            yield self._chunk(chat.Delta(reasoning=piece))
+                        case ReasoningField.OFF:
+                            pass
+            case CallStarted(index=index, call_id=call_id, name=name):
+                function = chat.Function(name=name, arguments="")
+                call = chat.ToolCallDelta(index=index, id=call_id, type="function", function=function)
+                yield self._chunk(chat.Delta(tool_calls=(call,)))
+            case TurnStarted():
+                yield self._chunk(chat.Delta(role="assistant", content=""))
+            case TurnFinished(reason=reason, usage=usage):
+                yield self._chunk(chat.Delta(), _FINISH_REASONS[reason])
+                if self.include_usage and usage is not None:
+                    yield self._chunk(usage=encode_usage(usage))
+            case AgentFound() | AgentGone() | CallsSettled() | KeepAlive() | TurnFailed():
+                pass
+            case _:
+                assert_never(event)
+
+    def _chunk(
+        self,
+        delta: chat.Delta | None = None,
+        finish_reason: chat.FinishReason | None = None,
+        usage: chat.Usage | None = None,
+    ) -> chat.Chunk:
+        return chat.Chunk(
+            id=self.heading.completion_id,
+            created=self.heading.created,
+            model=self.heading.model,
+            choices=() if delta is None else (chat.ChunkChoice(delta=delta, finish_reason=finish_reason),),
+            usage=usage if self.include_usage else chat.Unasked.USAGE,
+        )
+
+
+@define
+class _Call:
+    id: str
+    name: str
+    arguments: list[str] = field(factory=list)
+
+
+@define
+class CompletionWriter:
+    """``stream: false``: the same turn, collected into one completion."""
+
+    heading: Heading
+    reasoning_field: ReasoningField = ReasoningField.REASONING_CONTENT
+    content_type: str = field(default="application/json", init=False)
+    streaming: bool = field(default=False, init=False)
+    _text: list[str] = field(factory=list, init=False)
+    _reasoning: list[str] = field(factory=list, init=False)
+    _calls: list[_Call] = field(factory=list, init=False)
+
+    def write(self, event: Event) -> bytes:
+        match event:
+            case TextDelta(text=text):
+                self._text.append(text)
+            case ReasoningDelta(text=text):
+                self._reasoning.append(text)
+            case CallStarted(call_id=call_id, name=name):
+                self._calls.append(_Call(id=call_id, name=name))
+            case CallArguments(index=index, fragment=fragment):
+                self._calls[index].arguments.append(fragment)
+            case TurnFinished():
+                return chat.encode(self.completion(event))
+            case TurnFailed(error=error):
+                return orjson.dumps(error.body())
+        return b""
+
+    def completion(self, finished: TurnFinished) -> chat.Completion:
+        """All that was collected, as the answer."""
+        calls = tuple(
+            chat.ToolCall(id=call.id, function=chat.Function(name=call.name, arguments="".join(call.arguments)))
+            for call in self._calls
+        )
+        text, reasoning = "".join(self._text), "".join(self._reasoning) or None
+        message = chat.AssistantMessage(
+            content=text if text or not calls else None,
+            reasoning_content=reasoning if self.reasoning_field is ReasoningField.REASONING_CONTENT else None,
+            reasoning=reasoning if self.reasoning_field is ReasoningField.REASONING else None,
+            tool_calls=calls,
+        )
+        return chat.Completion(
+            id=self.heading.completion_id,
+            created=self.heading.created,
+            model=self.heading.model,
+            choices=(chat.Choice(message=message, finish_reason=_FINISH_REASONS[finished.reason]),),
+            usage=encode_usage(finished.usage) if finished.usage is not None else None,
+        )
+
+
+def encode_stream_error(error: SansioLettaError) -> bytes:
+    """A failure after the first chunk: the form that every SDK raises (no flat one does)."""
+    return sse.encode_data(orjson.dumps(error.body()))
+
+
+def encode_usage(usage: letta.UsageStatistics) -> chat.Usage:
+    """Letta's sums under OpenAI's names; what Letta does not know is left out, or 0 where it must be there."""
+    prompt = chat.PromptTokensDetails(
+        cached_tokens=usage.cached_input_tokens, cache_write_tokens=usage.cache_write_tokens
+    )
+    completion = chat.CompletionTokensDetails(reasoning_tokens=usage.reasoning_tokens)
+    prompt_tokens, completion_tokens = usage.prompt_tokens or 0, usage.completion_tokens or 0
+    return chat.Usage(
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        total_tokens=usage.total_tokens or prompt_tokens + completion_tokens,
+        prompt_tokens_details=prompt if prompt != chat.PromptTokensDetails() else None,
+        completion_tokens_details=completion if completion != chat.CompletionTokensDetails() else None,
+    )
+
+
+def fragments(text: str, max_size: int) -> Iterator[str]:
+    """The text in pieces of at most `max_size` bytes of JSON each; one piece if it fits.
+
+    Readers of lines fail on long ones. A character takes at most six bytes, so a short text is not measured.
+    """
+    if len(text) * 6 <= max_size or len(text) == 1 or len(orjson.dumps(text)) <= max_size:
+        yield text
+    else:
+        middle = len(text) // 2
+        yield from fragments(text[:middle], max_size)
+        yield from fragments(text[middle:], max_size)

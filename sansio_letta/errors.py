@@ -1,0 +1,228 @@
+"""The error tree, and what a client of the OpenAI API is told of each.
+
+Every error carries `status_hint`, `type`, `code` and `param`, so that a transport answers without thinking::
+
+    SansioLettaError
+      LocalProtocolError     our caller broke the contract: a bug; no detail goes to the client
+      RequestError           the client's request cannot be carried out: 4xx
+      LettaError             Letta refused, gave up or cannot be reached
+      RemoteProtocolError    Letta's bytes make no sense, or end too soon
+"""
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, Final
+
+import orjson
+from attrs import evolve, frozen
+
+#: Both official SDKs obey ``retry-after`` only up to a minute: openai-node retries at once above it.
+MAX_RETRY_AFTER_SECONDS: Final = 59
+
+
+class Kept(Enum):
+    """What a failed turn has left in the agent's memory, and so whether a client may repeat it."""
+
+    NOTHING = "nothing"
+    SOMETHING = "something"
+    UNKNOWN = "unknown"
+
+
+@frozen(kw_only=True)
+class Advice:
+    """How the failure is put to the client: one row of the tables of statuses."""
+
+    status: int
+    type: str
+    code: str
+    should_retry: bool | None = None  #: the ``x-should-retry`` header; None: the status alone decides
+    retry_after: int | None = None  #: seconds
+
+
+class SansioLettaError(Exception):
+    """Base of all errors that this package raises or reports.
+
+    :param message: for the client: what was seen and what was expected, never a key or a user's text.
+    :param param: the field of the request that is at fault, like ``messages[0].content``.
+    """
+
+    advice: Advice = Advice(status=500, type="server_error", code="internal_error")
+
+    def __init__(self, message: str, *, param: str | None = None, advice: Advice | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        if advice is not None:
+            self.advice = advice
+
+    @property
+    def status_hint(self) -> int:
+        """The HTTP status to answer with while no byte of the answer has been sent."""
+        return self.advice.status
+
+    @property
+    def code(self) -> str:
+        return self.advice.code
+
+    def body(self) -> dict[str, Any]:
+        """The error as Chat Completions writes it, before the first chunk and after it alike."""
+        advice = self.advice
+        return {
+            "error": {"message": self.message, "type": advice.type, "param": self.param, "code": advice.code}
+        }
+
+    def headers(self) -> list[tuple[str, str]]:
+        """What the official SDKs read when they decide whether to send the request again."""
+        headers = []
+        if self.advice.should_retry is not None:
+            headers.append(("x-should-retry", "true" if self.advice.should_retry else "false"))
+        if self.advice.retry_after is not None:
+            headers.append(("retry-after", str(self.advice.retry_after)))
+        return headers
+
+
+class LocalProtocolError(SansioLettaError):
+    """The caller of this library broke its contract: a method was called at the wrong time."""
+
+    def body(self) -> dict[str, Any]:
+        advice = self.advice
+        return {
+            "error": {"message": "Internal error.", "type": advice.type, "param": None, "code": advice.code}
+        }
+
+
+class RequestError(SansioLettaError):
+    """The client's request cannot be carried out as it stands."""
+
+    advice = Advice(status=400, type="invalid_request_error", code="invalid_value")
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str = "invalid_value",
+        status: int = 400,
+        allow: str | None = None,
+    ) -> None:
+        super().__init__(message, param=param, advice=evolve(RequestError.advice, code=code, status=status))
+        self.allow = allow  #: the methods that a path takes, for 405
+
+    def headers(self) -> list[tuple[str, str]]:
+        return [*super().headers(), *([("allow", self.allow)] if self.allow else [])]
+
+
+class LettaError(SansioLettaError):
+    """Letta refused the turn, gave it up, or cannot be reached."""
+
+    advice = Advice(status=502, type="server_error", code="upstream_error")
+
+
+class RemoteProtocolError(SansioLettaError):
+    """What came from Letta makes no sense, or stopped too soon."""
+
+    advice = Advice(status=502, type="server_error", code="upstream_error")
+
+
+def unknown_model(model: str) -> RequestError:
+    """No agent has this name or id. LiteLLM knows a missing model by status and code together."""
+    return RequestError(
+        f"The model {_quoted(model)} does not exist: no Letta agent has this name or id. "
+        "Names are exact and case-sensitive; GET /v1/models lists them.",
+        param="model",
+        code="model_not_found",
+        status=404,
+    )
+
+
+def ambiguous_model(model: str, agent_ids: list[str]) -> RequestError:
+    """Several agents share the name, and we never guess."""
+    return RequestError(
+        f"{len(agent_ids)} agents are named {_quoted(model)}: ask for one by its id: {', '.join(agent_ids)}.",
+        param="model",
+    )
+
+
+def _quoted(name: str, limit: int = 200) -> str:
+    return orjson.dumps(name if len(name) <= limit else name[:limit] + "...").decode()
+
+
+#: Letta's ``error_type`` and ``stop_reason`` values -> what the client is told while nothing was kept.
+#: letta 0.16.7, services/streaming_service.py and schemas/letta_stop_reason.py; the unknown is `LettaError`'s.
+_RUN_FAILURES: Final[Mapping[str, Advice]] = {
+    "llm_rate_limit": Advice(status=429, type="rate_limit_error", code="rate_limit_exceeded"),
+    # The model's key at Letta is wrong: a status the client retries would only be refused again.
+    "llm_authentication": Advice(
+        status=502, type="server_error", code="llm_authentication", should_retry=False
+    ),
+    "llm_timeout": Advice(status=504, type="server_error", code="llm_timeout"),
+    "insufficient_credits": Advice(
+        status=429, type="rate_limit_error", code="insufficient_quota", should_retry=False
+    ),
+    "context_window_overflow_in_system_prompt": Advice(
+        status=400, type="invalid_request_error", code="context_length_exceeded"
+    ),
+}
+
+#: Statuses that Letta answers a turn's request with -> what the client is told.
+_HTTP_FAILURES: Final[Mapping[int, Advice]] = {
+    400: Advice(status=400, type="invalid_request_error", code="invalid_value"),
+    # Letta refuses the proxy's key, not the client's: 401 would make the client doubt its own.
+    401: Advice(status=502, type="server_error", code="letta_unauthorized", should_retry=False),
+    402: Advice(status=429, type="rate_limit_error", code="insufficient_quota", should_retry=False),
+    403: Advice(status=502, type="server_error", code="letta_unauthorized", should_retry=False),
+    409: Advice(status=409, type="conflict_error", code="agent_busy", retry_after=5),
+    413: Advice(status=413, type="invalid_request_error", code="request_too_large"),
+    422: Advice(status=400, type="invalid_request_error", code="invalid_value"),
+    429: Advice(status=429, type="rate_limit_error", code="rate_limit_exceeded"),
+    503: Advice(status=503, type="server_error", code="upstream_error"),
+    # A gateway gave up waiting: Letta may well have taken the message.
+    504: Advice(status=504, type="server_error", code="upstream_error", should_retry=False),
+}
+
+_KEPT: Final = Advice(status=424, type="upstream_error", code="upstream_error", should_retry=False)
+
+
+def run_failure(reason: str, message: str | None) -> LettaError:
+    """The error for a run that ended badly.
+
+    :param reason: Letta's ``error_type``, or its ``stop_reason`` where no error message came.
+    :param message: Letta's ``message``. Its ``detail`` repeats the model provider word by word, keys and
+        all, and stays out.
+    """
+    advice = _RUN_FAILURES.get(reason, LettaError.advice)
+    text = f"Letta ended the run: {reason}" + (f": {message}" if message else ".")
+    if advice.code == "context_length_exceeded":
+        # LiteLLM and opencode know a full context by these words.
+        text = f"The conversation exceeds the available context size. {text}"
+    return LettaError(text, advice=advice)
+
+
+def http_failure(status: int, detail: str | None, retry_after: int | None = None) -> LettaError:
+    """The error for a request that Letta answered with an HTTP status other than success.
+
+    :param detail: Letta's ``detail``, shown for the statuses that are about the request itself.
+    :param retry_after: seconds, Letta's own ``Retry-After``.
+    """
+    advice = _HTTP_FAILURES.get(status, LettaError.advice)
+    if retry_after is not None and advice.should_retry is not False:
+        advice = evolve(advice, retry_after=max(1, min(retry_after, MAX_RETRY_AFTER_SECONDS)))
+    if status in (401, 403):
+        text = "Letta refuses the proxy's key: check LETTA_API_KEY where the proxy runs."
+    elif detail and status < 500:
+        text = f"Letta answered {status}: {detail[:1000]}"
+    else:
+        text = f"Letta answered {status}."
+    return LettaError(text, advice=advice)
+
+
+def kept_failure(error: SansioLettaError) -> SansioLettaError:
+    """The same failure after Letta has, or may have, kept something of the turn: nobody may repeat it.
+
+    The status is one that no client retries, and so is the type in a stream (opencode looks at it).
+    """
+    if error.advice.type == "invalid_request_error":
+        return error
+    kept = LettaError(error.message, advice=evolve(_KEPT, code=error.advice.code))
+    kept.__cause__ = error
+    return kept

@@ -1,0 +1,269 @@
+"""The turn's own words: the events it reports and the commands it asks the transport to carry out.
+
+Neither knows the client's dialect: a writer makes Chat Completions chunks of the events. Commands are HTTP
+requests to Letta as values; whatever Letta answers goes back through the turn's ``receive_*`` methods.
+"""
+
+from enum import Enum
+from typing import Literal, TypeAlias
+from urllib.parse import quote, urlencode
+
+from attrs import field, frozen
+
+from . import letta
+from .errors import Kept, SansioLettaError
+
+# --- Events ---------------------------------------------------------------------------------------------------
+
+
+class FinishReason(Enum):
+    """Why the reply ends."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
+
+
+@frozen(kw_only=True)
+class AgentFound:
+    """Letta told which agent the model's name or id stands for; worth remembering."""
+
+    model: str
+    agent: letta.Agent
+
+
+@frozen(kw_only=True)
+class AgentGone:
+    """A remembered agent no longer exists."""
+
+    agent_id: str
+
+
+@frozen(kw_only=True)
+class CallsSettled:
+    """What became of calls and results that did not match, before anything was sent."""
+
+    missing: tuple[str, ...] = ()  #: pending calls that got an error result, since the client gave none
+    stale: tuple[str, ...] = ()  #: results dropped, since no such call is pending
+    denied: tuple[str, ...] = ()  #: pending calls denied, since the user wrote something instead
+
+
+@frozen(kw_only=True)
+class TurnStarted:
+    """The commit: the agent has begun to answer, from here on a failure is an event in the stream."""
+
+
+@frozen(kw_only=True)
+class ReasoningDelta:
+    """A piece of what the agent thinks."""
+
+    text: str = field(repr=False)
+
+
+@frozen(kw_only=True)
+class TextDelta:
+    """A piece of what the agent says."""
+
+    text: str = field(repr=False)
+
+
+@frozen(kw_only=True)
+class CallStarted:
+    """The agent wants one of the client's tools called."""
+
+    index: int  #: 0, 1, 2... in the reply
+    call_id: str
+    name: str
+
+
+@frozen(kw_only=True)
+class CallArguments:
+    """A piece of a call's arguments, JSON text as the model wrote it."""
+
+    index: int
+    fragment: str = field(repr=False)
+
+
+@frozen(kw_only=True)
+class KeepAlive:
+    """Nothing new, and Letta is alive."""
+
+
+@frozen(kw_only=True)
+class TurnFinished:
+    """The reply is whole. The last event of a turn, unless it failed."""
+
+    reason: FinishReason
+    usage: letta.UsageStatistics | None  #: None: Letta ended the stream without it
+
+
+@frozen(kw_only=True)
+class TurnFailed:
+    """There will be no whole reply. The last event of a turn."""
+
+    error: SansioLettaError
+    kept: Kept
+
+
+Event: TypeAlias = (
+    AgentFound
+    | AgentGone
+    | CallsSettled
+    | TurnStarted
+    | ReasoningDelta
+    | TextDelta
+    | CallStarted
+    | CallArguments
+    | KeepAlive
+    | TurnFinished
+    | TurnFailed
+)
+
+# --- Commands -------------------------------------------------------------------------------------------------
+
+_PENDING = "agent.pending_approval"
+
+
+@frozen(kw_only=True)
+class AgentThread:
+    """The agent's own thread, the one without a conversation. Letta does not lock it: its caller must."""
+
+    agent_id: str
+
+    @property
+    def messages_target(self) -> str:
+        """Where a turn's request goes."""
+        return f"/v1/agents/{quote(self.agent_id, safe='')}/messages/stream"
+
+
+@frozen(kw_only=True)
+class FindAgent:
+    """Which agent has this name?"""
+
+    name: str
+    with_pending: bool = False  #: also tell what the agent waits for
+
+    @property
+    def method(self) -> Literal["GET"]:
+        return "GET"
+
+    @property
+    def target(self) -> str:
+        # Without the slash before the query Letta answers with a redirect.
+        query = {"name": self.name, **({"include": _PENDING} if self.with_pending else {})}
+        return f"/v1/agents/?{urlencode(query, quote_via=quote)}"
+
+    @property
+    def body(self) -> None:
+        return None
+
+
+@frozen(kw_only=True)
+class FetchAgent:
+    """What is this agent, and what does it wait for?"""
+
+    agent_id: str
+
+    @property
+    def method(self) -> Literal["GET"]:
+        return "GET"
+
+    @property
+    def target(self) -> str:
+        return f"/v1/agents/{quote(self.agent_id, safe='')}?include={_PENDING}"
+
+    @property
+    def body(self) -> None:
+        return None
+
+
+@frozen(kw_only=True)
+class OpenStream:
+    """Start a run and read its stream."""
+
+    thread: AgentThread
+    request: letta.StreamRequest
+
+    @property
+    def method(self) -> Literal["POST"]:
+        return "POST"
+
+    @property
+    def target(self) -> str:
+        return self.thread.messages_target
+
+    @property
+    def body(self) -> bytes:
+        return letta.encode_stream_request(self.request)
+
+
+@frozen(kw_only=True)
+class CancelRun:
+    """End a run that nobody reads any more."""
+
+    agent_id: str
+    run_id: str
+
+    @property
+    def method(self) -> Literal["POST"]:
+        return "POST"
+
+    @property
+    def target(self) -> str:
+        return f"/v1/agents/{quote(self.agent_id, safe='')}/messages/cancel"
+
+    @property
+    def body(self) -> bytes:
+        return letta.encode_cancel_request(self.run_id)
+
+
+@frozen(kw_only=True)
+class ListAgents:
+    """One page of all agents."""
+
+    limit: int
+    after: str | None = None  #: the id of the last agent of the page before
+
+    @property
+    def method(self) -> Literal["GET"]:
+        return "GET"
+
+    @property
+    def target(self) -> str:
+        query = {"limit": self.limit, **({"after": self.after} if self.after else {})}
+        return f"/v1/agents/?{urlencode(query)}"
+
+    @property
+    def body(self) -> None:
+        return None
+
+
+@frozen(kw_only=True)
+class CheckHealth:
+    """Is Letta there? Needs no key."""
+
+    @property
+    def method(self) -> Literal["GET"]:
+        return "GET"
+
+    @property
+    def target(self) -> str:
+        return "/v1/health/"
+
+    @property
+    def body(self) -> None:
+        return None
+
+
+Command: TypeAlias = FindAgent | FetchAgent | OpenStream | CancelRun | ListAgents | CheckHealth
+
+
+class Failure(Enum):
+    """How a transport's exchange with Letta went wrong."""
+
+    NOT_SENT = "not sent"
+    """No connection: Letta has seen nothing of the request."""
+    BROKEN = "broken"
+    """The connection ended before the answer did."""
+    SILENT = "silent"
+    """Letta said nothing for too long."""

@@ -1,0 +1,172 @@
+"""Questions to Letta that need no turn: which agents there are, whether Letta is there.
+
+Each is a generator that yields a command, is sent the whole `Answer`, and returns its `Reply`; `Inquiry`
+drives it through the same methods as a turn has, so a transport cannot tell the two apart.
+"""
+
+from collections import deque
+from collections.abc import Generator
+from typing import Final, TypeAlias
+
+import orjson
+from attrs import define, field, frozen
+
+from . import chat, letta
+from ._signal import Signal
+from .agents import encode_model, list_models
+from .config import Config
+from .errors import LettaError, LocalProtocolError, SansioLettaError
+from .events import CheckHealth, Command, Failure, ListAgents
+from .exchange import Answer, Headers, find_agent, found_agent
+
+
+@frozen(kw_only=True)
+class Reply:
+    """A whole answer to the client."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+Questions: TypeAlias = Generator[Command, Answer, Reply]
+
+
+@define
+class Inquiry:
+    """Asks the questions of a generator one by one.
+
+    :param questions: yields commands and is sent their answers; or the reply, if nothing need be asked.
+    :param max_answer_size: bytes of one answer.
+    """
+
+    questions: Questions | Reply
+    max_answer_size: int
+    _items: deque[Command | Reply] = field(factory=deque, init=False)
+    _answer: Answer | None = field(default=None, init=False)
+    _asking: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if isinstance(self.questions, Reply):
+            self._end(self.questions)
+        else:
+            self._go_on(self.questions, None)
+
+    def receive_response(self, status: int, headers: Headers) -> None:
+        """Letta's answer to the last command has begun.
+
+        :raises LocalProtocolError: if no answer is awaited.
+        """
+        if not self._asking or self._answer is not None:
+            raise LocalProtocolError("receive_response called while no answer is awaited")
+        self._answer = Answer(status=status, headers=headers, max_size=self.max_answer_size)
+
+    def receive_data(self, data: bytes) -> None:
+        """Add bytes of the answer's body; ``b""`` is its end.
+
+        :raises LocalProtocolError: if no body is awaited.
+        """
+        if self._answer is None:
+            raise LocalProtocolError("receive_data called while no body is awaited")
+        if data:
+            self._answer.receive_data(data)
+        else:
+            answer, self._answer = self._answer, None
+            assert isinstance(self.questions, Generator)
+            self._go_on(self.questions, answer)
+
+    def receive_failure(self, failure: Failure, reason: str) -> None:
+        """The exchange went wrong; a question leaves nothing behind, so it does not matter how far it came."""
+        if not self._asking:
+            raise LocalProtocolError("receive_failure called while no exchange is under way")
+        self._answer = None
+        what = "cannot be reached" if failure is Failure.NOT_SENT else "did not answer"
+        assert isinstance(self.questions, Generator)
+        try:
+            self.questions.throw(LettaError(f"Letta {what}: {reason}."))
+        except StopIteration as stop:
+            self._end(stop.value)
+        except SansioLettaError as exc:
+            self._end(error_reply(exc))
+
+    def abandon(self) -> None:
+        """The client has left; a question needs no ending."""
+        self._items.clear()
+        self._asking = False
+        self._answer = None
+
+    def next_event(self) -> Command | Reply | Signal:
+        """The next command, or the reply, which is the last item."""
+        if self._items:
+            return self._items.popleft()
+        return Signal.NEED_DATA if self._asking else Signal.FINISHED
+
+    def _go_on(self, questions: Questions, answer: Answer | None) -> None:
+        try:
+            # A generator that has not begun takes nothing but None.
+            self._items.append(next(questions) if answer is None else questions.send(answer))
+            self._asking = True
+        except StopIteration as stop:
+            self._end(stop.value)
+        except SansioLettaError as exc:
+            self._end(error_reply(exc))
+
+    def _end(self, reply: Reply) -> None:
+        self._asking = False
+        self._items.append(reply)
+
+
+_JSON: Final = (("content-type", "application/json"),)
+
+
+def json_reply(body: bytes, status: int = 200) -> Reply:
+    """A JSON answer."""
+    return Reply(status=status, body=body, headers=_JSON)
+
+
+def error_reply(error: SansioLettaError) -> Reply:
+    """A failure before anything else was said: its status, its headers and its body."""
+    return Reply(status=error.status_hint, body=orjson.dumps(error.body()), headers=(*_JSON, *error.headers()))
+
+
+def ask_models(config: Config) -> Questions:
+    """`GET /v1/models`: all agents, page after page; no SDK asks for a second page."""
+    agents: list[letta.Agent] = []
+    after: str | None = None
+    while len(agents) < config.max_agent_count:
+        page = letta.decode_agents((yield ListAgents(limit=config.agent_page_count, after=after)).data)
+        agents.extend(page)
+        # A page that repeats its predecessor would go on for ever.
+        if len(page) < config.agent_page_count or page[-1].id == after:
+            break
+        after = page[-1].id
+    return json_reply(chat.encode(list_models(agents)))
+
+
+def ask_model(model: str) -> Questions:
+    """`GET /v1/models/{id}`: one agent, under the id that was asked for."""
+    agent = found_agent(model, (yield find_agent(model)))
+    return json_reply(chat.encode(encode_model(agent, model)))
+
+
+def ask_ready() -> Questions:
+    """`GET /ready`: whether Letta answers."""
+    try:
+        health = letta.decode_health((yield CheckHealth()).data)
+    except SansioLettaError as exc:
+        return _status("unavailable", status=503, reason=exc.message)
+    return _status("ready", letta=health.version)
+
+
+def say_alive() -> Reply:
+    """`GET /health`: the process answers, whatever Letta does."""
+    return _status("ok")
+
+
+def say_where() -> Reply:
+    """`GET /`: for a person who opens the address in a browser."""
+    return _status("ok", service="letta-proxy", endpoints=["/v1/chat/completions", "/v1/models"])
+
+
+def _status(word: str, status: int = 200, **more: str | list[str] | None) -> Reply:
+    return json_reply(orjson.dumps({"status": word, **more}), status)

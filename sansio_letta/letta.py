@@ -1,0 +1,471 @@
+"""Letta's V1 wire: stream messages and answers in, request bodies out.
+
+Letta 0.16.7; every shape was seen on a real server, the recording that shows an odd one is named beside it.
+Only what we read is modelled, under Letta's own names.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, TypeAlias, TypeVar
+
+import orjson
+from attrs import field, frozen
+from cattrs import BaseValidationError, Converter
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+
+from ._convert import WrongType, exactly, first_error, strict_converter
+from .errors import RemoteProtocolError
+
+_T = TypeVar("_T")
+
+# --- The stream: what Letta says ------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class ToolCall:
+    """A call, or a fragment of one: the name comes once, the arguments in pieces."""
+
+    tool_call_id: str
+    name: str | None = None
+    arguments: str | None = None
+
+
+@frozen(kw_only=True)
+class Ping:
+    """Sent first, which names the run before its first token, and then every 20 s of silence."""
+
+    run_id: str | None = None
+
+
+@frozen(kw_only=True)
+class ReasoningMessage:
+    """What the agent thinks, whole or a fragment."""
+
+    id: str
+    reasoning: str
+    run_id: str | None = None
+    step_id: str | None = None
+
+
+@frozen(kw_only=True)
+class HiddenReasoningMessage:
+    """The model thought, and its provider does not show what."""
+
+    id: str
+    run_id: str | None = None
+    step_id: str | None = None
+
+
+@frozen(kw_only=True)
+class AssistantMessage:
+    """Text the agent says, whole or a fragment of it."""
+
+    id: str  #: shared by all fragments of one message
+    content: str
+    run_id: str | None = None
+    step_id: str | None = None
+
+
+@frozen(kw_only=True)
+class ToolCallMessage:
+    """A call that Letta carries out itself."""
+
+    id: str
+    tool_calls: tuple[ToolCall, ...]
+    run_id: str | None = None
+    step_id: str | None = None
+
+
+@frozen(kw_only=True)
+class ToolReturnMessage:
+    """What a call gave; the results that a client sent are repeated in one, too (mixed_tools.jsonl)."""
+
+    id: str
+    run_id: str | None = None
+    step_id: str | None = None
+
+
+@frozen(kw_only=True)
+class ApprovalRequestMessage:
+    """A call that waits for somebody else: a client's tool, or a server's tool that a human must allow."""
+
+    id: str
+    tool_calls: tuple[ToolCall, ...]
+    run_id: str | None = None
+    step_id: str | None = None
+
+
+@frozen(kw_only=True)
+class ApprovalResponseMessage:
+    """An echo of our own approvals."""
+
+    run_id: str | None = None
+
+
+@frozen(kw_only=True)
+class UserMessage:
+    """An echo of the input."""
+
+    run_id: str | None = None
+
+
+@frozen(kw_only=True)
+class SystemMessage:
+    """An echo of the input, or a notice of Letta's to the agent."""
+
+    run_id: str | None = None
+
+
+@frozen(kw_only=True)
+class SummaryMessage:
+    """The context was compacted."""
+
+    run_id: str | None = None
+
+
+@frozen(kw_only=True)
+class EventMessage:
+    """Something happened at Letta that is not part of the conversation."""
+
+    run_id: str | None = None
+
+
+@frozen(kw_only=True)
+class StopReason:
+    """Why the run stopped; can come twice (legacy_ephemeral_tool.jsonl)."""
+
+    stop_reason: str
+
+
+@frozen(kw_only=True)
+class UsageStatistics:
+    """Tokens of all the run's steps together; a provider that does not count sends null."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+@frozen(kw_only=True)
+class ErrorMessage:
+    """The run failed; HTTP had said 200 long before."""
+
+    error_type: str
+    message: str
+    detail: str | None = None
+    run_id: str | None = None
+
+
+@frozen(kw_only=True)
+class UnknownMessage:
+    """A type of message that Letta learned after this was written; it means nothing to us."""
+
+    message_type: str
+    raw: Mapping[str, Any] = field(repr=False)
+
+
+@frozen(kw_only=True)
+class Done:
+    """``data: [DONE]``: Letta closed the stream; after a cancelled run it never comes (cancelled.jsonl)."""
+
+
+Message: TypeAlias = (
+    Ping
+    | ReasoningMessage
+    | HiddenReasoningMessage
+    | AssistantMessage
+    | ToolCallMessage
+    | ToolReturnMessage
+    | ApprovalRequestMessage
+    | ApprovalResponseMessage
+    | UserMessage
+    | SystemMessage
+    | SummaryMessage
+    | EventMessage
+    | StopReason
+    | UsageStatistics
+    | ErrorMessage
+    | UnknownMessage
+    | Done
+)
+
+MESSAGE_TYPES: Final[Mapping[str, type[Any]]] = {
+    "ping": Ping,
+    "reasoning_message": ReasoningMessage,
+    "hidden_reasoning_message": HiddenReasoningMessage,
+    "assistant_message": AssistantMessage,
+    "tool_call_message": ToolCallMessage,
+    "tool_return_message": ToolReturnMessage,
+    "approval_request_message": ApprovalRequestMessage,
+    "approval_response_message": ApprovalResponseMessage,
+    "user_message": UserMessage,
+    "system_message": SystemMessage,
+    "summary_message": SummaryMessage,
+    "event_message": EventMessage,
+    "stop_reason": StopReason,
+    "usage_statistics": UsageStatistics,
+    "error_message": ErrorMessage,
+}
+
+
+def decode_message(data: bytes) -> Message:
+    """One event's data as a typed message.
+
+    :raises RemoteProtocolError: if it is no JSON object with a known shape.
+    """
+    if data.startswith(b"[DONE]"):
+        return Done()
+    try:
+        raw = exactly(orjson.loads(data), dict)
+        tag = exactly(raw["message_type"], str)
+        cls = MESSAGE_TYPES.get(tag)
+        if cls is None:
+            return UnknownMessage(message_type=tag, raw=raw)
+        message: Message = _wire.structure(raw, cls)
+        return message
+    except (orjson.JSONDecodeError, WrongType, KeyError, BaseValidationError) as exc:
+        raise _unreadable("a message of its stream", exc) from exc
+
+
+def _unreadable(what: str, exc: Exception) -> RemoteProtocolError:
+    path, cause = first_error(exc)
+    if isinstance(cause, orjson.JSONDecodeError):
+        why = "not JSON"
+    elif isinstance(cause, KeyError):
+        why = "missing"
+    else:
+        why = str(cause)
+    return RemoteProtocolError(f"Letta sent {what} that cannot be read: {path + ': ' if path else ''}{why}.")
+
+
+# --- Answers: what Letta says when asked ----------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class PendingApproval:
+    """The calls that an agent waits for; until each is answered it takes no new message."""
+
+    id: str
+    tool_calls: tuple[ToolCall, ...]
+    run_id: str | None = None
+
+
+@frozen(kw_only=True)
+class Agent:
+    """One agent, as listed or fetched."""
+
+    id: str
+    name: str
+    agent_type: str
+    created_at: str | None = None  #: ISO 8601
+    description: str | None = None
+    pending_approval: PendingApproval | None = None  #: null, too, where it was not asked for
+
+    @property
+    def takes_client_tools(self) -> bool:
+        """Other types never offer a request's ``client_tools`` to their model (legacy_ephemeral_tool.jsonl)."""
+        return self.agent_type == "letta_v1_agent"
+
+
+def decode_agents(data: bytes) -> tuple[Agent, ...]:
+    """The answer of ``GET /v1/agents/``.
+
+    :raises RemoteProtocolError: if it is no list of agents.
+    """
+    return _decode(data, tuple[Agent, ...], "a list of agents")
+
+
+def decode_agent(data: bytes) -> Agent:
+    """The answer of ``GET /v1/agents/{id}``.
+
+    :raises RemoteProtocolError: if it is no agent.
+    """
+    return _decode(data, Agent, "an agent")
+
+
+@frozen(kw_only=True)
+class Health:
+    """The answer of ``GET /v1/health/``."""
+
+    status: str
+    version: str | None = None
+
+
+def decode_health(data: bytes) -> Health:
+    """:raises RemoteProtocolError: if it is no health report."""
+    return _decode(data, Health, "a health report")
+
+
+def _decode(data: bytes, kind: type[_T], what: str) -> _T:
+    try:
+        value: _T = _wire.structure(orjson.loads(data), kind)
+        return value
+    except (orjson.JSONDecodeError, WrongType, BaseValidationError) as exc:
+        raise _unreadable(what, exc) from exc
+
+
+def decode_detail(data: bytes) -> str | None:
+    """The ``detail`` of an error answer, if it has one: whatever a server or a gateway sent is taken."""
+    try:
+        raw = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
+    detail = raw.get("detail") if isinstance(raw, dict) else None
+    return detail if isinstance(detail, str) and detail else None
+
+
+# --- Requests: what we say to Letta ---------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class TextContent:
+    text: str = field(repr=False)
+    type: Literal["text"] = "text"
+
+
+@frozen(kw_only=True)
+class Base64Source:
+    media_type: str
+    data: str = field(repr=False)
+    type: Literal["base64"] = "base64"
+
+
+@frozen(kw_only=True)
+class UrlSource:
+    url: str = field(repr=False)
+    type: Literal["url"] = "url"
+
+
+@frozen(kw_only=True)
+class ImageContent:
+    source: Base64Source | UrlSource
+    type: Literal["image"] = "image"
+
+
+Content: TypeAlias = str | tuple[TextContent | ImageContent, ...]
+
+
+@frozen(kw_only=True)
+class MessageCreate:
+    """New input for the agent."""
+
+    content: Content = field(repr=False)
+    role: Literal["user", "system", "assistant"] = "user"
+
+
+@frozen(kw_only=True)
+class ToolReturn:
+    """A client's result of one pending call."""
+
+    tool_call_id: str
+    tool_return: str = field(repr=False)
+    status: Literal["success", "error"] = "success"
+    type: Literal["tool"] = "tool"
+
+
+@frozen(kw_only=True)
+class Approval:
+    """A pending call allowed or denied; the agent is told the reason."""
+
+    tool_call_id: str
+    approve: bool
+    reason: str | None = None
+    type: Literal["approval"] = "approval"
+
+
+@frozen(kw_only=True)
+class ApprovalCreate:
+    """The answers to all pending calls at once; a part of them is refused (parallel_partial.jsonl)."""
+
+    approvals: tuple[ToolReturn | Approval, ...]
+    type: Literal["approval"] = "approval"
+
+
+@frozen(kw_only=True)
+class ClientTool:
+    """A tool of the client's, offered for one request."""
+
+    name: str
+    parameters: Mapping[str, Any]  #: JSON Schema, passed on untouched
+    description: str | None = None
+
+
+@frozen(kw_only=True)
+class StreamRequest:
+    """The body that starts a run and asks for its stream, token by token."""
+
+    messages: tuple[MessageCreate | ApprovalCreate, ...]
+    client_tools: tuple[ClientTool, ...] = ()
+    stream_tokens: bool = True
+    include_pings: bool = True
+
+
+def encode_stream_request(request: StreamRequest) -> bytes:
+    """The JSON body of ``POST /v1/agents/{id}/messages/stream``."""
+    return orjson.dumps(_wire.unstructure(request))
+
+
+def encode_cancel_request(run_id: str) -> bytes:
+    """The JSON body of ``POST /v1/agents/{id}/messages/cancel``.
+
+    The run is always named: without it the newest is cancelled, which may be another (pending_stuck.jsonl).
+    """
+    return orjson.dumps({"run_ids": [run_id]})
+
+
+# --- The converter --------------------------------------------------------------------------------------------
+
+
+def _fold_content(value: object) -> object:
+    """``content`` of an assistant message: a string, or a list of parts of which the text counts."""
+    if type(value) is not list:
+        return value
+    texts = [part.get("text") for part in value if isinstance(part, dict)]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _fold_calls(value: object) -> object:
+    """``tool_calls``: one object while tokens stream, a list otherwise (client_tool, step_streaming.jsonl)."""
+    if type(value) is not dict:
+        return value
+    calls = value.get("tool_calls")
+    if calls is None:
+        calls = value.get("tool_call")
+    return {**value, "tool_calls": calls if type(calls) is list else [calls]}
+
+
+def _omit_default(converter: Converter, cls: type[Any], name: str) -> None:
+    optional: Any = {name: override(omit_if_default=True)}
+    converter.register_unstructure_hook(cls, make_dict_unstructure_fn(cls, converter, **optional))
+
+
+def _make_converter() -> Converter:
+    converter = strict_converter()
+
+    def first(fold: Callable[[object], object], cls: type[Any]) -> None:
+        structure = converter.get_structure_hook(cls)
+        converter.register_structure_hook(cls, lambda value, _: structure(fold(value), cls))
+
+    for cls in (ToolCallMessage, ApprovalRequestMessage, PendingApproval):
+        first(_fold_calls, cls)
+    content = converter.get_structure_hook(str)
+    converter.register_structure_hook(
+        AssistantMessage,
+        make_dict_structure_fn(
+            AssistantMessage,
+            converter,
+            content=override(struct_hook=lambda value, _: content(_fold_content(value), str)),
+        ),
+    )
+    for request, optional in (
+        (Approval, "reason"),
+        (ClientTool, "description"),
+        (StreamRequest, "client_tools"),
+    ):
+        _omit_default(converter, request, optional)
+    return converter
+
+
+_wire: Final = _make_converter()

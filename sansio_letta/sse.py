@@ -1,0 +1,131 @@
+"""Server-sent events, bytes to values and back (WHATWG HTML, "Server-sent events").
+
+Only what Letta and Chat Completions use of them: the event's name and its data. Data stays bytes, because its
+only reader is a JSON decoder, and because a string could be split at U+2028 by mistake.
+"""
+
+import re
+from typing import Final
+
+from attrs import define, field, frozen
+
+from ._signal import Signal
+from .errors import LocalProtocolError, RemoteProtocolError
+
+_LINE_END: Final = re.compile(rb"\r\n?|\n")
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+@frozen(kw_only=True)
+class ServerSentEvent:
+    """One event that was closed by its blank line."""
+
+    data: bytes  #: the data lines joined by LF
+    event: str = "message"  #: the event's name
+
+
+@define
+class SSEDecoder:
+    """Bytes of a stream in, events out; where the bytes were cut never shows.
+
+    :param max_incomplete_size: bytes of an event that has not ended yet; beyond it the stream is broken.
+    """
+
+    max_incomplete_size: int
+    _buffer: bytearray = field(factory=bytearray, init=False)
+    _line_start: int = field(default=0, init=False)
+    _searched: int = field(default=0, init=False)
+    _skip_lf: bool = field(default=False, init=False)
+    _first_line: bool = field(default=True, init=False)
+    _ended: bool = field(default=False, init=False)
+    _broken: RemoteProtocolError | None = field(default=None, init=False)
+    _data: list[bytes] = field(factory=list, init=False)
+    _data_size: int = field(default=0, init=False)
+    _event: str = field(default="", init=False)
+
+    def receive_data(self, data: bytes) -> None:
+        """Add bytes of the stream; nothing is parsed until `next_event`.
+
+        :param data: any number of bytes, cut anywhere; ``b""`` is the end of the stream.
+        :raises LocalProtocolError: after the end.
+        """
+        if self._ended:
+            raise LocalProtocolError("receive_data called after the end of the stream")
+        if data:
+            self._buffer += data
+        else:
+            self._ended = True
+
+    def next_event(self) -> ServerSentEvent | Signal:
+        """The next whole event, NEED_DATA if it is still incomplete, FINISHED after the last.
+
+        What follows the last blank line when the stream ends is no event and is dropped, as the standard says.
+
+        :raises RemoteProtocolError: if the unfinished event outgrows `max_incomplete_size`; again ever after.
+        """
+        if self._broken is not None:
+            raise self._broken
+        while (line := self._next_line()) is not None:
+            if line:
+                self._take_field(line)
+            elif self._data:
+                event = ServerSentEvent(data=b"\n".join(self._data), event=self._event or "message")
+                self._reset_event()
+                return event
+            else:
+                self._reset_event()
+        if self._data_size + len(self._buffer) > self.max_incomplete_size:
+            self._broken = RemoteProtocolError(
+                f"An event of Letta's stream is larger than {self.max_incomplete_size} bytes."
+            )
+            raise self._broken
+        return Signal.FINISHED if self._ended else Signal.NEED_DATA
+
+    def _next_line(self) -> bytes | None:
+        buffer = self._buffer
+        if self._skip_lf and len(buffer) > self._line_start:
+            # The line's CR came at the end of the bytes so far; an LF after it belongs to the same line end.
+            if buffer[self._line_start] == 0x0A:
+                self._line_start += 1
+                self._searched = self._line_start
+            self._skip_lf = False
+        end = _LINE_END.search(buffer, self._searched)
+        if end is None:
+            del buffer[: self._line_start]
+            self._line_start = 0
+            self._searched = len(buffer)
+            return None
+        line = bytes(buffer[self._line_start : end.start()])
+        self._skip_lf = end.end() == len(buffer) and buffer[-1] == 0x0D
+        self._line_start = self._searched = end.end()
+        if self._first_line:
+            self._first_line = False
+            line = line.removeprefix(_BOM)
+        return line
+
+    def _take_field(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        if name == b"data":
+            self._data.append(value[1:] if value[:1] == b" " else value)
+            self._data_size += len(line)
+        elif name == b"event":
+            self._event = value.removeprefix(b" ").decode("utf-8", "replace")
+        # A comment has an empty name. `id` and `retry` are for readers that reconnect by themselves.
+
+    def _reset_event(self) -> None:
+        self._data = []
+        self._data_size = 0
+        self._event = ""
+
+
+def encode_data(data: bytes) -> bytes:
+    """An event without a name. Clients read line by line, so the data must be one line, as JSON is."""
+    return b"data: %b\n\n" % data
+
+
+def encode_comment(text: str) -> bytes:
+    """A line that every reader skips and every timeout counts as life.
+
+    :param text: one line of ASCII.
+    """
+    return b": %b\n\n" % text.encode("ascii")

@@ -1,0 +1,246 @@
+"""The stream machine: one run of Letta's, from its first message to its end, as events.
+
+Inputs are the messages of the wire and one of our own, `EndOfStream`. The state says what the agent was
+doing when it was last heard of. Three things cannot be read from the table and stand in `RunStream` below it:
+
+- The finish is held back to the stream's end. A stop reason can come twice, and a failure comes after it.
+- A stop reason that means failure ends in FAILED even if no error message follows.
+- Whether Letta has kept anything: a turn's input is kept when its first step has ended well, which shows in a
+  tool's return or another step's id (kept_nothing, kept_first_step.jsonl).
+"""
+
+from collections.abc import Iterator
+from enum import Enum, auto
+from typing import Any, Final, TypeAlias
+
+from attrs import define, field, frozen
+
+from . import letta
+from .bridge import ToolBridge
+from .errors import LettaError, RemoteProtocolError, run_failure
+from .events import (
+    CallArguments,
+    CallStarted,
+    FinishReason,
+    KeepAlive,
+    ReasoningDelta,
+    TextDelta,
+    TurnFinished,
+    TurnStarted,
+)
+
+Word: TypeAlias = (
+    TurnStarted | ReasoningDelta | TextDelta | CallStarted | CallArguments | KeepAlive | TurnFinished
+)
+
+
+class RunState(Enum):
+    """What the agent was doing when it was last heard of."""
+
+    WAITING = auto()  #: nothing yet but pings
+    THINKING = auto()
+    SPEAKING = auto()
+    WORKING = auto()  #: a tool of Letta's is called or has returned
+    CALLING = auto()  #: somebody else is to carry out a call
+    STOPPED = auto()  #: a stop reason came; usage, an error or the end may follow
+    DONE = auto()
+    FAILED = auto()
+
+
+@frozen(kw_only=True)
+class EndOfStream:
+    """The bytes ended, or the connection did."""
+
+
+_HEARD: Final[dict[type[Any], RunState]] = {
+    letta.ReasoningMessage: RunState.THINKING,
+    letta.HiddenReasoningMessage: RunState.THINKING,
+    letta.AssistantMessage: RunState.SPEAKING,
+    letta.ToolCallMessage: RunState.WORKING,
+    letta.ToolReturnMessage: RunState.WORKING,
+    letta.ApprovalRequestMessage: RunState.CALLING,
+    letta.StopReason: RunState.STOPPED,
+    letta.ErrorMessage: RunState.FAILED,
+    letta.Done: RunState.FAILED,
+    EndOfStream: RunState.FAILED,
+}
+
+TRANSITIONS: Final[dict[RunState, dict[type[Any], RunState]]] = {
+    RunState.WAITING: _HEARD,
+    RunState.THINKING: _HEARD,
+    RunState.SPEAKING: _HEARD,
+    RunState.WORKING: _HEARD,
+    RunState.CALLING: _HEARD,
+    RunState.STOPPED: {
+        letta.StopReason: RunState.STOPPED,
+        letta.UsageStatistics: RunState.STOPPED,
+        letta.ErrorMessage: RunState.FAILED,
+        letta.Done: RunState.DONE,
+        EndOfStream: RunState.DONE,
+    },
+    RunState.DONE: {},
+    RunState.FAILED: {},
+}
+
+#: Messages that mean nothing to the client and keep every state: Letta may grow without breaking us.
+_QUIET: Final = (
+    letta.Ping,
+    letta.UnknownMessage,
+    letta.ApprovalResponseMessage,
+    letta.UserMessage,
+    letta.SystemMessage,
+    letta.SummaryMessage,
+    letta.EventMessage,
+)
+
+_FINISH_REASONS: Final[dict[str, FinishReason]] = {
+    "max_steps": FinishReason.LENGTH,
+    "max_tokens_exceeded": FinishReason.LENGTH,
+}
+
+_FAILED_STOPS: Final = frozenset(
+    {
+        "error",
+        "llm_api_error",
+        "invalid_llm_response",
+        "invalid_tool_call",
+        "insufficient_credits",
+        "context_window_overflow_in_system_prompt",
+    }
+)
+
+#: Joins texts of different messages: the client sees one.
+SEPARATOR: Final = "\n\n"
+
+
+class Refusal(Enum):
+    """Why Letta refused a turn's input: what is pending does not fit it. Nothing was kept."""
+
+    CALL_PENDING = "waiting for approval"  #: a message came while calls are pending (pending_conflict.jsonl)
+    WRONG_CALLS = (
+        "Invalid tool call IDs"  #: other calls are pending (parallel_partial, stale_tool_result.jsonl)
+    )
+
+
+def refusal_in(text: str | None) -> Refusal | None:
+    """Letta has no code for these refusals, only words."""
+    return next((refusal for refusal in Refusal if text and refusal.value in text), None)
+
+
+@define
+class RunStream:
+    """The messages of one run in, events out.
+
+    :param bridge: sorts the run's calls.
+    """
+
+    bridge: ToolBridge
+    state: RunState = field(default=RunState.WAITING, init=False)
+    started: bool = field(default=False, init=False)  #: `TurnStarted` was said
+    run_id: str | None = field(default=None, init=False)
+    step_kept: bool = field(default=False, init=False)
+    refusal: Refusal | None = field(default=None, init=False)  #: set in FAILED: the input may be mended
+    error: LettaError | RemoteProtocolError | None = field(default=None, init=False)  #: set in FAILED
+    _step_id: str | None = field(default=None, init=False)
+    _text_id: str | None = field(default=None, init=False)
+    _reasoning_id: str | None = field(default=None, init=False)
+    _stop_reason: str | None = field(default=None, init=False)
+    _usage: letta.UsageStatistics | None = field(default=None, init=False)
+
+    def receive_message(self, message: letta.Message | EndOfStream) -> Iterator[Word]:
+        """One message's events; the state has moved by it when the last is taken.
+
+        :raises RemoteProtocolError: if the message has no place here; the state is FAILED then.
+        """
+        run_id = getattr(message, "run_id", None)
+        if run_id is not None:
+            self.run_id = run_id
+        if isinstance(message, _QUIET):
+            if self.started and isinstance(message, letta.Ping):
+                yield KeepAlive()
+            return
+        following = TRANSITIONS[self.state].get(type(message))
+        if following is None:
+            raise self._fail(
+                RemoteProtocolError(f"Letta sent a {_tag(message)} while the run was {self.state.name}.")
+            )
+        self.state = following
+        self._watch_step(getattr(message, "step_id", None))
+        match message:
+            case letta.AssistantMessage(id=id, content=content):
+                yield from self._start()
+                if content:
+                    joint = SEPARATOR if self._text_id not in (None, id) else ""
+                    self._text_id = id
+                    yield TextDelta(text=joint + content)
+            case letta.ReasoningMessage(id=id, reasoning=reasoning):
+                yield from self._start()
+                if reasoning:
+                    joint = SEPARATOR if self._reasoning_id not in (None, id) else ""
+                    self._reasoning_id = id
+                    yield ReasoningDelta(text=joint + reasoning)
+            case letta.ApprovalRequestMessage(tool_calls=calls):
+                yield from self._start()
+                for call in calls:
+                    yield from self.bridge.receive_request(call)
+            case letta.ToolCallMessage(tool_calls=calls):
+                yield from self._start()
+                for call in calls:
+                    yield from self.bridge.receive_call(call)
+            case letta.HiddenReasoningMessage():
+                yield from self._start()
+            case letta.ToolReturnMessage():
+                self.step_kept = True
+                yield from self._start()
+            case letta.StopReason(stop_reason=reason):
+                self._stop_reason = reason
+            case letta.UsageStatistics():
+                self._usage = message
+            case letta.ErrorMessage(error_type=kind, message=text, detail=detail):
+                self.refusal = None if self.started else refusal_in(text) or refusal_in(detail)
+                self.error = run_failure(kind, text)
+            case letta.Done() | EndOfStream():
+                yield from self._end()
+
+    def _watch_step(self, step_id: str | None) -> None:
+        if step_id is None:
+            return
+        if self._step_id not in (None, step_id):
+            self.step_kept = True
+        self._step_id = step_id
+
+    def _start(self) -> Iterator[TurnStarted]:
+        if not self.started:
+            self.started = True
+            yield TurnStarted()
+
+    def _end(self) -> Iterator[Word]:
+        if self.state is RunState.FAILED or self._stop_reason is None:
+            raise self._fail(RemoteProtocolError("Letta's stream ended before the run had stopped."))
+        if self._stop_reason in _FAILED_STOPS:
+            self.state = RunState.FAILED
+            self.error = run_failure(self._stop_reason, None)
+            return
+        try:
+            closing = list(self.bridge.close())
+        except RemoteProtocolError as exc:
+            raise self._fail(exc) from None
+        yield from self._start()
+        yield from closing
+        reason = _FINISH_REASONS.get(self._stop_reason, FinishReason.STOP)
+        if self._stop_reason == "requires_approval":
+            if self.bridge.client_call_count:
+                reason = FinishReason.TOOL_CALLS
+            elif notice := self.bridge.approval_notice():
+                yield TextDelta(text=(SEPARATOR if self._text_id else "") + notice)
+        yield TurnFinished(reason=reason, usage=self._usage)
+
+    def _fail(self, error: RemoteProtocolError) -> RemoteProtocolError:
+        self.state = RunState.FAILED
+        self.error = error
+        return error
+
+
+def _tag(message: letta.Message | EndOfStream) -> str:
+    tags = {cls: tag for tag, cls in letta.MESSAGE_TYPES.items()}
+    return tags.get(type(message), type(message).__name__)
