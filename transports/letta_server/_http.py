@@ -1,0 +1,188 @@
+"""One client's connection: h11 over one trio stream."""
+
+from http import HTTPStatus
+from typing import Final, TypeAlias
+
+import h11
+import trio
+from attrs import define, field
+from sansio_letta import HttpRequest, ResponseHead
+
+_READ_SIZE: Final = 64 * 1024
+#: Bytes of further requests taken in while one is answered; a client that sends more is not watched any longer.
+_MAX_EARLY_SIZE: Final = 64 * 1024
+
+_Event: TypeAlias = h11.Request | h11.Data | h11.EndOfMessage | None
+
+
+class ClientGone(Exception):
+    """The client has left, or does not read what it is sent."""
+
+
+class BadRequest(Exception):
+    """The client's bytes are no HTTP request.
+
+    :param status: what to answer.
+    """
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class BodyTooLarge(Exception):
+    """The body outgrew its limit."""
+
+
+@define(eq=False)
+class ClientConnection:
+    """Requests of one client in, responses out, one after the other.
+
+    :param max_header_size: bytes of request line and headers together.
+    :param send_timeout: seconds for one write to be taken.
+    """
+
+    stream: trio.abc.Stream
+    max_header_size: int
+    send_timeout: float
+    gone: bool = field(default=False, init=False)  #: `watch` saw the client close
+    _h11: h11.Connection = field(init=False)
+    _out: bytearray = field(factory=bytearray, init=False)
+    _body: list[bytes] = field(factory=list, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self.max_header_size)
+
+    # --- In -----------------------------------------------------------------------------------------------
+
+    async def wait_for_request(self) -> bool:
+        """Wait for the first byte of the next request; False if the client closes instead."""
+        try:
+            return bool(self._h11.trailing_data[0]) or await self._receive()
+        except ClientGone:
+            return False
+
+    async def receive_head(self) -> HttpRequest:
+        """The next request, without its body.
+
+        :raises BadRequest: if it is none.
+        :raises ClientGone: if the client closes before it is whole.
+        """
+        event = await self._next_event()
+        if not isinstance(event, h11.Request):
+            raise ClientGone
+        return HttpRequest(
+            method=event.method.decode("ascii"),
+            target=event.target.decode("ascii", "replace"),
+            headers=[(name.decode("ascii"), value.decode("latin1")) for name, value in event.headers],
+        )
+
+    async def receive_body(self, max_size: int) -> bytes:
+        """The request's body.
+
+        :raises BodyTooLarge: beyond `max_size` bytes.
+        :raises BadRequest: if its framing is broken.
+        :raises ClientGone: if the client closes before it is whole.
+        """
+        pieces, size = [], 0
+        while isinstance(event := await self._next_event(), h11.Data):
+            pieces.append(bytes(event.data))
+            size += len(event.data)
+            if size > max_size:
+                raise BodyTooLarge
+        if not isinstance(event, h11.EndOfMessage):
+            raise ClientGone
+        return b"".join(pieces)
+
+    async def _next_event(self) -> _Event:
+        """The next event; None if the client has closed its end between two requests."""
+        while True:
+            try:
+                event = self._h11.next_event()
+            except h11.RemoteProtocolError as exc:
+                raise BadRequest(exc.error_status_hint, str(exc)) from exc
+            if isinstance(event, h11.Request | h11.Data | h11.EndOfMessage):
+                return event
+            if event is not h11.NEED_DATA:
+                return None
+            if self._h11.they_are_waiting_for_100_continue:
+                self._write(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
+                await self.flush()
+            if not await self._receive() and self._h11.their_state is h11.IDLE:
+                return None
+
+    async def _receive(self) -> bool:
+        try:
+            data = await self.stream.receive_some(_READ_SIZE)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise ClientGone from None
+        self._h11.receive_data(bytes(data))
+        return bool(data)
+
+    async def watch(self, scope: trio.CancelScope) -> None:
+        """While a request is answered: keep what comes early, and cancel `scope` when the client closes.
+
+        A client that closes its sending side only counts as gone: nothing else tells of one that has left.
+        """
+        try:
+            while await self._receive():
+                if len(self._h11.trailing_data[0]) > _MAX_EARLY_SIZE:
+                    return
+        except ClientGone:
+            pass
+        self.gone = True
+        scope.cancel()
+
+    # --- Out ----------------------------------------------------------------------------------------------
+
+    def write_head(self, head: ResponseHead) -> None:
+        """Begin a response; nothing is sent before `flush`."""
+        headers = [(name.encode("ascii"), value.encode("latin1")) for name, value in head.headers]
+        reason = HTTPStatus(head.status).phrase.encode("ascii")
+        self._write(h11.Response(status_code=head.status, headers=headers, reason=reason))
+
+    def write_body(self, data: bytes) -> None:
+        """Add to the response's body; what is added before a `flush` leaves in one chunk."""
+        self._body.append(data)
+
+    def write_end(self) -> None:
+        """End the response."""
+        self._write_body()
+        self._write(h11.EndOfMessage())
+
+    async def flush(self) -> None:
+        """Send all that was written.
+
+        :raises ClientGone: if the client has left or has not taken it within `send_timeout`.
+        """
+        self._write_body()
+        if not self._out:
+            return
+        data = bytes(self._out)
+        self._out.clear()
+        try:
+            with trio.fail_after(self.send_timeout):
+                await self.stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+            raise ClientGone from None
+
+    def _write_body(self) -> None:
+        if self._body:
+            self._write(h11.Data(data=b"".join(self._body)))
+            self._body.clear()
+
+    def _write(self, event: h11.Response | h11.InformationalResponse | h11.Data | h11.EndOfMessage) -> None:
+        self._out += self._h11.send(event) or b""
+
+    @property
+    def can_respond(self) -> bool:
+        """Whether no response has begun yet: after a bad request one is still possible."""
+        return self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE)
+
+    def start_next_cycle(self) -> bool:
+        """Get ready for the next request; False if the connection must be closed instead."""
+        if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
+            return False
+        self._h11.start_next_cycle()
+        return True

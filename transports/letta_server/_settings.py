@@ -1,0 +1,83 @@
+"""What can be set: where to listen, which Letta to speak to, how long to wait."""
+
+import ipaddress
+from typing import Final
+from urllib.parse import urlsplit
+
+from attrs import field, frozen, validators
+from sansio_letta import Config, ReasoningField
+
+#: Letta Cloud, as the official client has it.
+LETTA_CLOUD: Final = "https://api.letta.com"
+
+
+class SettingsError(ValueError):
+    """A setting has a value that cannot be used; the message names it and what was expected."""
+
+
+def _check_url(_: object, __: object, value: str) -> None:
+    parts = urlsplit(value)
+    try:
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.query or parts.fragment or parts.username:
+        raise SettingsError(
+            f"letta_url: expected an address like http://127.0.0.1:8283, got {_without_login(value)!r}"
+        )
+
+
+def _without_login(url: str) -> str:
+    return url.rpartition("@")[2] if "@" in url else url
+
+
+def _check_key(_: object, attribute: object, value: str | None) -> None:
+    if value is not None and not (value.isascii() and value.isprintable() and value.strip() == value and value):
+        raise SettingsError(f"{getattr(attribute, 'name', 'a key')}: expected printable ASCII without blanks")
+
+
+@frozen(kw_only=True)
+class Settings:
+    """Settings of one server. Timeouts are seconds, sizes bytes."""
+
+    host: str = "127.0.0.1"
+    port: int = field(default=8284, validator=[validators.ge(0), validators.le(65535)])
+    letta_url: str = field(default=LETTA_CLOUD, validator=_check_url)
+    letta_api_key: str | None = field(default=None, repr=False, validator=_check_key)
+    letta_project: str | None = field(default=None, validator=_check_key)
+    allow_anyone: bool = False  #: listen beyond loopback though nothing asks a client for a key
+    reasoning: ReasoningField = ReasoningField.REASONING_CONTENT
+    letta_timeout: float = 120.0  #: silence of Letta's that ends a turn; it pings every 20 s
+    connect_timeout: float = 10.0  #: until a connection to Letta stands
+    idle_timeout: float = 75.0  #: between two requests of a connection; nginx's default
+    request_timeout: float = 60.0  #: from a request's first byte to its last; nginx waits 60 for each part
+    send_timeout: float = 60.0  #: for a client that does not read; nginx's default
+    cancel_timeout: float = 10.0  #: for ending a run whose client has left
+    max_header_size: int = 64 * 1024  #: request line and headers; nginx takes 32 KB, undici and h11 16
+    max_request_size: int = Config().max_request_size
+    max_connection_count: int = field(default=10_000, validator=validators.ge(1))
+
+    def __attrs_post_init__(self) -> None:
+        if not self.is_local and not self.allow_anyone:
+            raise SettingsError(
+                f"host: {self.host} can be reached from other machines, and whoever reaches it can use your "
+                "agents. Listen on 127.0.0.1, or say --allow-anyone if something in front of it asks for a key."
+            )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can connect."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def config(self) -> Config:
+        """The core's part of the settings."""
+        return Config(
+            max_request_size=self.max_request_size,
+            letta_silence_timeout=self.letta_timeout,
+            reasoning_field=self.reasoning,
+        )

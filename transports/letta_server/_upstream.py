@@ -1,0 +1,301 @@
+"""Carries out the core's commands against Letta: h11 over trio, plain or TLS, a pool of idle connections."""
+
+import select
+import ssl
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, Protocol, TypeAlias
+from urllib.parse import urlsplit
+
+import h11
+import trio
+from attrs import define, field, frozen
+from sansio_letta import PRODUCT_ID
+from sansio_letta.events import Command, Failure, OpenStream
+
+from ._settings import Settings
+
+Headers: TypeAlias = list[tuple[str, str]]
+
+
+class UpstreamError(Exception):
+    """An exchange with Letta went wrong.
+
+    :param failure: how far it had come.
+    :param reason: in words, for a client; without addresses.
+    """
+
+    def __init__(self, failure: Failure, reason: str) -> None:
+        super().__init__(reason)
+        self.failure = failure
+        self.reason = reason
+
+
+class UpstreamExchange(Protocol):
+    """One request to Letta that has been sent, and its answer."""
+
+    async def receive_head(self) -> tuple[int, Headers]:
+        """The status and the headers, names in lower case.
+
+        :raises UpstreamError: BROKEN.
+        """
+        ...
+
+    async def receive_data(self) -> bytes:
+        """More of the body: all that has arrived, ``b""`` at its end.
+
+        :raises UpstreamError: BROKEN.
+        """
+        ...
+
+    def release(self) -> None:
+        """No more will be read."""
+        ...
+
+
+class Upstream(Protocol):
+    """Somebody who answers the core's commands: Letta, or recordings of it."""
+
+    async def send(self, command: Command) -> UpstreamExchange:
+        """Send a command's request.
+
+        :raises UpstreamError: NOT_SENT if there is no connection, BROKEN if it failed while sending.
+        """
+        ...
+
+
+_READ_SIZE: Final = 64 * 1024
+#: Letta's server, uvicorn, closes a connection after 5 idle seconds: one left for longer is not used again.
+_IDLE_TIMEOUT: Final = 4.0
+_MAX_IDLE_COUNT: Final = 32
+#: After [DONE] Letta takes a moment to close its books; a reader that waits can use the connection again.
+_DRAIN_TIMEOUT: Final = 5.0
+_MAX_HEAD_SIZE: Final = 64 * 1024
+
+
+@frozen(eq=False)
+class _Idle:
+    connection: "_Connection"
+    since: float
+
+
+@define(eq=False)
+class LettaPool:
+    """Connections to one Letta server. `run` must be running while it is used."""
+
+    settings: Settings
+    _idle: deque[_Idle] = field(factory=deque, init=False)
+    _nursery: trio.Nursery | None = field(default=None, init=False)
+    _host: str = field(init=False)
+    _port: int = field(init=False)
+    _prefix: str = field(init=False)
+    _tls: ssl.SSLContext | None = field(init=False)
+    _headers: list[tuple[str, str]] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        parts = urlsplit(self.settings.letta_url)
+        secure = parts.scheme == "https"
+        self._host = parts.hostname or ""
+        self._port = parts.port or (443 if secure else 80)
+        # The base URL of some clients ends in /v1, and so does every path of ours begin.
+        self._prefix = parts.path.rstrip("/").removesuffix("/v1")
+        self._tls = ssl.create_default_context() if secure else None
+        self._headers = [
+            ("host", parts.netloc),
+            ("user-agent", PRODUCT_ID),
+            ("accept", "application/json, text/event-stream"),
+        ]
+        if self.settings.letta_api_key:
+            self._headers.append(("authorization", f"Bearer {self.settings.letta_api_key}"))
+        if self.settings.letta_project:
+            self._headers.append(("x-project", self.settings.letta_project))
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Look after connections until cancelled; then close the idle ones."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+            while self._idle:
+                await trio.aclose_forcefully(self._idle.pop().connection.stream)
+
+    async def send(self, command: Command) -> "_Connection":
+        """See `Upstream.send`."""
+        connection = await self._connect()
+        body = command.body
+        headers = [*self._headers]
+        if body is not None:
+            headers += [("content-type", "application/json"), ("content-length", str(len(body)))]
+        request = h11.Request(method=command.method, target=self._prefix + command.target, headers=headers)
+        data = connection.http.send(request) or b""
+        if body:
+            data += connection.http.send(h11.Data(data=body)) or b""
+        data += connection.http.send(h11.EndOfMessage()) or b""
+        try:
+            with _translated(sending=not isinstance(command, OpenStream)):
+                await connection.stream.send_all(data)
+        except BaseException:
+            await trio.aclose_forcefully(connection.stream)
+            raise
+        return connection
+
+    async def _connect(self) -> "_Connection":
+        while self._idle:
+            idle = self._idle.pop()
+            if trio.current_time() - idle.since < _IDLE_TIMEOUT and idle.connection.is_alive():
+                return idle.connection
+            await trio.aclose_forcefully(idle.connection.stream)
+        try:
+            with trio.fail_after(self.settings.connect_timeout):
+                stream: trio.abc.Stream = await trio.open_tcp_stream(self._host, self._port)
+                if self._tls is not None:
+                    stream = trio.SSLStream(
+                        stream, self._tls, server_hostname=self._host, https_compatible=True
+                    )
+                    await stream.do_handshake()
+        except trio.TooSlowError:
+            seconds = f"{self.settings.connect_timeout:g}"
+            raise UpstreamError(Failure.NOT_SENT, f"no connection within {seconds} seconds") from None
+        except OSError as exc:
+            raise UpstreamError(Failure.NOT_SENT, _os_reason(exc)) from exc
+        except trio.BrokenResourceError as exc:
+            raise UpstreamError(Failure.NOT_SENT, f"TLS failed: {exc.__cause__ or exc}") from exc
+        return _Connection(stream, self)
+
+    def reclaim(self, connection: "_Connection") -> None:
+        """Take a connection back whose answer has been read, or will have been in a moment."""
+        if self._nursery is None:
+            return
+        if connection.is_reusable():
+            self._keep(connection)
+        else:
+            self._nursery.start_soon(self._drain, connection)
+
+    async def _drain(self, connection: "_Connection") -> None:
+        with trio.move_on_after(_DRAIN_TIMEOUT):
+            try:
+                while await connection.receive_data():
+                    pass
+            except UpstreamError:
+                connection.broken = True
+        if connection.is_reusable():
+            self._keep(connection)
+        else:
+            await trio.aclose_forcefully(connection.stream)
+
+    def _keep(self, connection: "_Connection") -> None:
+        connection.http.start_next_cycle()
+        self._idle.append(_Idle(connection, trio.current_time()))
+        if len(self._idle) > _MAX_IDLE_COUNT and self._nursery is not None:
+            self._nursery.start_soon(trio.aclose_forcefully, self._idle.popleft().connection.stream)
+
+
+@define(eq=False)
+class _Connection:
+    """One connection to Letta, and the exchange that is under way on it."""
+
+    stream: trio.abc.Stream
+    pool: LettaPool
+    http: h11.Connection = field(init=False)
+    broken: bool = field(default=False, init=False)
+    _released: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD_SIZE)
+
+    async def receive_head(self) -> tuple[int, Headers]:
+        """See `UpstreamExchange`."""
+        self._released = False
+        while True:
+            with self._translated():
+                event = self.http.next_event()
+            if event is h11.NEED_DATA:
+                await self._receive_some()
+            elif isinstance(event, h11.Response):
+                return event.status_code, [
+                    (name.decode("ascii"), value.decode("latin1")) for name, value in event.headers
+                ]
+
+    async def receive_data(self) -> bytes:
+        """See `UpstreamExchange`."""
+        pieces: list[bytes] = []
+        while self.http.their_state is h11.SEND_BODY:
+            with self._translated():
+                event = self.http.next_event()
+            if isinstance(event, h11.Data):
+                pieces.append(bytes(event.data))
+            elif event is h11.NEED_DATA:
+                if pieces:
+                    break
+                await self._receive_some()
+        return b"".join(pieces)
+
+    async def _receive_some(self) -> None:
+        with self._translated():
+            self.http.receive_data(bytes(await self.stream.receive_some(_READ_SIZE)))
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            with _translated(sending=False):
+                yield
+        except UpstreamError:
+            self.broken = True
+            raise
+
+    def release(self) -> None:
+        """See `UpstreamExchange`."""
+        if not self._released:
+            self._released = True
+            self.pool.reclaim(self)
+
+    def is_reusable(self) -> bool:
+        """Whether the exchange has ended so that another may begin."""
+        return not self.broken and self.http.our_state is h11.DONE and self.http.their_state is h11.DONE
+
+    def is_alive(self) -> bool:
+        """Whether an idle connection still stands: Letta has neither closed it nor said anything unasked."""
+        stream = self.stream.transport_stream if isinstance(self.stream, trio.SSLStream) else self.stream
+        if not isinstance(stream, trio.SocketStream):
+            return True
+        poll = select.poll()
+        poll.register(stream.socket.fileno(), select.POLLIN)
+        return not poll.poll(0)
+
+
+@contextmanager
+def _translated(*, sending: bool) -> Iterator[None]:
+    """Trio's and h11's exceptions as ours.
+
+    :param sending: a failure means that Letta did not get the request.
+    """
+    failure = Failure.NOT_SENT if sending else Failure.BROKEN
+    try:
+        yield
+    except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+        reason = _os_reason(exc.__cause__) if isinstance(exc.__cause__, OSError) else "it was closed"
+        raise UpstreamError(failure, reason) from exc
+    except h11.RemoteProtocolError as exc:
+        raise UpstreamError(failure, f"{str(exc)[:200]}") from exc
+
+
+def _os_reason(exc: BaseException) -> str:
+    """What an operating system's error says, without the addresses that Python adds to it."""
+    if isinstance(exc, OSError):
+        causes = [exc, *_causes(exc)]
+        texts = [cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror]
+        if texts:
+            return texts[-1].lower()
+    return str(exc)[:200] or type(exc).__name__
+
+
+def _causes(exc: BaseException) -> Iterator[BaseException]:
+    cause = exc.__cause__
+    if isinstance(cause, BaseExceptionGroup):
+        yield from cause.exceptions
+    elif cause is not None:
+        yield cause
+        yield from _causes(cause)
