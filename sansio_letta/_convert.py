@@ -61,9 +61,24 @@ def strict_converter() -> Converter:
     converter = Converter()
     for kind in (str, int, bool, dict):
         converter.register_structure_hook(kind, exactly)
+    converter.register_structure_hook(float, _number)
+    for kind in (str, int):
+        # cattrs would ask for each value which hook is the right one.
+        converter.register_structure_hook(kind | None, _or_null(kind))
     converter.register_structure_hook_factory(attrs.has, _strict_class)
     converter.register_structure_hook_factory(_is_tuple, _strict_tuple)
     return converter
+
+
+def _number(value: object, _: object) -> float:
+    """JSON does not tell 1 from 1.0."""
+    if type(value) is int:
+        return value
+    return exactly(value, float)
+
+
+def _or_null(kind: type[_T]) -> Callable[[object, object], _T | None]:
+    return lambda value, _: None if value is None else exactly(value, kind)
 
 
 def _strict_class(cls: type[_T], converter: Converter) -> Callable[[object, object], _T]:

@@ -159,6 +159,11 @@ def encode_chunk(chunk: Chunk) -> bytes:
     return sse.encode_data(orjson.dumps(_wire.unstructure(chunk)))
 
 
+def encode_delta(delta: Delta) -> bytes:
+    """A chunk's delta alone, as JSON."""
+    return orjson.dumps(_unstructure_delta(delta))
+
+
 def encode(value: Completion | Model | ModelList) -> bytes:
     """The value as a JSON body."""
     return orjson.dumps(_wire.unstructure(value))
@@ -187,3 +192,4 @@ def _make_converter() -> Converter:
 
 
 _wire: Final = _make_converter()
+_unstructure_delta: Final = _wire.get_unstructure_hook(Delta)

@@ -434,7 +434,8 @@ def _decode_part(value: object, path: str, allowed: tuple[str, ...], notices: _N
         )
     cls = _PARTS[kind]
     for name in sorted(raw.keys() - {attribute.name for attribute in fields(cls)} - _QUIET_PART_FIELDS):
-        notices.add(f"messages.content.{name}")
+        if raw[name] is not None:
+            notices.add(f"messages.content.{name}")
     if cls is ImagePart and isinstance(raw.get("image_url"), str):
         raw = {**raw, "image_url": {"url": raw["image_url"]}}
     part = _structure(raw, cls, path)
@@ -471,10 +472,19 @@ def _decode_tools(value: object, notices: _Notices) -> tuple[FunctionTool, ...]:
             )
         if tool.name in tools:
             raise RequestError(f"`{where}.name`: {tool.name} is there twice.", param=f"{where}.name")
+        _check_depth(tool.parameters, f"{where}.parameters")
         if tool.strict:
             notices.add("tools.function.strict")
         tools[tool.name] = tool
     return tuple(tools.values())
+
+
+def _check_depth(parameters: Mapping[str, Any] | None, path: str) -> None:
+    """orjson reads deeper JSON than it writes, and Letta must be sent the schema."""
+    try:
+        orjson.dumps(parameters)
+    except orjson.JSONEncodeError:
+        raise RequestError(f"`{path}` is nested too deeply.", param=path) from None
 
 
 def _choose_tools(tools: tuple[FunctionTool, ...], choice: object) -> tuple[FunctionTool, ...]:
@@ -512,7 +522,7 @@ def _allowed_tools(tools: tuple[FunctionTool, ...], value: object) -> tuple[Func
     for index, item in enumerate(_array(allowed.get("tools"), f"{path}.tools")):
         function = item.get("function") if isinstance(item, dict) else None
         name = function.get("name") if isinstance(function, dict) else None
-        if name not in {tool.name for tool in tools}:
+        if not isinstance(name, str) or name not in {tool.name for tool in tools}:
             where = f"{path}.tools[{index}].function.name"
             raise RequestError(f"`{where}` names no tool of `tools`.", param=where)
         names.add(name)

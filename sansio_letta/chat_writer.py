@@ -4,8 +4,7 @@ Both writers take the same events and give the bytes of the answer's body, so a 
 listens. A second dialect is a second pair of writers.
 """
 
-from collections.abc import Iterator
-from typing import Final, Protocol, assert_never
+from typing import Final, Protocol
 
 import orjson
 from attrs import define, field, frozen
@@ -14,10 +13,7 @@ from . import chat, letta, sse
 from .config import ReasoningField
 from .errors import SansioLettaError
 from .events import (
-    AgentFound,
-    AgentGone,
     CallArguments,
-    CallsSettled,
     CallStarted,
     Event,
     FinishReason,
@@ -70,6 +66,13 @@ class ChunkWriter:
     max_fragment_size: int = 32 * 1024
     content_type: str = field(default="text/event-stream", init=False)
     streaming: bool = field(default=True, init=False)
+    _before_delta: bytes = field(init=False)
+    _after_delta: bytes = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        # The chunks of an answer differ in their deltas alone: what stands around them is encoded once.
+        frame = chat.encode_chunk(self._chunk(chat.Delta()))
+        self._before_delta, _, self._after_delta = frame.rpartition(b"{}")
 
     def write(self, event: Event) -> bytes:
         match event:
@@ -77,43 +80,40 @@ class ChunkWriter:
                 return sse.encode_comment("keepalive")
             case TurnFailed(error=error):
                 return encode_stream_error(error)
-            case TurnFinished():
-                return b"".join(map(chat.encode_chunk, self.chunks(event))) + chat.DONE
-        return b"".join(map(chat.encode_chunk, self.chunks(event)))
+            case TurnFinished(reason=reason, usage=usage):
+                data = chat.encode_chunk(self._chunk(chat.Delta(), _FINISH_REASONS[reason]))
+                if self.include_usage and usage is not None:
+                    data += chat.encode_chunk(self._chunk(usage=encode_usage(usage)))
+                return data + chat.DONE
+        return b"".join(
+            [self._before_delta + chat.encode_delta(delta) + self._after_delta for delta in self.deltas(event)]
+        )
 
-    def chunks(self, event: Event) -> Iterator[chat.Chunk]:
-        """The event as chunks: one, or several if its text is long, or none."""
+    def deltas(self, event: Event) -> list[chat.Delta]:
+        """What the event adds to the message: one delta, or several if its text is long, or none."""
+        size = self.max_fragment_size
         match event:
             case TextDelta(text=text):
-                for piece in fragments(text, self.max_fragment_size):
-                    yield self._chunk(chat.Delta(content=piece))
-            case CallArguments(index=index, fragment=fragment):
-                for piece in fragments(fragment, self.max_fragment_size):
-                    call = chat.ToolCallDelta(index=index, function=chat.Function(arguments=piece))
-                    yield self._chunk(chat.Delta(tool_calls=(call,)))
+                return [chat.Delta(content=piece) for piece in fragments(text, size)]
             case ReasoningDelta(text=text):
-                for piece in fragments(text, self.max_fragment_size):
-                    match self.reasoning_field:
-                        case ReasoningField.REASONING_CONTENT:
-                            yield self._chunk(chat.Delta(reasoning_content=piece))
-                        case ReasoningField.REASONING:
-                            yield self._chunk(chat.Delta(reasoning=piece))
-                        case ReasoningField.OFF:
-                            pass
+                if self.reasoning_field is ReasoningField.OFF:
+                    return []
+                if self.reasoning_field is ReasoningField.REASONING:
+                    return [chat.Delta(reasoning=piece) for piece in fragments(text, size)]
+                return [chat.Delta(reasoning_content=piece) for piece in fragments(text, size)]
+            case CallArguments(index=index, fragment=fragment):
+                calls = [
+                    chat.ToolCallDelta(index=index, function=chat.Function(arguments=piece))
+                    for piece in fragments(fragment, size)
+                ]
+                return [chat.Delta(tool_calls=(call,)) for call in calls]
             case CallStarted(index=index, call_id=call_id, name=name):
                 function = chat.Function(name=name, arguments="")
                 call = chat.ToolCallDelta(index=index, id=call_id, type="function", function=function)
-                yield self._chunk(chat.Delta(tool_calls=(call,)))
+                return [chat.Delta(tool_calls=(call,))]
             case TurnStarted():
-                yield self._chunk(chat.Delta(role="assistant", content=""))
-            case TurnFinished(reason=reason, usage=usage):
-                yield self._chunk(chat.Delta(), _FINISH_REASONS[reason])
-                if self.include_usage and usage is not None:
-                    yield self._chunk(usage=encode_usage(usage))
-            case AgentFound() | AgentGone() | CallsSettled() | KeepAlive() | TurnFailed():
-                pass
-            case _:
-                assert_never(event)
+                return [chat.Delta(role="assistant", content="")]
+        return []
 
     def _chunk(
         self,
@@ -208,14 +208,12 @@ def encode_usage(usage: letta.UsageStatistics) -> chat.Usage:
     )
 
 
-def fragments(text: str, max_size: int) -> Iterator[str]:
-    """The text in pieces of at most `max_size` bytes of JSON each; one piece if it fits.
+def fragments(text: str, max_size: int) -> list[str]:
+    """The text in pieces of at most `max_size` bytes of JSON each, quotes included; one piece if it fits.
 
     Readers of lines fail on long ones. A character takes at most six bytes, so a short text is not measured.
     """
-    if len(text) * 6 <= max_size or len(text) == 1 or len(orjson.dumps(text)) <= max_size:
-        yield text
-    else:
-        middle = len(text) // 2
-        yield from fragments(text[:middle], max_size)
-        yield from fragments(text[middle:], max_size)
+    if len(text) * 6 + 2 <= max_size or len(text) == 1 or len(orjson.dumps(text)) <= max_size:
+        return [text]
+    middle = len(text) // 2
+    return fragments(text[:middle], max_size) + fragments(text[middle:], max_size)

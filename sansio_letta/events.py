@@ -105,16 +105,17 @@ class TurnFailed:
     kept: Kept
 
 
+#: The frequent ones first: `isinstance` asks in this order.
 Event: TypeAlias = (
-    AgentFound
+    TextDelta
+    | ReasoningDelta
+    | CallArguments
+    | CallStarted
+    | KeepAlive
+    | AgentFound
     | AgentGone
     | CallsSettled
     | TurnStarted
-    | ReasoningDelta
-    | TextDelta
-    | CallStarted
-    | CallArguments
-    | KeepAlive
     | TurnFinished
     | TurnFailed
 )

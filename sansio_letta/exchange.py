@@ -80,7 +80,8 @@ class Answer:
 
     def _retry_after(self) -> int | None:
         value = self._header("retry-after") or ""
-        return int(value) if value.isascii() and value.isdigit() else None
+        # A number too long to be one would take long to read; the advice is capped anyway.
+        return int(value[:9]) if value.isascii() and value.isdigit() else None
 
     def _header(self, name: str) -> str | None:
         return next((value for key, value in self.headers if key == name), None)

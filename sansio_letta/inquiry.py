@@ -131,16 +131,17 @@ def error_reply(error: SansioLettaError) -> Reply:
 
 def ask_models(config: Config) -> Questions:
     """`GET /v1/models`: all agents, page after page; no SDK asks for a second page."""
-    agents: list[letta.Agent] = []
+    agents: dict[str, letta.Agent] = {}
     after: str | None = None
     while len(agents) < config.max_agent_count:
         page = letta.decode_agents((yield ListAgents(limit=config.agent_page_count, after=after)).data)
-        agents.extend(page)
-        # A page that repeats its predecessor would go on for ever.
-        if len(page) < config.agent_page_count or page[-1].id == after:
+        known = len(agents)
+        agents.update((agent.id, agent) for agent in page)
+        # A page that brings nothing new would be asked for for ever.
+        if len(page) < config.agent_page_count or len(agents) == known:
             break
         after = page[-1].id
-    return json_reply(chat.encode(list_models(agents)))
+    return json_reply(chat.encode(list_models(list(agents.values())[: config.max_agent_count])))
 
 
 def ask_model(model: str) -> Questions:

@@ -223,7 +223,7 @@ def decode_message(data: bytes) -> Message:
         cls = MESSAGE_TYPES.get(tag)
         if cls is None:
             return UnknownMessage(message_type=tag, raw=raw)
-        message: Message = _wire.structure(raw, cls)
+        message: Message = _STRUCTURE[cls](raw, cls)
         return message
     except (orjson.JSONDecodeError, WrongType, KeyError, BaseValidationError) as exc:
         raise _unreadable("a message of its stream", exc) from exc
@@ -448,6 +448,8 @@ def _make_converter() -> Converter:
         structure = converter.get_structure_hook(cls)
         converter.register_structure_hook(cls, lambda value, _: structure(fold(value), cls))
 
+    # A schema goes out as it came in: cattrs would copy it, level by level.
+    converter.register_unstructure_hook_func(lambda kind: kind == Mapping[str, Any], lambda value: value)
     for cls in (ToolCallMessage, ApprovalRequestMessage, PendingApproval):
         first(_fold_calls, cls)
     content = converter.get_structure_hook(str)
@@ -469,3 +471,4 @@ def _make_converter() -> Converter:
 
 
 _wire: Final = _make_converter()
+_STRUCTURE: Final = {cls: _wire.get_structure_hook(cls) for cls in MESSAGE_TYPES.values()}

@@ -29,11 +29,14 @@ from .errors import RequestError
 from .events import (
     AgentFound,
     AgentGone,
+    CallArguments,
     CallsSettled,
     CallStarted,
     Command,
     Event,
     Failure,
+    ReasoningDelta,
+    TextDelta,
     TurnFailed,
     TurnFinished,
     TurnStarted,
@@ -292,18 +295,20 @@ class Cycle:
             item = self._source.next_event()
             if isinstance(item, Signal):
                 return item
-            if isinstance(item, Reply):
-                self._reply(item)
-            elif isinstance(item, Event):
+            if isinstance(item, Event):
                 assert self._writer is not None
                 self._take(item, self._writer)
+            elif isinstance(item, Reply):
+                self._reply(item)
             else:
-                self._items.append(item)
+                return item
         return self._items.popleft()
 
     def _take(self, event: Event, writer: Writer) -> None:
         summary = self.summary
         match event:
+            case TextDelta() | ReasoningDelta() | CallArguments():
+                pass
             case AgentFound(model=model, agent=agent):
                 summary.agent_id = agent.id
                 self._memory.remember(model, agent, self._now)

@@ -12,7 +12,6 @@ Exchanges may overlap: one may begin while another's data comes.
 """
 
 import base64
-import binascii
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, Literal, TypeVar
 
@@ -174,7 +173,10 @@ def _add(exchange: RecordedExchange, item: _Happening, number: int) -> RecordedE
         case "response":
             if item.status is None:
                 raise RecordingError(f"line {number}: status: missing")
-            headers = tuple((pair[0].lower(), pair[1]) for pair in item.headers if len(pair) == 2)
+            for index, pair in enumerate(item.headers):
+                if len(pair) != 2:
+                    raise RecordingError(f"line {number}: headers[{index}]: expected a name and a value")
+            headers = tuple((pair[0].lower(), pair[1]) for pair in item.headers)
             return evolve(exchange, status=item.status, headers=headers)
         case "data":
             data = RecordedData(t=item.t, data=_bytes(item, number))
@@ -194,5 +196,5 @@ def _bytes(item: _Happening, number: int) -> bytes:
         raise RecordingError(f"line {number}: expected text or b64")
     try:
         return base64.b64decode(item.b64, validate=True)
-    except binascii.Error as exc:
+    except ValueError as exc:
         raise RecordingError(f"line {number}: b64: {exc}") from None

@@ -8,9 +8,10 @@ from attrs import define, field, frozen
 
 from . import letta
 from ._signal import Signal
+from .chat_writer import ChunkWriter, Heading
 from .config import Config
 from .errors import RemoteProtocolError
-from .events import Command, Event, Failure
+from .events import CallsSettled, Command, Event, Failure, TurnFailed, TurnStarted
 from .recording import RecordedExchange, Recording
 from .sse import SSEDecoder
 from .turn import Plan, Turn
@@ -104,6 +105,56 @@ def replay(recording: Recording, config: Config | None = None) -> Iterator[Repla
     for exchange in recording.exchanges:
         if exchange.starts_run:
             yield ReplayedTurn(recording, exchange, config or Config())
+
+
+@frozen(kw_only=True)
+class Rendered:
+    """Bytes of a replay's text."""
+
+    t: float  #: seconds since the recording began
+    data: bytes
+
+
+def render(recording: Recording, config: Config | None = None) -> Iterator[Rendered]:
+    """All turns of a recording as the streams that their clients would have got.
+
+    Between the events stand comments, lines that begin with a colon: which turn it is, what was asked of Letta,
+    and the status of a failure that came before the first chunk.
+    """
+    config = config or Config()
+    for number, turn in enumerate(replay(recording, config), 1):
+        heading = Heading(completion_id=f"chatcmpl-{number}", created=0, model=recording.scenario)
+        writer = ChunkWriter(
+            heading,
+            include_usage=True,
+            reasoning_field=config.reasoning_field,
+            max_fragment_size=config.max_fragment_size,
+        )
+        t = turn.exchange.t
+        yield Rendered(t=t, data=_comment(f"turn {number} of {recording.scenario}"))
+        started = False
+        for replayed in turn:
+            t, item = replayed.t, replayed.item
+            data = b""
+            if isinstance(item, Command):
+                body = item.body
+                data = _comment(f"{item.method} {item.target}{' ' + body.decode() if body else ''}")
+            else:
+                started = started or isinstance(item, TurnStarted)
+                if isinstance(item, CallsSettled):
+                    data = _comment(str(item))
+                elif isinstance(item, TurnFailed) and not started:
+                    headers = "".join(f", {name}: {value}" for name, value in item.error.headers())
+                    data = _comment(f"status {item.error.status_hint}{headers}, not a stream")
+                data += writer.write(item)
+            if data:
+                yield Rendered(t=t, data=data)
+        if turn.unanswered is not None:
+            yield Rendered(t=t, data=_comment("the recording has no answer to this"))
+
+
+def _comment(text: str) -> bytes:
+    return b": " + text.encode() + b"\n\n"
 
 
 def plan_recorded(

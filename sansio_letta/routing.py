@@ -93,7 +93,7 @@ def _path(target: str) -> str:
 
 
 def _unknown(path: str, bare: str) -> RequestError:
-    if bare.startswith("/v1"):
+    if bare == "/v1" or bare.startswith("/v1/"):
         message = "The path holds /v1 twice: the base URL to give to a client ends in one /v1."
     else:
         stem = next((known for known in _ABSENT if bare == known or bare.startswith(known + "/")), None)

@@ -5,6 +5,7 @@ only reader is a JSON decoder, and because a string could be split at U+2028 by 
 """
 
 import re
+from collections import deque
 from typing import Final
 
 from attrs import define, field, frozen
@@ -12,7 +13,7 @@ from attrs import define, field, frozen
 from ._signal import Signal
 from .errors import LocalProtocolError, RemoteProtocolError
 
-_LINE_END: Final = re.compile(rb"\r\n?|\n")
+_LINE_END: Final = re.compile(rb"\r\n|\r|\n")
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -32,16 +33,16 @@ class SSEDecoder:
     """
 
     max_incomplete_size: int
-    _buffer: bytearray = field(factory=bytearray, init=False)
-    _line_start: int = field(default=0, init=False)
-    _searched: int = field(default=0, init=False)
+    _received: deque[bytes] = field(factory=deque, init=False)
+    _lines: deque[bytes] = field(factory=deque, init=False)
+    _tail: bytearray = field(factory=bytearray, init=False)  #: of a line that has not ended
     _skip_lf: bool = field(default=False, init=False)
     _first_line: bool = field(default=True, init=False)
     _ended: bool = field(default=False, init=False)
     _broken: RemoteProtocolError | None = field(default=None, init=False)
     _data: list[bytes] = field(factory=list, init=False)
     _data_size: int = field(default=0, init=False)
-    _event: str = field(default="", init=False)
+    _event: str = field(default="message", init=False)
 
     def receive_data(self, data: bytes) -> None:
         """Add bytes of the stream; nothing is parsed until `next_event`.
@@ -52,7 +53,7 @@ class SSEDecoder:
         if self._ended:
             raise LocalProtocolError("receive_data called after the end of the stream")
         if data:
-            self._buffer += data
+            self._received.append(data)
         else:
             self._ended = True
 
@@ -65,57 +66,53 @@ class SSEDecoder:
         """
         if self._broken is not None:
             raise self._broken
-        while (line := self._next_line()) is not None:
-            if line:
-                self._take_field(line)
-            elif self._data:
-                event = ServerSentEvent(data=b"\n".join(self._data), event=self._event or "message")
-                self._reset_event()
-                return event
-            else:
-                self._reset_event()
-        if self._data_size + len(self._buffer) > self.max_incomplete_size:
-            self._broken = RemoteProtocolError(
-                f"An event of Letta's stream is larger than {self.max_incomplete_size} bytes."
-            )
-            raise self._broken
-        return Signal.FINISHED if self._ended else Signal.NEED_DATA
+        while True:
+            while self._lines:
+                line = self._lines.popleft()
+                if line:
+                    self._take_field(line)
+                    continue
+                data, event = self._data, self._event
+                self._data, self._data_size, self._event = [], 0, "message"
+                if data:
+                    return ServerSentEvent(data=b"\n".join(data), event=event)
+            if self._data_size + len(self._tail) > self.max_incomplete_size:
+                self._broken = RemoteProtocolError(
+                    f"An event of Letta's stream is larger than {self.max_incomplete_size} bytes."
+                )
+                raise self._broken
+            if not self._received:
+                return Signal.FINISHED if self._ended else Signal.NEED_DATA
+            self._split(self._received.popleft())
 
-    def _next_line(self) -> bytes | None:
-        buffer = self._buffer
-        if self._skip_lf and len(buffer) > self._line_start:
+    def _split(self, data: bytes) -> None:
+        """Add the lines that these bytes end."""
+        if self._skip_lf:
             # The line's CR came at the end of the bytes so far; an LF after it belongs to the same line end.
-            if buffer[self._line_start] == 0x0A:
-                self._line_start += 1
-                self._searched = self._line_start
+            data = data.removeprefix(b"\n")
             self._skip_lf = False
-        end = _LINE_END.search(buffer, self._searched)
-        if end is None:
-            del buffer[: self._line_start]
-            self._line_start = 0
-            self._searched = len(buffer)
-            return None
-        line = bytes(buffer[self._line_start : end.start()])
-        self._skip_lf = end.end() == len(buffer) and buffer[-1] == 0x0D
-        self._line_start = self._searched = end.end()
+        has_cr = b"\r" in data
+        first, *lines = _LINE_END.split(data) if has_cr else data.split(b"\n")
+        self._tail += first
+        if not lines:
+            return
+        self._skip_lf = has_cr and data.endswith(b"\r")
+        line = bytes(self._tail)
         if self._first_line:
             self._first_line = False
             line = line.removeprefix(_BOM)
-        return line
+        self._tail[:] = lines.pop()
+        self._lines.append(line)
+        self._lines.extend(lines)
 
     def _take_field(self, line: bytes) -> None:
         name, _, value = line.partition(b":")
         if name == b"data":
-            self._data.append(value[1:] if value[:1] == b" " else value)
+            self._data.append(value.removeprefix(b" "))
             self._data_size += len(line)
         elif name == b"event":
-            self._event = value.removeprefix(b" ").decode("utf-8", "replace")
+            self._event = value.removeprefix(b" ").decode("utf-8", "replace") or "message"
         # A comment has an empty name. `id` and `retry` are for readers that reconnect by themselves.
-
-    def _reset_event(self) -> None:
-        self._data = []
-        self._data_size = 0
-        self._event = ""
 
 
 def encode_data(data: bytes) -> bytes:

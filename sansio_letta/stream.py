@@ -46,6 +46,9 @@ class RunState(Enum):
     DONE = auto()
     FAILED = auto()
 
+    # The transitions are looked up for every message: Enum's own hash is Python code.
+    __hash__ = object.__hash__
+
 
 @frozen(kw_only=True)
 class EndOfStream:
@@ -83,14 +86,16 @@ TRANSITIONS: Final[dict[RunState, dict[type[Any], RunState]]] = {
 }
 
 #: Messages that mean nothing to the client and keep every state: Letta may grow without breaking us.
-_QUIET: Final = (
-    letta.Ping,
-    letta.UnknownMessage,
-    letta.ApprovalResponseMessage,
-    letta.UserMessage,
-    letta.SystemMessage,
-    letta.SummaryMessage,
-    letta.EventMessage,
+_QUIET: Final[frozenset[type[Any]]] = frozenset(
+    {
+        letta.Ping,
+        letta.UnknownMessage,
+        letta.ApprovalResponseMessage,
+        letta.UserMessage,
+        letta.SystemMessage,
+        letta.SummaryMessage,
+        letta.EventMessage,
+    }
 )
 
 _FINISH_REASONS: Final[dict[str, FinishReason]] = {
@@ -155,11 +160,12 @@ class RunStream:
         run_id = getattr(message, "run_id", None)
         if run_id is not None:
             self.run_id = run_id
-        if isinstance(message, _QUIET):
-            if self.started and isinstance(message, letta.Ping):
+        tag = type(message)
+        if tag in _QUIET:
+            if self.started and tag is letta.Ping:
                 yield KeepAlive()
             return
-        following = TRANSITIONS[self.state].get(type(message))
+        following = TRANSITIONS[self.state].get(tag)
         if following is None:
             raise self._fail(
                 RemoteProtocolError(f"Letta sent a {_tag(message)} while the run was {self.state.name}.")
@@ -168,7 +174,8 @@ class RunStream:
         self._watch_step(getattr(message, "step_id", None))
         match message:
             case letta.AssistantMessage(id=id, content=content):
-                yield from self._start()
+                if not self.started:
+                    yield from self._start()
                 if content:
                     joint = SEPARATOR if self._text_id not in (None, id) else ""
                     self._text_id = id
@@ -199,7 +206,7 @@ class RunStream:
             case letta.ErrorMessage(error_type=kind, message=text, detail=detail):
                 self.refusal = None if self.started else refusal_in(text) or refusal_in(detail)
                 self.error = run_failure(kind, text)
-            case letta.Done() | EndOfStream():
+            case _:
                 yield from self._end()
 
     def _watch_step(self, step_id: str | None) -> None:

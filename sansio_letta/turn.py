@@ -131,8 +131,8 @@ TRANSITIONS: Final[dict[Phase, dict[Step, Phase]]] = {
     Phase.FAILED: {},
 }
 
-_OVER: Final = frozenset({Phase.DONE, Phase.FAILED})
-_READING_STREAM: Final = frozenset({Phase.SENDING, Phase.STREAMING, Phase.LEAVING})
+_OVER: Final = (Phase.DONE, Phase.FAILED)
+_READING_STREAM: Final = (Phase.STREAMING, Phase.SENDING, Phase.LEAVING)
 
 
 @define
@@ -265,14 +265,13 @@ class Turn:
 
     def _advance(self) -> bool:
         """Take one step with what Letta has said so far; False if there is nothing to take it with."""
-        if self.phase in _READING_STREAM and self._opened():
+        if self.phase in _READING_STREAM and (self._sse is not None or self._opened()):
             return self._read_stream()
         if not self._ended:
             return False
         if self._error is not None:
             raise self._error
-        if self._answer is None:
-            raise RemoteProtocolError("Letta closed the connection without an answer.")
+        assert self._answer is not None
         match self.phase:
             case Phase.FINDING:
                 self._take_agent(self._answer)
@@ -381,15 +380,14 @@ class Turn:
     def _opened(self) -> bool:
         """Whether the run's stream is being read; from its head on it is."""
         answer = self._answer
-        if self._sse is None and answer is not None and answer.status == 200:
-            if answer.content_type != "text/event-stream":
-                return False
-            if self.phase is Phase.SENDING:
-                self._move(Step.OPENED)
-            self._sse = SSEDecoder(self.config.max_incomplete_event_size)
-            if data := answer.take():
-                self._sse.receive_data(data)
-        return self._sse is not None
+        if answer is None or answer.status != 200 or answer.content_type != "text/event-stream":
+            return False
+        if self.phase is Phase.SENDING:
+            self._move(Step.OPENED)
+        self._sse = SSEDecoder(self.config.max_incomplete_event_size)
+        if data := answer.take():
+            self._sse.receive_data(data)
+        return True
 
     def _read_stream(self) -> bool:
         assert self._sse is not None
@@ -462,13 +460,11 @@ class Turn:
 
 
 def _transport_error(failure: Failure, reason: str) -> SansioLettaError:
-    match failure:
-        case Failure.NOT_SENT:
-            return LettaError(f"Letta cannot be reached: {reason}.")
-        case Failure.BROKEN:
-            return RemoteProtocolError(f"The connection to Letta broke: {reason}.")
-        case Failure.SILENT:
-            return RemoteProtocolError(
-                f"Letta fell silent: {reason}.",
-                advice=Advice(status=504, type="server_error", code="upstream_timeout"),
-            )
+    if failure is Failure.NOT_SENT:
+        return LettaError(f"Letta cannot be reached: {reason}.")
+    if failure is Failure.BROKEN:
+        return RemoteProtocolError(f"The connection to Letta broke: {reason}.")
+    return RemoteProtocolError(
+        f"Letta fell silent: {reason}.",
+        advice=Advice(status=504, type="server_error", code="upstream_timeout"),
+    )

@@ -1,0 +1,49 @@
+"""What several test modules share: every cut of some bytes, spoiled JSON, recorded events."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from recordings import recording
+
+settings.register_profile("modest", max_examples=250, deadline=None)
+settings.load_profile("modest")
+
+#: Any JSON value, as `orjson` decodes it: small ones, for hypothesis to build requests and messages of.
+JSON: Final[st.SearchStrategy[Any]] = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@st.composite
+def spoiled(draw: st.DrawFn, value: Any) -> Any:
+    """The value with one place in it, at any depth, exchanged for anything."""
+    if isinstance(value, dict | list) and value and draw(st.integers(0, 9)):
+        places = sorted(value) if isinstance(value, dict) else range(len(value))
+        place = draw(st.sampled_from(places))
+        within = draw(spoiled(value[place]))
+        if isinstance(value, dict):
+            return {**value, place: within}
+        return [*value[:place], within, *value[place + 1 :]]
+    return draw(JSON)
+
+
+def every_cut(data: bytes) -> Iterator[list[bytes]]:
+    """The bytes byte by byte, and cut in two at every place."""
+    yield [data[at : at + 1] for at in range(len(data))]
+    for at in range(1, len(data)):
+        yield [data[:at], data[at:]]
+
+
+def payloads(scenario: str) -> list[bytes]:
+    """The data of all events of a recording's streams; Letta writes each as one line."""
+    return [
+        line.removeprefix(b"data: ")
+        for exchange in recording(scenario).exchanges
+        for line in exchange.body.split(b"\n")
+        if line.startswith(b"data: ")
+    ]

@@ -1,0 +1,106 @@
+"""Whose call is it, and how is what is pending answered."""
+
+import pytest
+from sansio_letta import letta
+from sansio_letta.bridge import MOVED_ON, NO_RESULT, NOT_ALLOWED, Settlement, ToolBridge, settle
+from sansio_letta.events import CallArguments, CallsSettled, CallStarted
+
+
+def fragment(call_id: str, name: str | None = None, arguments: str | None = None) -> letta.ToolCall:
+    return letta.ToolCall(tool_call_id=call_id, name=name, arguments=arguments)
+
+
+def test_arguments_that_come_before_the_name_are_held_back() -> None:
+    bridge = ToolBridge(("f",))
+    assert list(bridge.receive_request(fragment("1", None, '{"a"'))) == []
+    assert list(bridge.receive_request(fragment("1", "f", ": 1}"))) == [
+        CallStarted(index=0, call_id="1", name="f"),
+        CallArguments(index=0, fragment='{"a"'),
+        CallArguments(index=0, fragment=": 1}"),
+    ]
+    assert list(bridge.close()) == []
+    assert bridge.client_call_count == 1
+
+
+def test_interleaved_calls_keep_their_indexes() -> None:
+    bridge = ToolBridge(("f",))
+    events = [
+        event
+        for piece in (
+            fragment("1", "f"),
+            fragment("2", "f"),
+            fragment("1", None, "a"),
+            fragment("2", None, "b"),
+        )
+        for event in bridge.receive_request(piece)
+    ]
+    assert events[2:] == [CallArguments(index=0, fragment="a"), CallArguments(index=1, fragment="b")]
+
+
+def test_legacy_agents_report_later_fragments_as_calls_of_their_own() -> None:
+    # legacy_ephemeral_tool.jsonl
+    bridge = ToolBridge(("f",))
+    list(bridge.receive_request(fragment("1", "f")))
+    assert list(bridge.receive_call(fragment("1", None, "{}"))) == [CallArguments(index=0, fragment="{}")]
+    assert list(bridge.receive_call(fragment("2", "memory_insert", "{}"))) == []
+
+
+def test_server_tools_that_wait_are_named_with_their_arguments() -> None:
+    bridge = ToolBridge(())
+    assert bridge.approval_notice() is None
+    list(bridge.receive_request(fragment("1", "rm", '{"path"')))
+    list(bridge.receive_request(fragment("1", None, ': "/"}')))
+    assert 'run rm({"path": "/"})' in (bridge.approval_notice() or "")
+    assert bridge.client_call_count == 0
+
+
+def pending(*calls: letta.ToolCall) -> letta.PendingApproval:
+    return letta.PendingApproval(id="message-1", tool_calls=calls)
+
+
+def result(call_id: str) -> letta.ToolReturn:
+    return letta.ToolReturn(tool_call_id=call_id, tool_return="18 C")
+
+
+@pytest.mark.parametrize("has_message", [True, False])
+def test_all_results_there(has_message: bool) -> None:
+    settled = settle(
+        pending(fragment("1", "f"), fragment("2", "f")),
+        (result("2"), result("1")),
+        client_tools=("f",),
+        has_message=has_message,
+    )
+    assert settled == Settlement(approvals=(result("1"), result("2")))
+
+
+def test_missing_results_are_errors_for_client_tools_and_denials_for_others() -> None:
+    settled = settle(
+        pending(fragment("1", "f"), fragment("2", "f"), fragment("3", "rm")),
+        (result("1"),),
+        client_tools=("f",),
+        has_message=False,
+    )
+    assert settled.approvals == (
+        result("1"),
+        letta.ToolReturn(tool_call_id="2", tool_return=NO_RESULT, status="error"),
+        letta.Approval(tool_call_id="3", approve=False, reason=NOT_ALLOWED),
+    )
+    assert settled.calls == CallsSettled(missing=("2", "3"))
+
+
+def test_message_alone_denies_all() -> None:
+    settled = settle(pending(fragment("1", "f")), (result("9"),), client_tools=(), has_message=True)
+    assert settled.approvals == (letta.Approval(tool_call_id="1", approve=False, reason=MOVED_ON),)
+    assert settled.calls == CallsSettled(denied=("1",), stale=("9",))
+
+
+@pytest.mark.parametrize("has_message", [True, False])
+def test_nothing_pending(has_message: bool) -> None:
+    settled = settle(None, (result("9"),), client_tools=(), has_message=has_message)
+    assert settled == Settlement(calls=CallsSettled(stale=("9",)))
+
+
+def test_stale_results_alone_answer_nothing_for_others() -> None:
+    # The pending call may be another client's: only a user who writes may deny it.
+    settled = settle(pending(fragment("1", "f")), (result("9"),), client_tools=("f",), has_message=False)
+    assert settled == Settlement(calls=CallsSettled(stale=("9",)))

@@ -1,0 +1,70 @@
+"""Limits and policies: every number is checked when a Config is made."""
+
+from typing import Any
+
+import attrs
+import pytest
+from sansio_letta.config import Config, ReasoningField
+
+POSITIVE = [
+    "max_request_size",
+    "max_incomplete_event_size",
+    "max_answer_size",
+    "max_agent_count",
+    "agent_page_count",
+    "max_remembered_agent_count",
+    "keepalive_timeout",
+    "letta_silence_timeout",
+]
+
+
+def limited(name: str, value: float) -> Config:
+    """A config with one limit of its own."""
+    changes: dict[str, Any] = {name: value}
+    return Config(**changes)
+
+
+def test_every_number_has_a_limit() -> None:
+    numbers = [attribute.name for attribute in attrs.fields(Config) if attribute.name != "reasoning_field"]
+    assert sorted(numbers) == sorted([*POSITIVE, "agent_ttl", "max_fragment_size"])
+
+
+@pytest.mark.parametrize("value", [0, -1])
+@pytest.mark.parametrize("name", POSITIVE)
+def test_a_limit_must_be_positive(name: str, value: int) -> None:
+    with pytest.raises(ValueError, match=name):
+        limited(name, value)
+
+
+@pytest.mark.parametrize("name", POSITIVE)
+def test_the_smallest_limit_is_taken(name: str) -> None:
+    assert getattr(limited(name, 1), name) == 1
+
+
+def test_agents_may_be_forgotten_at_once() -> None:
+    assert Config(agent_ttl=0).agent_ttl == 0
+    with pytest.raises(ValueError, match="agent_ttl"):
+        Config(agent_ttl=-0.1)
+
+
+def test_a_fragment_must_hold_a_few_characters() -> None:
+    assert Config(max_fragment_size=64).max_fragment_size == 64
+    with pytest.raises(ValueError, match="max_fragment_size"):
+        Config(max_fragment_size=63)
+
+
+def test_a_config_does_not_change() -> None:
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        Config().agent_ttl = 5  # type: ignore[misc]  # the point of the test
+
+
+def test_the_defaults_let_common_clients_through() -> None:
+    config = Config()
+    assert config.max_fragment_size < 64 * 1024, "aiohttp's line readers"
+    assert config.keepalive_timeout <= 15, "clients and gateways wait for bytes"
+    assert config.letta_silence_timeout > 20, "Letta's pings"
+    assert config.reasoning_field is ReasoningField.REASONING_CONTENT
+
+
+def test_the_fields_of_reasoning_are_named_as_on_the_wire() -> None:
+    assert [choice.value for choice in ReasoningField] == ["reasoning_content", "reasoning", "off"]

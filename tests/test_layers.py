@@ -1,0 +1,117 @@
+"""The plan of the house: which module knows which; and no I/O, no clock, no chance in the core."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sansio_letta
+
+PACKAGE = Path(sansio_letta.__file__ or "").parent
+MODULES = {path.stem: ast.parse(path.read_text()) for path in sorted(PACKAGE.glob("*.py"))}
+
+#: Module -> the modules of the package that it imports. From the ground up.
+TABLE = {
+    "_signal": "",
+    "_convert": "",
+    "errors": "",
+    "config": "",
+    "sse": "_signal errors",
+    "letta": "_convert errors",
+    "chat": "sse",
+    "chat_request": "_convert errors",
+    "recording": "_convert errors",
+    "routing": "errors",
+    "agents": "chat letta",
+    "events": "errors letta",
+    "exchange": "errors events letta",
+    "bridge": "errors events letta",
+    "stream": "bridge errors events letta",
+    "turn": "_signal bridge config errors events exchange letta sse stream",
+    "planning": "chat_request errors letta turn",
+    "chat_writer": "chat config errors events letta sse",
+    "inquiry": "_signal agents chat config errors events exchange letta",
+    "replay": "_signal chat_writer config errors events letta recording sse turn",
+    "proxy": (
+        "_signal agents chat_request chat_writer config errors events exchange inquiry letta planning routing "
+        "sse turn"
+    ),
+}
+
+#: All that the core may import from elsewhere; what is missing here (socket, time, random...) is the point.
+OUTSIDE = {
+    "attrs",
+    "base64",
+    "cattrs",
+    "cattrs.gen",
+    "collections",
+    "collections.abc",
+    "datetime",
+    "enum",
+    "orjson",
+    "re",
+    "typing",
+    "urllib.parse",
+}
+
+#: Ways around an import: files, the terminal, code made at run time, and the clock of `datetime`.
+FORBIDDEN = {"open", "print", "input", "breakpoint", "exec", "eval", "compile", "__import__"}
+CLOCKS = {"datetime.now", "datetime.today", "datetime.utcnow", "date.today"}
+
+
+def inside(tree: ast.Module) -> set[str]:
+    """The modules of the package that a module imports."""
+    return {
+        name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.level
+        for name in ([node.module] if node.module else [alias.name for alias in node.names])
+    }
+
+
+def outside(tree: ast.Module) -> Iterator[str]:
+    """What a module imports from elsewhere."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module or ""
+
+
+def test_every_module_is_in_the_table() -> None:
+    assert TABLE.keys() == MODULES.keys() - {"__init__"}
+
+
+@pytest.mark.parametrize("module", TABLE)
+def test_a_module_imports_what_the_table_says(module: str) -> None:
+    assert inside(MODULES[module]) == set(TABLE[module].split())
+
+
+def test_nobody_imports_what_stands_above_it() -> None:
+    order = list(TABLE)
+    for module, imports in TABLE.items():
+        assert all(order.index(name) < order.index(module) for name in imports.split()), module
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_little_from_outside(module: str) -> None:
+    assert set(outside(MODULES[module])) <= OUTSIDE
+
+
+def test_nothing_is_allowed_that_nobody_imports() -> None:
+    assert {name for tree in MODULES.values() for name in outside(tree)} == OUTSIDE
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_touches_neither_files_nor_clocks(module: str) -> None:
+    nodes = list(ast.walk(MODULES[module]))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    clocks = {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)}
+    assert not names & FORBIDDEN
+    assert not clocks & CLOCKS
+
+
+def test_the_package_only_hands_on_names() -> None:
+    assert not set(outside(MODULES["__init__"]))
+    assert set(sansio_letta.__all__) <= vars(sansio_letta).keys()
+    assert sorted(sansio_letta.__all__) == sorted(set(sansio_letta.__all__))

@@ -1,0 +1,241 @@
+"""The recording format: what it holds, and what is said of a file that is none."""
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sansio_letta.recording import (
+    RecordedData,
+    RecordedExchange,
+    RecordedRequest,
+    Recording,
+    RecordingError,
+    read_recording,
+)
+
+from recordings import SCENARIOS, recording
+from support import JSON, spoiled
+
+HEAD = {"v": 1, "kind": "letta-v1", "server": "0.16.7", "scenario": "text", "note": "A reply."}
+REQUEST = {"x": 1, "t": 0, "dir": "request", "method": "POST", "path": "/v1/agents/", "json": {"a": 1}}
+RESPONSE = {"x": 1, "t": 0.1, "dir": "response", "status": 200, "headers": [["Content-Type", "text/plain"]]}
+DATA = {"x": 1, "t": 0.2, "dir": "data", "text": "ä€"}
+BYTES = {"x": 1, "t": 0.3, "dir": "data", "b64": "gqw="}
+END = {"x": 1, "t": 0.4, "dir": "end"}
+
+
+def lines(*items: object) -> bytes:
+    return b"".join(orjson.dumps(item) + b"\n" for item in items)
+
+
+def read(*items: object) -> tuple[RecordedExchange, ...]:
+    """The exchanges of a recording with these lines after its head."""
+    return read_recording(lines(HEAD, *items)).exchanges
+
+
+# --- What is real ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_every_recording_can_be_read(scenario: str) -> None:
+    found = recording(scenario)
+    assert (found.scenario, found.server) == (scenario, "0.16.7")
+    assert found.note
+    assert found.exchanges
+    for exchange in found.exchanges:
+        assert exchange.status is not None
+        assert exchange.end in ("end", "client_closed")
+        times = [exchange.t, *(data.t for data in exchange.data), exchange.end_t or 0]
+        assert times == sorted(times)
+
+
+def test_exchanges_that_overlap_are_told_apart() -> None:
+    _, running, refused = recording("conversation_busy").exchanges
+    assert running.t < refused.t < (refused.end_t or 0) < (running.end_t or 0)
+    assert (running.status, refused.status) == (200, 409)
+    assert running.body.startswith(b"data: ")
+    assert refused.body.startswith(b"{")
+
+
+def test_a_reader_that_left_is_seen() -> None:
+    assert "client_closed" in [exchange.end for exchange in recording("disconnect").exchanges]
+
+
+# --- What it holds --------------------------------------------------------------------------------------------
+
+
+def test_a_recording_is_a_head_and_exchanges() -> None:
+    assert read_recording(lines(HEAD, REQUEST, RESPONSE, DATA, BYTES, END)) == Recording(
+        server="0.16.7",
+        scenario="text",
+        note="A reply.",
+        exchanges=(
+            RecordedExchange(
+                x=1,
+                t=0,
+                request=RecordedRequest(method="POST", path="/v1/agents/", json={"a": 1}),
+                status=200,
+                headers=(("content-type", "text/plain"),),
+                data=(RecordedData(t=0.2, data="ä€".encode()), RecordedData(t=0.3, data=b"\x82\xac")),
+                end="end",
+                end_t=0.4,
+            ),
+        ),
+    )
+
+
+def test_the_body_is_all_its_data() -> None:
+    [exchange] = read(REQUEST, RESPONSE, DATA, BYTES)
+    assert exchange.body == "ä€".encode() + b"\x82\xac"
+
+
+def test_an_exchange_may_stay_without_an_answer() -> None:
+    [exchange] = read(REQUEST)
+    assert (exchange.status, exchange.headers, exchange.body) == (None, (), b"")
+    assert (exchange.end, exchange.end_t) == (None, None)
+
+
+@pytest.mark.parametrize("end", ["end", "client_closed", "failed"])
+def test_an_exchange_ends_in_one_of_three_ways(end: str) -> None:
+    [exchange] = read(REQUEST, {**END, "dir": end})
+    assert (exchange.end, exchange.end_t) == (end, 0.4)
+
+
+def test_exchanges_come_in_the_order_of_their_requests() -> None:
+    second = {**REQUEST, "x": 7, "path": "/v1/health/"}
+    exchanges = read(REQUEST, second, {**DATA, "x": 7}, DATA, {**END, "x": 7}, END)
+    assert [exchange.x for exchange in exchanges] == [1, 7]
+    assert [exchange.request.path for exchange in exchanges] == ["/v1/agents/", "/v1/health/"]
+    assert all(exchange.body == "ä€".encode() for exchange in exchanges)
+
+
+def test_a_recording_may_be_its_head_alone() -> None:
+    assert read() == ()
+
+
+def test_blank_lines_and_a_missing_last_line_end_do_not_matter() -> None:
+    data = b"\n" + lines(HEAD) + b"\r\n  \n" + lines(REQUEST).rstrip()
+    assert len(read_recording(data).exchanges) == 1
+
+
+def test_unknown_fields_do_not_matter() -> None:
+    assert read({**REQUEST, "note": "x"}) == read(REQUEST)
+
+
+RUNS = {
+    ("POST", "/v1/agents/agent-1/messages/stream"): True,
+    ("POST", "/v1/conversations/conv-1/messages"): True,
+    ("GET", "/v1/agents/agent-1/messages/stream"): False,
+    ("GET", "/v1/conversations/conv-1/messages"): False,
+    ("POST", "/v1/agents/agent-1/messages"): False,
+    ("POST", "/v1/agents/agent-1/messages/cancel"): False,
+    ("POST", "/v1/conversations/"): False,
+    ("POST", "/v1/runs/run-1/stream"): False,
+}
+
+
+@pytest.mark.parametrize(("request_", "starts_run"), RUNS.items(), ids=map(" ".join, RUNS))
+def test_some_requests_start_a_run(request_: tuple[str, str], starts_run: bool) -> None:
+    method, path = request_
+    [exchange] = read({**REQUEST, "method": method, "path": path})
+    assert exchange.starts_run is starts_run
+
+
+# --- What is none ---------------------------------------------------------------------------------------------
+
+BAD_HEADS: dict[str, tuple[bytes, str]] = {
+    "nothing": (b"", "line 1: expected the head of a recording, got an empty file"),
+    "blank lines": (b"\n\n", "line 1: expected the head of a recording, got an empty file"),
+    "no JSON": (b"# a note\n", "line 1: expected one JSON object, got "),
+    "no UTF-8": (b'"\xff"\n', "line 1: expected one JSON object, got "),
+    "an array": (b"[]\n", "line 1: expected an object, got an array"),
+    "no version": (lines({**HEAD} | {"v": None}), "line 1: v: expected an integer, got null"),
+    "a version in words": (lines({**HEAD, "v": "1"}), "line 1: v: expected an integer, got a string"),
+    "a later version": (
+        lines({**HEAD, "v": 2}),
+        "line 1: v: this library reads version 1, the recording is of version 2",
+    ),
+    "another kind": (lines({**HEAD, "kind": "har"}), "line 1: kind: expected letta-v1, got 'har'"),
+    "no scenario": (lines({key: HEAD[key] for key in HEAD if key != "scenario"}), "line 1: scenario: missing"),
+    "a request first": (lines(REQUEST), "line 1: v: missing"),
+    "after blank lines": (b"\n\n[]\n", "line 3: expected an object, got an array"),
+}
+
+
+@pytest.mark.parametrize(("data", "message"), BAD_HEADS.values(), ids=BAD_HEADS)
+def test_a_bad_head_is_named(data: bytes, message: str) -> None:
+    with pytest.raises(RecordingError) as caught:
+        read_recording(data)
+    assert caught.value.message.startswith(message)
+
+
+BAD_LINES: dict[str, tuple[object, str]] = {
+    "an array": ([], "expected an object, got an array"),
+    "a string": ("x", "expected an object, got a string"),
+    "no exchange": ({"t": 0, "dir": "end"}, "x: missing"),
+    "an exchange that is a flag": ({**END, "x": True}, "x: expected an integer, got true or false"),
+    "no time": ({"x": 1, "dir": "end"}, "t: missing"),
+    "a time in words": ({**END, "t": "0.4"}, "t: expected a number, got a string"),
+    "a time that is null": ({**END, "t": None}, "t: expected a number, got null"),
+    "a time that is a flag": ({**END, "t": True}, "t: expected a number, got true or false"),
+    "nothing that happened": ({"x": 1, "t": 0}, "dir: missing"),
+    "something else that happened": (
+        {**END, "dir": "pause"},
+        "dir: expected request, response, data, end, client_closed or failed, got 'pause'",
+    ),
+    "the same exchange again": (REQUEST, "expected a new exchange with method and path"),
+    "a request without a method": (
+        {**REQUEST, "x": 2, "method": None},
+        "expected a new exchange with method and path",
+    ),
+    "a request without a path": (
+        {**REQUEST, "x": 2, "path": None},
+        "expected a new exchange with method and path",
+    ),
+    "an unknown exchange": ({**END, "x": 2}, "exchange 2 has no request before this"),
+    "no status": ({**RESPONSE, "status": None}, "status: missing"),
+    "a status in words": ({**RESPONSE, "status": "200"}, "status: expected an integer, got a string"),
+    "headers that are an object": ({**RESPONSE, "headers": {}}, "headers: expected an array, got an object"),
+    "a header that is a number": (
+        {**RESPONSE, "headers": [["a", "b"], ["c", 5]]},
+        "headers[1][1]: expected a string, got an integer",
+    ),
+    "a header without a value": ({**RESPONSE, "headers": [["a"]]}, "headers"),
+    "a header with two values": ({**RESPONSE, "headers": [["a", "b", "c"]]}, "headers"),
+    "data of nothing": ({**DATA, "text": None}, "expected text or b64"),
+    "data that is a number": ({**DATA, "text": 5}, "text: expected a string, got an integer"),
+    "base64 that is none": ({**BYTES, "b64": "???"}, "b64: "),
+    "base64 cut off": ({**BYTES, "b64": "gqw"}, "b64: "),
+    "base64 that is not ASCII": ({**BYTES, "b64": "gä=="}, "b64: "),
+}
+
+
+@pytest.mark.parametrize(("line", "message"), BAD_LINES.values(), ids=BAD_LINES)
+def test_a_bad_line_is_named_by_its_number(line: object, message: str) -> None:
+    with pytest.raises(RecordingError) as caught:
+        read_recording(lines(HEAD, REQUEST) + b"\n" + lines(line, END))
+    assert caught.value.message.startswith(f"line 4: {message}")
+
+
+def test_a_long_word_is_cut_in_the_message() -> None:
+    with pytest.raises(RecordingError) as caught:
+        read(REQUEST, {**END, "dir": "x" * 5000})
+    assert len(caught.value.message) < 200
+
+
+@given(
+    st.binary()
+    | st.lists(JSON, max_size=3).map(lambda items: lines(HEAD, *items))
+    | spoiled([HEAD, REQUEST, RESPONSE, DATA, BYTES, END]).map(
+        lambda items: lines(*items) if isinstance(items, list) else orjson.dumps(items)
+    )
+)
+def test_any_bytes_give_a_recording_or_an_error_that_names_the_line(data: bytes) -> None:
+    try:
+        found: Any = read_recording(data)
+    except RecordingError as error:
+        assert error.message.startswith("line ")
+    else:
+        assert isinstance(found, Recording)

@@ -1,0 +1,73 @@
+"""A recording through today's turn."""
+
+from attrs import evolve
+from sansio_letta import letta
+from sansio_letta.events import CancelRun, FetchAgent, OpenStream, TurnFailed
+from sansio_letta.recording import RecordedExchange
+from sansio_letta.replay import pending_after, plan_recorded, render, replay
+
+from recordings import recording, translate
+
+
+def exchange(scenario: str, x: int) -> RecordedExchange:
+    return next(item for item in recording(scenario).exchanges if item.x == x)
+
+
+def test_questions_of_a_turn_are_answered_from_the_recording() -> None:
+    conflicted = list(replay(recording("pending_conflict")))[1]
+    commands = [type(item.item) for item in conflicted if isinstance(item.item, OpenStream | FetchAgent)]
+    assert commands == [OpenStream, FetchAgent, OpenStream]
+    assert isinstance(conflicted.unanswered, OpenStream)
+
+
+def test_client_that_left_is_replayed_as_one() -> None:
+    (turn,) = replay(recording("disconnect"))
+    assert isinstance(list(turn)[-1].item, CancelRun)
+    assert turn.unanswered is None
+
+
+def test_times_are_those_of_the_recording() -> None:
+    times = [rendered.t for rendered in render(recording("text"))]
+    assert times == sorted(times)
+    assert times[-1] > 0.4
+
+
+def test_recording_that_broke_off() -> None:
+    whole = recording("text")
+    (only,) = whole.exchanges
+    broken = evolve(only, data=only.data[:3], end="failed")
+    (turn,) = replay(evolve(whole, exchanges=(broken,)))
+    assert isinstance(list(turn)[-1].item, CancelRun)
+    (cut,) = replay(evolve(whole, exchanges=(evolve(broken, end=None, end_t=None),)))
+    assert isinstance(list(cut)[-1].item, CancelRun)
+    (silent,) = replay(evolve(whole, exchanges=(evolve(broken, status=None),)))
+    last = list(silent)[-1].item
+    assert isinstance(last, TurnFailed)
+
+
+def test_failure_before_the_first_chunk_shows_its_status() -> None:
+    assert b": status 429, not a stream\n\n" in translate(recording("error_llm_429"))
+    assert b"x-should-retry: false" in translate(recording("error_llm_401"))
+
+
+def test_what_is_pending_after_a_turn() -> None:
+    pending = pending_after(exchange("parallel_tools", 1))
+    assert pending is not None
+    assert [(call.name, call.arguments) for call in pending.tool_calls] == [
+        ("get_weather", '{"city": "Paris"}'),
+        ("read_file", '{"path": "/etc/hosts"}'),
+    ]
+    assert pending_after(exchange("text", 1)) is None
+    nonsense = exchange("text", 1)
+    assert pending_after(evolve(nonsense, data=(evolve(nonsense.data[0], data=b"data: x\n\n"),))) is None
+
+
+def test_plans_are_those_of_the_recorded_requests() -> None:
+    denied, pending = plan_recorded(recording("pending_denied"), exchange("pending_denied", 2))
+    (denial,) = denied.results
+    assert isinstance(denial, letta.Approval)
+    assert not denial.approve
+    assert pending is not None
+    odd = evolve(exchange("text", 1), request=evolve(exchange("text", 1).request, json=None))
+    plan, nothing = plan_recorded(recording("text"), odd)
+    assert (plan.messages, nothing) == ((), None)
