@@ -1,6 +1,7 @@
 """The command line: arguments and environment -> Settings -> trio.run."""
 
 import os
+import resource
 import shlex
 import signal
 import sys
@@ -13,10 +14,8 @@ import orjson
 import trio
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
-from sansio_letta import PRODUCT_ID, ReasoningField, RecordingError, read_recording
-from sansio_letta.chat_writer import ChunkWriter, Heading
-from sansio_letta.events import AgentFound, AgentGone, CallsSettled, Command
-from sansio_letta.replay import replay as replay_recording
+from sansio_letta import PRODUCT_ID, Config, ReasoningField, RecordingError, read_recording
+from sansio_letta.replay import render
 
 from . import _recorded
 from ._log import LogFormat, configure_log
@@ -126,24 +125,10 @@ def replay(
     except RecordingError as exc:
         _stop(f"{file}: {exc}")
     began = time.monotonic()
-    for number, turn in enumerate(replay_recording(recording), 1):
-        heading = Heading(completion_id=f"chatcmpl-{number}", created=0, model=recording.scenario)
-        writer = ChunkWriter(heading, include_usage=True, reasoning_field=reasoning)
-        _write(f": turn {number} of {recording.scenario}\n\n".encode())
-        for replayed in turn:
-            if timing:
-                time.sleep(max(0.0, began + replayed.t - time.monotonic()))
-            match replayed.item:
-                case AgentFound() | AgentGone():
-                    pass
-                case CallsSettled() as settled:
-                    _write(f": {settled}\n\n".encode())
-                case event if not isinstance(event, Command):
-                    _write(writer.write(event))
-                case command:
-                    _write(f": {command.method} {command.target}\n\n".encode())
-        if turn.unanswered is not None:
-            _write(b": the recording knows no answer to this\n\n")
+    for rendered in render(recording, Config(reasoning_field=reasoning)):
+        if timing:
+            time.sleep(max(0.0, began + rendered.t - time.monotonic()))
+        _write(rendered.data)
 
 
 def _write(data: bytes) -> None:
@@ -162,10 +147,15 @@ def _stop(message: str) -> NoReturn:
 
 
 def _run(settings: Settings, upstream: Upstream | None, announce: Announce) -> None:
+    # A stream takes two descriptors, and the usual soft limit of 1,024 is there for `select` alone.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
         trio.run(_serve_until_signal, settings, upstream, announce)
     except* OSError as group:
-        cause = group.exceptions[0]
+        cause: BaseException = group
+        while isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
         reason = getattr(cause, "strerror", None) or str(cause)
         _stop(f"cannot listen on {settings.host} port {settings.port}: {reason.lower()}. Choose with --port.")
 

@@ -8,7 +8,8 @@ import trio
 from attrs import define, field
 from sansio_letta import HttpRequest, ResponseHead
 
-_READ_SIZE: Final = 64 * 1024
+from ._sockets import receive_some, send_now
+
 #: Bytes of further requests taken in while one is answered; a client that sends more is not watched any longer.
 _MAX_EARLY_SIZE: Final = 64 * 1024
 
@@ -39,7 +40,7 @@ class BodyTooLarge(Exception):
 class ClientConnection:
     """Requests of one client in, responses out, one after the other.
 
-    :param max_header_size: bytes of request line and headers together.
+    :param max_header_size: bytes of request line and headers together; one read may go beyond it.
     :param send_timeout: seconds for one write to be taken.
     """
 
@@ -114,10 +115,10 @@ class ClientConnection:
 
     async def _receive(self) -> bool:
         try:
-            data = await self.stream.receive_some(_READ_SIZE)
+            data = await receive_some(self.stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise ClientGone from None
-        self._h11.receive_data(bytes(data))
+        self._h11.receive_data(data)
         return bool(data)
 
     async def watch(self, scope: trio.CancelScope) -> None:
@@ -139,6 +140,9 @@ class ClientConnection:
     def write_head(self, head: ResponseHead) -> None:
         """Begin a response; nothing is sent before `flush`."""
         headers = [(name.encode("ascii"), value.encode("latin1")) for name, value in head.headers]
+        if self._h11.their_state in (h11.ERROR, h11.SEND_BODY):
+            # What is left of the request cannot be read, or will not be.
+            headers.append((b"connection", b"close"))
         reason = HTTPStatus(head.status).phrase.encode("ascii")
         self._write(h11.Response(status_code=head.status, headers=headers, reason=reason))
 
@@ -151,13 +155,25 @@ class ClientConnection:
         self._write_body()
         self._write(h11.EndOfMessage())
 
+    def flush_now(self) -> bool:
+        """Send what the client takes at once; False if something is left.
+
+        :raises ClientGone: if the client has left.
+        """
+        self._write_body()
+        if self._out:
+            try:
+                del self._out[: send_now(self.stream, self._out)]
+            except trio.BrokenResourceError:
+                raise ClientGone from None
+        return not self._out
+
     async def flush(self) -> None:
         """Send all that was written.
 
         :raises ClientGone: if the client has left or has not taken it within `send_timeout`.
         """
-        self._write_body()
-        if not self._out:
+        if self.flush_now():
             return
         data = bytes(self._out)
         self._out.clear()

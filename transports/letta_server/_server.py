@@ -46,26 +46,37 @@ class Carrier:
     _has_head: bool = field(default=False, init=False)
 
     async def advance(self, item: Command | Signal) -> None:
-        """Carry out a command, or wait for more of the answer to the last one."""
-        cycle = self.cycle
-        with trio.move_on_at(cycle.next_deadline()) as scope:
-            try:
-                if not isinstance(item, Signal):
-                    self.close()
-                    self._exchange = await self.upstream.send(item)
-                elif self._exchange is None:
-                    cycle.receive_failure(Failure.NOT_SENT, "the request was not sent", trio.current_time())
-                elif not self._has_head:
-                    status, headers = await self._exchange.receive_head()
-                    self._has_head = True
-                    cycle.receive_response(status, headers, trio.current_time())
-                else:
-                    data = await self._exchange.receive_data()
-                    cycle.receive_data(data, trio.current_time())
-            except UpstreamError as exc:
-                cycle.receive_failure(exc.failure, exc.reason, trio.current_time())
+        """Carry out a command, or wait for more of the answer to the last one, until the cycle's deadline."""
+        with trio.move_on_at(self.cycle.next_deadline()) as scope:
+            if isinstance(item, Signal):
+                await self.receive()
+            else:
+                await self._send(item)
         if scope.cancelled_caught:
-            cycle.handle_deadline(trio.current_time())
+            self.cycle.handle_deadline(trio.current_time())
+
+    async def _send(self, command: Command) -> None:
+        self.close()
+        try:
+            self._exchange = await self.upstream.send(command)
+        except UpstreamError as exc:
+            self.cycle.receive_failure(exc.failure, exc.reason, trio.current_time())
+
+    async def receive(self) -> None:
+        """Wait for more of the answer to the last command. May be cancelled at any time, and called again."""
+        cycle, exchange = self.cycle, self._exchange
+        try:
+            if exchange is None:
+                cycle.receive_failure(Failure.NOT_SENT, "the request was not sent", trio.current_time())
+            elif self._has_head:
+                data = await exchange.receive_data()
+                cycle.receive_data(data, trio.current_time())
+            else:
+                status, headers = await exchange.receive_head()
+                self._has_head = True
+                cycle.receive_response(status, headers, trio.current_time())
+        except UpstreamError as exc:
+            cycle.receive_failure(exc.failure, exc.reason, trio.current_time())
 
     async def finish(self) -> None:
         """The client has left: do what the cycle still wants of Letta."""
@@ -202,20 +213,45 @@ class _Response:
     first: float | None = field(default=None, init=False)  #: when the first bytes of the body went out
 
     async def run(self) -> None:
+        """Answer the request, all of it."""
+        client, carrier = self.client, self.carrier
+        item: Command | Signal = Signal.NEED_DATA
+        while item is not Signal.FINISHED:
+            with trio.move_on_at(carrier.cycle.next_deadline()) as scope:
+                item = await self._pass_on(scope)
+            if scope.cancelled_caught:
+                carrier.cycle.handle_deadline(trio.current_time())
+                continue
+            await client.flush()
+            if not isinstance(item, Signal):
+                await carrier.advance(item)
+        client.write_end()
+        await client.flush()
+
+    async def _pass_on(self, scope: trio.CancelScope) -> Command | Signal:
+        """Pass Letta's words on for as long as the client takes them at once.
+
+        One scope serves many waits, since each costs time. Its deadline may be an old one, which only means
+        that it is looked at again, but it must not be too late.
+
+        :return: the command that comes next, FINISHED, or NEED_DATA if the client must be waited for.
+        """
         client, cycle = self.client, self.carrier.cycle
-        while (item := cycle.next_event()) is not Signal.FINISHED:
-            match item:
-                case ResponseHead():
-                    client.write_head(item)
+        while True:
+            match cycle.next_event():
                 case ResponseBody(data=data):
                     self.first = self.first or trio.current_time()
                     client.write_body(data)
-                case _:
+                case ResponseHead() as head:
+                    client.write_head(head)
+                case Signal.NEED_DATA:
                     # What came in one read leaves in one write, and nothing waits for more.
-                    await client.flush()
-                    await self.carrier.advance(item)
-        client.write_end()
-        await client.flush()
+                    if not client.flush_now():
+                        return Signal.NEED_DATA
+                    scope.deadline = min(scope.deadline, cycle.next_deadline())
+                    await self.carrier.receive()
+                case item:
+                    return item
 
 
 async def _close(stream: trio.abc.Stream) -> None:

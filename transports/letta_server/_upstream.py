@@ -1,6 +1,8 @@
 """Carries out the core's commands against Letta: h11 over trio, plain or TLS, a pool of idle connections."""
 
+import os
 import select
+import socket
 import ssl
 from collections import deque
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from sansio_letta import PRODUCT_ID
 from sansio_letta.events import Command, Failure, OpenStream
 
 from ._settings import Settings
+from ._sockets import receive_some
 
 Headers: TypeAlias = list[tuple[str, str]]
 
@@ -65,7 +68,6 @@ class Upstream(Protocol):
         ...
 
 
-_READ_SIZE: Final = 64 * 1024
 #: Letta's server, uvicorn, closes a connection after 5 idle seconds: one left for longer is not used again.
 _IDLE_TIMEOUT: Final = 4.0
 _MAX_IDLE_COUNT: Final = 32
@@ -150,12 +152,7 @@ class LettaPool:
             await trio.aclose_forcefully(idle.connection.stream)
         try:
             with trio.fail_after(self.settings.connect_timeout):
-                stream: trio.abc.Stream = await trio.open_tcp_stream(self._host, self._port)
-                if self._tls is not None:
-                    stream = trio.SSLStream(
-                        stream, self._tls, server_hostname=self._host, https_compatible=True
-                    )
-                    await stream.do_handshake()
+                return _Connection(await self._open_stream(), self)
         except trio.TooSlowError:
             seconds = f"{self.settings.connect_timeout:g}"
             raise UpstreamError(Failure.NOT_SENT, f"no connection within {seconds} seconds") from None
@@ -163,28 +160,40 @@ class LettaPool:
             raise UpstreamError(Failure.NOT_SENT, _os_reason(exc)) from exc
         except trio.BrokenResourceError as exc:
             raise UpstreamError(Failure.NOT_SENT, f"TLS failed: {exc.__cause__ or exc}") from exc
-        return _Connection(stream, self)
+
+    async def _open_stream(self) -> trio.abc.Stream:
+        plain = await trio.open_tcp_stream(self._host, self._port)
+        if self._tls is None:
+            return plain
+        secure = trio.SSLStream(plain, self._tls, server_hostname=self._host, https_compatible=True)
+        try:
+            await secure.do_handshake()
+        except BaseException:
+            await trio.aclose_forcefully(plain)
+            raise
+        return secure
 
     def reclaim(self, connection: "_Connection") -> None:
         """Take a connection back whose answer has been read, or will have been in a moment."""
         if self._nursery is None:
-            return
-        if connection.is_reusable():
+            connection.drop()
+        elif connection.is_reusable():
             self._keep(connection)
         else:
             self._nursery.start_soon(self._drain, connection)
 
     async def _drain(self, connection: "_Connection") -> None:
-        with trio.move_on_after(_DRAIN_TIMEOUT):
-            try:
+        try:
+            with trio.move_on_after(_DRAIN_TIMEOUT):
                 while await connection.receive_data():
                     pass
-            except UpstreamError:
-                connection.broken = True
-        if connection.is_reusable():
-            self._keep(connection)
-        else:
-            await trio.aclose_forcefully(connection.stream)
+        except UpstreamError:
+            connection.broken = True
+        finally:
+            if connection.is_reusable():
+                self._keep(connection)
+            else:
+                connection.drop()
 
     def _keep(self, connection: "_Connection") -> None:
         connection.http.start_next_cycle()
@@ -209,36 +218,36 @@ class _Connection:
     async def receive_head(self) -> tuple[int, Headers]:
         """See `UpstreamExchange`."""
         self._released = False
-        while True:
-            with self._translated():
-                event = self.http.next_event()
-            if event is h11.NEED_DATA:
-                await self._receive_some()
-            elif isinstance(event, h11.Response):
-                return event.status_code, [
-                    (name.decode("ascii"), value.decode("latin1")) for name, value in event.headers
-                ]
+        with self._guarded():
+            while not isinstance(event := self.http.next_event(), h11.Response):
+                if event is h11.NEED_DATA:
+                    await self._receive_some()
+        return event.status_code, [
+            (name.decode("ascii"), value.decode("latin1")) for name, value in event.headers
+        ]
 
     async def receive_data(self) -> bytes:
         """See `UpstreamExchange`."""
         pieces: list[bytes] = []
-        while self.http.their_state is h11.SEND_BODY:
-            with self._translated():
+        with self._guarded():
+            while self.http.their_state is h11.SEND_BODY:
                 event = self.http.next_event()
-            if isinstance(event, h11.Data):
-                pieces.append(bytes(event.data))
-            elif event is h11.NEED_DATA:
-                if pieces:
-                    break
-                await self._receive_some()
+                if isinstance(event, h11.Data):
+                    pieces.append(event.data)
+                elif event is h11.NEED_DATA:
+                    if pieces:
+                        break
+                    await self._receive_some()
         return b"".join(pieces)
 
     async def _receive_some(self) -> None:
-        with self._translated():
-            self.http.receive_data(bytes(await self.stream.receive_some(_READ_SIZE)))
+        data = await receive_some(self.stream)
+        if not data and self.http.their_state is h11.SEND_RESPONSE:
+            raise UpstreamError(Failure.BROKEN, "it was closed without an answer")
+        self.http.receive_data(data)
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _guarded(self) -> Iterator[None]:
         try:
             with _translated(sending=False):
                 yield
@@ -258,12 +267,19 @@ class _Connection:
 
     def is_alive(self) -> bool:
         """Whether an idle connection still stands: Letta has neither closed it nor said anything unasked."""
-        stream = self.stream.transport_stream if isinstance(self.stream, trio.SSLStream) else self.stream
-        if not isinstance(stream, trio.SocketStream):
-            return True
         poll = select.poll()
-        poll.register(stream.socket.fileno(), select.POLLIN)
+        poll.register(self._socket.fileno(), select.POLLIN)
         return not poll.poll(0)
+
+    def drop(self) -> None:
+        """Close at once: the pool is no longer there to wait for anything."""
+        self._socket.close()
+
+    @property
+    def _socket(self) -> trio.socket.SocketType:
+        stream = self.stream.transport_stream if isinstance(self.stream, trio.SSLStream) else self.stream
+        assert isinstance(stream, trio.SocketStream)
+        return stream.socket
 
 
 @contextmanager
@@ -283,13 +299,14 @@ def _translated(*, sending: bool) -> Iterator[None]:
 
 
 def _os_reason(exc: BaseException) -> str:
-    """What an operating system's error says, without the addresses that Python adds to it."""
-    if isinstance(exc, OSError):
-        causes = [exc, *_causes(exc)]
-        texts = [cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror]
-        if texts:
-            return texts[-1].lower()
-    return str(exc)[:200] or type(exc).__name__
+    """What an operating system's error says, without the addresses that libraries add to it."""
+    causes = [cause for cause in (exc, *_causes(exc)) if isinstance(cause, OSError) and cause.errno]
+    if not causes:
+        return str(exc)[:200] or type(exc).__name__
+    # A resolver's error has numbers of its own.
+    if isinstance(causes[-1], socket.gaierror):
+        return str(causes[-1].strerror).lower()
+    return os.strerror(causes[-1].errno or 0).lower()
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:

@@ -1,0 +1,364 @@
+"""The server between a client on a memory stream and a scripted Letta."""
+
+from typing import Any
+
+import orjson
+import pytest
+import trio
+from sansio_letta.events import CancelRun, CheckHealth, Failure, FindAgent, ListAgents, OpenStream
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+
+from drive import DONE, PING, USAGE, encode, error, say, stop
+from letta_server import Server, UpstreamError
+
+from .scripted import RawClient, Script, ask, cancelled, found, hello, make_server, runs
+
+BROKEN = UpstreamError(Failure.BROKEN, "connection reset")
+
+
+def connect(nursery: trio.Nursery, server: Server) -> RawClient:
+    client, handled = memory_stream_pair()
+    nursery.start_soon(server.handle, handled)
+    return RawClient(client)
+
+
+async def test_streamed_answer_and_the_next_on_the_same_connection(nursery: trio.Nursery) -> None:
+    server, letta = make_server(found(), hello(), hello())
+    client = connect(nursery, server)
+    await client.send(ask())
+    response = await client.receive()
+    assert response.headers["content-type"] == "text/event-stream"
+    assert response.body.endswith(b"data: [DONE]\n\n")
+    await client.send(ask(stream=False))
+    assert (await client.receive()).json()["choices"][0]["message"]["content"] == "Hello"
+    assert [type(command) for command in letta.commands] == [FindAgent, OpenStream, OpenStream]
+
+
+async def test_what_comes_in_one_read_leaves_in_one_write(nursery: trio.Nursery) -> None:
+    burst = b"".join(encode(message) for message in (PING, say("a"), say("b"), say("c")))
+    rest = encode(say("d")) + encode(stop()) + encode(USAGE) + encode(DONE)
+    server, _ = make_server(found(), runs(burst, rest))
+    client = connect(nursery, server)
+    await client.send(ask())
+    response = await client.receive()
+    assert [chunk.count(b"data: ") for chunk in response.chunks] == [4, 3]
+
+
+async def test_first_chunk_leaves_before_the_second_comes(nursery: trio.Nursery) -> None:
+    gate = trio.Event()
+    server, _ = make_server(found(), runs(PING, say("Hel"), gate, say("lo"), stop(), USAGE, DONE))
+    client = connect(nursery, server)
+    await client.send(ask())
+    response = await client.receive_head()
+    while b"Hel" not in response.body:
+        assert await client.receive_more(response)
+    gate.set()
+    while await client.receive_more(response):
+        pass
+    assert response.body.endswith(b"data: [DONE]\n\n")
+
+
+async def test_pipelined_requests_are_answered_in_order(nursery: trio.Nursery) -> None:
+    server, _ = make_server(found(), hello())
+    client = connect(nursery, server)
+    await client.send(ask() + b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert (await client.receive()).body.endswith(b"[DONE]\n\n")
+    assert (await client.receive("GET")).json() == {"status": "ok"}
+
+
+# --- A client that leaves
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+async def test_leaving_in_mid_stream_cancels_the_run(nursery: trio.Nursery, stream: bool) -> None:
+    server, letta = make_server(found(), runs(PING, say("Hel"), trio.Event()), cancelled())
+    client = connect(nursery, server)
+    await client.send(ask(stream=stream))
+    await wait_all_tasks_blocked()
+    await client.stream.aclose()
+    assert isinstance(await letta.saw(CancelRun), CancelRun)
+
+
+async def test_closing_only_the_sending_side_counts_as_leaving(nursery: trio.Nursery) -> None:
+    server, letta = make_server(found(), runs(PING, say("Hel"), trio.Event()), cancelled())
+    client, handled = memory_stream_pair()
+    nursery.start_soon(server.handle, handled)
+    await client.send_all(ask())
+    await wait_all_tasks_blocked()
+    await client.send_eof()
+    await letta.saw(CancelRun)
+
+
+async def test_leaving_before_the_run_has_a_name_waits_for_it(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    server, letta = make_server(found(), runs(2.0, PING, say("x")), cancelled())
+    client = connect(nursery, server)
+    await client.send(ask())
+    await wait_all_tasks_blocked()
+    await client.stream.aclose()
+    await letta.saw(CancelRun)
+
+
+async def test_leaving_while_the_agent_is_looked_up_asks_nothing_more(nursery: trio.Nursery) -> None:
+    server, letta = make_server(Script(FindAgent, heading=trio.Event()))
+    client = connect(nursery, server)
+    await client.send(ask())
+    await wait_all_tasks_blocked()
+    await client.stream.aclose()
+    await wait_all_tasks_blocked()
+    assert [type(command) for command in letta.commands] == [FindAgent]
+
+
+async def test_cancel_that_hangs_is_given_up(autojump_clock: MockClock) -> None:
+    stuck = Script(CancelRun, heading=trio.Event())
+    server, _ = make_server(found(), runs(PING, say("Hel"), trio.Event()), stuck, cancel_timeout=5.0)
+    client, handled = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.handle, handled)
+        await client.send_all(ask())
+        await wait_all_tasks_blocked()
+        began = trio.current_time()
+        await client.aclose()
+    assert trio.current_time() - began == pytest.approx(5.0, abs=0.5)
+
+
+async def test_ending_the_server_cancels_the_runs_under_way() -> None:
+    server, letta = make_server(found(), runs(PING, say("Hel"), trio.Event()), cancelled())
+    async with trio.open_nursery() as nursery:
+        client = connect(nursery, server)
+        await client.send(ask())
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert type(letta.commands[-1]) is CancelRun
+
+
+async def test_client_that_does_not_read_is_dropped(autojump_clock: MockClock) -> None:
+    server, letta = make_server(found(), runs(PING, say("x"), 1.0, say("y"), trio.Event()), cancelled())
+    client, handled = trio.testing.lockstep_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.handle, handled)
+        await client.send_all(ask())
+    assert type(letta.commands[-1]) is CancelRun
+
+
+# --- Time
+
+
+async def test_comments_while_letta_thinks(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    server, _ = make_server(found(), runs(PING, say("x"), 40.0, say("y"), stop(), USAGE, DONE))
+    client = connect(nursery, server)
+    await client.send(ask())
+    assert (await client.receive()).body.count(b": keepalive\n\n") == 2
+
+
+async def test_silence_of_lettas_is_an_error(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    server, _ = make_server(found(), runs(PING, trio.Event()), cancelled(), letta_timeout=30.0)
+    client = connect(nursery, server)
+    await client.send(ask())
+    response = await client.receive()
+    assert response.status == 424
+    assert "no byte came for 30 seconds" in response.json()["error"]["message"]
+
+
+async def test_idle_connection_is_closed(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    server, _ = make_server(idle_timeout=5.0)
+    client = connect(nursery, server)
+    assert (await client.get()).status == 200
+    began = trio.current_time()
+    assert await client.ended()
+    assert trio.current_time() - began == pytest.approx(5.0, abs=0.5)
+
+
+@pytest.mark.parametrize("part", [b"GET /hea", ask()[:-3]], ids=["head", "body"])
+async def test_request_that_never_ends_is_dropped(
+    nursery: trio.Nursery, autojump_clock: MockClock, part: bytes
+) -> None:
+    server, _ = make_server(request_timeout=5.0)
+    client = connect(nursery, server)
+    await client.send(part)
+    assert await client.ended()
+
+
+# --- Letta's failures
+
+
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [
+        ([Script(FindAgent, sending=UpstreamError(Failure.NOT_SENT, "connection refused"))], 502),
+        ([Script(FindAgent, [b"<html>"], headers=[("content-type", "text/html")])], 502),
+        ([Script(FindAgent, [BROKEN])], 502),
+        ([found(), Script(OpenStream, [BROKEN], headers=[("content-type", "text/html")])], 424),
+        ([found(), Script(OpenStream, [b'{"detail": "busy"}'], status=409)], 409),
+        ([found(), Script(OpenStream, heading=BROKEN)], 424),
+        ([found(), runs(PING, BROKEN), cancelled()], 424),
+        ([found(), runs(PING, b"data: nonsense\n\n"), cancelled()], 424),
+        ([found(), runs(PING, b'data: {"half'), cancelled()], 424),
+    ],
+    ids=["away", "html", "reset", "html stream", "busy", "no head", "cut", "nonsense", "half an event"],
+)
+async def test_failures_before_the_commit(nursery: trio.Nursery, script: list[Script], status: int) -> None:
+    server, letta = make_server(*script)
+    client = connect(nursery, server)
+    await client.send(ask())
+    response = await client.receive()
+    assert (response.status, response.headers["content-type"]) == (status, "application/json")
+    assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+    assert letta.script == []
+    assert (await client.get()).status == 200
+
+
+async def test_failure_after_the_commit_is_the_last_event(nursery: trio.Nursery) -> None:
+    server, _ = make_server(found(), runs(PING, say("Hel"), BROKEN), cancelled())
+    client = connect(nursery, server)
+    await client.send(ask())
+    response = await client.receive()
+    last = response.body.rstrip().rpartition(b"\n\n")[2]
+    assert orjson.loads(last.removeprefix(b"data: "))["error"]["type"] == "upstream_error"
+    assert (await client.get()).status == 200
+
+
+async def test_failure_told_by_letta(nursery: trio.Nursery) -> None:
+    server, _ = make_server(found(), runs(PING, stop("llm_api_error"), error("llm_rate_limit"), DONE))
+    client = connect(nursery, server)
+    await client.send(ask(stream=False))
+    assert (await client.receive()).status == 429
+
+
+# --- Bad requests
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET /" + b"x" * 200_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nhost: x\r\nx: " + b"y" * 200_000 + b"\r\n\r\n", 431),
+        (b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", 400),
+        (b"POST /v1/models HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", 400),
+        (b"POST /v1/models HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip\r\n\r\n", 501),
+    ],
+    ids=["nonsense", "tls", "no host", "line", "header", "two lengths", "chunk size", "coding"],
+)
+async def test_bytes_that_are_no_request(nursery: trio.Nursery, data: bytes, status: int) -> None:
+    server, _ = make_server()
+    client = connect(nursery, server)
+    await client.send(data)
+    response = await client.receive()
+    assert response.status == (400 if status == 501 else status)
+    assert response.json()["error"]["code"] == "invalid_http"
+    assert response.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "status"),
+    [
+        (b"content-length: 99999999999\r\n", b"", 413),
+        (b"transfer-encoding: chunked\r\n", b"8\r\n12345678\r\n8\r\n12345678\r\n0\r\n\r\n", 413),
+        (b"content-length: 3\r\ncontent-encoding: gzip\r\n", b"abc", 415),
+        (b"content-length: 3\r\ncontent-type: multipart/form-data\r\n", b"abc", 400),
+    ],
+    ids=["declared", "chunked", "coded", "multipart"],
+)
+async def test_bodies_that_are_refused(nursery: trio.Nursery, head: bytes, body: bytes, status: int) -> None:
+    server, _ = make_server(max_request_size=10)
+    client = connect(nursery, server)
+    await client.send(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n" + head + b"\r\n" + body)
+    assert (await client.receive()).status == status
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "status"),
+    [("GET", "/nope", 404), ("DELETE", "/v1/models", 405), ("POST", "/v1/v1/models", 404)],
+)
+async def test_connection_survives_a_wrong_request(
+    nursery: trio.Nursery, method: str, target: str, status: int
+) -> None:
+    server, _ = make_server()
+    client = connect(nursery, server)
+    assert (await client.get(target, method)).status == status
+    assert (await client.get()).status == 200
+
+
+async def test_request_cut_anywhere_leaves_nothing_behind() -> None:
+    data = ask()
+    for at in range(len(data)):
+        server, letta = make_server()
+        client, handled = memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.handle, handled)
+            await client.send_all(data[:at])
+            await client.aclose()
+        assert letta.commands == []
+
+
+async def test_request_byte_by_byte(nursery: trio.Nursery) -> None:
+    server, _ = make_server(found(), hello())
+    client = connect(nursery, server)
+    for byte in ask():
+        await client.send(bytes([byte]))
+    assert (await client.receive()).body.endswith(b"[DONE]\n\n")
+
+
+async def test_continue_is_said_before_the_body(nursery: trio.Nursery) -> None:
+    server, _ = make_server(found(), hello())
+    client = connect(nursery, server)
+    head, _, body = ask().partition(b"\r\n\r\n")
+    await client.send(head + b"\r\nexpect: 100-continue\r\n\r\n")
+    assert (await client.stream.receive_some(100)).startswith(b"HTTP/1.1 100 Continue\r\n")
+    await client.send(body)
+    assert (await client.receive()).status == 200
+
+
+async def test_http_1_0_client_gets_its_stream(nursery: trio.Nursery) -> None:
+    server, _ = make_server(found(), hello())
+    client = connect(nursery, server)
+    await client.send(ask().replace(b"HTTP/1.1", b"HTTP/1.0"))
+    response = await client.receive()
+    assert response.body.endswith(b"[DONE]\n\n")
+    assert response.headers["connection"] == "close"
+
+
+async def test_head_request(nursery: trio.Nursery) -> None:
+    server, _ = make_server(Script(ListAgents, [b"[]"]))
+    client = connect(nursery, server)
+    response = await client.get("/v1/models", "HEAD")
+    assert (response.status, response.body) == (200, b"")
+    assert (await client.get()).status == 200
+
+
+async def test_ready(nursery: trio.Nursery) -> None:
+    server, _ = make_server(
+        Script(CheckHealth, [b'{"status": "ok", "version": "0.16.7"}']), Script(CheckHealth, [BROKEN])
+    )
+    client = connect(nursery, server)
+    assert (await client.get("/ready")).json() == {"status": "ready", "letta": "0.16.7"}
+    assert (await client.get("/ready")).status == 503
+
+
+async def test_defect_ends_its_own_connection_only(
+    nursery: trio.Nursery, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server, _ = make_server()
+    broken, fine = connect(nursery, server), connect(nursery, server)
+    await broken.send(ask())  # the script is empty: an AssertionError inside the server
+    assert await broken.ended()
+    assert (await fine.get()).status == 200
+    assert "connection failed" in capsys.readouterr().out
+
+
+async def test_log_line_has_neither_text_nor_key(nursery: trio.Nursery) -> None:
+    server, _ = make_server(found(), hello())
+    lines: list[Any] = []
+    server.log = lambda *line: lines.append(line)
+    client = connect(nursery, server)
+    await client.send(ask().replace(b"host: x", b"host: x\r\nauthorization: Bearer sk-secret"))
+    await client.receive()
+    await wait_all_tasks_blocked()
+    ((summary, seconds, first),) = lines
+    assert (summary.status, summary.outcome) == (200, "stop")
+    assert 0 <= first <= seconds
+    assert "sk-secret" not in repr(lines)
