@@ -1,0 +1,117 @@
+"""The core alone, bytes of Letta's stream in, bytes for the client out: `python core.py` prints a line of JSON.
+
+Microseconds per text event, the best of several rounds (what else the machine does can only add). `event_us` is
+the whole way with 64 events a read, `event_single_us` with one. Its stages, each measured alone: `sse_us`,
+`message_us` (JSON to a typed message; `loads_us` is the bare `orjson.loads` in it), `run_us` (message to event)
+and `writer_us` (event to a chunk's bytes). What is left is the walk of turn and cycle.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Final
+
+import orjson
+from sansio_letta import Config, HttpRequest, Proxy, ResponseBody, Signal, SSEDecoder, letta
+from sansio_letta.bridge import ToolBridge
+from sansio_letta.chat_writer import ChunkWriter, Heading
+from sansio_letta.events import TextDelta
+from sansio_letta.stream import RunStream
+
+EVENT_COUNT: Final = 2048
+ROUND_COUNT: Final = 15
+REQUEST: Final = b'{"model": "Milo", "stream": true, "messages": [{"role": "user", "content": "hi"}]}'
+AGENTS: Final = b'[{"id": "agent-1", "name": "Milo", "agent_type": "letta_v1_agent"}]'
+PAYLOAD: Final = json.dumps(
+    {
+        "id": "message-3a1c5e70-9b2d-4f68-8c01-5d7e9fa2b4c6",
+        "date": "2026-11-22T08:00:19+00:00",
+        "name": None,
+        "message_type": "assistant_message",
+        "otid": "3a1c5e70-9b2d-4f68-8c01-5d7e9fa2b400",
+        "sender_id": None,
+        "step_id": "step-c44e1f0a-61d7-4b3c-9a58-0e2f7d6b1a93",
+        "is_err": None,
+        "seq_id": None,
+        "run_id": "run-7be20d14-3c85-4f96-b1a7-d90c6e58f2a1",
+        "content": "remembers ",
+    },
+    separators=(",", ":"),
+).encode()
+EVENT: Final = b"data: " + PAYLOAD + b"\n\n"
+
+
+def reads(size: int) -> list[bytes]:
+    """The stream as a socket would give it, `size` events a read."""
+    return [EVENT * size] * (EVENT_COUNT // size)
+
+
+def best_us(work: Callable[[], object]) -> float:
+    """Microseconds per event in the best round."""
+    rounds = []
+    for _ in range(ROUND_COUNT):
+        began_at = time.perf_counter()
+        work()
+        rounds.append(time.perf_counter() - began_at)
+    return min(rounds) / EVENT_COUNT * 1e6
+
+
+def translate(received: list[bytes]) -> int:
+    """Do all that a transport does for a stream, but for the I/O; the size of what the client gets."""
+    proxy, now = Proxy(Config()), 0.0
+    request = HttpRequest(method="POST", target="/v1/chat/completions", body=REQUEST)
+    cycle = proxy.open(request, token="0123456789", created=1_795_332_551, now=now)
+    cycle.next_event()  # which agent is meant?
+    cycle.receive_response(200, [("content-type", "application/json")], now)
+    cycle.receive_data(AGENTS, now)
+    cycle.receive_data(b"", now)
+    cycle.next_event()  # what it says
+    cycle.receive_response(200, [("content-type", "text/event-stream")], now)
+    size = 0
+    for data in received:
+        cycle.receive_data(data, now)
+        while not isinstance(item := cycle.next_event(), Signal):
+            if isinstance(item, ResponseBody):
+                size += len(item.data)
+    return size
+
+
+def decode_sse(received: list[bytes]) -> None:
+    decoder = SSEDecoder(Config().max_incomplete_event_size)
+    for data in received:
+        decoder.receive_data(data)
+        while not isinstance(decoder.next_event(), Signal):
+            pass
+
+
+def run(message: letta.Message) -> None:
+    stream = RunStream(bridge=ToolBridge(client_tools=frozenset()))
+    for _ in range(EVENT_COUNT):
+        list(stream.receive_message(message))
+
+
+def write(event: TextDelta) -> None:
+    writer = ChunkWriter(heading=Heading(completion_id="chatcmpl-1", created=1_795_332_551, model="Milo"))
+    for _ in range(EVENT_COUNT):
+        writer.write(event)
+
+
+def main() -> None:
+    batched, single = reads(64), reads(1)
+    if translate(batched) != translate(single) or translate(single) < EVENT_COUNT * 100:
+        raise SystemExit("the core gives something else when the stream is cut otherwise, or nothing")
+    message = letta.decode_message(PAYLOAD)
+    figures = {
+        "event_us": best_us(lambda: translate(batched)),
+        "event_single_us": best_us(lambda: translate(single)),
+        "sse_us": best_us(lambda: decode_sse(batched)),
+        "message_us": best_us(lambda: [letta.decode_message(PAYLOAD) for _ in range(EVENT_COUNT)]),
+        "loads_us": best_us(lambda: [orjson.loads(PAYLOAD) for _ in range(EVENT_COUNT)]),
+        "run_us": best_us(lambda: run(message)),
+        "writer_us": best_us(lambda: write(TextDelta(text="remembers "))),
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
