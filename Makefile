@@ -1,0 +1,52 @@
+# `make demo` and `make check` set up all that they need: a virtual environment in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo check format lint types test wheel golden live bench clean
+
+demo: $(STAMP)  ## Serve recorded agents: no Letta needed
+	$(BIN)/letta-proxy demo
+
+check: lint types test wheel  ## All that must hold before a commit lands
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $(STAMP)
+
+format: $(STAMP)  ## Put every file into the house's form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(STAMP)
+	$(BIN)/mypy sansio_letta transports/letta_server tests examples
+
+test: $(STAMP)
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report
+
+wheel: $(STAMP)  ## A wheel, and its command in an environment of its own
+	rm -rf dist build/wheel-venv
+	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
+	$(PYTHON) -m venv build/wheel-venv
+	build/wheel-venv/bin/python -m pip install --quiet --disable-pip-version-check "$$(ls dist/*.whl)[server]"
+	build/wheel-venv/bin/letta-proxy --help
+	cd build && wheel-venv/bin/python ../tests/wheel_demo.py wheel-venv/bin/letta-proxy
+
+golden: $(STAMP)  ## Write fixtures/expected anew; read the difference before you commit it
+	PYTHONPATH=tests $(BIN)/python tests/update_golden.py
+
+live: $(STAMP)  ## Against a real Letta server, which is installed on first use
+	$(BIN)/python -m pytest -p no:cacheprovider tests/live
+
+bench: $(STAMP)  ## The table of the budgets
+	$(BIN)/python tests/bench/run.py
+
+clean:
+	rm -rf $(VENV) build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
