@@ -25,7 +25,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 
 types: $(STAMP)
-	$(BIN)/mypy sansio_letta transports/letta_server tests examples
+	$(BIN)/mypy sansio_letta transports/letta_server transports/letta_inprocess transports/letta_httpx transports/letta_httpx2 tests examples
 
 test: $(STAMP)
 	$(BIN)/coverage run -m pytest

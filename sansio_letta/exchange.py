@@ -87,9 +87,14 @@ class Answer:
         return next((value for key, value in self.headers if key == name), None)
 
 
+def is_agent_id(text: str) -> bool:
+    """Whether Letta would take this for an agent's id."""
+    return _AGENT_ID.fullmatch(text) is not None
+
+
 def find_agent(model: str, *, with_pending: bool = False) -> FindAgent | FetchAgent:
     """The question which agent a model's name, or an agent's id, stands for."""
-    if _AGENT_ID.fullmatch(model):
+    if is_agent_id(model):
         return FetchAgent(agent_id=model)
     return FindAgent(name=model, with_pending=with_pending)
 
@@ -101,7 +106,7 @@ def found_agent(model: str, answer: Answer) -> letta.Agent:
     :raises LettaError: if Letta refused to tell.
     :raises RemoteProtocolError: if the answer cannot be read.
     """
-    if _AGENT_ID.fullmatch(model):
+    if is_agent_id(model):
         if answer.status == 404:
             raise unknown_model(model)
         return letta.decode_agent(answer.data)

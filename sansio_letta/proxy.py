@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 
 from attrs import define, field, frozen
 
-from . import sse
+from . import letta, sse
 from ._signal import Signal
 from .agents import AgentMemory
 from .chat_request import ChatRequest, decode_request
@@ -54,7 +54,6 @@ from .inquiry import (
     say_alive,
     say_where,
 )
-from .letta import UsageStatistics
 from .planning import plan_turn
 from .routing import Endpoint, Route, route
 from .turn import Turn
@@ -107,7 +106,7 @@ class Summary:
     kept: str | None = None  #: after a failure: whether the agent's memory has something of the turn
     chunk_count: int = 0
     call_count: int = 0
-    usage: UsageStatistics | None = None
+    usage: letta.UsageStatistics | None = None
     ignored: tuple[str, ...] = ()
     settled: CallsSettled | None = None
 
@@ -171,6 +170,13 @@ class Proxy:
             questions = error_reply(exc)
         inquiry = Inquiry(questions, self.config.max_answer_size)
         return Cycle(inquiry, None, self._memory, self.config, summary, now, head_only)
+
+    def remember(self, model: str, agent: letta.Agent, *, now: float) -> None:
+        """Tell which agent a model's name or id stands for, so that Letta is not asked.
+
+        :param now: monotonic seconds.
+        """
+        self._memory.remember(model, agent, now)
 
     def reject(self, error: RequestError, request: HttpRequest, *, token: str, now: float) -> "Cycle":
         """Answer a request that could not be read to its end."""
@@ -240,6 +246,11 @@ class Cycle:
 
     def __attrs_post_init__(self) -> None:
         self._heard = self._said = self._now
+
+    @property
+    def config(self) -> Config:
+        """The limits and policies that it goes by."""
+        return self._config
 
     @property
     def responding(self) -> bool:

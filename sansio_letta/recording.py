@@ -1,30 +1,36 @@
-"""Recordings: what Letta really sent, as JSON lines, read back exchange by exchange.
+"""Recordings: what passed between client, proxy and Letta, as JSON lines, read back exchange by exchange.
 
 The first line is the head: ``v``, ``kind``, ``server``, ``scenario``, ``note``. Every other line is one
 happening of one exchange: ``x`` its number, ``t`` seconds since the recording began, ``dir`` what happened:
 
-- ``request``: ``method``, ``path``, ``json``
+- ``request``: ``method``, ``path``, ``json``, and ``headers`` of a client's
 - ``response``: ``status``, ``headers``
 - ``data``: ``text``, or ``b64`` where the bytes are no UTF-8
 - ``end`` of the body; ``client_closed``: the reader left before it; ``failed``: the connection broke
 
-Exchanges may overlap: one may begin while another's data comes.
+Exchanges may overlap: one may begin while another's data comes. Since version 2 exchange 0 is the client's own,
+with the proxy, ``failed`` says ``failure`` and ``reason``, and the head says how the client's answer was made
+(``token``, ``created``, ``reasoning``) and in ``text`` whether message text was kept. Version 1 holds exchanges
+with Letta alone.
 """
 
 import base64
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from enum import Enum
 from typing import Any, Final, Literal, TypeVar
 
 import orjson
-from attrs import evolve, field, frozen
+from attrs import define, field, frozen
 from cattrs import BaseValidationError
 
 from ._convert import WrongType, first_error, strict_converter
+from .config import ReasoningField
 from .errors import SansioLettaError
 
 _T = TypeVar("_T")
 
-VERSION: Final = 1
+#: Written; version 1 is read as well.
+VERSION: Final = 2
 KIND: Final = "letta-v1"
 
 
@@ -39,6 +45,7 @@ class RecordedRequest:
     method: str
     path: str  #: with the query
     json: Any = None
+    headers: tuple[tuple[str, str], ...] = ()  #: of a client's request alone; keys are never recorded
 
 
 @frozen(kw_only=True)
@@ -61,6 +68,8 @@ class RecordedExchange:
     data: tuple[RecordedData, ...] = ()
     end: Literal["end", "client_closed", "failed"] | None = None
     end_t: float | None = None
+    failure: str | None = None  #: of ``failed``: a `Failure`'s value
+    reason: str | None = None  #: of ``failed``: in words
 
     @property
     def body(self) -> bytes:
@@ -77,23 +86,45 @@ class RecordedExchange:
         )
 
 
+class TextMode(Enum):
+    """What a recording holds of texts: what users and agents say, think, and give to tools."""
+
+    KEEP = "keep"
+    """All of it."""
+    HASH = "hash"
+    """A short hash of each piece: whether two are the same still shows."""
+    DROP = "drop"
+    """An x for each character that is no blank: lengths and lines still show."""
+
+
+@frozen(kw_only=True)
+class RecordingHead:
+    """The first line."""
+
+    v: int = VERSION
+    kind: str = KIND
+    server: str  #: the version of the Letta server, or of what recorded it
+    scenario: str
+    note: str = ""
+    token: str | None = None  #: what the ids of the client's answer were made of
+    created: int | None = None  #: Unix time, seconds
+    reasoning: str = ReasoningField.REASONING_CONTENT.value
+    text: str = TextMode.KEEP.value
+
+
 @frozen(kw_only=True)
 class Recording:
     """One recorded scenario."""
 
-    server: str  #: the version of the server that was recorded
-    scenario: str
-    note: str
-    exchanges: tuple[RecordedExchange, ...]
+    head: RecordingHead
+    exchanges: tuple[RecordedExchange, ...]  #: with Letta, in the order in which they began
+    client: RecordedExchange | None = None  #: the client's own, since version 2
+    cut_line: int | None = None  #: the number of a last line that was not written to its end
 
-
-@frozen(kw_only=True)
-class _Head:
-    v: int
-    kind: str
-    server: str
-    scenario: str
-    note: str
+    @property
+    def scenario(self) -> str:
+        """The recording's name."""
+        return self.head.scenario
 
 
 @frozen(kw_only=True)
@@ -108,13 +139,15 @@ class _Happening:
     headers: tuple[tuple[str, ...], ...] = ()
     text: str | None = None
     b64: str | None = None
+    failure: str | None = None
+    reason: str | None = None
 
 
 _lines: Final = strict_converter()
 
 
 def read_recording(data: bytes) -> Recording:
-    """A whole recording.
+    """A whole recording, or what a crash left of one: a last line that was not written to its end is left out.
 
     :param data: the file's bytes.
     :raises RecordingError: naming the line and what was expected there.
@@ -123,20 +156,42 @@ def read_recording(data: bytes) -> Recording:
     if not lines:
         raise RecordingError("line 1: expected the head of a recording, got an empty file")
     head = _read_head(*lines[0])
-    happenings = [(number, _structure(number, line, _Happening)) for number, line in lines[1:]]
+    exchanges: dict[int, _Exchange] = {}
+    cut_line = None
+    for number, line in lines[1:]:
+        if number == lines[-1][0] and not data.endswith(b"\n") and not _is_json(line):
+            cut_line = number
+            break
+        _take(_structure(number, line, _Happening), number, exchanges)
+    client = exchanges.pop(0, None)
     return Recording(
-        server=head.server, scenario=head.scenario, note=head.note, exchanges=tuple(_exchanges(happenings))
+        head=head,
+        exchanges=tuple(exchange.freeze() for exchange in exchanges.values()),
+        client=None if client is None else client.freeze(),
+        cut_line=cut_line,
     )
 
 
-def _read_head(number: int, line: bytes) -> _Head:
-    head = _structure(number, line, _Head)
+def _is_json(line: bytes) -> bool:
+    try:
+        orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def _read_head(number: int, line: bytes) -> RecordingHead:
+    head = _structure(number, line, RecordingHead)
     if head.kind != KIND:
         raise RecordingError(f"line {number}: kind: expected {KIND}, got {head.kind[:80]!r}")
-    if head.v != VERSION:
+    if not 1 <= head.v <= VERSION:
         raise RecordingError(
-            f"line {number}: v: this library reads version {VERSION}, the recording is of version {head.v}"
+            f"line {number}: v: versions 1 to {VERSION} can be read, the recording is of version {head.v}"
         )
+    for name, kind in (("reasoning", ReasoningField), ("text", TextMode)):
+        known = [member.value for member in kind]
+        if getattr(head, name) not in known:
+            raise RecordingError(f"line {number}: {name}: expected one of {', '.join(known)}")
     return head
 
 
@@ -152,41 +207,73 @@ def _structure(number: int, line: bytes, kind: type[_T]) -> _T:
         raise RecordingError(f"line {number}: {path + ': ' if path else ''}{why}") from None
 
 
-def _exchanges(happenings: Iterable[tuple[int, _Happening]]) -> Iterator[RecordedExchange]:
-    exchanges: dict[int, RecordedExchange] = {}
-    for number, item in happenings:
-        exchange = exchanges.get(item.x)
-        if item.dir == "request":
-            if exchange is not None or item.method is None or item.path is None:
-                raise RecordingError(f"line {number}: expected a new exchange with method and path")
-            request = RecordedRequest(method=item.method, path=item.path, json=item.json)
-            exchanges[item.x] = RecordedExchange(x=item.x, t=item.t, request=request)
-        elif exchange is None:
-            raise RecordingError(f"line {number}: exchange {item.x} has no request before this")
-        else:
-            exchanges[item.x] = _add(exchange, item, number)
-    yield from exchanges.values()
+@define
+class _Exchange:
+    """An exchange while its lines are read."""
+
+    x: int
+    t: float
+    request: RecordedRequest
+    status: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    data: list[RecordedData] = field(factory=list)
+    end: Literal["end", "client_closed", "failed"] | None = None
+    end_t: float | None = None
+    failure: str | None = None
+    reason: str | None = None
+
+    def freeze(self) -> RecordedExchange:
+        return RecordedExchange(
+            x=self.x,
+            t=self.t,
+            request=self.request,
+            status=self.status,
+            headers=self.headers,
+            data=tuple(self.data),
+            end=self.end,
+            end_t=self.end_t,
+            failure=self.failure,
+            reason=self.reason,
+        )
 
 
-def _add(exchange: RecordedExchange, item: _Happening, number: int) -> RecordedExchange:
+def _take(item: _Happening, number: int, exchanges: dict[int, _Exchange]) -> None:
+    """Add one line to its exchange."""
+    exchange = exchanges.get(item.x)
+    if item.dir == "request":
+        if exchange is not None or item.method is None or item.path is None:
+            raise RecordingError(f"line {number}: expected a new exchange with method and path")
+        request = RecordedRequest(
+            method=item.method, path=item.path, json=item.json, headers=_pairs(item.headers, number)
+        )
+        exchanges[item.x] = _Exchange(item.x, item.t, request)
+        return
+    if exchange is None:
+        raise RecordingError(f"line {number}: exchange {item.x} has no request before this")
     match item.dir:
         case "response":
             if item.status is None:
                 raise RecordingError(f"line {number}: status: missing")
-            for index, pair in enumerate(item.headers):
-                if len(pair) != 2:
-                    raise RecordingError(f"line {number}: headers[{index}]: expected a name and a value")
-            headers = tuple((pair[0].lower(), pair[1]) for pair in item.headers)
-            return evolve(exchange, status=item.status, headers=headers)
+            exchange.status, exchange.headers = item.status, _pairs(item.headers, number)
         case "data":
-            data = RecordedData(t=item.t, data=_bytes(item, number))
-            return evolve(exchange, data=(*exchange.data, data))
+            exchange.data.append(RecordedData(t=item.t, data=_bytes(item, number)))
         case "end" | "client_closed" | "failed":
-            return evolve(exchange, end=item.dir, end_t=item.t)
-    raise RecordingError(
-        f"line {number}: dir: expected request, response, data, end, client_closed or failed, "
-        f"got {item.dir[:40]!r}"
-    )
+            exchange.end, exchange.end_t = item.dir, item.t
+            exchange.failure, exchange.reason = item.failure, item.reason
+        case _:
+            raise RecordingError(
+                f"line {number}: dir: expected request, response, data, end, client_closed or failed, "
+                f"got {item.dir[:40]!r}"
+            )
+
+
+def _pairs(headers: Iterable[tuple[str, ...]], number: int) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for index, pair in enumerate(headers):
+        if len(pair) != 2:
+            raise RecordingError(f"line {number}: headers[{index}]: expected a name and a value")
+        pairs.append((pair[0].lower(), pair[1]))
+    return tuple(pairs)
 
 
 def _bytes(item: _Happening, number: int) -> bytes:

@@ -12,7 +12,9 @@ from .chat_writer import ChunkWriter, Heading
 from .config import Config
 from .errors import RemoteProtocolError
 from .events import CallsSettled, Command, Event, Failure, TurnFailed, TurnStarted
+from .proxy import ResponseBody, ResponseHead
 from .recording import RecordedExchange, Recording
+from .replay_client import ReplayedClient
 from .sse import SSEDecoder
 from .turn import Plan, Turn
 
@@ -121,6 +123,9 @@ def render(recording: Recording, config: Config | None = None) -> Iterator[Rende
     Between the events stand comments, lines that begin with a colon: which turn it is, what was asked of Letta,
     and the status of a failure that came before the first chunk.
     """
+    if recording.client is not None:
+        yield from _render_client(recording)
+        return
     config = config or Config()
     for number, turn in enumerate(replay(recording, config), 1):
         heading = Heading(completion_id=f"chatcmpl-{number}", created=0, model=recording.scenario)
@@ -137,8 +142,7 @@ def render(recording: Recording, config: Config | None = None) -> Iterator[Rende
             t, item = replayed.t, replayed.item
             data = b""
             if isinstance(item, Command):
-                body = item.body
-                data = _comment(f"{item.method} {item.target}{' ' + body.decode() if body else ''}")
+                data = _asked(item)
             else:
                 started = started or isinstance(item, TurnStarted)
                 if isinstance(item, CallsSettled):
@@ -150,7 +154,33 @@ def render(recording: Recording, config: Config | None = None) -> Iterator[Rende
             if data:
                 yield Rendered(t=t, data=data)
         if turn.unanswered is not None:
-            yield Rendered(t=t, data=_comment("the recording has no answer to this"))
+            yield Rendered(t=t, data=_UNANSWERED)
+
+
+def _render_client(recording: Recording) -> Iterator[Rendered]:
+    """The client's own answer, byte for byte, with what was asked of Letta as comments."""
+    client = ReplayedClient(recording)
+    yield Rendered(t=0.0, data=_comment(f"the client of {recording.scenario}"))
+    t = 0.0
+    for found in client:
+        t = found.t
+        match found.item:
+            case ResponseBody(data=data):
+                yield Rendered(t=t, data=data)
+            case ResponseHead(status=status):
+                yield Rendered(t=t, data=_comment(f"status {status}"))
+            case command:
+                yield Rendered(t=t, data=_asked(command))
+    if client.unanswered is not None:
+        yield Rendered(t=t, data=_UNANSWERED)
+
+
+_UNANSWERED: Final = b": the recording has no answer to this\n\n"
+
+
+def _asked(command: Command) -> bytes:
+    body = command.body
+    return _comment(f"{command.method} {command.target}{' ' + body.decode() if body else ''}")
 
 
 def _comment(text: str) -> bytes:

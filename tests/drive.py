@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
+
 from sansio_letta import Plan, Signal, Turn, letta
 from sansio_letta.events import Command, Event
 

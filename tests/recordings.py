@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from attrs import evolve
+
 from sansio_letta.recording import RecordedData, RecordedExchange, Recording, read_recording
 from sansio_letta.replay import render
 

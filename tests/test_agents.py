@@ -1,6 +1,7 @@
 """Agents as models: which are remembered, how they are listed."""
 
 import pytest
+
 from sansio_letta import chat, letta
 from sansio_letta.agents import AgentMemory, encode_model, list_models
 

@@ -1,6 +1,7 @@
 """Whose call is it, and how is what is pending answered."""
 
 import pytest
+
 from sansio_letta import letta
 from sansio_letta.bridge import MOVED_ON, NO_RESULT, NOT_ALLOWED, Settlement, ToolBridge, settle
 from sansio_letta.events import CallArguments, CallsSettled, CallStarted

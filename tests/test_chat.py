@@ -4,6 +4,7 @@ from typing import Any
 
 import orjson
 import pytest
+
 from sansio_letta import chat
 
 HEADING = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1795332551, "model": "Milo"}
@@ -56,6 +57,11 @@ def test_a_delta_has_no_empty_field(delta: chat.Delta, raw: dict[str, Any]) -> N
         **HEADING,
         "choices": [{"index": 0, "delta": raw, "finish_reason": None}],
     }
+
+
+@pytest.mark.parametrize(("delta", "raw"), DELTAS.values(), ids=DELTAS)
+def test_a_delta_alone_looks_as_in_its_chunk(delta: chat.Delta, raw: dict[str, Any]) -> None:
+    assert orjson.loads(chat.encode_delta(delta)) == raw
 
 
 @pytest.mark.parametrize("reason", ["stop", "length", "tool_calls"])

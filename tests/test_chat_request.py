@@ -6,6 +6,7 @@ import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from sansio_letta.chat_request import (
     FIELDS,
     AssistantMessage,
@@ -21,7 +22,6 @@ from sansio_letta.chat_request import (
     decode_request,
 )
 from sansio_letta.errors import RequestError
-
 from support import JSON, spoiled
 
 USER = {"role": "user", "content": "Hi"}
@@ -276,6 +276,10 @@ MESSAGES: dict[str, tuple[dict[str, Any], Message]] = {
         InstructionMessage(content=(TextPart(text="Hi"),)),
     ),
     "developer": ({"role": "developer", "content": "Be brief."}, InstructionMessage(content="Be brief.")),
+    "developer, parts": (
+        {"role": "developer", "content": [TEXT]},
+        InstructionMessage(content=(TextPart(text="Hi"),)),
+    ),
     "assistant": ({"role": "assistant", "content": "Hi"}, AssistantMessage()),
     "assistant, parts": (
         {"role": "assistant", "content": [TEXT, {"type": "refusal", "refusal": "No."}]},
@@ -533,6 +537,15 @@ def test_a_bad_tool_is_named_by_its_index(raw: object, where: str, code: str) ->
     assert refusal(tools=[function("g"), raw]) == (f"tools[1]{where}", code)
 
 
+def test_a_schema_deeper_than_letta_can_be_sent_is_refused() -> None:
+    schema = b'{"a":' * 400 + b"{}" + b"}" * 400
+    tool = b'{"type":"function","function":{"name":"f","parameters":%b}}' % schema
+    with pytest.raises(RequestError) as caught:
+        decode_request(b'{"model":"Milo","messages":[{"role":"user","content":"Hi"}],"tools":[%b]}' % tool)
+    assert caught.value.status_hint == 400
+    assert (caught.value.param, caught.value.code) == ("tools[0].function.parameters", "invalid_value")
+
+
 def allowed(*names: object, mode: object = "auto") -> dict[str, object]:
     tools = [{"type": "function", "function": {"name": name}} for name in names]
     return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
@@ -592,6 +605,65 @@ BAD_CHOICES: dict[str, tuple[object, str, str]] = {
 @pytest.mark.parametrize(("choice", "param", "code"), BAD_CHOICES.values(), ids=BAD_CHOICES)
 def test_an_agent_cannot_be_forced_to_a_tool(choice: object, param: str, code: str) -> None:
     assert refusal(tools=[TOOL], tool_choice=choice) == (param, code)
+
+
+# --- What is said and shown -----------------------------------------------------------------------------------
+
+MESSAGES_OF_ERRORS: dict[str, tuple[dict[str, object], str]] = {
+    "no model": ({"model": None}, "`model` is missing."),
+    "an empty model": ({"model": ""}, "`model` is empty: give the name or id of an agent."),
+    "no messages": ({"messages": []}, "`messages` is empty."),
+    "a wrong type": ({"temperature": "0"}, "`temperature`: expected a number, got a string."),
+    "several answers": ({"n": 2}, "`n` cannot be honoured: an agent has one memory and so one answer."),
+    "an old field": (
+        {"functions": []},
+        "`functions` cannot be honoured: `functions` is deprecated: use `tools`.",
+    ),
+    "a role": (
+        {"messages": [{"role": "critic"}]},
+        "`messages[0].role` must be one of system, developer, user, assistant, tool.",
+    ),
+    "content": (
+        {"messages": [{"role": "user", "content": 5}]},
+        "`messages[0].content`: expected a string or an array of parts, got an integer.",
+    ),
+    "audio": (
+        {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]},
+        "`messages[0].content[0].type`: input_audio cannot be sent: an agent cannot hear.",
+    ),
+    "a part": (
+        {"messages": [{"role": "user", "content": [{"type": "video_url"}]}]},
+        "`messages[0].content[0].type` must be one of text, image_url here.",
+    ),
+    "a format": (
+        {"response_format": {"type": "json_schema"}},
+        "`response_format` json_schema cannot be enforced on an agent: ask for JSON in the message.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("fields", "message"), MESSAGES_OF_ERRORS.values(), ids=MESSAGES_OF_ERRORS)
+def test_an_error_says_what_was_seen_and_what_would_be_right(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        decode(**fields)
+    assert caught.value.message == message
+
+
+def test_what_people_wrote_is_not_shown() -> None:
+    said: list[dict[str, Any]] = [
+        {"role": "system", "content": "secret"},
+        {"role": "tool", "content": "secret", **CALL_ID},
+        {"role": "user", "content": [{"type": "text", "text": "secret"}, image("https://secret")]},
+    ]
+    request = decode(
+        messages=said, metadata={"key": "secret"}, tools=[function(parameters={"title": "secret"})]
+    )
+    parts = [
+        part for message in request.messages if isinstance(message, UserMessage) for part in message.content
+    ]
+    assert len(parts) == 2
+    assert "secret" not in repr(request)
+    assert "secret" not in repr(parts)
 
 
 # --- Anything -------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from sansio_letta import chat, letta
 from sansio_letta.chat_writer import (
     ChunkWriter,
@@ -166,6 +167,13 @@ def test_reasoning_goes_where_the_config_says(
     writer = ChunkWriter(HEADING, reasoning_field=reasoning_field)
     body = written(writer, ReasoningDelta(text="Hm."), TextDelta(text="Hi"))
     assert items(body) == [*chunks, choice({"content": "Hi"})]
+
+
+@pytest.mark.parametrize("model", ["{}", '"delta":{}', "Ä\u2028\\", ""])
+def test_every_chunk_names_the_model_as_it_was_asked_for(model: str) -> None:
+    writer = ChunkWriter(Heading(completion_id="chatcmpl-1", created=0, model=model), include_usage=True)
+    body = written(writer, TurnStarted(), TextDelta(text="{}"), ReasoningDelta(text=model), finished())
+    assert [item["model"] for item in items(body)[:-1]] == [model] * 5
 
 
 def test_a_failure_in_the_stream_is_an_error_event_without_done() -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import attrs
 import pytest
+
 from sansio_letta.config import Config, ReasoningField
 
 POSITIVE = [

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from attrs import frozen
 from cattrs import BaseValidationError, ClassValidationError, IterableValidationError
+
 from sansio_letta._convert import WrongType, exactly, first_error, json_name, strict_converter
 
 

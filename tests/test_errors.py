@@ -1,6 +1,7 @@
 """What a client is told of each failure: status, type, code, headers, body."""
 
 import pytest
+
 from sansio_letta.errors import (
     Advice,
     Kept,

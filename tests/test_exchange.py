@@ -2,6 +2,7 @@
 
 import orjson
 import pytest
+
 from sansio_letta import letta
 from sansio_letta.errors import LettaError, RemoteProtocolError, RequestError, SansioLettaError
 from sansio_letta.events import FetchAgent, FindAgent

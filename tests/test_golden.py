@@ -4,12 +4,12 @@
 """
 
 import pytest
+
+from recordings import SCENARIOS, expected_path, only, recording, recut, translate, turns
 from sansio_letta import Recording, Signal, SSEDecoder
 from sansio_letta.events import Command, Event, TurnFailed
 from sansio_letta.replay import replay
 from sansio_letta.sse import ServerSentEvent
-
-from recordings import SCENARIOS, expected_path, only, recording, recut, translate, turns
 
 #: Beyond this a turn is not translated once for each of its cuts: the decoder alone is, event by event.
 MAX_CUT_SIZE = 20_000

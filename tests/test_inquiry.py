@@ -4,6 +4,7 @@ from typing import Any
 
 import orjson
 import pytest
+
 from sansio_letta._signal import Signal
 from sansio_letta.config import Config
 from sansio_letta.errors import LocalProtocolError, RequestError

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 import sansio_letta
 
 PACKAGE = Path(sansio_letta.__file__ or "").parent

@@ -8,10 +8,10 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sansio_letta import letta
-from sansio_letta.errors import RemoteProtocolError
 
 from recordings import recording
+from sansio_letta import letta
+from sansio_letta.errors import RemoteProtocolError
 from support import JSON, payloads, spoiled
 
 # --- Messages of the stream -----------------------------------------------------------------------------------

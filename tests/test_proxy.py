@@ -6,6 +6,23 @@ from typing import Any
 
 import orjson
 import pytest
+
+from drive import (
+    AGENT_ID,
+    CONFLICT,
+    DONE,
+    JSON,
+    PING,
+    RUN_ID,
+    SSE,
+    USAGE,
+    agent_json,
+    encode,
+    error,
+    say,
+    stop,
+    want,
+)
 from sansio_letta import (
     Config,
     Cycle,
@@ -26,23 +43,6 @@ from sansio_letta.events import (
     FindAgent,
     ListAgents,
     OpenStream,
-)
-
-from drive import (
-    AGENT_ID,
-    CONFLICT,
-    DONE,
-    JSON,
-    PING,
-    RUN_ID,
-    SSE,
-    USAGE,
-    agent_json,
-    encode,
-    error,
-    say,
-    stop,
-    want,
 )
 
 HELLO = (PING, say("Hello"), stop(), USAGE, DONE)

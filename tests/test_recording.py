@@ -6,6 +6,8 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from recordings import SCENARIOS, recording
 from sansio_letta.recording import (
     RecordedData,
     RecordedExchange,
@@ -14,8 +16,6 @@ from sansio_letta.recording import (
     RecordingError,
     read_recording,
 )
-
-from recordings import SCENARIOS, recording
 from support import JSON, spoiled
 
 HEAD = {"v": 1, "kind": "letta-v1", "server": "0.16.7", "scenario": "text", "note": "A reply."}
@@ -41,8 +41,8 @@ def read(*items: object) -> tuple[RecordedExchange, ...]:
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_every_recording_can_be_read(scenario: str) -> None:
     found = recording(scenario)
-    assert (found.scenario, found.server) == (scenario, "0.16.7")
-    assert found.note
+    assert (found.scenario, found.head.server, found.head.v) == (scenario, "0.16.7", 1)
+    assert found.head.note
     assert found.exchanges
     for exchange in found.exchanges:
         assert exchange.status is not None

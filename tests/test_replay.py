@@ -1,12 +1,12 @@
 """A recording through today's turn."""
 
 from attrs import evolve
+
+from recordings import recording, translate
 from sansio_letta import letta
 from sansio_letta.events import CancelRun, FetchAgent, OpenStream, TurnFailed
 from sansio_letta.recording import RecordedExchange
 from sansio_letta.replay import pending_after, plan_recorded, render, replay
-
-from recordings import recording, translate
 
 
 def exchange(scenario: str, x: int) -> RecordedExchange:

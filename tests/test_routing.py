@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sansio_letta.errors import RequestError
 from sansio_letta.routing import Endpoint, Route, route
 

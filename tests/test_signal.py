@@ -1,6 +1,7 @@
 """Signals tell the caller of `next_event` what to do next."""
 
 import pytest
+
 from sansio_letta._signal import Signal
 
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from sansio_letta._signal import Signal
 from sansio_letta.errors import LocalProtocolError, RemoteProtocolError
 from sansio_letta.sse import ServerSentEvent, SSEDecoder, encode_comment, encode_data
-
 from support import every_cut
 
 
@@ -147,7 +147,7 @@ def test_an_unfinished_event_beyond_the_limit_breaks_the_stream_for_good(data: b
 
 
 WITHIN = {
-    "just as long as allowed": (b"data: 345678\n\n", [message("345678")]),
+    "just as long as allowed": (b"data: 345678\n\n" * 2, [message("345678")] * 2),
     "each event counts for itself": (b"data: 34\n\n" * 3, [message("34")] * 3),
     "comments and names do not add up": (
         b": 34\n" * 9 + b"event: 3\n" * 9 + b"data: 3\n\n",
@@ -196,6 +196,10 @@ def test_any_bytes_give_events_or_a_remote_protocol_error(data: bytes, places: s
 @given(st.text().map(lambda text: text.encode().replace(b"\r", b"").replace(b"\n", b"")))
 def test_what_is_encoded_is_decoded_again(data: bytes) -> None:
     assert decode([encode_comment("still here"), encode_data(data)]) == [message(data)]
+
+
+def test_an_event_without_a_name_is_a_message() -> None:
+    assert ServerSentEvent(data=b"a") == message("a")
 
 
 def test_data_is_one_line_and_a_blank_one() -> None:

@@ -4,19 +4,6 @@ from typing import Any
 
 import orjson
 import pytest
-from sansio_letta import RemoteProtocolError, letta
-from sansio_letta.bridge import ToolBridge
-from sansio_letta.events import (
-    CallArguments,
-    CallStarted,
-    FinishReason,
-    KeepAlive,
-    ReasoningDelta,
-    TextDelta,
-    TurnFinished,
-    TurnStarted,
-)
-from sansio_letta.stream import TRANSITIONS, EndOfStream, Refusal, RunState, RunStream, Word, refusal_in
 
 from drive import (
     DONE,
@@ -31,6 +18,19 @@ from drive import (
     think,
     want,
 )
+from sansio_letta import RemoteProtocolError, letta
+from sansio_letta.bridge import ToolBridge
+from sansio_letta.events import (
+    CallArguments,
+    CallStarted,
+    FinishReason,
+    KeepAlive,
+    ReasoningDelta,
+    TextDelta,
+    TurnFinished,
+    TurnStarted,
+)
+from sansio_letta.stream import TRANSITIONS, EndOfStream, Refusal, RunState, RunStream, Word, refusal_in
 
 INPUTS = {*letta.MESSAGE_TYPES.values(), letta.Done, letta.UnknownMessage, EndOfStream}
 

@@ -4,25 +4,6 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sansio_letta import Config, Kept, LocalProtocolError, Plan, Signal, Turn, letta
-from sansio_letta.events import (
-    AgentFound,
-    AgentGone,
-    CallsSettled,
-    CancelRun,
-    Command,
-    Event,
-    Failure,
-    FetchAgent,
-    FindAgent,
-    FinishReason,
-    OpenStream,
-    TextDelta,
-    TurnFailed,
-    TurnFinished,
-    TurnStarted,
-)
-from sansio_letta.turn import TRANSITIONS, Phase, Step
 
 from drive import (
     AGENT,
@@ -47,6 +28,25 @@ from drive import (
     stream,
     want,
 )
+from sansio_letta import Config, Kept, LocalProtocolError, Plan, Signal, Turn, letta
+from sansio_letta.events import (
+    AgentFound,
+    AgentGone,
+    CallsSettled,
+    CancelRun,
+    Command,
+    Event,
+    Failure,
+    FetchAgent,
+    FindAgent,
+    FinishReason,
+    OpenStream,
+    TextDelta,
+    TurnFailed,
+    TurnFinished,
+    TurnStarted,
+)
+from sansio_letta.turn import TRANSITIONS, Phase, Step
 
 HELLO = (PING, say("Hello"), stop(), USAGE, DONE)
 CANCEL = CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)

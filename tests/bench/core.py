@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 import orjson
+
 from sansio_letta import Config, HttpRequest, Proxy, ResponseBody, Signal, SSEDecoder, letta
 from sansio_letta.bridge import ToolBridge
 from sansio_letta.chat_writer import ChunkWriter, Heading

@@ -7,11 +7,11 @@ import h11
 import orjson
 import trio
 from attrs import define, field
-from sansio_letta.events import CancelRun, Command, FindAgent, OpenStream
 
 from drive import DONE, JSON, PING, SSE, USAGE, agent_json, encode, say, stop
 from letta_server import Server, Settings, UpstreamError
 from letta_server._upstream import Headers
+from sansio_letta.events import CancelRun, Command, FindAgent, OpenStream
 
 #: What a scripted answer consists of: bytes, an error, a pause in seconds, or an event to wait for.
 Piece: TypeAlias = bytes | UpstreamError | float | trio.Event

@@ -5,11 +5,11 @@ from typing import Any
 import orjson
 import pytest
 import trio
-from sansio_letta.events import CancelRun, CheckHealth, Failure, FindAgent, ListAgents, OpenStream
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from drive import DONE, PING, USAGE, encode, error, say, stop
 from letta_server import Server, UpstreamError
+from sansio_letta.events import CancelRun, CheckHealth, Failure, FindAgent, ListAgents, OpenStream
 
 from .scripted import RawClient, Script, ask, cancelled, found, hello, make_server, runs
 

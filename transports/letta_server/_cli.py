@@ -14,6 +14,7 @@ import orjson
 import trio
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
+
 from sansio_letta import PRODUCT_ID, Config, ReasoningField, RecordingError, read_recording
 from sansio_letta.replay import render
 

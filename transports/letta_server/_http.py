@@ -6,6 +6,7 @@ from typing import Final, TypeAlias
 import h11
 import trio
 from attrs import define, field
+
 from sansio_letta import HttpRequest, ResponseHead
 
 from ._sockets import receive_some, send_now

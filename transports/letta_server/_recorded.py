@@ -7,6 +7,7 @@ from typing import Any, Final
 import orjson
 import trio
 from attrs import asdict, define, field, frozen
+
 from sansio_letta import Recording, letta, read_recording
 from sansio_letta.events import (
     CancelRun,

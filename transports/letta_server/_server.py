@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias
 import structlog
 import trio
 from attrs import asdict, define, field
+
 from sansio_letta import Cycle, HttpRequest, Proxy, RequestError, ResponseBody, ResponseHead, Signal, Summary
 from sansio_letta.events import Command, Failure
 

@@ -5,6 +5,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from attrs import field, frozen, validators
+
 from sansio_letta import Config, ReasoningField
 
 #: Letta Cloud, as the official client has it.

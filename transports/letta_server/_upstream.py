@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import h11
 import trio
 from attrs import define, field, frozen
+
 from sansio_letta import PRODUCT_ID
 from sansio_letta.events import Command, Failure, OpenStream
 

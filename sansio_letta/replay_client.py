@@ -1,0 +1,194 @@
+"""A recorded client's request through today's proxy: the answer it would get now, and whether it is the same.
+
+The tool for upgrades, of this library and of Letta.
+"""
+
+import re
+from collections.abc import Iterator
+from difflib import unified_diff
+
+import orjson
+from attrs import define, field, frozen
+
+from . import letta
+from ._signal import Signal
+from .config import Config, ReasoningField
+from .events import Command, Failure
+from .exchange import is_agent_id
+from .proxy import Cycle, HttpRequest, Item, Proxy, ResponseBody, ResponseHead
+from .recording import RecordedExchange, Recording, RecordingError, TextMode
+from .redact import StreamRedactor, redact_body
+
+
+@frozen(kw_only=True)
+class ClientItem:
+    """One item of the replayed cycle."""
+
+    t: float  #: seconds since the recording began
+    item: Item
+
+
+@define
+class ReplayedClient:
+    """The client's request again, with Letta's part from the recording: iterate over the cycle's items.
+
+    :param recording: of version 2: its head and its exchange 0 say what the client asked.
+    :raises RecordingError: if the recording has no client.
+    """
+
+    recording: Recording
+    unanswered: Command | None = field(default=None, init=False)  #: where the recording knows no further
+    _cycle: Cycle = field(init=False)
+    _client: RecordedExchange = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        head, client = self.recording.head, self.recording.client
+        if client is None:
+            raise RecordingError(
+                f"{self.recording.scenario}: a recording without a client, of exchanges with Letta alone"
+            )
+        self._client = client
+        body = b"" if client.request.json is None else _body(client.request.json)
+        headers = [item for item in client.request.headers if item[0] != "content-length"]
+        request = HttpRequest(
+            method=client.request.method, target=client.request.path, headers=headers, body=body
+        )
+        proxy = Proxy(Config(reasoning_field=ReasoningField(head.reasoning)))
+        self._remember(proxy)
+        self._cycle = proxy.open(request, token=head.token or "replayed", created=head.created or 0, now=0.0)
+
+    def _remember(self, proxy: Proxy) -> None:
+        """The proxy that was recorded may have known the agent: its first command tells."""
+        first = next(iter(self.recording.exchanges), None)
+        model = self._client.request.json.get("model") if isinstance(self._client.request.json, dict) else None
+        if first is None or not isinstance(model, str) or first.request.path.startswith("/v1/agents/?"):
+            return
+        agent_id = (
+            first.request.path.split("/")[3].partition("?")[0] if first.request.path.count("/") > 2 else ""
+        )
+        if is_agent_id(agent_id) and (first.starts_run or model != agent_id):
+            proxy.remember(model, letta.Agent(id=agent_id, name=model, agent_type="letta_v1_agent"), now=0.0)
+
+    def __iter__(self) -> Iterator[ClientItem]:
+        cycle, t = self._cycle, 0.0
+        waiting = list(self.recording.exchanges)
+        moments: Iterator[float] = iter(())
+        while (item := cycle.next_event()) is not Signal.FINISHED:
+            if isinstance(item, Signal):
+                following = next(moments, None)
+                if following is None:
+                    return
+                t = following
+                continue
+            yield ClientItem(t=t, item=item)
+            if isinstance(item, Command):
+                found = next((exchange for exchange in waiting if _asks(exchange, item)), None)
+                if found is None:
+                    self.unanswered = item
+                    return
+                waiting = waiting[waiting.index(found) + 1 :]
+                moments = self._feed(found)
+
+    def _feed(self, exchange: RecordedExchange) -> Iterator[float]:
+        """Tell the cycle what was recorded, with all that was due in between."""
+        cycle = self._cycle
+        if exchange.status is not None:
+            yield from self._until(exchange.data[0].t if exchange.data else exchange.t)
+            cycle.receive_response(exchange.status, exchange.headers, exchange.t)
+            yield exchange.t
+        for piece in exchange.data:
+            yield from self._until(piece.t)
+            cycle.receive_data(piece.data, piece.t)
+            yield piece.t
+        end_t = exchange.end_t if exchange.end_t is not None else exchange.t
+        yield from self._until(end_t, inclusive=True)
+        if exchange.end == "end":
+            cycle.receive_data(b"", end_t)
+        else:
+            known = exchange.failure in [failure.value for failure in Failure]
+            failure = Failure(exchange.failure) if known else Failure.BROKEN
+            cycle.receive_failure(failure, exchange.reason or "the recording ends here", end_t)
+        yield end_t
+
+    def _until(self, t: float, *, inclusive: bool = False) -> Iterator[float]:
+        """What came due before a moment: comments for a client that waited, and the client's leaving.
+
+        Its leaving is recorded at the time of what Letta had said last, so that comes first.
+        """
+        client, cycle = self._client, self._cycle
+        left = client.end_t if client.end == "client_closed" else None
+        if left is not None and (left < t or (inclusive and left == t)):
+            cycle.abandon()
+            yield left
+        while (due := cycle.next_deadline()) < t:
+            cycle.handle_deadline(due)
+            yield due
+
+
+@frozen(kw_only=True)
+class Comparison:
+    """A recorded answer beside today's, both without what the recording's mode leaves out."""
+
+    recorded: bytes
+    replayed: bytes
+    unanswered: Command | None  #: what today's code asks of Letta and the recording does not know
+
+    @property
+    def same(self) -> bool:
+        """Whether the client would get the same."""
+        return self.recorded == self.replayed and self.unanswered is None
+
+    def lines(self) -> Iterator[str]:
+        """The difference, as `diff -u` shows one."""
+        before = self.recorded.decode("utf-8", "replace").splitlines()
+        after = self.replayed.decode("utf-8", "replace").splitlines()
+        yield from unified_diff(before, after, "recorded", "today", lineterm="", n=1)
+        if self.unanswered is not None:
+            yield f"+ asks: {self.unanswered.method} {self.unanswered.target}, which was not recorded"
+
+
+def compare(recording: Recording) -> Comparison:
+    """Whether today's code gives what the recording's client got: status and body.
+
+    :raises RecordingError: if the recording has no client.
+    """
+    replayed = ReplayedClient(recording)
+    client = recording.client
+    assert client is not None
+    mode = TextMode(recording.head.text)
+    status, body = None, b""
+    for item in (found.item for found in replayed):
+        match item:
+            case ResponseHead():
+                status = item.status
+            case ResponseBody(data=data):
+                body += data
+    today, recorded = _visible(body, mode), client.body
+    if mode is TextMode.HASH and not body.startswith((b"data:", b":")):
+        # A collected text is hashed as one, of pieces that were hashed one by one.
+        today, recorded = (re.sub(rb"#[0-9a-f]{12}", b"#", answer) for answer in (today, recorded))
+    return Comparison(
+        recorded=_status_line(client.status) + recorded,
+        replayed=_status_line(status) + today,
+        unanswered=replayed.unanswered,
+    )
+
+
+def _status_line(status: int | None) -> bytes:
+    return b"status %s\n\n" % str(status or "none").encode()
+
+
+def _visible(body: bytes, mode: TextMode) -> bytes:
+    """An answer as the recorder would have written it."""
+    if body.startswith((b"data:", b":")):
+        return StreamRedactor(mode, Config().max_incomplete_event_size).redact(body)
+    return redact_body(body, mode) if body else b""
+
+
+def _asks(exchange: RecordedExchange, command: Command) -> bool:
+    return (exchange.request.method, exchange.request.path) == (command.method, command.target)
+
+
+def _body(json: object) -> bytes:
+    # What the recorder could not read as JSON it wrote as text.
+    return json.encode() if isinstance(json, str) else orjson.dumps(json)

@@ -1,0 +1,269 @@
+"""Carries out a cycle with an HTTP client of httpx or httpx2, sync or async."""
+
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import anyio
+from attrs import define, field, frozen
+
+from sansio_letta import PRODUCT_ID, Cycle, LocalProtocolError, ResponseBody, ResponseHead, Signal
+from sansio_letta.events import Command, Failure
+from sansio_letta.proxy import Item
+from sansio_letta.recorder import RecordedCycle
+
+#: Letta Cloud, as the official client has it.
+LETTA_CLOUD: Final = "https://api.letta.com"
+_CANCEL_TIMEOUT: Final = 10.0
+
+
+class TransportClosed(LocalProtocolError):
+    """The transport was used after it had been closed."""
+
+
+@frozen(kw_only=True)
+class Endpoint:
+    """Which Letta, and the client that reaches it.
+
+    :param client: an `httpx.Client` or its like of httpx2, sync or async.
+    :param library: the module that the client is of: its exceptions are told apart.
+    :param owned: whether the client is ours to close.
+    """
+
+    base_url: str
+    headers: Mapping[str, str] = field(repr=False)
+    client: Any
+    library: Any
+    owned: bool
+
+    def request(self, item: Command | Signal) -> Any:
+        """A command as the client's own request."""
+        # The cycle waits for an answer to a request that never went out: sending it was cancelled.
+        if isinstance(item, Signal):
+            raise self.library.ConnectError("the request was not sent")
+        body = item.body
+        headers = {**self.headers, "accept-encoding": "identity"}
+        if body is not None:
+            headers["content-type"] = "application/json"
+        return self.client.build_request(
+            item.method, self.base_url + item.target, content=body, headers=headers
+        )
+
+    def failure(self, error: Exception) -> tuple[Failure, str] | None:
+        """What an exception of the client's means, or None if it is none of an exchange."""
+        library = self.library
+        name = type(error).__name__
+        if isinstance(error, library.ConnectError | library.ConnectTimeout | library.PoolTimeout):
+            return Failure.NOT_SENT, f"{name}: {str(error)[:200]}"
+        if isinstance(error, library.ReadTimeout):
+            return Failure.SILENT, "no byte came in time"
+        if isinstance(error, library.TransportError):
+            return Failure.BROKEN, f"{name}: {str(error)[:200]}"
+        return None
+
+
+def endpoint(
+    library: Any,
+    make_client: Any,
+    *,
+    base_url: str | None,
+    api_key: str | None,
+    project: str | None,
+    inner: Any,
+    client: Any,
+    environment: Mapping[str, str],
+    timeout: float,
+) -> Endpoint:
+    """Where to find Letta, from a transport's arguments.
+
+    :param library: the transport's own module, `httpx` or `httpx2`.
+    :param make_client: its client class, sync or async.
+    :param client: a configured `letta_client.Letta` or `AsyncLetta`: its address, headers and HTTP client.
+    :param environment: gives what is not said, as for the official client.
+    :raises TypeError: if `client` comes with arguments that it has itself, or is of the wrong kind.
+    """
+    if client is not None:
+        if (base_url, api_key, project, inner) != (None, None, None, None):
+            raise TypeError("client: brings its own base_url, api_key, project and inner: give either")
+        return _of_letta_client(client, make_client)
+    key = api_key if api_key is not None else environment.get("LETTA_API_KEY")
+    name = project if project is not None else environment.get("LETTA_PROJECT")
+    headers = {"user-agent": PRODUCT_ID}
+    if key:
+        headers["authorization"] = f"Bearer {key}"
+    if name:
+        headers["x-project"] = name
+    url = base_url if base_url is not None else environment.get("LETTA_BASE_URL") or LETTA_CLOUD
+    if not url.startswith(("http://", "https://")):
+        raise TypeError(f"base_url: expected an address like http://127.0.0.1:8283, got {url[:100]!r}")
+    http = make_client(transport=inner, timeout=library.Timeout(timeout, connect=10.0), follow_redirects=False)
+    return Endpoint(
+        base_url=url.rstrip("/").removesuffix("/v1"), headers=headers, client=http, library=library, owned=True
+    )
+
+
+def _of_letta_client(client: Any, make_client: Any) -> Endpoint:
+    http = getattr(client, "_client", None)
+    if http is None or not hasattr(client, "base_url") or not hasattr(client, "default_headers"):
+        raise TypeError(f"client: expected a letta_client.Letta or AsyncLetta, got {type(client).__name__}")
+    is_async, wants_async = hasattr(http, "aclose"), make_client.__name__.startswith("Async")
+    if is_async is not wants_async:
+        expected = "AsyncLetta" if wants_async else "Letta"
+        raise TypeError(f"client: this transport needs a letta_client.{expected}, got {type(client).__name__}")
+    headers = {
+        name.lower(): value
+        for name, value in {**client.default_headers, **client.auth_headers}.items()
+        if isinstance(value, str) and name.lower() not in ("accept", "content-type")
+    }
+    return Endpoint(
+        base_url=str(client.base_url).rstrip("/").removesuffix("/v1"),
+        headers=headers,
+        client=http,
+        # letta-client may be of another httpx than the program: the exceptions are its own.
+        library=sys.modules[type(http).__mro__[-2].__module__.partition(".")[0]],
+        owned=False,
+    )
+
+
+@define
+class Steps:
+    """A cycle's items, bodies joined: what comes of one read of Letta's leaves as one piece."""
+
+    cycle: Cycle | RecordedCycle
+    _held: Item | Signal | None = field(default=None, init=False)
+
+    def next_step(self) -> Item | Signal:
+        """The next item."""
+        if self._held is not None:
+            item, self._held = self._held, None
+            return item
+        pieces = []
+        while isinstance(item := self.cycle.next_event(), ResponseBody):
+            pieces.append(item.data)
+        if not pieces:
+            return item
+        self._held = item
+        return ResponseBody(data=b"".join(pieces))
+
+    def receive_response(self, response: Any) -> None:
+        """Letta's answer has begun: a response of the client's."""
+        headers = [(name.lower(), value) for name, value in response.headers.multi_items()]
+        self.cycle.receive_response(response.status_code, headers, time.monotonic())
+
+    def receive_data(self, data: bytes) -> None:
+        """See `Cycle.receive_data`."""
+        self.cycle.receive_data(data, time.monotonic())
+
+    def receive_failure(self, failure: Failure, reason: str) -> None:
+        """See `Cycle.receive_failure`."""
+        self.cycle.receive_failure(failure, reason, time.monotonic())
+
+    def abandon(self) -> None:
+        """The response was closed, before its end or after it."""
+        self._held = None
+        self.cycle.abandon()
+
+
+@define
+class SyncExchange:
+    """One request through a sync client: its head first, then its body by iteration."""
+
+    steps: Steps
+    endpoint: Endpoint
+    _response: Any = field(default=None, init=False)  #: Letta's, while it is read
+    _data: Iterator[bytes] = field(default=iter(()), init=False)
+
+    def head(self) -> ResponseHead:
+        """The head of the client's response."""
+        item = self._advance()
+        assert isinstance(item, ResponseHead)
+        return item
+
+    def body(self) -> Iterator[bytes]:
+        """The body, each piece as it comes."""
+        while isinstance(item := self._advance(), ResponseBody):
+            yield item.data
+
+    def close(self) -> None:
+        """Whether it was read to its end or not: a run that goes on is cancelled."""
+        self.steps.abandon()
+        while self._advance() is not None:
+            pass
+
+    def _advance(self) -> ResponseHead | ResponseBody | None:
+        while True:
+            item = self.steps.next_step()
+            if isinstance(item, ResponseHead | ResponseBody):
+                return item
+            with _failures(self.endpoint, self.steps):
+                if item is Signal.NEED_DATA and self._response is not None:
+                    self.steps.receive_data(next(self._data, b""))
+                    continue
+                if self._response is not None:
+                    self._response.close()
+                    self._response = None
+                if item is Signal.FINISHED:
+                    return None
+                self._response = self.endpoint.client.send(self.endpoint.request(item), stream=True)
+                self._data = (data for data in self._response.iter_raw() if data)
+                self.steps.receive_response(self._response)
+
+
+@define
+class AsyncExchange:
+    """One request through an async client, under asyncio or trio."""
+
+    steps: Steps
+    endpoint: Endpoint
+    _response: Any = field(default=None, init=False)  #: Letta's, while it is read
+    _data: AsyncIterator[bytes] | None = field(default=None, init=False)
+
+    async def head(self) -> ResponseHead:
+        """The head of the client's response."""
+        item = await self._advance()
+        assert isinstance(item, ResponseHead)
+        return item
+
+    async def next_piece(self) -> bytes | None:
+        """The next piece of the body as it comes; None at its end."""
+        item = await self._advance()
+        return item.data if isinstance(item, ResponseBody) else None
+
+    async def aclose(self) -> None:
+        """Whether it was read to its end or not: a run that goes on is cancelled, even if the task is, too."""
+        self.steps.abandon()
+        with anyio.move_on_after(_CANCEL_TIMEOUT, shield=True):
+            while await self._advance() is not None:
+                pass
+
+    async def _advance(self) -> ResponseHead | ResponseBody | None:
+        while True:
+            item = self.steps.next_step()
+            if isinstance(item, ResponseHead | ResponseBody):
+                return item
+            with _failures(self.endpoint, self.steps):
+                if item is Signal.NEED_DATA and self._data is not None:
+                    self.steps.receive_data(await anext(self._data, b""))
+                    continue
+                if self._response is not None:
+                    await self._response.aclose()
+                    self._response = self._data = None
+                if item is Signal.FINISHED:
+                    return None
+                self._response = await self.endpoint.client.send(self.endpoint.request(item), stream=True)
+                self._data = (data async for data in self._response.aiter_raw() if data)
+                self.steps.receive_response(self._response)
+
+
+@contextmanager
+def _failures(endpoint: Endpoint, steps: Steps) -> Iterator[None]:
+    """The client's exceptions, told to the cycle."""
+    try:
+        yield
+    except Exception as exc:
+        found = endpoint.failure(exc)
+        if found is None:
+            raise
+        steps.receive_failure(*found)

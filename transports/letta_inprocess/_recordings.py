@@ -1,0 +1,74 @@
+"""A folder of recordings that does not grow for ever."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from attrs import field, frozen, validators
+
+from sansio_letta import PRODUCT_ID, Cycle, HttpRequest
+from sansio_letta.recorder import RecordedCycle, record
+from sansio_letta.recording import RecordingHead, TextMode
+
+_SUFFIX: Final = ".jsonl"
+
+
+@frozen(kw_only=True)
+class RecordingFolder:
+    """Where turns are recorded, one file each.
+
+    :param path: made if it is not there; readable by its owner alone.
+    :param text: what is written of texts; keys never are.
+    :param max_count: files kept; the oldest go first.
+    :param max_size: bytes of all files together; the oldest go first.
+    """
+
+    path: Path = field(converter=Path)
+    text: TextMode = TextMode.DROP
+    max_count: int = field(default=1000, validator=validators.ge(1))
+    max_size: int = field(default=256 * 1024 * 1024, validator=validators.ge(1))
+
+    def record(
+        self, cycle: Cycle, request: HttpRequest, *, token: str, created: int, now: float
+    ) -> RecordedCycle:
+        """Record a cycle in a file of its own.
+
+        :param cycle: just opened with the same `token`, `created` and `now`.
+        :raises OSError: if the folder cannot be written to.
+        """
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._make_room()
+        name = f"{created}-{token[:12]}"
+        head = RecordingHead(
+            server=PRODUCT_ID,
+            scenario=name,
+            note=f"{request.method} {request.target.partition('?')[0][:200]}",
+            token=token,
+            created=created,
+            reasoning=cycle.config.reasoning_field.value,
+            text=self.text.value,
+        )
+        path = self.path / f"{name}{_SUFFIX}"
+        path.touch(mode=0o600, exist_ok=False)
+        return record(cycle, request, head, _sink(path), now=now)
+
+    def _make_room(self) -> None:
+        """Delete the oldest files that are beyond the limits, one file to come included."""
+        files = sorted(
+            (path.stat().st_mtime_ns, path.stat().st_size, path) for path in self.path.glob(f"*{_SUFFIX}")
+        )
+        size = sum(item[1] for item in files)
+        while files and (len(files) >= self.max_count or size > self.max_size):
+            _, gone, path = files.pop(0)
+            size -= gone
+            path.unlink(missing_ok=True)
+
+
+def _sink(path: Path) -> Callable[[bytes], None]:
+    """Each line is out of our hands when it is written: a crash takes no more than the line under way."""
+
+    def write(line: bytes) -> None:
+        with path.open("ab") as file:
+            file.write(line)
+
+    return write

@@ -1,0 +1,196 @@
+"""The transports without their library: each of httpx and httpx2 adds its own base classes."""
+
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, ClassVar
+
+from sansio_letta import Config, HttpRequest, Proxy, RequestError
+from sansio_letta.routing import route
+
+from ._drive import AsyncExchange, Endpoint, Steps, SyncExchange, TransportClosed, endpoint
+from ._recordings import RecordingFolder
+
+
+class Shared:
+    """What the sync and the async transport have in common.
+
+    :param base_url: the Letta server; by default `LETTA_BASE_URL`, else Letta Cloud.
+    :param api_key: its key; by default `LETTA_API_KEY`.
+    :param project: project at Letta Cloud; by default `LETTA_PROJECT`.
+    :param inner: a transport of the same library that carries the calls to Letta.
+    :param client: a configured `letta_client.Letta` or `AsyncLetta`, instead of all of these.
+    :param config: limits and policies of the core.
+    :param record: a folder in which each request is recorded.
+    :param passthrough: a transport for requests that are not ours, which are answered 404 without it.
+    :raises TypeError: if an argument is of the wrong kind.
+    """
+
+    library: ClassVar[Any]
+    client_class: ClassVar[Any]
+    stream_class: ClassVar[Any]
+
+    def __init__(
+        self,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        project: str | None = None,
+        inner: Any = None,
+        client: Any = None,
+        config: Config | None = None,
+        record: RecordingFolder | str | os.PathLike[str] | None = None,
+        passthrough: Any = None,
+    ) -> None:
+        self._proxy = Proxy(config or Config())
+        self._endpoint: Endpoint = endpoint(
+            self.library,
+            self.client_class,
+            base_url=base_url,
+            api_key=api_key,
+            project=project,
+            inner=inner,
+            client=client,
+            environment=os.environ,
+            timeout=self._proxy.config.letta_silence_timeout,
+        )
+        self._folder = RecordingFolder(path=record) if isinstance(record, str | os.PathLike) else record
+        self._passthrough = passthrough
+        self._closed = False
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise TransportClosed(f"{type(self).__name__} was closed: make another")
+
+    def _is_ours(self, method: str, target: str) -> bool:
+        try:
+            route(method, target)
+        except RequestError as exc:
+            return exc.code != "unknown_url"
+        return True
+
+    def _open(self, request: Any, body: bytes) -> Steps:
+        ours = HttpRequest(
+            method=request.method,
+            target=request.url.raw_path.decode("ascii"),
+            headers=[(name.lower(), value) for name, value in request.headers.multi_items()],
+            body=body,
+        )
+        token, created, now = secrets.token_hex(12), int(time.time()), time.monotonic()
+        cycle = self._proxy.open(ours, token=token, created=created, now=now)
+        if self._folder is None:
+            return Steps(cycle)
+        return Steps(self._folder.record(cycle, ours, token=token, created=created, now=now))
+
+    def _response(self, request: Any, head: Any, stream: Any) -> Any:
+        return self.library.Response(head.status, headers=list(head.headers), stream=stream, request=request)
+
+
+class SyncTransport(Shared):
+    """Answers a sync client's requests."""
+
+    def handle_request(self, request: Any) -> Any:
+        """One request of the client's.
+
+        :raises TransportClosed: after `close`.
+        """
+        self._check_open()
+        if self._passthrough is not None and not self._is_ours(request.method, _target(request)):
+            return self._passthrough.handle_request(request)
+        exchange = SyncExchange(self._open(request, request.read()), self._endpoint)
+        try:
+            head = exchange.head()
+        except BaseException:
+            exchange.close()
+            raise
+        return self._response(request, head, self.stream_class(exchange))
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """:raises TypeError: always."""
+        raise TypeError(f"{type(self).__name__} is for a sync client: give an async one AsyncLettaTransport")
+
+    async def __aenter__(self) -> Any:
+        return await self.handle_async_request(None)
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+    def close(self) -> None:
+        """Close what is ours; a client that was given stays open."""
+        self._closed = True
+        if self._endpoint.owned:
+            self._endpoint.client.close()
+        if self._passthrough is not None:
+            self._passthrough.close()
+
+
+class AsyncTransport(Shared):
+    """Answers an async client's requests, under asyncio or trio."""
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """One request of the client's.
+
+        :raises TransportClosed: after `aclose`.
+        """
+        self._check_open()
+        if self._passthrough is not None and not self._is_ours(request.method, _target(request)):
+            return await self._passthrough.handle_async_request(request)
+        exchange = AsyncExchange(self._open(request, await request.aread()), self._endpoint)
+        try:
+            head = await exchange.head()
+        except BaseException:
+            await exchange.aclose()
+            raise
+        return self._response(request, head, self.stream_class(exchange))
+
+    def handle_request(self, request: Any) -> Any:
+        """:raises TypeError: always."""
+        raise TypeError(f"{type(self).__name__} is for an async client: give a sync one LettaTransport")
+
+    async def aclose(self) -> None:
+        """Close what is ours; a client that was given stays open."""
+        self._closed = True
+        if self._endpoint.owned:
+            await self._endpoint.client.aclose()
+        if self._passthrough is not None:
+            await self._passthrough.aclose()
+
+
+class SyncStream:
+    """A response's body, which closes its exchange."""
+
+    def __init__(self, exchange: SyncExchange) -> None:
+        self._exchange = exchange
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._exchange.body()
+
+    def close(self) -> None:
+        """Cancel the run if it goes on."""
+        self._exchange.close()
+
+
+class AsyncStream:
+    """A response's body, which closes its exchange. An object, not a generator: none is left half run."""
+
+    def __init__(self, exchange: AsyncExchange) -> None:
+        self._exchange = exchange
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await self._exchange.next_piece()
+        if piece is None:
+            raise StopAsyncIteration
+        return piece
+
+    async def aclose(self) -> None:
+        """Cancel the run if it goes on."""
+        await self._exchange.aclose()
+
+
+def _target(request: Any) -> str:
+    target: str = request.url.raw_path.decode("ascii")
+    return target
