@@ -1,6 +1,6 @@
 """Agents as models: which are remembered, how all are listed, how one is shown."""
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -61,10 +61,9 @@ def encode_model(agent: letta.Agent, model: str) -> chat.Model:
 
 
 def list_models(agents: Sequence[letta.Agent]) -> chat.ModelList:
-    """All agents as models: by name, those that share a name by id."""
-    counts: dict[str, int] = {}
-    for agent in agents:
-        counts[agent.name] = counts.get(agent.name, 0) + 1
+    """All agents as models: by name; those whose name stands for more than one, by id."""
+    # An id always means its own agent, so a name that is another's id cannot be asked for.
+    counts = Counter([agent.id for agent in agents] + [agent.name for agent in agents])
     return chat.ModelList(
         data=tuple(encode_model(agent, agent.name if counts[agent.name] == 1 else agent.id) for agent in agents)
     )

@@ -480,9 +480,9 @@ def _decode_tools(value: object, notices: _Notices) -> tuple[FunctionTool, ...]:
 
 
 def _check_depth(parameters: Mapping[str, Any] | None, path: str) -> None:
-    """orjson reads deeper JSON than it writes, and Letta must be sent the schema."""
+    """orjson reads deeper JSON than it writes, and Letta must be sent the schema, as a tool's, in a list."""
     try:
-        orjson.dumps(parameters)
+        orjson.dumps({"client_tools": [{"parameters": parameters}]})
     except orjson.JSONEncodeError:
         raise RequestError(f"`{path}` is nested too deeply.", param=path) from None
 

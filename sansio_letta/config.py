@@ -27,9 +27,9 @@ class Config:
 
     #: One client request; OpenAI takes 50 MB with images, nginx 1 MB.
     max_request_size: int = field(default=32 * 1024 * 1024, validator=_positive)
-    #: An event of Letta's stream that has not ended yet; aiohttp's line readers end at 128 KB, but a server
-    #: tool's return comes as one line.
-    max_incomplete_event_size: int = field(default=8 * 1024 * 1024, validator=_positive)
+    #: One event of Letta's stream; aiohttp's line readers end at 128 KB, but a server tool's return comes as
+    #: one line.
+    max_event_size: int = field(default=8 * 1024 * 1024, validator=_positive)
     #: A whole JSON answer of Letta: a page of agents with their memory blocks.
     max_answer_size: int = field(default=32 * 1024 * 1024, validator=_positive)
     #: The longest string in one delta, as JSON: line readers of 64 KB (aiohttp's default) must get through.

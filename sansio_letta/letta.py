@@ -26,7 +26,7 @@ class ToolCall:
 
     tool_call_id: str
     name: str | None = None
-    arguments: str | None = None
+    arguments: str | None = field(default=None, repr=False)
 
 
 @frozen(kw_only=True)
@@ -41,7 +41,7 @@ class ReasoningMessage:
     """What the agent thinks, whole or a fragment."""
 
     id: str
-    reasoning: str
+    reasoning: str = field(repr=False)
     run_id: str | None = None
     step_id: str | None = None
 
@@ -60,7 +60,7 @@ class AssistantMessage:
     """Text the agent says, whole or a fragment of it."""
 
     id: str  #: shared by all fragments of one message
-    content: str
+    content: str = field(repr=False)
     run_id: str | None = None
     step_id: str | None = None
 
@@ -154,7 +154,7 @@ class ErrorMessage:
 
     error_type: str
     message: str
-    detail: str | None = None
+    detail: str | None = field(default=None, repr=False)
     run_id: str | None = None
 
 

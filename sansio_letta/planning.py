@@ -30,22 +30,21 @@ def plan_turn(request: chat.ChatRequest) -> Planned:
     :raises RequestError: if there is nothing new in it.
     """
     tail = _tail(request.messages)
-    messages, results, instructed = [], [], False
+    messages, results = [], []
     for message in tail:
         match message:
-            case chat.UserMessage(content=content):
+            # Letta refuses an empty message, and with it the whole turn.
+            case chat.UserMessage(content=content) if content:
                 messages.append(letta.MessageCreate(content=_content(content)))
             case chat.ToolMessage(tool_call_id=call_id, content=content):
                 results.append(letta.ToolReturn(tool_call_id=call_id, tool_return=_text(content)))
-            case chat.InstructionMessage():
-                instructed = True
     if not messages and not results:
         raise RequestError(
-            "`messages` has nothing new for the agent: it must end with a user message or with results of tool "
-            "calls. The agent cannot go on from its own last message.",
+            "`messages` has nothing new for the agent: it must end with a user message that is not empty, or "
+            "with results of tool calls. The agent cannot go on from its own last message.",
             param="messages",
         )
-    instructed = instructed or any(isinstance(item, chat.InstructionMessage) for item in request.messages)
+    instructed = any(isinstance(item, chat.InstructionMessage) for item in request.messages)
     return Planned(
         plan=Plan(
             model=request.model,

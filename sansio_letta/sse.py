@@ -29,10 +29,10 @@ class ServerSentEvent:
 class SSEDecoder:
     """Bytes of a stream in, events out; where the bytes were cut never shows.
 
-    :param max_incomplete_size: bytes of an event that has not ended yet; beyond it the stream is broken.
+    :param max_size: bytes of one event; beyond it the stream is broken.
     """
 
-    max_incomplete_size: int
+    max_size: int
     _received: deque[bytes] = field(factory=deque, init=False)
     _lines: deque[bytes] = field(factory=deque, init=False)
     _tail: bytearray = field(factory=bytearray, init=False)  #: of a line that has not ended
@@ -62,7 +62,7 @@ class SSEDecoder:
 
         What follows the last blank line when the stream ends is no event and is dropped, as the standard says.
 
-        :raises RemoteProtocolError: if the unfinished event outgrows `max_incomplete_size`; again ever after.
+        :raises RemoteProtocolError: if an event outgrows `max_size`; again ever after.
         """
         if self._broken is not None:
             raise self._broken
@@ -76,14 +76,17 @@ class SSEDecoder:
                 self._data, self._data_size, self._event = [], 0, "message"
                 if data:
                     return ServerSentEvent(data=b"\n".join(data), event=event)
-            if self._data_size + len(self._tail) > self.max_incomplete_size:
-                self._broken = RemoteProtocolError(
-                    f"An event of Letta's stream is larger than {self.max_incomplete_size} bytes."
-                )
-                raise self._broken
+            self._check_size(len(self._tail))
             if not self._received:
                 return Signal.FINISHED if self._ended else Signal.NEED_DATA
             self._split(self._received.popleft())
+
+    def _check_size(self, unread: int) -> None:
+        if self._data_size + unread > self.max_size:
+            self._broken = RemoteProtocolError(
+                f"An event of Letta's stream is larger than {self.max_size} bytes."
+            )
+            raise self._broken
 
     def _split(self, data: bytes) -> None:
         """Add the lines that these bytes end."""
@@ -110,6 +113,7 @@ class SSEDecoder:
         if name == b"data":
             self._data.append(value.removeprefix(b" "))
             self._data_size += len(line)
+            self._check_size(0)
         elif name == b"event":
             self._event = value.removeprefix(b" ").decode("utf-8", "replace") or "message"
         # A comment has an empty name. `id` and `retry` are for readers that reconnect by themselves.

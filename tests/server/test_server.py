@@ -1,5 +1,6 @@
 """The server between a client on a memory stream and a scripted Letta."""
 
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -7,8 +8,8 @@ import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
-from drive import DONE, PING, USAGE, encode, error, say, stop
-from letta_server import Server, UpstreamError
+from drive import DONE, PING, USAGE, agent_json, encode, error, say, stop
+from letta_server import Server, Settings, UpstreamError, serve
 from sansio_letta.events import CancelRun, CheckHealth, Failure, FindAgent, ListAgents, OpenStream
 
 from .scripted import RawClient, Script, ask, cancelled, found, hello, make_server, runs
@@ -362,3 +363,42 @@ async def test_log_line_has_neither_text_nor_key(nursery: trio.Nursery) -> None:
     assert (summary.status, summary.outcome) == (200, "stop")
     assert 0 <= first <= seconds
     assert "sk-secret" not in repr(lines)
+
+
+async def test_ending_the_server_leaves_the_pool_time_to_cancel() -> None:
+    requests: list[bytes] = []
+    told = trio.Event()
+
+    async def letta(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            while request := await stream.receive_some(65536):
+                requests.append(bytes(request))
+                if b"GET " in request:
+                    await stream.send_all(_http(orjson.dumps([agent_json()])))
+                elif b"/cancel" in request:
+                    await stream.send_all(_http(b"{}"))
+                else:
+                    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
+                    await stream.send_all(head + encode(PING) + encode(say("Hel")))
+                    told.set()
+
+    async with trio.open_nursery() as outside:
+        listeners = await outside.start(trio.serve_tcp, letta, 0)
+        url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        async with trio.open_nursery() as nursery:
+            _, served = await nursery.start(serve, Settings(port=0, letta_url=url))
+            client = await trio.open_tcp_stream("127.0.0.1", served[0].socket.getsockname()[1])
+            await client.send_all(ask())
+            await told.wait()
+            await client.receive_some(1)
+            nursery.cancel_scope.cancel()
+        await client.aclose()
+        outside.cancel_scope.cancel()
+    assert b"/messages/cancel" in requests[-1]
+
+
+def _http(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
+        len(body),
+        body,
+    )

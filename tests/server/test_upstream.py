@@ -51,8 +51,11 @@ async def pool(letta: RawLetta, **settings: object) -> AsyncIterator[LettaPool]:
         url = f"http://127.0.0.1:{port}"
         made = LettaPool(Settings(**{"letta_url": url, **settings}))  # type: ignore[arg-type]
         await nursery.start(made.run)
-        yield made
-        nursery.cancel_scope.cancel()
+        try:
+            yield made
+        finally:
+            made.stop()
+            nursery.cancel_scope.cancel()
 
 
 async def whole(exchange: UpstreamExchange) -> tuple[int, bytes]:

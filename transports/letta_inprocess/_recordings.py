@@ -29,12 +29,21 @@ class RecordingFolder:
     max_size: int = field(default=256 * 1024 * 1024, validator=validators.ge(1))
 
     def record(
-        self, cycle: Cycle, request: HttpRequest, *, token: str, created: int, now: float
+        self,
+        cycle: Cycle,
+        request: HttpRequest,
+        *,
+        token: str,
+        created: int,
+        now: float,
+        on_error: Callable[[OSError], None] | None = None,
     ) -> RecordedCycle:
         """Record a cycle in a file of its own.
 
         :param cycle: just opened with the same `token`, `created` and `now`.
-        :raises OSError: if the folder cannot be written to.
+        :param on_error: told once if a line cannot be written; the rest of the turn is not recorded then, and
+            goes on. Without it the cycle raises.
+        :raises OSError: if the file cannot be made.
         """
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._make_room()
@@ -50,7 +59,7 @@ class RecordingFolder:
         )
         path = self.path / f"{name}{_SUFFIX}"
         path.touch(mode=0o600, exist_ok=False)
-        return record(cycle, request, head, _sink(path), now=now)
+        return record(cycle, request, head, _sink(path, on_error), now=now)
 
     def _make_room(self) -> None:
         """Delete the oldest files that are beyond the limits, one file to come included."""
@@ -64,11 +73,21 @@ class RecordingFolder:
             path.unlink(missing_ok=True)
 
 
-def _sink(path: Path) -> Callable[[bytes], None]:
+def _sink(path: Path, on_error: Callable[[OSError], None] | None) -> Callable[[bytes], None]:
     """Each line is out of our hands when it is written: a crash takes no more than the line under way."""
+    failed = False
 
     def write(line: bytes) -> None:
-        with path.open("ab") as file:
-            file.write(line)
+        nonlocal failed
+        if failed:
+            return
+        try:
+            with path.open("ab") as file:
+                file.write(line)
+        except OSError as exc:
+            failed = True
+            if on_error is None:
+                raise
+            on_error(exc)
 
     return write

@@ -1,28 +1,30 @@
 """The command line: arguments and environment -> Settings -> trio.run."""
 
-import os
 import resource
-import shlex
 import signal
-import sys
-import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Final, NoReturn, TypeAlias
+from typing import Annotated, TypeAlias
 
 import orjson
 import trio
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from sansio_letta import PRODUCT_ID, Config, ReasoningField, RecordingError, read_recording
-from sansio_letta.replay import render
+from letta_inprocess._recordings import RecordingFolder
+from sansio_letta import PRODUCT_ID, ReasoningField, RecordingError
+from sansio_letta.recording import TextMode
 
-from . import _recorded
+from ._announce import announce_demo, announce_letta, announce_replay, say
+from ._cli_recordings import recordings_app
+from ._errors import stop
 from ._log import LogFormat, configure_log
-from ._server import Server, ask, serve
+from ._record import Expectation, ExpectationError, Outcome, check_all, record_turn
+from ._recorded import demo_letta, letta_of_folder
+from ._server import Server, serve
 from ._settings import LETTA_CLOUD, Settings, SettingsError
-from ._upstream import Upstream
+from ._upstream import LettaPool, Upstream
 
 app = App(
     name="letta-proxy",
@@ -30,6 +32,8 @@ app = App(
     help_format="plaintext",
     version=PRODUCT_ID.partition("/")[2],
 )
+
+app.command(recordings_app, name="*")
 
 #: Tells a person at the terminal what is served; gets the server and its own address.
 Announce: TypeAlias = Callable[[Server, str], Awaitable[None]]
@@ -46,20 +50,25 @@ Reasoning = Annotated[
 ]
 
 
+LettaUrl = Annotated[
+    str, Parameter(env_var="LETTA_BASE_URL", help="Address of the Letta server; default: Letta Cloud.")
+]
+LettaApiKey = Annotated[
+    str | None, Parameter(env_var="LETTA_API_KEY", show_default=False, help="Letta's key or password.")
+]
+LettaProject = Annotated[
+    str | None, Parameter(env_var="LETTA_PROJECT", show_default=False, help="Project at Letta Cloud.")
+]
+
+
 @app.command(name="serve")
 def serve_command(
     *,
     host: Host = "127.0.0.1",
     port: Port = 8284,
-    letta_url: Annotated[
-        str, Parameter(env_var="LETTA_BASE_URL", help="Address of the Letta server; default: Letta Cloud.")
-    ] = LETTA_CLOUD,
-    letta_api_key: Annotated[
-        str | None, Parameter(env_var="LETTA_API_KEY", show_default=False, help="Letta's key or password.")
-    ] = None,
-    letta_project: Annotated[
-        str | None, Parameter(env_var="LETTA_PROJECT", show_default=False, help="Project at Letta Cloud.")
-    ] = None,
+    letta_url: LettaUrl = LETTA_CLOUD,
+    letta_api_key: LettaApiKey = None,
+    letta_project: LettaProject = None,
     letta_timeout: Annotated[
         float, Parameter(env_var="LETTA_PROXY_LETTA_TIMEOUT", help="Seconds of silence that end a turn.")
     ] = 120.0,
@@ -68,11 +77,34 @@ def serve_command(
         bool, Parameter(negative="", help="Listen beyond this machine though no key is asked for.")
     ] = False,
     log_format: Format = LogFormat.AUTO,
+    record: Annotated[
+        Path | None,
+        Parameter(env_var="LETTA_PROXY_RECORD", help="Folder to record each request in.", show_default=False),
+    ] = None,
+    record_text: Annotated[
+        TextMode, Parameter(env_var="LETTA_PROXY_RECORD_TEXT", help="What recordings hold of texts.")
+    ] = TextMode.DROP,
+    record_max_count: Annotated[
+        int, Parameter(validator=Number(gte=1), help="Recordings kept; the oldest go first.")
+    ] = 1000,
+    record_max_size: Annotated[
+        int, Parameter(validator=Number(gte=1), help="Bytes of all recordings; the oldest go first.")
+    ] = 256 * 1024 * 1024,
+    replay: Annotated[
+        Path | None,
+        Parameter(help="Serve the recordings of this folder as agents, without a Letta.", show_default=False),
+    ] = None,
+    replay_pauses: Annotated[bool, Parameter(help="Keep the recorded pauses when replaying.")] = True,
 ) -> None:
     """Serve Letta's agents to OpenAI clients.
 
     Example: letta-proxy serve --letta-url http://127.0.0.1:8283
     """
+    recordings = None
+    if record is not None:
+        recordings = RecordingFolder(
+            path=record, text=record_text, max_count=record_max_count, max_size=record_max_size
+        )
     try:
         settings = Settings(
             host=host,
@@ -83,11 +115,15 @@ def serve_command(
             letta_timeout=letta_timeout,
             reasoning=reasoning,
             allow_anyone=allow_anyone,
+            recordings=recordings,
         )
-    except (SettingsError, ValueError) as exc:
-        _stop(str(exc))
+        upstream = None if replay is None else letta_of_folder(replay, keep_pauses=replay_pauses)
+    except (RecordingError, ValueError) as exc:
+        stop(str(exc))
+    except OSError as exc:
+        stop(f"{exc.filename}: {(exc.strerror or str(exc)).lower()}")
     configure_log(log_format)
-    _run(settings, None, _announce_letta)
+    _run(settings, upstream, partial(announce_replay, folder=replay) if replay else announce_letta)
 
 
 @app.command
@@ -99,52 +135,87 @@ def demo(*, host: Host = "127.0.0.1", port: Port = 8284, log_format: Format = Lo
     try:
         settings = Settings(host=host, port=port, letta_url="http://recorded.invalid")
     except SettingsError as exc:
-        _stop(str(exc))
+        stop(str(exc))
     configure_log(log_format)
-    _run(settings, _recorded.demo_letta(), _announce_demo)
+    _run(settings, demo_letta(), announce_demo)
 
 
-@app.command
-def replay(
-    file: Path,
+@app.command(name="record")
+def record_command(
+    agent: str,
+    out: Path,
     /,
     *,
-    timing: Annotated[bool, Parameter(negative="", help="Keep the recorded pauses.")] = False,
-    reasoning: Reasoning = ReasoningField.REASONING_CONTENT,
+    text: Annotated[str, Parameter(help="What the user says.")],
+    expect: Annotated[
+        list[str],
+        Parameter(negative="", help="status=, finish=, text=, reasoning=, call= or error= and a value."),
+    ],
+    tool: Annotated[
+        list[str] | None,
+        Parameter(negative="", show_default=False, help="A tool's name, or a file with its JSON definition."),
+    ] = None,
+    note: Annotated[str, Parameter(help="What the recording shows.")] = "",
+    letta_url: LettaUrl = LETTA_CLOUD,
+    letta_api_key: LettaApiKey = None,
+    letta_project: LettaProject = None,
 ) -> None:
-    """Print the chunks that a client would have got of a recording.
+    """Run one turn against a Letta and save it, if it shows what it should.
 
-    The same bytes every time. Lines that begin with a colon are comments: which turn it is, and what was asked
-    of Letta.
+    Nothing is saved of a turn whose expectations do not hold. All texts are kept.
 
-    Example: letta-proxy replay fixtures/recordings/client_tool.jsonl
+    Example: letta-proxy record Milo hello.jsonl --text "Say hello." --expect finish=stop
     """
     try:
-        recording = read_recording(file.read_bytes())
-    except OSError as exc:
-        _stop(f"{file}: {(exc.strerror or str(exc)).lower()}")
-    except RecordingError as exc:
-        _stop(f"{file}: {exc}")
-    began = time.monotonic()
-    for rendered in render(recording, Config(reasoning_field=reasoning)):
-        if timing:
-            time.sleep(max(0.0, began + rendered.t - time.monotonic()))
-        _write(rendered.data)
-
-
-def _write(data: bytes) -> None:
+        expectations = [Expectation.parse(item) for item in expect]
+        settings = Settings(
+            letta_url=letta_url, letta_api_key=letta_api_key or None, letta_project=letta_project or None
+        )
+        tools = [_tool(item) for item in tool or ()]
+        if out.exists():
+            stop(f"{out}: is there already")
+    except ValueError as exc:
+        stop(str(exc))
+    body: dict[str, object] = {
+        "model": agent,
+        "messages": [{"role": "user", "content": text}],
+        "stream_options": {"include_usage": True},
+        **({"tools": tools} if tools else {}),
+    }
+    lines, outcome = trio.run(_record, settings, body, out.stem, note)
     try:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        # The reader, `head` perhaps, has seen enough; what Python flushes at its end has nowhere to go either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
+        check_all(outcome, expectations)
+        out.write_bytes(lines)
+    except ExpectationError as exc:
+        stop(f"not saved: {exc}")
+    except OSError as exc:
+        stop(f"{out}: {(exc.strerror or str(exc)).lower()}")
+    print(f"{out}: {outcome.finish or outcome.error}, {len(lines)} bytes")
 
 
-def _stop(message: str) -> NoReturn:
-    print(f"letta-proxy: {message}", file=sys.stderr)
-    raise SystemExit(2)
+async def _record(
+    settings: Settings, body: dict[str, object], scenario: str, note: str
+) -> tuple[bytes, Outcome]:
+    async with trio.open_nursery() as nursery:
+        letta = LettaPool(settings)
+        await nursery.start(letta.run)
+        try:
+            return await record_turn(letta, body, scenario=scenario, note=note)
+        finally:
+            letta.stop()
+
+
+def _tool(text: str) -> object:
+    """A tool as the request has it: of a file, or of a name alone."""
+    path = Path(text)
+    if not path.suffix:
+        return {"type": "function", "function": {"name": text, "parameters": {"type": "object"}}}
+    try:
+        return orjson.loads(path.read_bytes())
+    except OSError as exc:
+        stop(f"{path}: {(exc.strerror or str(exc)).lower()}")
+    except orjson.JSONDecodeError as exc:
+        stop(f"{path}: expected a tool's JSON, got {exc}")
 
 
 def _run(settings: Settings, upstream: Upstream | None, announce: Announce) -> None:
@@ -158,7 +229,7 @@ def _run(settings: Settings, upstream: Upstream | None, announce: Announce) -> N
         while isinstance(cause, BaseExceptionGroup):
             cause = cause.exceptions[0]
         reason = getattr(cause, "strerror", None) or str(cause)
-        _stop(f"cannot listen on {settings.host} port {settings.port}: {reason.lower()}. Choose with --port.")
+        stop(f"cannot listen on {settings.host} port {settings.port}: {reason.lower()}. Choose with --port.")
 
 
 async def _serve_until_signal(settings: Settings, upstream: Upstream | None, announce: Announce) -> None:
@@ -167,74 +238,11 @@ async def _serve_until_signal(settings: Settings, upstream: Upstream | None, ann
             server, listeners = await nursery.start(serve, settings, upstream)
             port = listeners[0].socket.getsockname()[1]
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            _say(f"letta-proxy {_version()} listens on http://{host}:{port}")
-            _say(f"  base URL  http://{host}:{port}/v1   (for the client; any API key will do)")
+            say(f"letta-proxy {_version()} listens on http://{host}:{port}")
+            say(f"  base URL  http://{host}:{port}/v1   (for the client; any API key will do)")
             nursery.start_soon(announce, server, f"http://{host}:{port}")
             await anext(signals)
             nursery.cancel_scope.cancel()
-
-
-async def _announce_letta(server: Server, _: str) -> None:
-    """Say which Letta there is and what it holds; one that is not there yet may come."""
-    settings = server.settings
-    status, body = await ask(server.proxy, server.upstream, "/ready")
-    answer = orjson.loads(body)
-    if status != 200:
-        _say(f"  Letta     {settings.letta_url} does not answer: {answer['reason']}")
-        _say("            Serving anyway: requests fail until it does. Set another with --letta-url.")
-        return
-    _say(f"  Letta     {settings.letta_url}, version {answer['letta']}")
-    status, body = await ask(server.proxy, server.upstream, "/v1/models")
-    answer = orjson.loads(body)
-    if status != 200:
-        _say(f"  agents    {answer['error']['message']}")
-        return
-    names = [model["id"] for model in answer["data"]]
-    shown = ", ".join(_printable(name) for name in names[:8])
-    _say(f"  agents    {len(names)}{': ' if names else ''}{shown}{', ...' if len(names) > 8 else ''}")
-
-
-async def _announce_demo(server: Server, url: str) -> None:
-    """Say what to paste; every line of it works as it stands."""
-    _say("  Letta     none: recorded agents answer, the same words each time")
-    for name, description in _recorded.DEMO_AGENTS.values():
-        _say(f"  agent     {name:<14} {description}")
-    request = {
-        "model": "demo-thinker",
-        "stream": True,
-        "messages": [{"role": "user", "content": "Hello!"}],
-    }
-    body = shlex.quote(orjson.dumps(request).decode())
-    _say("\nTry it, streaming with reasoning:\n")
-    _say(f"curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' -d {body}")
-    _say("\nOr a tool call and its result, in Python (pip install openai):\n")
-    _say(_SNIPPET.format(url=url))
-    await trio.lowlevel.checkpoint()
-
-
-_SNIPPET: Final = """\
-from openai import OpenAI
-
-client = OpenAI(base_url="{url}/v1", api_key="none")
-schema = {{"type": "object", "properties": {{"city": {{"type": "string"}}}}}}
-tools = [{{"type": "function", "function": {{"name": "get_weather", "parameters": schema}}}}]
-messages = [{{"role": "user", "content": "How is the weather in Paris?"}}]
-reply = client.chat.completions.create(model="demo-weather", messages=messages, tools=tools).choices[0].message
-call = reply.tool_calls[0]
-print(call.function.name, call.function.arguments)
-messages += [reply, {{"role": "tool", "tool_call_id": call.id, "content": "18 C, sunny"}}]
-for chunk in client.chat.completions.create(model="demo-weather", messages=messages, tools=tools, stream=True):
-    print(chunk.choices[0].delta.content or "", end="", flush=True)
-"""
-
-
-def _printable(name: str) -> str:
-    """An agent's name on one line of a terminal, whatever is in it."""
-    return "".join(char if char.isprintable() else "?" for char in name[:60])
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 def _version() -> str:

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from importlib import resources
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
 import trio
 from attrs import asdict, define, field, frozen
 
-from sansio_letta import Recording, letta, read_recording
+from sansio_letta import Recording, RecordingError, letta, read_recording
 from sansio_letta.events import (
     CancelRun,
     CheckHealth,
@@ -161,13 +162,37 @@ def _json(value: object, status: int = 200) -> _Answer:
 
 def demo_letta() -> RecordedLetta:
     """The embedded Letta of the demo, at a pace that a person can follow."""
-    scenario, x = _CONFLICT
-    conflict = next(item for item in _read(scenario).exchanges if item.x == x)
     return RecordedLetta(
         [(_read(scenario), *shown) for scenario, shown in DEMO_AGENTS.items()],
-        conflict,
+        _conflict(),
         Pace(least=0.06, most=0.5),
     )
+
+
+def letta_of_folder(folder: Path, *, keep_pauses: bool) -> RecordedLetta:
+    """A Letta of all recordings in a folder, each an agent by its scenario's name.
+
+    :raises RecordingError: if one cannot be read, or none can be served; the message names the file.
+    :raises OSError: if the folder cannot be read.
+    """
+    agents = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix != ".jsonl":
+            continue
+        try:
+            recording = read_recording(path.read_bytes())
+        except RecordingError as exc:
+            raise RecordingError(f"{path}: {exc}") from None
+        if any(exchange.starts_run for exchange in recording.exchanges):
+            agents.append((recording, recording.scenario, recording.head.note))
+    if not agents:
+        raise RecordingError(f"{folder}: holds no recording of a turn (*.jsonl)")
+    return RecordedLetta(agents, _conflict(), Pace(most=float("inf") if keep_pauses else 0.0))
+
+
+def _conflict() -> RecordedExchange:
+    scenario, x = _CONFLICT
+    return next(item for item in _read(scenario).exchanges if item.x == x)
 
 
 def _read(scenario: str) -> Recording:

@@ -7,10 +7,12 @@ from typing import Any, Final, TypeAlias
 
 import structlog
 import trio
-from attrs import asdict, define, field
+from attrs import asdict, define, evolve, field
 
+from letta_inprocess._recordings import RecordingFolder
 from sansio_letta import Cycle, HttpRequest, Proxy, RequestError, ResponseBody, ResponseHead, Signal, Summary
 from sansio_letta.events import Command, Failure
+from sansio_letta.recorder import RecordedCycle
 
 from ._http import BadRequest, BodyTooLarge, ClientConnection, ClientGone
 from ._settings import Settings
@@ -41,7 +43,7 @@ def log_request(summary: Summary, seconds: float, first: float | None) -> None:
 class Carrier:
     """Carries out one cycle's commands against Letta, until the cycle wants to say something to the client."""
 
-    cycle: Cycle
+    cycle: Cycle | RecordedCycle
     upstream: Upstream
     _exchange: UpstreamExchange | None = field(default=None, init=False)
     _has_head: bool = field(default=False, init=False)
@@ -93,6 +95,11 @@ class Carrier:
         self._exchange, self._has_head = None, False
 
 
+def _recording_failed(error: OSError) -> None:
+    """A full disk is no reason to leave a client without its answer."""
+    _log.error("cannot record", reason=error.strerror or str(error), path=str(error.filename))
+
+
 async def ask(proxy: Proxy, upstream: Upstream, target: str) -> tuple[int, bytes]:
     """A GET request without a client: for what the server itself wants to know.
 
@@ -127,9 +134,11 @@ class Server:
     upstream: Upstream
     log: Log = log_request
     proxy: Proxy = field(init=False)
+    recordings: RecordingFolder | None = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.proxy = Proxy(self.settings.config())
+        self.recordings = self.settings.recordings
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection until its end; never raises for what a peer does."""
@@ -174,16 +183,25 @@ class Server:
             return False
         now = trio.current_time()
         if refusal is not None:
-            cycle = self.proxy.reject(refusal, request, token=token, now=now)
+            await self._answer(client, self.proxy.reject(refusal, request, token=token, now=now), now)
         else:
-            request = HttpRequest(
-                method=request.method, target=request.target, headers=request.headers, body=body
-            )
-            cycle = self.proxy.open(request, token=token, created=int(time.time()), now=now)
-        await self._answer(client, cycle, now)
+            await self._answer(client, self._open(evolve(request, body=body), token, now), now)
         return client.start_next_cycle()
 
-    async def _answer(self, client: ClientConnection, cycle: Cycle, began: float) -> None:
+    def _open(self, request: HttpRequest, token: str, now: float) -> Cycle | RecordedCycle:
+        created = int(time.time())
+        cycle = self.proxy.open(request, token=token, created=created, now=now)
+        if self.recordings is None:
+            return cycle
+        try:
+            return self.recordings.record(
+                cycle, request, token=token, created=created, now=now, on_error=_recording_failed
+            )
+        except OSError as exc:
+            _recording_failed(exc)
+            return cycle
+
+    async def _answer(self, client: ClientConnection, cycle: Cycle | RecordedCycle, began: float) -> None:
         carrier = Carrier(cycle, self.upstream)
         response = _Response(client, carrier)
         finished = False
@@ -280,18 +298,31 @@ async def serve(
     :param task_status: is told the server and its listeners, whose sockets know the port if it was 0.
     :raises OSError: if the address cannot be listened on.
     """
+    if upstream is not None:
+        await _serve(settings, upstream, task_status)
+        return
+    pool = LettaPool(settings)
     async with trio.open_nursery() as nursery:
-        if upstream is None:
-            upstream = LettaPool(settings)
-            await nursery.start(upstream.run)
-        server = Server(settings, upstream)
-        listeners = await trio.open_tcp_listeners(settings.port, host=settings.host)
-        limiter = trio.CapacityLimiter(settings.max_connection_count)
+        await nursery.start(pool.run)
+        try:
+            await _serve(settings, pool, task_status)
+        finally:
+            pool.stop()
 
-        async def handle(stream: trio.SocketStream) -> None:
-            async with limiter:
-                await server.handle(stream)
 
-        async with trio.open_nursery() as connections:
-            task_status.started((server, listeners))
-            await trio.serve_listeners(handle, listeners, handler_nursery=connections)
+async def _serve(
+    settings: Settings,
+    upstream: Upstream,
+    task_status: trio.TaskStatus[tuple[Server, list[trio.SocketListener]]],
+) -> None:
+    server = Server(settings, upstream)
+    listeners = await trio.open_tcp_listeners(settings.port, host=settings.host)
+    limiter = trio.CapacityLimiter(settings.max_connection_count)
+
+    async def handle(stream: trio.SocketStream) -> None:
+        async with limiter:
+            await server.handle(stream)
+
+    async with trio.open_nursery() as connections:
+        task_status.started((server, listeners))
+        await trio.serve_listeners(handle, listeners, handler_nursery=connections)

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from attrs import field, frozen, validators
 
+from letta_inprocess._recordings import RecordingFolder
 from sansio_letta import Config, ReasoningField
 
 #: Letta Cloud, as the official client has it.
@@ -57,6 +58,7 @@ class Settings:
     max_header_size: int = 64 * 1024  #: request line and headers; nginx takes 32 KB, undici and h11 16
     max_request_size: int = Config().max_request_size
     max_connection_count: int = field(default=10_000, validator=validators.ge(1))
+    recordings: RecordingFolder | None = None  #: where requests are recorded
 
     def __attrs_post_init__(self) -> None:
         if not self.is_local and not self.allow_anyone:

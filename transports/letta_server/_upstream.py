@@ -85,11 +85,15 @@ class _Idle:
 
 @define(eq=False)
 class LettaPool:
-    """Connections to one Letta server. `run` must be running while it is used."""
+    """Connections to one Letta server. `run` must be running while it is used, and `stop` ends it.
+
+    Cancelling does not: whoever uses the pool may have a run to cancel when everything else is cancelled.
+    """
 
     settings: Settings
     _idle: deque[_Idle] = field(factory=deque, init=False)
     _nursery: trio.Nursery | None = field(default=None, init=False)
+    _scope: trio.CancelScope = field(factory=lambda: trio.CancelScope(shield=True), init=False)
     _host: str = field(init=False)
     _port: int = field(init=False)
     _prefix: str = field(init=False)
@@ -115,15 +119,18 @@ class LettaPool:
             self._headers.append(("x-project", self.settings.letta_project))
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Look after connections until cancelled; then close the idle ones."""
-        try:
+        """Look after connections until `stop`; then close the idle ones."""
+        with self._scope:
             async with trio.open_nursery() as self._nursery:
                 task_status.started()
                 await trio.sleep_forever()
-        finally:
-            self._nursery = None
-            while self._idle:
-                await trio.aclose_forcefully(self._idle.pop().connection.stream)
+        self._nursery = None
+        while self._idle:
+            self._idle.pop().connection.drop()
+
+    def stop(self) -> None:
+        """Nobody uses the pool any more."""
+        self._scope.cancel()
 
     async def send(self, command: Command) -> "_Connection":
         """See `Upstream.send`."""

@@ -1,0 +1,145 @@
+"""What the tests ask Letta itself: agents to talk to, and what a turn has left behind there."""
+
+import json
+import time
+import urllib.parse
+import urllib.request
+from typing import Any, Final
+
+from attrs import frozen
+
+MODEL: Final = "openai-proxy/gpt-4o-mini"
+EMBEDDING: Final = "letta/letta-free"
+RUN_TIMEOUT: Final = 20.0  # seconds until a run must have ended
+POLL_INTERVAL: Final = 0.2
+REQUEST_TIMEOUT: Final = 60.0
+UNFINISHED: Final = ("created", "running")
+
+Item = dict[str, Any]
+
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@frozen(kw_only=True)
+class Agent:
+    """An agent at Letta; a client names it as its model."""
+
+    id: str
+    name: str
+
+
+@frozen(kw_only=True)
+class LettaApi:
+    """The rig's Letta server, and the scripted model behind it."""
+
+    url: str
+    model_url: str
+
+    def create_agent(self, name: str, *tags: str) -> Agent:
+        """Create an agent whose model may call several tools at once, and that can note things about a human.
+
+        :param name: any text; Letta refuses most punctuation in a new agent's name, but not in a changed one.
+        """
+        described: Item = {
+            "name": "new",
+            "model": MODEL,
+            "embedding": EMBEDDING,
+            "memory_blocks": [{"label": "human", "value": "The human's name is Sam."}],
+            "tags": tags,
+        }
+        ident = self._call("POST", "/v1/agents/", described)["id"]
+        settings = {"provider_type": "openai", "parallel_tool_calls": True}
+        self._call("PATCH", f"/v1/agents/{ident}", {"name": name, "model_settings": settings})
+        return Agent(id=ident, name=name)
+
+    def delete_agent(self, agent: Agent) -> None:
+        """Delete an agent with all it remembers."""
+        self._call("DELETE", f"/v1/agents/{agent.id}")
+
+    def agents(self, *tags: str) -> list[Agent]:
+        """List all agents, or those with one of the tags, page by page."""
+        agents: list[Agent] = []
+        query = [("limit", "100"), *(("tags", tag) for tag in tags)]
+        after: list[tuple[str, str]] = []
+        while page := self._call("GET", f"/v1/agents/?{urllib.parse.urlencode([*query, *after])}"):
+            agents += [Agent(id=found["id"], name=found["name"]) for found in page]
+            after = [("after", agents[-1].id)]
+        return agents
+
+    def history(self, agent: Agent) -> list[Item]:
+        """Return what the agent's own thread holds, oldest first, without the agent's instructions."""
+        messages: list[Item] = self._call("GET", f"/v1/agents/{agent.id}/messages?limit=200&order=asc")
+        return [message for message in messages if message["message_type"] != "system_message"]
+
+    def user_texts(self, agent: Agent) -> list[Any]:
+        """Return what users said to the agent, text or parts, as often as it was kept."""
+        return [item["content"] for item in self.history(agent) if item["message_type"] == "user_message"]
+
+    def assistant_texts(self, agent: Agent) -> list[str]:
+        """Return what the agent said, as often as it was kept."""
+        return [item["content"] for item in self.history(agent) if item["message_type"] == "assistant_message"]
+
+    def tool_returns(self, agent: Agent) -> list[tuple[str, str, str]]:
+        """Return call id, text and status of each tool result, as often as it was kept."""
+        kept = [item for item in self.history(agent) if item["message_type"] == "tool_return_message"]
+        results = [result for item in kept for result in item["tool_returns"]]
+        return [(result["tool_call_id"], result["tool_return"], result["status"]) for result in results]
+
+    def pending_call_ids(self, agent: Agent) -> list[str]:
+        """Return the ids of the calls the agent waits for."""
+        found = self._call("GET", f"/v1/agents/{agent.id}?include=agent.pending_approval")
+        pending = found["pending_approval"] or {"tool_calls": []}
+        return [call["tool_call_id"] for call in pending["tool_calls"]]
+
+    def memory(self, agent: Agent) -> str:
+        """Return what the agent has noted about the human."""
+        value = self._call("GET", f"/v1/agents/{agent.id}/core-memory/blocks/human")["value"]
+        assert isinstance(value, str)
+        return value
+
+    def cancel(self, agent: Agent, run_id: str) -> None:
+        """Cancel a run, as somebody else might."""
+        self._call("POST", f"/v1/agents/{agent.id}/messages/cancel", {"run_ids": [run_id]})
+
+    def runs(self, agent: Agent) -> list[Item]:
+        """Return the agent's runs, oldest first: each is a message that somebody sent to it."""
+        runs: list[Item] = self._call("GET", f"/v1/runs/?agent_id={agent.id}&limit=100")
+        return sorted(runs, key=lambda run: run["created_at"])
+
+    def ended_runs(self, agent: Agent, *, timeout: float = RUN_TIMEOUT) -> list[Item]:
+        """Wait until no run of the agent goes on, and return them all.
+
+        :raises AssertionError: if one still goes on after `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            runs = self.runs(agent)
+            unfinished = [run["id"] for run in runs if run["status"] in UNFINISHED]
+            if not unfinished:
+                return runs
+            assert time.monotonic() < deadline, f"still going on at Letta after {timeout:.0f} s: {unfinished}"
+            time.sleep(POLL_INTERVAL)
+
+    def wait_for_run(self, agent: Agent, *, timeout: float = RUN_TIMEOUT) -> Item:
+        """Wait until the agent has a run, and return the newest.
+
+        :raises AssertionError: if there is none after `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while not (runs := self.runs(agent)):
+            assert time.monotonic() < deadline, f"no run at Letta after {timeout:.0f} s"
+            time.sleep(POLL_INTERVAL)
+        return runs[-1]
+
+    def asked_count(self, text: str) -> int:
+        """Count the requests the model got whose last user text holds this; Letta repeats failed ones."""
+        query = urllib.parse.urlencode({"text": text})
+        with _opener.open(f"{self.model_url}/seen?{query}", timeout=REQUEST_TIMEOUT) as response:
+            return int(json.load(response)["count"])
+
+    def _call(self, method: str, path: str, body: Item | None = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.url}{path}", data=data, headers=headers, method=method)
+        with _opener.open(request, timeout=REQUEST_TIMEOUT) as response:
+            return json.load(response)

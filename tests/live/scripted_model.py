@@ -1,0 +1,233 @@
+"""The model behind the rig's Letta server: it answers Chat Completions as the last user text says.
+
+Runs in the rig's own environment: ``python scripted_model.py PORT``. One command a line, several combine:
+
+=================== ==================================================================================
+``say TEXT``        text of the answer; several lines are joined
+``think TEXT``      reasoning, before anything else
+``call NAME JSON``  a tool call; several lines make parallel calls, without JSON the arguments are ``{}``
+``words N``         N numbered words: ``w0 w1 ...``
+``repeat N TEXT``   TEXT N times over, each a piece of its own
+``slow SECONDS``    a pause after every piece
+``wait SECONDS``    a pause before the answer begins
+``fail STATUS``     that HTTP status instead of an answer
+``break``           the connection breaks where a streamed answer would end
+=================== ==================================================================================
+
+Text without a command is echoed. Tool results that come last are quoted behind ``results:``, with a bar
+between them; when one of them holds ``fail STATUS``, the second step of a turn fails with that status.
+
+``GET /seen?text=T`` counts the requests whose last user text holds T: a test can tell how often it was asked.
+"""
+
+import asyncio
+import json
+import re
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn  # type: ignore[import-not-found]  # the rig's environment has it, not the project's
+from starlette.applications import Starlette  # type: ignore[import-not-found]  # the same
+from starlette.requests import Request  # type: ignore[import-not-found]  # the same
+from starlette.responses import JSONResponse, Response, StreamingResponse  # type: ignore[import-not-found]
+from starlette.routing import Route  # type: ignore[import-not-found]  # the same
+
+MODELS = ("gpt-4o-mini", "gpt-4.1")
+CONTEXT_SIZE = 128_000  # tokens, as Letta asks for it
+EMBEDDING_SIZE = 1_536
+ARGUMENTS_PIECE_SIZE = 6  # characters: small, so that every test sees arguments in fragments
+USAGE = {
+    "prompt_tokens": 100,
+    "completion_tokens": 20,
+    "total_tokens": 120,
+    "prompt_tokens_details": {"cached_tokens": 10},
+    "completion_tokens_details": {"reasoning_tokens": 5},
+}
+
+#: Every last user text that arrived, in order.
+seen: list[str] = []
+
+
+@dataclass(kw_only=True)
+class Script:
+    """What one request is answered with."""
+
+    reasoning: list[str] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
+    calls: list[tuple[str, str, str]] = field(default_factory=list)  #: id, name, arguments
+    pause: float = 0.0
+    wait: float = 0.0
+    failure: int | None = None
+    breaks: bool = False
+
+
+def content_text(content: Any) -> str:
+    """Return the text of a message's content, whichever of its forms it has."""
+    if isinstance(content, str):
+        return content
+    return "\n".join(part.get("text", "") for part in content or ())
+
+
+def pieces(text: str) -> list[str]:
+    """Cut text behind its blanks, as a model streams it; joined they are the text again."""
+    return re.findall(r"[^ \n]*[ \n]*", text)[:-1]
+
+
+def script_of_user(text: str) -> Script:
+    """Read the commands of a user's text."""
+    script = Script()
+    said: list[str] = []
+    lines = [line.strip(" \t\r") for line in text.split("\n")]  # splitlines would cut at U+2028, too
+    for line in lines:
+        verb, _, rest = line.partition(" ")
+        if verb == "say":
+            said.append(rest)
+        elif verb == "think":
+            script.reasoning += pieces(rest)
+        elif verb == "words":
+            said.append(" ".join(f"w{i}" for i in range(int(rest))))
+        elif verb == "repeat":
+            count, _, piece = rest.partition(" ")
+            script.text += [piece] * int(count)
+        elif verb == "call":
+            name, _, arguments = rest.partition(" ")
+            script.calls.append((f"call_{uuid.uuid4().hex[:20]}", name, arguments or "{}"))
+        elif verb == "slow":
+            script.pause = float(rest)
+        elif verb == "wait":
+            script.wait = float(rest)
+        elif verb == "fail":
+            script.failure = int(rest)
+        elif verb == "break":
+            script.breaks = True
+    script.text += pieces("\n".join(said))
+    if not script.text and not script.calls and script.failure is None:
+        script.text = pieces(f"You said: {text}")
+    return script
+
+
+def script_of_results(results: list[str]) -> Script:
+    """Answer tool results: quote them, or fail as one of them says."""
+    # No word boundary: Letta hands results over as JSON, a line may begin behind the letter of an escaped \n.
+    if found := re.search(r"fail (\d{3})", "\n".join(results)):
+        return Script(failure=int(found[1]))
+    return Script(text=pieces("results: " + " | ".join(results)))
+
+
+def script_of(body: dict[str, Any]) -> Script:
+    """Decide by what comes last in the conversation: tool results, else the last user text."""
+    messages = body["messages"]
+    results: list[str] = []
+    while messages and messages[-1]["role"] == "tool":
+        results.insert(0, content_text(messages[-1].get("content")))
+        messages = messages[:-1]
+    if results:
+        return script_of_results(results)
+    texts = [content_text(message.get("content")) for message in messages if message["role"] == "user"]
+    text = texts[-1] if texts else ""
+    seen.append(text)
+    return script_of_user(text)
+
+
+def whole(script: Script, head: dict[str, Any]) -> dict[str, Any]:
+    """Build the answer to a request that does not stream."""
+    message: dict[str, Any] = {"role": "assistant", "content": "".join(script.text) or None}
+    if script.reasoning:
+        message["reasoning_content"] = "".join(script.reasoning)
+    if script.calls:
+        message["tool_calls"] = [
+            {"id": ident, "type": "function", "function": {"name": name, "arguments": arguments}}
+            for ident, name, arguments in script.calls
+        ]
+    finish_reason = "tool_calls" if script.calls else "stop"
+    choice = {"index": 0, "message": message, "finish_reason": finish_reason}
+    return {**head, "object": "chat.completion", "choices": [choice], "usage": USAGE}
+
+
+def deltas(script: Script) -> list[dict[str, Any]]:
+    """List the deltas of a streamed answer, in order."""
+    listed: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
+    listed += [{"reasoning_content": piece} for piece in script.reasoning]
+    listed += [{"content": piece} for piece in script.text]
+    for index, (ident, name, arguments) in enumerate(script.calls):
+        start = {"index": index, "id": ident, "type": "function", "function": {"name": name, "arguments": ""}}
+        listed.append({"tool_calls": [start]})
+        for cut in range(0, len(arguments), ARGUMENTS_PIECE_SIZE):
+            piece = arguments[cut : cut + ARGUMENTS_PIECE_SIZE]
+            listed.append({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
+    return listed
+
+
+async def stream(script: Script, head: dict[str, Any], *, with_usage: bool) -> AsyncIterator[str]:
+    """Send the answer piece by piece, with the script's pauses."""
+
+    def event(**fields: Any) -> str:
+        return f"data: {json.dumps({**head, 'object': 'chat.completion.chunk', **fields})}\n\n"
+
+    for number, delta in enumerate(deltas(script)):
+        yield event(choices=[{"index": 0, "delta": delta, "finish_reason": None}])
+        if number and script.pause:
+            await asyncio.sleep(script.pause)
+    if script.breaks:
+        raise ConnectionAbortedError("as the script says")
+    finish_reason = "tool_calls" if script.calls else "stop"
+    yield event(choices=[{"index": 0, "delta": {}, "finish_reason": finish_reason}])
+    if with_usage:
+        yield event(choices=[], usage=USAGE)
+    yield "data: [DONE]\n\n"
+
+
+async def complete(request: Request) -> Response:
+    """``POST /v1/chat/completions``."""
+    body = await request.json()
+    script = script_of(body)
+    await asyncio.sleep(script.wait)
+    if script.failure is not None:
+        error = {"message": "scripted failure", "type": "server_error"}
+        return JSONResponse({"error": error}, status_code=script.failure)
+    ident = f"chatcmpl-{uuid.uuid4().hex}"
+    head = {"id": ident, "created": int(time.time()), "model": body.get("model", MODELS[0])}
+    if not body.get("stream"):
+        return JSONResponse(whole(script, head))
+    with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
+    return StreamingResponse(stream(script, head, with_usage=with_usage), media_type="text/event-stream")
+
+
+async def list_models(request: Request) -> Response:
+    """``GET /v1/models``: Letta learns its models, and their context size, from here."""
+    described = {"object": "model", "created": 0, "owned_by": "rig", "context_length": CONTEXT_SIZE}
+    data = [{"id": name, "max_model_len": CONTEXT_SIZE, **described} for name in MODELS]
+    return JSONResponse({"object": "list", "data": data})
+
+
+async def embed(request: Request) -> Response:
+    """``POST /v1/embeddings``: the same vector for every input."""
+    body = await request.json()
+    inputs = body["input"] if isinstance(body["input"], list) else [body["input"]]
+    vector = [0.01] * EMBEDDING_SIZE
+    data = [{"object": "embedding", "index": index, "embedding": vector} for index in range(len(inputs))]
+    usage = {"prompt_tokens": 1, "total_tokens": 1}
+    return JSONResponse({"object": "list", "model": body["model"], "data": data, "usage": usage})
+
+
+async def count_seen(request: Request) -> Response:
+    """``GET /seen?text=``: how many requests had this in their last user text."""
+    wanted = request.query_params["text"]
+    return JSONResponse({"count": sum(wanted in text for text in seen)})
+
+
+app = Starlette(
+    routes=[
+        Route("/v1/chat/completions", complete, methods=["POST"]),
+        Route("/v1/models", list_models),
+        Route("/v1/embeddings", embed, methods=["POST"]),
+        Route("/seen", count_seen),
+    ]
+)
+
+if __name__ == "__main__":
+    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
