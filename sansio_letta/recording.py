@@ -101,15 +101,40 @@ class TextMode(Enum):
 class RecordingHead:
     """The first line."""
 
-    v: int = VERSION
-    kind: str = KIND
+    v: int
+    kind: str
     server: str  #: the version of the Letta server, or of what recorded it
     scenario: str
-    note: str = ""
+    note: str
     token: str | None = None  #: what the ids of the client's answer were made of
     created: int | None = None  #: Unix time, seconds
     reasoning: str = ReasoningField.REASONING_CONTENT.value
     text: str = TextMode.KEEP.value
+
+    @classmethod
+    def begin(
+        cls,
+        *,
+        server: str,
+        scenario: str,
+        note: str,
+        token: str,
+        created: int,
+        reasoning: ReasoningField,
+        text: TextMode,
+    ) -> "RecordingHead":
+        """The head of a recording that is made now."""
+        return cls(
+            v=VERSION,
+            kind=KIND,
+            server=server,
+            scenario=scenario,
+            note=note,
+            token=token,
+            created=created,
+            reasoning=reasoning.value,
+            text=text.value,
+        )
 
 
 @frozen(kw_only=True)

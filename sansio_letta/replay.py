@@ -41,6 +41,7 @@ class ReplayedTurn:
     exchange: RecordedExchange
     config: Config = field(factory=Config)
     unanswered: Command | None = field(default=None, init=False)  #: where the recording knows no further
+    used: set[int] = field(factory=set, init=False)  #: the numbers of the exchanges that it has taken so far
     _turn: Turn = field(init=False)
     _last_x: int = field(init=False)
 
@@ -68,6 +69,7 @@ class ReplayedTurn:
                     self.unanswered = item
                     return
                 self._last_x = found.x
+                self.used.add(found.x)
                 answer = self._feed(found)
 
     def _answering(self, command: Command) -> RecordedExchange | None:
@@ -103,10 +105,13 @@ class ReplayedTurn:
 
 
 def replay(recording: Recording, config: Config | None = None) -> Iterator[ReplayedTurn]:
-    """Each turn of a recording, in order."""
+    """Each turn of a recording, in order. A turn that sent its request twice is one."""
+    used: set[int] = set()
     for exchange in recording.exchanges:
-        if exchange.starts_run:
-            yield ReplayedTurn(recording, exchange, config or Config())
+        if exchange.starts_run and exchange.x not in used:
+            turn = ReplayedTurn(recording, exchange, config or Config())
+            yield turn
+            used |= turn.used
 
 
 @frozen(kw_only=True)
@@ -214,7 +219,7 @@ def plan_recorded(
 
 def pending_after(exchange: RecordedExchange) -> letta.PendingApproval | None:
     """The calls that the agent waits for after an exchange, as its stream told them."""
-    decoder = SSEDecoder(Config().max_incomplete_event_size)
+    decoder = SSEDecoder(Config().max_event_size)
     decoder.receive_data(exchange.body)
     calls: dict[str, letta.ToolCall] = {}
     message_id, run_id, waits = "", None, False

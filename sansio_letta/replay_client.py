@@ -6,6 +6,7 @@ The tool for upgrades, of this library and of Letta.
 import re
 from collections.abc import Iterator
 from difflib import unified_diff
+from typing import Any
 
 import orjson
 from attrs import define, field, frozen
@@ -147,22 +148,20 @@ class Comparison:
             yield f"+ asks: {self.unanswered.method} {self.unanswered.target}, which was not recorded"
 
 
-def compare(recording: Recording) -> Comparison:
+def compare(recording: Recording, other: Recording | None = None) -> Comparison:
     """Whether today's code gives what the recording's client got: status and body.
 
-    :raises RecordingError: if the recording has no client.
+    :param other: of the same request, on another version of Letta: its answer by today's code is compared, by
+        what it says and not by its pieces.
+    :raises RecordingError: if a recording has no client, or the two do not belong together.
     """
+    if other is not None:
+        return _compare_two(recording, other)
     replayed = ReplayedClient(recording)
     client = recording.client
     assert client is not None
     mode = TextMode(recording.head.text)
-    status, body = None, b""
-    for item in (found.item for found in replayed):
-        match item:
-            case ResponseHead():
-                status = item.status
-            case ResponseBody(data=data):
-                body += data
+    status, body = _answer(replayed)
     today, recorded = _visible(body, mode), client.body
     if mode is TextMode.HASH and not body.startswith((b"data:", b":")):
         # A collected text is hashed as one, of pieces that were hashed one by one.
@@ -174,6 +173,58 @@ def compare(recording: Recording) -> Comparison:
     )
 
 
+def _compare_two(old: Recording, new: Recording) -> Comparison:
+    before, after = ReplayedClient(old), ReplayedClient(new)
+    if old.head.text != new.head.text:
+        raise RecordingError(f"text: {old.head.text} in one recording and {new.head.text} in the other")
+    assert old.client is not None
+    return Comparison(
+        recorded=_fold(old.client.status, old.client.body),
+        replayed=_fold(*_answer(after)),
+        unanswered=before.unanswered or after.unanswered,
+    )
+
+
+def _fold(status: int | None, body: bytes) -> bytes:
+    """What an answer says, whatever pieces it came in: no two runs of a model are cut alike."""
+    pieces = [line.removeprefix(b"data: ") for line in body.split(b"\n\n")]
+    parts: dict[str, str] = {}
+    for piece in pieces:
+        if not piece.startswith(b"{"):
+            continue
+        value = orjson.loads(piece)
+        if "error" in value:
+            parts["error"] = str(value["error"].get("code"))
+        for choice in value.get("choices", ()):
+            _fold_choice(choice, parts)
+    return _status_line(status) + "".join(f"{name}: {text}\n" for name, text in parts.items()).encode()
+
+
+def _fold_choice(choice: dict[str, Any], parts: dict[str, str]) -> None:
+    message = choice.get("delta") or choice.get("message") or {}
+    for name in ("reasoning_content", "reasoning", "content"):
+        if message.get(name):
+            parts[name] = parts.get(name, "") + message[name]
+    for index, call in enumerate(message.get("tool_calls") or ()):
+        name = f"call {call.get('index', index)}"
+        function = call["function"]
+        parts[name] = parts.get(name, "") + (function.get("name") or "")
+        parts[f"{name} arguments"] = parts.get(f"{name} arguments", "") + function["arguments"]
+    if choice.get("finish_reason"):
+        parts["finish_reason"] = choice["finish_reason"]
+
+
+def _answer(replayed: ReplayedClient) -> tuple[int | None, bytes]:
+    status, body = None, b""
+    for item in (found.item for found in replayed):
+        match item:
+            case ResponseHead():
+                status = item.status
+            case ResponseBody(data=data):
+                body += data
+    return status, body
+
+
 def _status_line(status: int | None) -> bytes:
     return b"status %s\n\n" % str(status or "none").encode()
 
@@ -181,7 +232,7 @@ def _status_line(status: int | None) -> bytes:
 def _visible(body: bytes, mode: TextMode) -> bytes:
     """An answer as the recorder would have written it."""
     if body.startswith((b"data:", b":")):
-        return StreamRedactor(mode, Config().max_incomplete_event_size).redact(body)
+        return StreamRedactor(mode, Config().max_event_size).redact(body)
     return redact_body(body, mode) if body else b""
 
 

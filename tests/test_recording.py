@@ -14,6 +14,7 @@ from sansio_letta.recording import (
     RecordedRequest,
     Recording,
     RecordingError,
+    RecordingHead,
     read_recording,
 )
 from support import JSON, spoiled
@@ -68,9 +69,7 @@ def test_a_reader_that_left_is_seen() -> None:
 
 def test_a_recording_is_a_head_and_exchanges() -> None:
     assert read_recording(lines(HEAD, REQUEST, RESPONSE, DATA, BYTES, END)) == Recording(
-        server="0.16.7",
-        scenario="text",
-        note="A reply.",
+        head=RecordingHead(v=1, kind="letta-v1", server="0.16.7", scenario="text", note="A reply."),
         exchanges=(
             RecordedExchange(
                 x=1,
@@ -154,8 +153,8 @@ BAD_HEADS: dict[str, tuple[bytes, str]] = {
     "no version": (lines({**HEAD} | {"v": None}), "line 1: v: expected an integer, got null"),
     "a version in words": (lines({**HEAD, "v": "1"}), "line 1: v: expected an integer, got a string"),
     "a later version": (
-        lines({**HEAD, "v": 2}),
-        "line 1: v: this library reads version 1, the recording is of version 2",
+        lines({**HEAD, "v": 3}),
+        "line 1: v: versions 1 to 2 can be read, the recording is of version 3",
     ),
     "another kind": (lines({**HEAD, "kind": "har"}), "line 1: kind: expected letta-v1, got 'har'"),
     "no scenario": (lines({key: HEAD[key] for key in HEAD if key != "scenario"}), "line 1: scenario: missing"),
@@ -239,3 +238,44 @@ def test_any_bytes_give_a_recording_or_an_error_that_names_the_line(data: bytes)
         assert error.message.startswith("line ")
     else:
         assert isinstance(found, Recording)
+
+
+# --- Version 2 ------------------------------------------------------------------------------------------------
+
+HEAD_2 = {**HEAD, "v": 2, "token": "0123abcd", "created": 5, "reasoning": "off", "text": "drop"}
+CLIENT = {**REQUEST, "x": 0, "headers": [["Host", "x"]]}
+
+
+def test_exchange_0_is_the_clients_own() -> None:
+    found = read_recording(lines(HEAD_2, CLIENT, REQUEST, END))
+    assert found.client is not None
+    assert found.client.request.headers == (("host", "x"),)
+    assert [exchange.x for exchange in found.exchanges] == [1]
+    assert (found.head.token, found.head.created, found.head.reasoning) == ("0123abcd", 5, "off")
+
+
+def test_a_failure_says_how_and_why() -> None:
+    failed = {**END, "dir": "failed", "failure": "broken", "reason": "connection reset"}
+    [exchange] = read_recording(lines(HEAD_2, REQUEST, failed)).exchanges
+    assert (exchange.failure, exchange.reason) == ("broken", "connection reset")
+
+
+@pytest.mark.parametrize("name", ["reasoning", "text"])
+def test_heads_with_unknown_words_are_refused(name: str) -> None:
+    with pytest.raises(RecordingError, match=f"line 1: {name}: expected one of"):
+        read_recording(lines({**HEAD_2, name: "nonsense"}))
+
+
+def test_a_crash_leaves_all_but_the_line_under_way() -> None:
+    whole = lines(HEAD_2, CLIENT, REQUEST, DATA)
+    for at in range(whole.index(b"\n") + 1, len(whole)):
+        found = read_recording(whole[:at])
+        partial = whole[:at].rpartition(b"\n")[2]
+        if found.cut_line is not None:
+            assert found.cut_line == whole[:at].count(b"\n") + 1
+            assert partial
+
+
+def test_a_line_cut_by_hand_in_the_middle_is_an_error() -> None:
+    with pytest.raises(RecordingError, match="line 2"):
+        read_recording(lines(HEAD_2) + b'{"x": 0, "t"\n' + lines(END))

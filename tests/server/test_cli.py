@@ -1,13 +1,9 @@
 """The command `letta-proxy`, as a person runs it."""
 
 import re
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import IO
 
 import httpx2
 import pytest
@@ -15,34 +11,7 @@ from openai import OpenAI
 
 from recordings import FIXTURES, SCENARIOS, expected_path
 
-COMMAND = (sys.executable, "-m", "letta_server")
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False)
-
-
-@contextmanager
-def running(*arguments: str) -> Iterator[tuple[str, IO[str]]]:
-    """A server's base URL and its standard output; it must end by itself on SIGTERM."""
-    process = subprocess.Popen(
-        [*COMMAND, *arguments, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        head = [process.stdout.readline(), process.stdout.readline()]
-        url = re.search(r"http://127\.0\.0\.1:\d+/v1", head[1])
-        assert url is not None, head
-        yield url.group(), process.stdout
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=20) == 0
-        assert "Traceback" not in process.stderr.read()
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        process.stderr.close()
+from .commands import COMMAND, run, running
 
 
 def test_help_shows_the_commands_and_an_example() -> None:

@@ -3,14 +3,14 @@
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import anyio
 from attrs import define, field, frozen
 
 from sansio_letta import PRODUCT_ID, Cycle, LocalProtocolError, ResponseBody, ResponseHead, Signal
-from sansio_letta.events import Command, Failure
+from sansio_letta.events import CancelRun, Command, Failure
 from sansio_letta.proxy import Item
 from sansio_letta.recorder import RecordedCycle
 
@@ -40,7 +40,7 @@ class Endpoint:
 
     def request(self, item: Command | Signal) -> Any:
         """A command as the client's own request."""
-        # The cycle waits for an answer to a request that never went out: sending it was cancelled.
+        # The cycle waits for an answer, but sending the request was cancelled.
         if isinstance(item, Signal):
             raise self.library.ConnectError("the request was not sent")
         body = item.body
@@ -105,13 +105,12 @@ def endpoint(
 
 
 def _of_letta_client(client: Any, make_client: Any) -> Endpoint:
-    http = getattr(client, "_client", None)
-    if http is None or not hasattr(client, "base_url") or not hasattr(client, "default_headers"):
-        raise TypeError(f"client: expected a letta_client.Letta or AsyncLetta, got {type(client).__name__}")
-    is_async, wants_async = hasattr(http, "aclose"), make_client.__name__.startswith("Async")
-    if is_async is not wants_async:
-        expected = "AsyncLetta" if wants_async else "Letta"
-        raise TypeError(f"client: this transport needs a letta_client.{expected}, got {type(client).__name__}")
+    expected = "AsyncLetta" if make_client.__name__.startswith("Async") else "Letta"
+    names = [f"{_package(cls)}.{cls.__name__}" for cls in type(client).__mro__]
+    # By name: letta-client takes a second to import. An `OpenAI` has all the same attributes.
+    if f"letta_client.{expected}" not in names:
+        raise TypeError(f"client: this transport needs a letta_client.{expected}, got {names[0]}")
+    http = client._client
     headers = {
         name.lower(): value
         for name, value in {**client.default_headers, **client.auth_headers}.items()
@@ -122,9 +121,17 @@ def _of_letta_client(client: Any, make_client: Any) -> Endpoint:
         headers=headers,
         client=http,
         # letta-client may be of another httpx than the program: the exceptions are its own.
-        library=sys.modules[type(http).__mro__[-2].__module__.partition(".")[0]],
+        library=next(
+            module
+            for cls in type(http).__mro__
+            if hasattr(module := sys.modules[_package(cls)], "ConnectError")
+        ),
         owned=False,
     )
+
+
+def _package(cls: type) -> str:
+    return cls.__module__.partition(".")[0]
 
 
 @define
@@ -160,10 +167,23 @@ class Steps:
         """See `Cycle.receive_failure`."""
         self.cycle.receive_failure(failure, reason, time.monotonic())
 
-    def abandon(self) -> None:
-        """The response was closed, before its end or after it."""
-        self._held = None
+    def abandon(self) -> Item | Signal:
+        """The response was closed, before its end or after it.
+
+        :return: what comes next, and will be handed out: NEED_DATA if Letta must speak first.
+        """
+        if not isinstance(self._held, CancelRun):
+            self._held = None
         self.cycle.abandon()
+        item = self.next_step()
+        # After NEED_DATA there may be another item by the time somebody asks.
+        self._held = None if item is Signal.NEED_DATA else item
+        return item
+
+    def put_back(self, item: Item | Signal) -> None:
+        """Carrying it out was cancelled. What ends a run is tried again."""
+        if isinstance(item, CancelRun):
+            self._held = item
 
 
 @define
@@ -197,18 +217,23 @@ class SyncExchange:
             item = self.steps.next_step()
             if isinstance(item, ResponseHead | ResponseBody):
                 return item
-            with _failures(self.endpoint, self.steps):
+            with _failures(self.endpoint, self.steps, item):
                 if item is Signal.NEED_DATA and self._response is not None:
                     self.steps.receive_data(next(self._data, b""))
                     continue
-                if self._response is not None:
-                    self._response.close()
-                    self._response = None
+                self._release()
                 if item is Signal.FINISHED:
                     return None
                 self._response = self.endpoint.client.send(self.endpoint.request(item), stream=True)
                 self._data = (data for data in self._response.iter_raw() if data)
                 self.steps.receive_response(self._response)
+
+    def _release(self) -> None:
+        response, self._response = self._response, None
+        if response is not None:
+            # All of the answer that matters was read.
+            with suppress(self.endpoint.library.TransportError):
+                response.close()
 
 
 @define
@@ -221,8 +246,35 @@ class AsyncExchange:
     _data: AsyncIterator[bytes] | None = field(default=None, init=False)
 
     async def head(self) -> ResponseHead:
-        """The head of the client's response."""
-        item = await self._advance()
+        """The head of the client's response.
+
+        If the task is cancelled after a run may have begun, Letta is given a moment to name it: a run can be
+        ended by its name alone, and goes on without a reader. So Letta is asked in a task of its own.
+        """
+        outcome: list[ResponseHead | Exception | None] = []
+        asking, asked = anyio.CancelScope(shield=True), anyio.Event()
+
+        async def ask() -> None:
+            with asking:
+                try:
+                    outcome.append(await self._advance())
+                except Exception as exc:
+                    outcome.append(exc)
+            asked.set()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask)
+            try:
+                await asked.wait()
+            except BaseException:
+                if self.steps.abandon() is Signal.NEED_DATA:
+                    asking.deadline = anyio.current_time() + _CANCEL_TIMEOUT
+                else:
+                    asking.cancel()
+                raise
+        [item] = outcome
+        if isinstance(item, Exception):
+            raise item
         assert isinstance(item, ResponseHead)
         return item
 
@@ -243,22 +295,27 @@ class AsyncExchange:
             item = self.steps.next_step()
             if isinstance(item, ResponseHead | ResponseBody):
                 return item
-            with _failures(self.endpoint, self.steps):
+            with _failures(self.endpoint, self.steps, item):
                 if item is Signal.NEED_DATA and self._data is not None:
                     self.steps.receive_data(await anext(self._data, b""))
                     continue
-                if self._response is not None:
-                    await self._response.aclose()
-                    self._response = self._data = None
+                await self._release()
                 if item is Signal.FINISHED:
                     return None
                 self._response = await self.endpoint.client.send(self.endpoint.request(item), stream=True)
                 self._data = (data async for data in self._response.aiter_raw() if data)
                 self.steps.receive_response(self._response)
 
+    async def _release(self) -> None:
+        response, self._response, self._data = self._response, None, None
+        if response is not None:
+            # All of the answer that matters was read.
+            with suppress(self.endpoint.library.TransportError):
+                await response.aclose()
+
 
 @contextmanager
-def _failures(endpoint: Endpoint, steps: Steps) -> Iterator[None]:
+def _failures(endpoint: Endpoint, steps: Steps, item: Item | Signal) -> Iterator[None]:
     """The client's exceptions, told to the cycle."""
     try:
         yield
@@ -267,3 +324,6 @@ def _failures(endpoint: Endpoint, steps: Steps) -> Iterator[None]:
         if found is None:
             raise
         steps.receive_failure(*found)
+    except BaseException:
+        steps.put_back(item)
+        raise

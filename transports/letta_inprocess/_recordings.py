@@ -1,6 +1,8 @@
 """A folder of recordings that does not grow for ever."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -48,14 +50,14 @@ class RecordingFolder:
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._make_room()
         name = f"{created}-{token[:12]}"
-        head = RecordingHead(
+        head = RecordingHead.begin(
             server=PRODUCT_ID,
             scenario=name,
             note=f"{request.method} {request.target.partition('?')[0][:200]}",
             token=token,
             created=created,
-            reasoning=cycle.config.reasoning_field.value,
-            text=self.text.value,
+            reasoning=cycle.config.reasoning_field,
+            text=self.text,
         )
         path = self.path / f"{name}{_SUFFIX}"
         path.touch(mode=0o600, exist_ok=False)
@@ -63,14 +65,19 @@ class RecordingFolder:
 
     def _make_room(self) -> None:
         """Delete the oldest files that are beyond the limits, one file to come included."""
-        files = sorted(
-            (path.stat().st_mtime_ns, path.stat().st_size, path) for path in self.path.glob(f"*{_SUFFIX}")
-        )
+        files = sorted(self._files())
         size = sum(item[1] for item in files)
         while files and (len(files) >= self.max_count or size > self.max_size):
             _, gone, path = files.pop(0)
             size -= gone
             path.unlink(missing_ok=True)
+
+    def _files(self) -> Iterator[tuple[int, int, Path]]:
+        for path in self.path.glob(f"*{_SUFFIX}"):
+            # Another process makes room, too.
+            with suppress(FileNotFoundError):
+                found = path.stat()
+                yield found.st_mtime_ns, found.st_size, path
 
 
 def _sink(path: Path, on_error: Callable[[OSError], None] | None) -> Callable[[bytes], None]:
@@ -82,8 +89,11 @@ def _sink(path: Path, on_error: Callable[[OSError], None] | None) -> Callable[[b
         if failed:
             return
         try:
-            with path.open("ab") as file:
+            with open(path, "ab", opener=_existing) as file:
                 file.write(line)
+        except FileNotFoundError:
+            # It made room for newer ones. Another of its name would have no head, and be open to all.
+            failed = True
         except OSError as exc:
             failed = True
             if on_error is None:
@@ -91,3 +101,7 @@ def _sink(path: Path, on_error: Callable[[OSError], None] | None) -> Callable[[b
             on_error(exc)
 
     return write
+
+
+def _existing(path: str, _: int) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND)

@@ -1,16 +1,20 @@
 """The transports without their library: each of httpx and httpx2 adds its own base classes."""
 
+import logging
 import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Final
 
 from sansio_letta import Config, HttpRequest, Proxy, RequestError
 from sansio_letta.routing import route
 
 from ._drive import AsyncExchange, Endpoint, Steps, SyncExchange, TransportClosed, endpoint
 from ._recordings import RecordingFolder
+
+_log: Final = logging.getLogger("letta_inprocess")
 
 
 class Shared:
@@ -29,6 +33,7 @@ class Shared:
 
     library: ClassVar[Any]
     client_class: ClassVar[Any]
+    transport_class: ClassVar[Any]
     stream_class: ClassVar[Any]
 
     def __init__(
@@ -43,6 +48,13 @@ class Shared:
         record: RecordingFolder | str | os.PathLike[str] | None = None,
         passthrough: Any = None,
     ) -> None:
+        for name, given in (("inner", inner), ("passthrough", passthrough)):
+            if not isinstance(given, self.transport_class | None):
+                raise TypeError(f"{name}: expected an {_name(self.transport_class)}, got {_name(type(given))}")
+        if isinstance(record, str | os.PathLike):
+            record = RecordingFolder(path=Path(record))
+        if not isinstance(record, RecordingFolder | None):
+            raise TypeError(f"record: expected a path or a RecordingFolder, got {_name(type(record))}")
         self._proxy = Proxy(config or Config())
         self._endpoint: Endpoint = endpoint(
             self.library,
@@ -55,7 +67,7 @@ class Shared:
             environment=os.environ,
             timeout=self._proxy.config.letta_silence_timeout,
         )
-        self._folder = RecordingFolder(path=record) if isinstance(record, str | os.PathLike) else record
+        self._folder = record
         self._passthrough = passthrough
         self._closed = False
 
@@ -81,7 +93,13 @@ class Shared:
         cycle = self._proxy.open(ours, token=token, created=created, now=now)
         if self._folder is None:
             return Steps(cycle)
-        return Steps(self._folder.record(cycle, ours, token=token, created=created, now=now))
+        try:
+            return Steps(
+                self._folder.record(cycle, ours, token=token, created=created, now=now, on_error=_log_failure)
+            )
+        except OSError as exc:
+            _log_failure(exc)
+            return Steps(cycle)
 
     def _response(self, request: Any, head: Any, stream: Any) -> Any:
         return self.library.Response(head.status, headers=list(head.headers), stream=stream, request=request)
@@ -106,15 +124,11 @@ class SyncTransport(Shared):
             raise
         return self._response(request, head, self.stream_class(exchange))
 
-    async def handle_async_request(self, request: Any) -> Any:
-        """:raises TypeError: always."""
+    async def handle_async_request(self, *_: object) -> Any:
+        """:raises TypeError: always, as do the other methods that only an async client calls."""
         raise TypeError(f"{type(self).__name__} is for a sync client: give an async one AsyncLettaTransport")
 
-    async def __aenter__(self) -> Any:
-        return await self.handle_async_request(None)
-
-    async def __aexit__(self, *_: object) -> None:
-        return None
+    __aenter__ = aclose = handle_async_request
 
     def close(self) -> None:
         """Close what is ours; a client that was given stays open."""
@@ -144,9 +158,11 @@ class AsyncTransport(Shared):
             raise
         return self._response(request, head, self.stream_class(exchange))
 
-    def handle_request(self, request: Any) -> Any:
-        """:raises TypeError: always."""
+    def handle_request(self, *_: object) -> Any:
+        """:raises TypeError: always, as do the other methods that only a sync client calls."""
         raise TypeError(f"{type(self).__name__} is for an async client: give a sync one LettaTransport")
+
+    __enter__ = close = handle_request
 
     async def aclose(self) -> None:
         """Close what is ours; a client that was given stays open."""
@@ -189,6 +205,15 @@ class AsyncStream:
     async def aclose(self) -> None:
         """Cancel the run if it goes on."""
         await self._exchange.aclose()
+
+
+def _log_failure(error: OSError) -> None:
+    """A full disk is no reason to leave the program without its answer."""
+    _log.error("cannot record %s: %s", error.filename, error.strerror or error)
+
+
+def _name(cls: type) -> str:
+    return f"{cls.__module__.partition('.')[0]}.{cls.__name__}"
 
 
 def _target(request: Any) -> str:

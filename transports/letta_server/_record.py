@@ -77,8 +77,14 @@ async def record_turn(
         method="POST", target="/v1/chat/completions", body=orjson.dumps({**body, "stream": True})
     )
     token, created, now = secrets.token_hex(12), int(time.time()), trio.current_time()
-    head = RecordingHead(
-        server=server, scenario=scenario, note=note, token=token, created=created, text=TextMode.KEEP.value
+    head = RecordingHead.begin(
+        server=server,
+        scenario=scenario,
+        note=note,
+        token=token,
+        created=created,
+        reasoning=proxy.config.reasoning_field,
+        text=TextMode.KEEP,
     )
     lines: list[bytes] = []
     cycle = record(
