@@ -28,7 +28,9 @@ types: $(STAMP)
 	$(BIN)/mypy sansio_letta transports/letta_server transports/letta_inprocess transports/letta_httpx transports/letta_httpx2 tests examples
 
 test: $(STAMP)
-	$(BIN)/coverage run -m pytest
+	rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest --numprocesses 2 --dist worksteal
+	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 wheel: $(STAMP)  ## A wheel, and its command in an environment of its own

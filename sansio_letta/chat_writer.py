@@ -188,8 +188,15 @@ class CompletionWriter:
 
 
 def encode_stream_error(error: SansioLettaError) -> bytes:
-    """A failure after the first chunk: the form that every SDK raises (no flat one does)."""
-    return sse.encode_data(orjson.dumps(error.body()))
+    """A failure after the first chunk: the form that every SDK raises (no flat one does).
+
+    There is no status any more, nor a header: the type alone tells whether to try again. opencode repeats
+    ``server_error`` and not ``upstream_error``.
+    """
+    body = error.body()
+    if error.advice.type != "invalid_request_error":
+        body["error"]["type"] = "upstream_error" if error.advice.should_retry is False else "server_error"
+    return sse.encode_data(orjson.dumps(body))
 
 
 def encode_usage(usage: letta.UsageStatistics) -> chat.Usage:

@@ -84,6 +84,9 @@ class SansioLettaError(Exception):
 class LocalProtocolError(SansioLettaError):
     """The caller of this library broke its contract: a method was called at the wrong time."""
 
+    # What Letta has been told by then nobody knows: it must not be told again.
+    advice = Advice(status=500, type="server_error", code="internal_error", should_retry=False)
+
     def body(self) -> dict[str, Any]:
         advice = self.advice
         return {

@@ -25,7 +25,7 @@ from .agents import AgentMemory
 from .chat_request import ChatRequest, decode_request
 from .chat_writer import ChunkWriter, CompletionWriter, Heading, Writer
 from .config import Config
-from .errors import RequestError
+from .errors import RequestError, SansioLettaError
 from .events import (
     AgentFound,
     AgentGone,
@@ -179,7 +179,7 @@ class Proxy:
         """
         self._memory.remember(model, agent, now)
 
-    def reject(self, error: RequestError, request: HttpRequest, *, token: str, now: float) -> "Cycle":
+    def reject(self, error: SansioLettaError, request: HttpRequest, *, token: str, now: float) -> "Cycle":
         """Answer a request that could not be read to its end."""
         summary = Summary(request_id=f"req_{token}", method=request.method, path=_log_path(request.target))
         summary.outcome = error.code

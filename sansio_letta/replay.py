@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 import orjson
 from attrs import define, field, frozen
 
-from . import letta
+from . import letta, sse
 from ._signal import Signal
 from .chat_writer import ChunkWriter, Heading
 from .config import Config
@@ -155,7 +155,9 @@ def render(recording: Recording, config: Config | None = None) -> Iterator[Rende
                 elif isinstance(item, TurnFailed) and not started:
                     headers = "".join(f", {name}: {value}" for name, value in item.error.headers())
                     data = _comment(f"status {item.error.status_hint}{headers}, not a stream")
-                data += writer.write(item)
+                    data += sse.encode_data(orjson.dumps(item.error.body()))
+                else:
+                    data += writer.write(item)
             if data:
                 yield Rendered(t=t, data=data)
         if turn.unanswered is not None:

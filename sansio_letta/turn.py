@@ -384,7 +384,7 @@ class Turn:
             return False
         if self.phase is Phase.SENDING:
             self._move(Step.OPENED)
-        self._sse = SSEDecoder(self.config.max_incomplete_event_size)
+        self._sse = SSEDecoder(self.config.max_event_size)
         if data := answer.take():
             self._sse.receive_data(data)
         return True

@@ -9,7 +9,7 @@ from sansio_letta.config import Config, ReasoningField
 
 POSITIVE = [
     "max_request_size",
-    "max_incomplete_event_size",
+    "max_event_size",
     "max_answer_size",
     "max_agent_count",
     "agent_page_count",

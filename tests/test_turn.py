@@ -391,7 +391,7 @@ def test_stream_breaks_after_the_run_has_stopped() -> None:
 
 
 def test_event_too_large() -> None:
-    turn = Turn(plan("hi"), Config(max_incomplete_event_size=200), agent=AGENT)
+    turn = Turn(plan("hi"), Config(max_event_size=200), agent=AGENT)
     drain(turn)
     stream(turn, PING, end=False)
     turn.receive_data(b"data: " + b"x" * 300)

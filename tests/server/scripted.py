@@ -14,7 +14,7 @@ from letta_server._upstream import Headers
 from sansio_letta.events import CancelRun, Command, FindAgent, OpenStream
 
 #: What a scripted answer consists of: bytes, an error, a pause in seconds, or an event to wait for.
-Piece: TypeAlias = bytes | UpstreamError | float | trio.Event
+Piece: TypeAlias = bytes | Exception | float | trio.Event
 
 
 @define(eq=False)
@@ -57,7 +57,7 @@ class Script:
 
 async def _play(piece: Piece) -> bytes:
     await trio.lowlevel.checkpoint()
-    if isinstance(piece, UpstreamError):
+    if isinstance(piece, Exception):
         raise piece
     if isinstance(piece, trio.Event):
         await piece.wait()

@@ -340,15 +340,26 @@ async def test_ready(nursery: trio.Nursery) -> None:
     assert (await client.get("/ready")).status == 503
 
 
-async def test_defect_ends_its_own_connection_only(
+async def test_defect_of_ours_is_told_without_detail_and_invites_no_repeat(
     nursery: trio.Nursery, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server, _ = make_server()
-    broken, fine = connect(nursery, server), connect(nursery, server)
-    await broken.send(ask())  # the script is empty: an AssertionError inside the server
-    assert await broken.ended()
-    assert (await fine.get()).status == 200
-    assert "connection failed" in capsys.readouterr().out
+    client = connect(nursery, server)
+    await client.send(ask())  # the script is empty: an AssertionError inside the server
+    response = await client.receive()
+    assert (response.status, response.headers["x-should-retry"]) == (500, "false")
+    assert response.json()["error"]["message"] == "Internal error."
+    assert (await client.get()).status == 200
+    assert "a surprise" in capsys.readouterr().out
+
+
+async def test_defect_of_ours_in_mid_stream_is_an_event_and_cancels_the_run(nursery: trio.Nursery) -> None:
+    server, letta = make_server(found(), runs(PING, say("Hel"), ZeroDivisionError()), cancelled())
+    client = connect(nursery, server)
+    await client.send(ask())
+    last = (await client.receive()).body.rstrip().rpartition(b"\n\n")[2]
+    assert orjson.loads(last.removeprefix(b"data: "))["error"]["type"] == "upstream_error"
+    assert type(letta.commands[-1]) is CancelRun
 
 
 async def test_log_line_has_neither_text_nor_key(nursery: trio.Nursery) -> None:

@@ -75,8 +75,8 @@ def replay(
 def diff(old: Path, new: Path | None = None, /) -> None:
     """Say whether today's code still gives what the recording's client got.
 
-    With a second recording, of the same request on another version: whether both clients got the same, names and
-    times aside. Ends with 0 if it is the same, 1 if not.
+    With a second recording, of the same request on another version: whether both clients are told the same.
+    Ends with 0 if it is the same, 1 if not.
 
     Example: letta-proxy diff recordings/1795344563-0a0a937a3f48.jsonl
     """

@@ -10,8 +10,20 @@ import trio
 from attrs import asdict, define, evolve, field
 
 from letta_inprocess._recordings import RecordingFolder
-from sansio_letta import Cycle, HttpRequest, Proxy, RequestError, ResponseBody, ResponseHead, Signal, Summary
+from sansio_letta import (
+    Cycle,
+    HttpRequest,
+    LocalProtocolError,
+    Proxy,
+    RequestError,
+    ResponseBody,
+    ResponseHead,
+    Signal,
+    Summary,
+)
+from sansio_letta.chat_writer import encode_stream_error
 from sansio_letta.events import Command, Failure
+from sansio_letta.inquiry import error_reply
 from sansio_letta.recorder import RecordedCycle
 
 from ._http import BadRequest, BodyTooLarge, ClientConnection, ClientGone
@@ -213,6 +225,11 @@ class Server:
                 nursery.cancel_scope.cancel()
         except* ClientGone:
             client.gone = True
+        except* Exception:
+            # A defect of ours: told in full to the log, to the client only that it must not try again.
+            _log.exception("request failed", request_id=cycle.summary.request_id)
+            cycle.summary.outcome = "internal_error"
+            await response.apologise()
         finally:
             if not finished:
                 with trio.move_on_after(self.settings.cancel_timeout, shield=True):
@@ -230,6 +247,7 @@ class _Response:
     client: ClientConnection
     carrier: Carrier
     first: float | None = field(default=None, init=False)  #: when the first bytes of the body went out
+    streaming: bool = field(default=False, init=False)
 
     async def run(self) -> None:
         """Answer the request, all of it."""
@@ -244,6 +262,21 @@ class _Response:
             await client.flush()
             if not isinstance(item, Signal):
                 await carrier.advance(item)
+        client.write_end()
+        await client.flush()
+
+    async def apologise(self) -> None:
+        """Tell a client that something of ours broke, in whatever form is still possible."""
+        client, error = self.client, LocalProtocolError("")
+        if client.can_respond:
+            reply = error_reply(error)
+            length = ("content-length", str(len(reply.body)))
+            client.write_head(ResponseHead(status=reply.status, headers=(*reply.headers, length)))
+            client.write_body(reply.body)
+        elif self.streaming:
+            client.write_body(encode_stream_error(error))
+        else:
+            raise ClientGone
         client.write_end()
         await client.flush()
 
@@ -262,6 +295,7 @@ class _Response:
                     self.first = self.first or trio.current_time()
                     client.write_body(data)
                 case ResponseHead() as head:
+                    self.streaming = ("content-type", "text/event-stream") in head.headers
                     client.write_head(head)
                 case Signal.NEED_DATA:
                     # What came in one read leaves in one write, and nothing waits for more.
