@@ -266,6 +266,7 @@ class Rig:
         with self._log_path(name).open("wb") as log:
             child = subprocess.Popen(
                 command,
+                cwd=self.root,  # the server leaves an openapi file where it starts
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
