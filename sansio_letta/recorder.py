@@ -60,13 +60,13 @@ class RecordingWriter:
 
     def response(self, x: int, t: float, status: int, headers: Headers) -> None:
         """Its answer begins."""
-        self._write({"x": x, "t": t, "dir": "response", "status": status, "headers": redact_headers(headers)})
         kind = next((value for name, value in headers if name == "content-type"), "")
         if kind.startswith("text/event-stream"):
             self._streams[x] = StreamRedactor(self._mode, self.max_event_size)
         else:
             # A whole body can be read only when it is whole.
             self._bodies[x] = bytearray()
+        self._write({"x": x, "t": t, "dir": "response", "status": status, "headers": redact_headers(headers)})
 
     def data(self, x: int, t: float, data: bytes) -> None:
         """Bytes of the answer's body."""

@@ -65,6 +65,7 @@ class RecordedExchange:
     request: RecordedRequest
     status: int | None = None  #: None: no answer came
     headers: tuple[tuple[str, str], ...] = ()
+    head_t: float | None = None
     data: tuple[RecordedData, ...] = ()
     end: Literal["end", "client_closed", "failed"] | None = None
     end_t: float | None = None
@@ -241,6 +242,7 @@ class _Exchange:
     request: RecordedRequest
     status: int | None = None
     headers: tuple[tuple[str, str], ...] = ()
+    head_t: float | None = None
     data: list[RecordedData] = field(factory=list)
     end: Literal["end", "client_closed", "failed"] | None = None
     end_t: float | None = None
@@ -254,6 +256,7 @@ class _Exchange:
             request=self.request,
             status=self.status,
             headers=self.headers,
+            head_t=self.head_t,
             data=tuple(self.data),
             end=self.end,
             end_t=self.end_t,
@@ -280,6 +283,9 @@ def _take(item: _Happening, number: int, exchanges: dict[int, _Exchange]) -> Non
             if item.status is None:
                 raise RecordingError(f"line {number}: status: missing")
             exchange.status, exchange.headers = item.status, _pairs(item.headers, number)
+            exchange.head_t = item.t
+        case "data" if exchange.status is None:
+            raise RecordingError(f"line {number}: data of exchange {item.x} before its response")
         case "data":
             exchange.data.append(RecordedData(t=item.t, data=_bytes(item, number)))
         case "end" | "client_closed" | "failed":

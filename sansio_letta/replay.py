@@ -90,7 +90,7 @@ class ReplayedTurn:
             yield exchange.t
             return
         turn.receive_response(exchange.status, exchange.headers)
-        yield exchange.t
+        yield exchange.head_t if exchange.head_t is not None else exchange.t
         for piece in exchange.data:
             turn.receive_data(piece.data)
             yield piece.t

@@ -181,6 +181,11 @@ class Turn:
         except RequestError as exc:
             self._fail(exc)
 
+    @property
+    def run_state(self) -> RunState:
+        """What the agent was doing when it was last heard of in the run under way."""
+        return self._run.state
+
     # --- In -----------------------------------------------------------------------------------------------
 
     def receive_response(self, status: int, headers: Headers) -> None:

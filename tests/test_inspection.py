@@ -513,7 +513,7 @@ def test_a_failure_after_the_first_words_of_an_answer_in_one_piece() -> None:
 def test_an_agent_that_was_remembered() -> None:
     passage = Played(results("call-1"), remembering()).answer(agent_json("call-1")).stream(*HELLO).told
     assert outcomes(passage)[:2] == ["FetchAgent", "OpenStream"]
-    assert passage.rows[0].text.startswith("1 more; assistant: ; tool: 18 C")
+    assert passage.rows[0].text == "3 messages, the last tool: 18 C"
     by_id = Played(chat(model=AGENT_ID)).answer(agent_json()).stream(*HELLO).told
     assert outcomes(by_id)[:3] == ["FetchAgent", "AgentFound", "OpenStream"]
 
@@ -536,10 +536,11 @@ def test_a_client_that_left() -> None:
         ["CancelRun"],
         Phase.CANCELLING,
     )
+    assert left.text == "got 200, 2 chunks"
+    assert left.payload.endswith('"finish_reason":null}]}\n\n')
     assert passage.left
     following = passage.rows[passage.rows.index(left) + 1]
-    assert (following.kind, following.name) == (Kind.END, "closed")
-    assert passage.rows[-1].name == "got 200"
+    assert (following.kind, following.name, following.text) == (Kind.END, "closed", "by the proxy")
 
 
 def test_a_client_that_left_while_letta_went_on() -> None:
@@ -555,7 +556,10 @@ def test_a_client_that_left_while_letta_went_on() -> None:
 
 def test_a_client_that_left_at_once() -> None:
     passage = Played(chat()).leave().told
-    assert [row.name for row in passage.rows][:1] == ["POST /v1/chat/completions"]
+    assert [(row.name, row.text) for row in passage.rows if row.kind is Kind.CLIENT] == [
+        ("POST /v1/chat/completions", "user: hi"),
+        ("left", "got nothing, no status"),
+    ]
     assert passage.left
 
 
@@ -565,9 +569,8 @@ def test_a_client_that_left_after_all_was_said() -> None:
     assert whole.client is not None
     client = evolve(whole.client, end="client_closed", end_t=50.0)
     passage = only(inspect(evolve(whole, client=client)))
-    assert [row.name for row in passage.rows[-2:]] == ["left", "got 200"]
-    assert passage.finish == "stop"
-    unknown = evolve(client, end_t=None, status=None)
+    assert (passage.rows[-1].name, passage.rows[-1].t, passage.finish) == ("left", 50.0, "stop")
+    unknown = evolve(client, end=None, end_t=None, status=None)
     assert only(inspect(evolve(whole, client=unknown))).rows[-1].kind is Kind.END
 
 
@@ -612,6 +615,8 @@ def test_today_is_not_what_it_was() -> None:
     client = evolve(whole.client, data=(RecordedData(t=1.0, data=b"data: {}\n\n"),))
     passage = only(inspect(evolve(whole, client=client)))
     assert (passage.as_recorded, passage.rows[-1].text) == (False, "1 chunks")
+    failed = evolve(whole.client, data=(RecordedData(t=1.0, data=b'data: {"error":{}}\n\n'),))
+    assert only(inspect(evolve(whole, client=failed))).rows[-1].text == 'data: {"error":{}}\n\n'
 
 
 def test_what_todays_code_does_not_ask_is_told_all_the_same() -> None:
@@ -659,7 +664,10 @@ def test_a_request_in_few_words() -> None:
     approvals = [{"type": "approval", "approve": False, "reason": "No."}]
     json = {"messages": [{"type": "approval", "approvals": approvals}, {"role": "user", "content": "Hi"}]}
     assert request_gist(json) == "approval: No.; user: Hi"
-    assert request_gist({"messages": [{"role": "user", "content": "a"}] * 5}) == "3 more; user: a; user: a"
+    assert (
+        request_gist({"messages": [{"role": "user", "content": "a"}] * 5})
+        == "5 messages, the last user: a; user: a"
+    )
     assert request_gist("nonsense") == request_gist(None) == ""
 
 

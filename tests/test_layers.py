@@ -21,7 +21,7 @@ TABLE = {
     "letta": "_convert errors",
     "chat": "sse",
     "chat_request": "_convert errors",
-    "recording": "_convert errors",
+    "recording": "_convert config errors",
     "routing": "errors",
     "agents": "chat letta",
     "events": "errors letta",
@@ -32,10 +32,20 @@ TABLE = {
     "planning": "chat_request errors letta turn",
     "chat_writer": "chat config errors events letta sse",
     "inquiry": "_signal agents chat config errors events exchange letta",
-    "replay": "_signal chat_writer config errors events letta recording sse turn",
     "proxy": (
         "_signal agents chat_request chat_writer config errors events exchange inquiry letta planning routing "
         "sse turn"
+    ),
+    "redact": "_signal letta recording sse",
+    "recorder": "_signal errors events exchange proxy recording redact",
+    "replay_client": "_signal config events exchange letta proxy recording redact",
+    "replay": ("_signal chat_writer config errors events letta proxy recording replay_client sse turn"),
+    "replay_views": "chat_writer config events recording replay",
+    "gist": "errors events letta",
+    "inspected": "errors events letta recording stream turn",
+    "inspection": (
+        "_signal chat_request chat_writer config errors events gist inspected letta planning recording replay "
+        "replay_client routing sse turn"
     ),
 }
 
@@ -48,7 +58,9 @@ OUTSIDE = {
     "collections",
     "collections.abc",
     "datetime",
+    "difflib",
     "enum",
+    "hashlib",
     "orjson",
     "re",
     "typing",

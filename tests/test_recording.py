@@ -77,6 +77,7 @@ def test_a_recording_is_a_head_and_exchanges() -> None:
                 request=RecordedRequest(method="POST", path="/v1/agents/", json={"a": 1}),
                 status=200,
                 headers=(("content-type", "text/plain"),),
+                head_t=0.1,
                 data=(RecordedData(t=0.2, data="ä€".encode()), RecordedData(t=0.3, data=b"\x82\xac")),
                 end="end",
                 end_t=0.4,
@@ -104,7 +105,8 @@ def test_an_exchange_ends_in_one_of_three_ways(end: str) -> None:
 
 def test_exchanges_come_in_the_order_of_their_requests() -> None:
     second = {**REQUEST, "x": 7, "path": "/v1/health/"}
-    exchanges = read(REQUEST, second, {**DATA, "x": 7}, DATA, {**END, "x": 7}, END)
+    answers = ({**RESPONSE, "x": 7}, {**DATA, "x": 7}, RESPONSE, DATA)
+    exchanges = read(REQUEST, second, *answers, {**END, "x": 7}, END)
     assert [exchange.x for exchange in exchanges] == [1, 7]
     assert [exchange.request.path for exchange in exchanges] == ["/v1/agents/", "/v1/health/"]
     assert all(exchange.body == "ä€".encode() for exchange in exchanges)
@@ -214,8 +216,13 @@ BAD_LINES: dict[str, tuple[object, str]] = {
 @pytest.mark.parametrize(("line", "message"), BAD_LINES.values(), ids=BAD_LINES)
 def test_a_bad_line_is_named_by_its_number(line: object, message: str) -> None:
     with pytest.raises(RecordingError) as caught:
-        read_recording(lines(HEAD, REQUEST) + b"\n" + lines(line, END))
-    assert caught.value.message.startswith(f"line 4: {message}")
+        read_recording(lines(HEAD, REQUEST, RESPONSE) + b"\n" + lines(line, END))
+    assert caught.value.message.startswith(f"line 5: {message}")
+
+
+def test_data_before_its_response_is_refused() -> None:
+    with pytest.raises(RecordingError, match="line 3: data of exchange 1 before its response"):
+        read(REQUEST, DATA)
 
 
 def test_a_long_word_is_cut_in_the_message() -> None:
@@ -267,7 +274,7 @@ def test_heads_with_unknown_words_are_refused(name: str) -> None:
 
 
 def test_a_crash_leaves_all_but_the_line_under_way() -> None:
-    whole = lines(HEAD_2, CLIENT, REQUEST, DATA)
+    whole = lines(HEAD_2, CLIENT, REQUEST, RESPONSE, DATA)
     for at in range(whole.index(b"\n") + 1, len(whole)):
         found = read_recording(whole[:at])
         partial = whole[:at].rpartition(b"\n")[2]

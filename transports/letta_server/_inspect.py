@@ -3,6 +3,7 @@
 import re
 from typing import Final
 
+from attrs import define
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
@@ -10,31 +11,32 @@ from rich.text import Text
 from sansio_letta.gist import error_gist, short, usage_gist
 from sansio_letta.inspected import Fold, Inspection, Kind, Outcome, Part, Passage, fold
 from sansio_letta.inspection import inspect
-from sansio_letta.recording import Recording
+from sansio_letta.recording import Recording, RecordingHead
 
 _UUID: Final = re.compile(r"([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _WORDS: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
-_BLOCKS: Final = "▏▎▍▌▋▊▉█"
 
 #: Characters of a text in the table; the page has all of them.
 _MAX_TEXT: Final = 300
-_BAR_WIDTH: Final = 8
-#: Below it the column of the states gives way.
+_BLOCKS: Final = "▏▎▍▌▋▊▉█"
+_TIMES: Final = "\u00d7"
+_NEWLINE: Final = "⏎"
+_BAR_WIDTH: Final = 6
+#: Columns; in a narrower terminal the states give way.
 _WIDE: Final = 100
 
-# The terminal's own colours: a theme of its owner's keeps them legible on dark and light alike.
-_DIM: Final = "dim"
+# The terminal's own colours, and of them those that can be read on dark and light alike.
 _STYLES: Final = {
     Kind.CLIENT: "bold magenta",
-    Kind.REQUEST: "bold blue",
+    Kind.REQUEST: "magenta",
     Kind.HEAD: "dim",
     Kind.MESSAGE: "bold",
     Kind.PING: "dim",
     Kind.ANSWER: "bold",
-    Kind.REST: "red",
+    Kind.REST: "bold red",
     Kind.END: "dim",
 }
-_PARTS: Final = {Part.EVENT: "green", Part.COMMAND: "bold blue", Part.FAILURE: "bold red"}
+_PARTS: Final = {Part.EVENT: "green", Part.COMMAND: "magenta", Part.FAILURE: "bold red"}
 
 
 def show(recording: Recording, console: Console) -> None:
@@ -45,62 +47,91 @@ def show(recording: Recording, console: Console) -> None:
     :param console: where to; its width decides how much is shown.
     """
     inspection = inspect(recording)
-    head = inspection.head
-    console.print(
-        _text(head.scenario, "bold"),
-        Text(f"  Letta {printable(head.server)}, recording version {head.v}, {_totals(inspection)}", _DIM),
-        sep="",
-    )
+    head, view = inspection.head, _View(console, unicode=console.encoding.startswith("utf"))
+    view.line((head.scenario, "bold"), (f"{origin(head)}, {_totals(inspection)}", "dim"))
     if head.note:
-        console.print(_text(head.note))
+        view.line((head.note, ""))
     for passage in inspection.passages:
         console.print()
-        console.print(_title(passage), _text(summary(passage)), sep="  ")
-        console.print(_table(passage, console))
-        for note in notes(passage):
-            console.print(_text(note, "red"))
+        title = "outside of a turn" if passage.number is None else f"turn {passage.number}"
+        view.line((title, "bold"), (summary(passage), ""))
+        console.print(view.table(passage))
+        for note, bad in notes(passage):
+            view.line((note, "red" if bad else "bold"))
     if inspection.cut_line is not None:
-        console.print(_text(f"Line {inspection.cut_line} was not written to its end and is left out.", "red"))
-
-
-def _title(passage: Passage) -> Text:
-    return Text("no turn", "bold") if passage.number is None else Text(f"turn {passage.number}", "bold reverse")
+        view.line((f"Line {inspection.cut_line} was not written to its end and is left out.", "red"))
 
 
 def _totals(inspection: Inspection) -> str:
-    turns = sum(passage.number is not None for passage in inspection.passages)
-    return f"{turns} turn{'' if turns == 1 else 's'}, {seconds(inspection.duration)}"
+    count = sum(passage.number is not None for passage in inspection.passages)
+    return f"{count} turn{'' if count == 1 else 's'}, {seconds(inspection.duration)}"
 
 
-def _table(passage: Passage, console: Console) -> Table:
-    wide, unicode = console.width >= _WIDE, not console.options.ascii_only
-    table = Table(
-        Column("time", justify="right", style=_DIM, no_wrap=True),
-        Column("gap", justify="right", style=_DIM, no_wrap=True),
-        *([Column("", width=_BAR_WIDTH, style="blue")] if unicode else []),
-        Column("from Letta", ratio=1, overflow="fold"),
-        Column("became", ratio=1, overflow="fold"),
-        *([Column("turn, run", style=_DIM, no_wrap=True)] if wide else []),
-        box=None,
-        padding=(0, 1, 0, 0),
-        header_style="underline",
-        expand=True,
-    )
-    folds = fold(passage.rows)
-    longest = max(found.rows[0].gap for found in folds)
-    before = None
-    for found in folds:
-        state = state_text(found)
-        table.add_row(
-            f"{found.rows[0].t:.3f}",
-            gap_text(found.rows[0].gap),
-            *([_bar(found.rows[0].gap, longest)] if unicode else []),
-            _item(found, unicode),
-            _became(found.outcomes, unicode),
-            *([state if state != before else ""] if wide else []),
+@define
+class _View:
+    """What is printed, as far as the terminal can show it."""
+
+    _console: Console
+    _unicode: bool
+
+    def line(self, *parts: tuple[str, str]) -> None:
+        """Print some texts with their styles on one line, or more if they are long."""
+        self._console.print(Text("  ").join(self._text(text, style) for text, style in parts))
+
+    def table(self, passage: Passage) -> Table:
+        """The rows of a passage."""
+        wide = self._console.width >= _WIDE
+        table = Table(
+            Column("time", justify="right", no_wrap=True),
+            Column("gap", justify="right", style="dim", no_wrap=True),
+            *([Column("", width=_BAR_WIDTH, style="dim")] if self._unicode else []),
+            Column("from Letta", ratio=6, overflow="fold"),
+            Column("what became of it", ratio=5, overflow="fold"),
+            *([Column("turn, run", style="dim", no_wrap=True)] if wide else []),
+            box=None,
+            padding=(0, 1, 0, 0),
+            header_style="underline",
+            expand=True,
         )
-        before = state
-    return table
+        folds = fold(passage.rows)
+        longest = max(found.rows[0].gap for found in folds)
+        before = None
+        for found in folds:
+            row, state = found.rows[0], ", ".join(states(found))
+            table.add_row(
+                f"{row.t:.3f}",
+                gap_text(row.gap),
+                *([_bar(row.gap, longest)] if self._unicode else []),
+                self._item(found),
+                self._became(found.outcomes),
+                *([state if state != before else ""] if wide else []),
+            )
+            before = state
+        return table
+
+    def _item(self, found: Fold) -> Text:
+        row = found.rows[0]
+        text = Text().append_text(self._text(short_ids(row.name), _STYLES[row.kind]))
+        return self._add(text, len(found.rows), found.text)
+
+    def _became(self, outcomes: tuple[Outcome, ...]) -> Text:
+        lines = [
+            self._add(Text().append(words(outcome.name), _PARTS[outcome.part]), outcome.count, outcome.text)
+            for outcome in outcomes
+        ]
+        return Text("\n").join(lines)
+
+    def _add(self, text: Text, count: int, content: str) -> Text:
+        if count > 1:
+            text.append(f" {_TIMES if self._unicode else 'x'}{count}", "dim")
+        return text.append(" ").append_text(self._text(short_ids(content))) if content else text
+
+    def _text(self, text: str, style: str = "") -> Text:
+        """Text of a recording's: never markup, nothing that moves a cursor, nothing that cannot be shown."""
+        shown = printable(short(text, _MAX_TEXT))
+        if not self._unicode:
+            shown = shown.replace(_NEWLINE, "\\n").encode("ascii", "backslashreplace").decode()
+        return Text(shown, style)
 
 
 def _bar(gap: float, longest: float) -> str:
@@ -109,67 +140,42 @@ def _bar(gap: float, longest: float) -> str:
     return _BLOCKS[-1] * whole + (_BLOCKS[rest - 1] if rest else "")
 
 
-def _item(found: Fold, unicode: bool) -> Text:
-    row, style = found.rows[0], _STYLES[found.rows[0].kind]
-    text = _text(short_ids(row.name), style)
-    if len(found.rows) > 1:
-        text.append(f" {'×' if unicode else 'x'}{len(found.rows)}", _DIM)
-    if found.text:
-        text.append(" ").append_text(_text(short_ids(found.text)))
-    return text
-
-
-def _became(outcomes: tuple[Outcome, ...], unicode: bool) -> Text:
-    text = Text()
-    for outcome in outcomes:
-        if text:
-            text.append("\n")
-        text.append(words(outcome.name), _PARTS[outcome.part])
-        if outcome.count > 1:
-            text.append(f" {'×' if unicode else 'x'}{outcome.count}", _DIM)
-        if outcome.text:
-            text.append(" ").append_text(_text(short_ids(outcome.text)))
-    return text
-
-
-def _text(text: str, style: str = "") -> Text:
-    """Text of a recording's: never markup, and nothing that moves a cursor."""
-    return Text(printable(short(text, _MAX_TEXT)), style)
-
-
 # --- Words that the page shows, too ---------------------------------------------------------------------------
+
+
+def origin(head: RecordingHead) -> str:
+    """Where a recording comes from: of a client's, the program that made it is known, not Letta's version."""
+    server = f"Letta {head.server}" if head.server[:1].isdigit() else f"recorded by {head.server}"
+    return f"{server}, recording version {head.v}"
 
 
 def summary(passage: Passage) -> str:
     """The figures of a turn, on one line."""
     first, chunks, calls = passage.first_chunk_duration, passage.chunk_count, passage.call_count
-    return ", ".join(
-        part
-        for part in (
-            seconds(passage.duration),
-            f"first chunk after {seconds(first)}" if first is not None else "",
-            f"{chunks} chunks" if chunks else "",
-            f"{calls} call{'' if calls == 1 else 's'}" if calls else "",
-            f"tokens {usage_gist(passage.usage)}" if passage.usage else "",
-            f"finish {passage.finish}" if passage.finish else "",
-            "the client left" if passage.left else "",
-            f"failed with {passage.error.status_hint} {passage.error.code}" if passage.error else "",
-        )
-        if part
+    parts = (
+        f"failed with {passage.error.status_hint} {passage.error.code}" if passage.error else "",
+        "the client left" if passage.left else "",
+        passage.finish or "",
+        seconds(passage.duration),
+        f"{chunks} chunks" if chunks else "",
+        f"the first after {seconds(first)}" if first is not None else "",
+        f"{calls} call{'' if calls == 1 else 's'}" if calls else "",
+        f"tokens {usage_gist(passage.usage)}" if passage.usage else "",
     )
+    return ", ".join(part for part in parts if part)
 
 
-def notes(passage: Passage) -> list[str]:
-    """What a reader must know beside the rows."""
+def notes(passage: Passage) -> list[tuple[str, bool]]:
+    """What a reader must know beside the rows, and whether it is a failure."""
     found = []
     if passage.error is not None:
         kept = f" Kept by Letta: {passage.kept.value}." if passage.kept else ""
-        found.append(error_gist(passage.error) + kept)
+        found.append((error_gist(passage.error) + kept, True))
     if passage.unanswered is not None:
         command = passage.unanswered
-        found.append(f"The recording has no answer to {command.method} {command.target}")
+        found.append((f"The recording has no answer to {command.method} {command.target}.", False))
     if passage.as_recorded is False:
-        found.append("Today the client would get something else than it got: see `letta-proxy diff`.")
+        found.append(("Today the client would get something else than it got: see letta-proxy diff.", False))
     return found
 
 
@@ -178,11 +184,10 @@ def words(name: str) -> str:
     return _WORDS.sub(" ", name).lower()
 
 
-def state_text(found: Fold) -> str:
+def states(found: Fold) -> list[str]:
     """The states after the last of some rows: of the turn, and of the run once there is one."""
     row = found.rows[-1]
-    states = [state.name.lower() for state in (row.phase, row.run_state) if state is not None]
-    return ", ".join(states)
+    return [state.name.lower() for state in (row.phase, row.run_state) if state is not None]
 
 
 def seconds(value: float) -> str:
@@ -208,4 +213,4 @@ def printable(text: str) -> str:
 
 
 def _escape(char: str) -> str:
-    return {"\n": "⏎", "\t": " "}.get(char, repr(char)[1:-1])
+    return {"\n": _NEWLINE, "\t": " "}.get(char) or repr(char)[1:-1]
