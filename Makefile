@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo check format lint types test wheel golden live bench clean
+.PHONY: demo check format lint types test wheel golden live clients docs bench clean
 
 demo: $(STAMP)  ## Serve recorded agents: no Letta needed
 	$(BIN)/letta-proxy demo
@@ -46,6 +46,13 @@ golden: $(STAMP)  ## Write fixtures/expected anew; read the difference before yo
 
 live: $(STAMP)  ## Against a real Letta server, which is installed on first use
 	$(BIN)/python -m pytest -p no:cacheprovider tests/live
+
+clients: $(STAMP)  ## The client libraries in-process, in environments of their own
+	$(BIN)/python tests/clients_inprocess/run.py
+
+docs: $(STAMP)  ## The documentation site, in build/site
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement docs/requirements.txt
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(STAMP)  ## The table of the budgets
 	$(BIN)/python tests/bench/run.py

@@ -1,0 +1,302 @@
+"""Draws the two state machines, from their tables, as SVG inside the page.
+
+Each transition of a table is named in the ``data-transitions`` of one arrow. Arrows that begin at a frame stand
+for the transitions that all states inside have in common. Colours are the theme's variables: light and dark are
+one drawing.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+from sansio_letta import letta, stream, turn
+
+Point = tuple[float, float]
+Transition = tuple[str, str, str]  # state, input, next state
+
+_HEIGHT = 34.0
+_LINE = 15.0  # from one line of a label to the next
+_LETTER = 6.7  # width of a label's letter
+_MARGIN = 16.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """A table and where its states stand.
+
+    :param table: state -> input -> next state, all by name.
+    :param places: the centres of states; one that is missing here is put into a row below the others.
+    :param framed: the states whose common transitions are drawn once, from a frame around them.
+    """
+
+    name: str
+    title: str
+    table: Mapping[str, Mapping[str, str]]
+    initial: str
+    places: Mapping[str, Point]
+    framed: tuple[str, ...]
+    box_width: float = 104.0
+    loop_above: frozenset[str] = field(default=frozenset())
+
+    @property
+    def transitions(self) -> set[Transition]:
+        """All that the table says."""
+        return {(state, given, then) for state, row in self.table.items() for given, then in row.items()}
+
+    @property
+    def shared(self) -> set[tuple[str, str]]:
+        """Input and next state that all framed states have in common."""
+        rows = [set(self.table[state].items()) for state in self.framed if state in self.table]
+        return set.intersection(*rows) if rows else set()
+
+
+def turn_machine() -> Machine:
+    """The walk of `sansio_letta.turn`."""
+    table = {
+        phase.name: {step.name: then.name for step, then in row.items()}
+        for phase, row in turn.TRANSITIONS.items()
+    }
+    return Machine(
+        name="turn",
+        title="The turn: which exchange with Letta is under way",
+        table=table,
+        initial="READY",
+        places={
+            "READY": (70, 140),
+            "FINDING": (222, 60),
+            "LOOKING": (222, 250),
+            "SENDING": (374, 140),
+            "LEAVING": (526, 60),
+            "STREAMING": (526, 140),
+            "CANCELLING": (668, 60),
+            "DONE": (222, 352),
+            "FAILED": (526, 352),
+        },
+        framed=tuple(state for state, row in table.items() if row),
+        box_width=96.0,
+    )
+
+
+def run_machine() -> Machine:
+    """The stream of one run, of `sansio_letta.stream`."""
+    table = {
+        state.name: {input_name(given): then.name for given, then in row.items()}
+        for state, row in stream.TRANSITIONS.items()
+    }
+    return Machine(
+        name="run",
+        title="The run: what the agent was doing when it was last heard of",
+        table=table,
+        initial="WAITING",
+        places={
+            "WAITING": (270, 58),
+            "THINKING": (270, 118),
+            "SPEAKING": (270, 178),
+            "WORKING": (270, 238),
+            "CALLING": (270, 298),
+            "STOPPED": (500, 118),
+            "FAILED": (500, 268),
+            "DONE": (706, 118),
+        },
+        framed=("WAITING", "THINKING", "SPEAKING", "WORKING", "CALLING"),
+        loop_above=frozenset({"STOPPED"}),
+    )
+
+
+def input_name(given: type[Any]) -> str:
+    """An input of the run's machine as it stands on Letta's wire."""
+    tags = {cls: tag for tag, cls in letta.MESSAGE_TYPES.items()}
+    return tags.get(given) or {"Done": "[DONE]", "EndOfStream": "end of stream"}.get(
+        given.__name__, given.__name__
+    )
+
+
+# --- Drawing --------------------------------------------------------------------------------------------------
+
+
+def draw(machine: Machine) -> str:
+    """The machine as a figure, without a blank line in it: Markdown passes it on as it stands."""
+    return _Drawing(machine).figure()
+
+
+class _Drawing:
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.places = dict(machine.places)
+        missing = [state for state in machine.table if state not in self.places]
+        below = max(y for _, y in self.places.values()) + 76
+        for index, state in enumerate(missing):
+            self.places[state] = (70 + 150 * index, below)
+        self.places = {state: place for state, place in self.places.items() if state in machine.table}
+        framed = [self.places[state] for state in machine.framed if state in self.places]
+        half = machine.box_width / 2
+        self.left = min(x for x, _ in framed) - half - 24
+        self.right = max(x for x, _ in framed) + half + 24
+        self.top = min(y for _, y in framed) - _HEIGHT / 2 - 22 - 16
+        self.bottom = max(y for _, y in framed) + _HEIGHT / 2 + 22
+
+    def figure(self) -> str:
+        machine = self.machine
+        parts = [self._frame(), *self._frame_arrows(), *self._arrows(), *self._boxes(), self._start()]
+        labelled = [self.left, *(x - machine.box_width / 2 for x, _ in self.places.values())]
+        label_width = max((len(given) for given, then in machine.shared if then in machine.framed), default=0)
+        x0 = min(labelled) - (label_width * _LETTER + 14 if label_width else 0) - _MARGIN / 2
+        x1 = max(self.right, *(x + machine.box_width / 2 for x, _ in self.places.values())) + _MARGIN / 2
+        y0 = min(self.top, *(y for _, y in self.places.values())) - _MARGIN
+        y1 = max(self.bottom, *(y for _, y in self.places.values())) + _HEIGHT / 2 + _MARGIN
+        marker = f"arrow-{machine.name}"
+        head = (
+            f'<svg viewBox="{x0:g} {y0:g} {x1 - x0:g} {y1 - y0:g}" role="img" '
+            f'aria-label="{escape(machine.title)}" style="max-width:{x1 - x0:g}px">\n'
+            f'<defs><marker id="{marker}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" '
+            'orient="auto-start-reverse"><path d="M0 0.8 8 4 0 7.2z" class="sm-head"/></marker></defs>\n'
+        )
+        return f'<figure class="sm">\n{head}' + "\n".join(parts) + "\n</svg>\n</figure>"
+
+    def _frame(self) -> str:
+        return (
+            f'<rect class="sm-frame" x="{self.left:g}" y="{self.top:g}" width="{self.right - self.left:g}" '
+            f'height="{self.bottom - self.top:g}" rx="12"/>'
+        )
+
+    def _boxes(self) -> Iterator[str]:
+        width = self.machine.box_width
+        for state, (x, y) in self.places.items():
+            final = "" if self.machine.table[state] else " sm-final"
+            yield (
+                f'<g class="sm-state{final}" data-state="{escape(state)}">'
+                f'<rect x="{x - width / 2:g}" y="{y - _HEIGHT / 2:g}" '
+                f'width="{width:g}" height="{_HEIGHT:g}" rx="8"/>'
+                f'<text x="{x:g}" y="{y + 4:g}">{escape(state)}</text></g>'
+            )
+
+    def _start(self) -> str:
+        x, y = self.places[self.machine.initial]
+        above = y - _HEIGHT / 2
+        return (
+            f'<circle class="sm-start" cx="{x:g}" cy="{above - 20:g}" r="4"/>'
+            f'<path class="sm-arrow" d="M{x:g} {above - 16:g}V{above:g}" marker-end="{self._marker()}"/>'
+        )
+
+    def _marker(self) -> str:
+        return f"url(#arrow-{self.machine.name})"
+
+    def _frame_arrows(self) -> Iterator[str]:
+        """What all framed states have in common."""
+        machine = self.machine
+        half = machine.box_width / 2
+        for then, inputs in _by_target(machine.shared).items():
+            x, y = self.places[then]
+            meant = {(state, given, then) for state in machine.framed for given in inputs}
+            if then in machine.framed:
+                start, end = (self.left, y), (x - half, y)
+                label = self._label(inputs, (self.left - 8, y), anchor="end")
+            elif y > self.bottom:
+                start, end = (x, self.bottom), (x, y - _HEIGHT / 2)
+                label = self._label(inputs, (x + 8, (start[1] + end[1]) / 2), anchor="start")
+            else:
+                start, end = (self.right, y), (x - half, y)
+                middle = (start[0] + end[0]) / 2
+                label = self._label(inputs, (middle - 3, y - len(inputs) * _LINE / 2 - 4))
+            dot = f'<circle class="sm-dot" cx="{start[0]:g}" cy="{start[1]:g}" r="3"/>'
+            yield self._group(meant, f"{self._line(start, end)}{dot}{label}")
+
+    def _arrows(self) -> Iterator[str]:
+        """What one state alone has."""
+        machine = self.machine
+        own = {
+            (state, given, then)
+            for state, given, then in machine.transitions
+            if state not in machine.framed or (given, then) not in machine.shared
+        }
+        pairs: dict[tuple[str, str], list[str]] = {}
+        for state, given, then in sorted(own):
+            pairs.setdefault((state, then), []).append(given)
+        for (state, then), inputs in pairs.items():
+            meant = {(state, given, then) for given in inputs}
+            if state == then:
+                yield self._group(meant, self._loop(state, inputs))
+                continue
+            start, end = self._between(state, then, both=(then, state) in pairs)
+            part = 0.33 if (then, state) in pairs else 0.4
+            at = (start[0] + part * (end[0] - start[0]), start[1] + part * (end[1] - start[1]))
+            if start[1] == end[1]:
+                room = abs(end[0] - start[0]) > 150
+                at = (
+                    start[0] + (0.25 if room else 0.5) * (end[0] - start[0]) - 2,
+                    at[1] - len(inputs) * _LINE / 2 - 4,
+                )
+            elif start[0] == end[0] and len(inputs[0]) > 8:
+                yield self._group(
+                    meant, self._line(start, end) + self._label(inputs, (start[0] + 8, at[1]), anchor="start")
+                )
+                continue
+            yield self._group(meant, self._line(start, end) + self._label(inputs, at))
+
+    def _loop(self, state: str, inputs: list[str]) -> str:
+        x, y = self.places[state]
+        top = y - _HEIGHT / 2
+        path = f"M{x - 18:g} {top:g}C{x - 26:g} {top - 30:g} {x + 26:g} {top - 30:g} {x + 18:g} {top:g}"
+        label = self._label(inputs, (x, top - 26 - len(inputs) * _LINE / 2))
+        return f'<path class="sm-arrow" d="{path}" marker-end="{self._marker()}"/>{label}'
+
+    def _between(self, state: str, then: str, *, both: bool) -> tuple[Point, Point]:
+        """A line from box to box, moved aside where another comes back."""
+        (x0, y0), (x1, y1) = self.places[state], self.places[then]
+        length = math.hypot(x1 - x0, y1 - y0)
+        ux, uy = (x1 - x0) / length, (y1 - y0) / length
+        aside = 12 if both else 0
+        dx, dy = -uy * aside, ux * aside
+        return (
+            self._edge((x0, y0), (x0 + dx, y0 + dy), (ux, uy)),
+            self._edge((x1, y1), (x1 + dx, y1 + dy), (-ux, -uy)),
+        )
+
+    def _edge(self, centre: Point, start: Point, way: Point) -> Point:
+        """Where a ray from inside a box leaves it."""
+        half = self.machine.box_width / 2, _HEIGHT / 2
+        steps = [
+            (centre[axis] + math.copysign(half[axis], way[axis]) - start[axis]) / way[axis]
+            for axis in (0, 1)
+            if abs(way[axis]) > 1e-9
+        ]
+        step = min(steps)
+        return round(start[0] + step * way[0], 1), round(start[1] + step * way[1], 1)
+
+    def _line(self, start: Point, end: Point) -> str:
+        path = f"M{start[0]:g} {start[1]:g}L{end[0]:g} {end[1]:g}"
+        return f'<path class="sm-arrow" d="{path}" marker-end="{self._marker()}"/>'
+
+    @staticmethod
+    def _label(lines: list[str], middle: Point, anchor: str = "middle") -> str:
+        first = middle[1] - (len(lines) - 1) * _LINE / 2 + 4
+        spans = "".join(
+            f'<tspan x="{middle[0]:g}" y="{first + index * _LINE:g}">{escape(line)}</tspan>'
+            for index, line in enumerate(lines)
+        )
+        return f'<text class="sm-label" text-anchor="{anchor}">{spans}</text>'
+
+    @staticmethod
+    def _group(meant: set[Transition], inside: str) -> str:
+        named = sorted(meant)
+        title = "; ".join(f"{state}, {given}: {then}" for state, given, then in named)
+        data = ";".join(" > ".join(transition) for transition in named)
+        return f'<g data-transitions="{escape(data)}"><title>{escape(title)}</title>{inside}</g>'
+
+
+def _by_target(shared: set[tuple[str, str]]) -> dict[str, list[str]]:
+    targets: dict[str, list[str]] = {}
+    for given, then in sorted(shared):
+        targets.setdefault(then, []).append(given)
+    return targets
+
+
+def transition_table(machine: Machine) -> str:
+    """The same in words, for those who do not see the drawing."""
+    lines = ["| in | comes | then |", "|---|---|---|"]
+    for state, row in machine.table.items():
+        for then, inputs in _by_target({(given, then) for given, then in row.items()}).items():
+            lines.append(f"| `{state}` | {', '.join(f'`{given}`' for given in inputs)} | `{then}` |")
+    return "\n".join(lines)

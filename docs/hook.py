@@ -1,0 +1,33 @@
+"""Puts what is made of the code into the pages, in place of each ``generated: NAME`` comment."""
+
+import re
+from collections.abc import Callable, Mapping
+from textwrap import indent
+from typing import Final
+
+from diagrams import draw, run_machine, transition_table, turn_machine
+from tables import TABLES
+
+#: A comment alone on its line; what replaces it is indented as it is.
+MARKER: Final = re.compile(r"^( *)<!-- generated: ([a-z-]+) -->$", re.MULTILINE)
+
+GENERATED: Final[Mapping[str, Callable[[], str]]] = {
+    **TABLES,
+    "turn-machine": lambda: draw(turn_machine()),
+    "turn-transitions": lambda: transition_table(turn_machine()),
+    "run-machine": lambda: draw(run_machine()),
+    "run-transitions": lambda: transition_table(run_machine()),
+}
+
+
+def expand(markdown: str) -> str:
+    """A page with its generated parts in it.
+
+    :raises KeyError: if a page asks for something that nobody makes.
+    """
+    return MARKER.sub(lambda found: indent(GENERATED[found[2]](), found[1]), markdown)
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Called by mkdocs for each page."""
+    return expand(markdown)

@@ -1,0 +1,522 @@
+"""Tables of the docs that are made of the code, so that they cannot say something else than it does."""
+
+import ast
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final, get_args
+
+import orjson
+from attrs import fields
+
+from letta_server import Settings
+from letta_server import _settings as settings_module
+from letta_server._cli import app
+from letta_server._cli_recordings import recordings_app
+from sansio_letta import Config, Kept, errors, events, letta, redact, routing, stream
+from sansio_letta import chat as chat_wire
+from sansio_letta import config as config_module
+from sansio_letta.bridge import ToolBridge
+from sansio_letta.chat_request import FIELDS, Treatment
+from sansio_letta.chat_writer import ChunkWriter, Heading
+from sansio_letta.errors import Advice
+from sansio_letta.turn import _transport_error
+
+ROOT: Final = Path(__file__).parent.parent
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def _code(value: object) -> str:
+    return f"`{value}`"
+
+
+def _codes(values: Iterable[object]) -> str:
+    return ", ".join(map(_code, values))
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _first_line(thing: object) -> str:
+    return (inspect.getdoc(thing) or "").partition("\n\n")[0].replace("\n", " ")
+
+
+# --- The request ----------------------------------------------------------------------------------------------
+
+#: What becomes of fields that are honoured and take more than one value.
+HONOURED: Final[Mapping[str, str]] = {
+    "model": "the agent's exact name, or its id; required",
+    "messages": "what follows the last assistant message goes to the agent; required, not empty",
+    "stream": "chunks, or one completion; false if absent",
+    "stream_options": "`include_usage`: one more chunk, with the usage; `include_obfuscation` is accepted and "
+    "never acted on",
+    "tools": "functions, offered to the agent for this request; another type is refused",
+    "tool_choice": "`auto`, `none`, `allowed_tools` of mode `auto`; forcing a call is refused",
+    "metadata": "checked: 16 pairs, keys of 64 and values of 512 characters; no more is done with it yet",
+    "response_format": "`text`; `json_object` and `json_schema` are refused: an agent cannot be held to them",
+}
+
+
+def honoured_fields() -> str:
+    """Fields that change the answer."""
+    return _table(
+        ("field", "what becomes of it"),
+        (
+            (_code(name), HONOURED[name])
+            for name, rule in FIELDS.items()
+            if rule.treatment is Treatment.HONOUR and not rule.only
+        ),
+    )
+
+
+def refused_fields() -> str:
+    """Fields that are honoured for one value and refused for any other."""
+    return _table(
+        ("field", "accepted", "any other value"),
+        (
+            (
+                _code(name),
+                " or ".join("`null`, absent" if value is None else _code(_json(value)) for value in rule.only),
+                f"400: {rule.why}",
+            )
+            for name, rule in FIELDS.items()
+            if rule.only
+        ),
+    )
+
+
+def noticed_fields() -> str:
+    """Fields that are ignored and named."""
+    return _codes(name for name, rule in FIELDS.items() if rule.treatment is Treatment.NOTICE) + "."
+
+
+def quiet_fields() -> str:
+    """Fields that are ignored without a word."""
+    return _codes(name for name, rule in FIELDS.items() if rule.treatment is Treatment.QUIET) + "."
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
+def endpoints() -> str:
+    """Paths and methods."""
+    rows = []
+    for path, endpoint in routing._PATHS.items():
+        rows.append((_code(path or "/"), ", ".join(routing._METHODS[endpoint]), _ANSWERS[endpoint.name]))
+        if endpoint is routing.Endpoint.MODELS:
+            model = routing.Endpoint.MODEL
+            rows.append((_code("/models/{id}"), ", ".join(routing._METHODS[model]), _ANSWERS[model.name]))
+    return _table(("path", "methods", "answer"), rows)
+
+
+_ANSWERS: Final = {
+    "CHAT": "a turn of the agent",
+    "MODELS": "all agents as models",
+    "MODEL": "one agent, by name or id",
+    "HEALTH": "200: the process is alive",
+    "READY": "200 if Letta answers, else 503 with the reason",
+    "ROOT": "where the endpoints are",
+}
+
+# --- The stream -----------------------------------------------------------------------------------------------
+
+_TOOL: Final = "get_weather"
+_CALL: Final = letta.ToolCall(tool_call_id="call_1", name=_TOOL, arguments='{"city":')
+
+#: One message of each type, as the table plays it to the machine.
+SAMPLES: Final[Mapping[str, tuple[letta.Message, ...]]] = {
+    "ping": (letta.Ping(run_id="run-1"),),
+    "reasoning_message": (letta.ReasoningMessage(id="m1", reasoning="Hm."),),
+    "hidden_reasoning_message": (letta.HiddenReasoningMessage(id="m1"),),
+    "assistant_message": (letta.AssistantMessage(id="m1", content="Hello"),),
+    "tool_call_message": (letta.ToolCallMessage(id="m1", tool_calls=(_CALL,)),),
+    "tool_return_message": (letta.ToolReturnMessage(id="m1"),),
+    "approval_request_message": (letta.ApprovalRequestMessage(id="m1", tool_calls=(_CALL,)),),
+    "approval_response_message": (letta.ApprovalResponseMessage(),),
+    "user_message": (letta.UserMessage(),),
+    "system_message": (letta.SystemMessage(),),
+    "summary_message": (letta.SummaryMessage(),),
+    "event_message": (letta.EventMessage(),),
+    "stop_reason": (letta.StopReason(stop_reason="end_turn"),),
+    "usage_statistics": (letta.StopReason(stop_reason="end_turn"), letta.UsageStatistics(prompt_tokens=1)),
+    "error_message": (letta.ErrorMessage(error_type="llm_error", message="no"),),
+    "[DONE]": (letta.StopReason(stop_reason="end_turn"), letta.Done()),
+    "any other": (letta.UnknownMessage(message_type="new", raw={}),),
+}
+
+
+def _started_run() -> stream.RunStream:
+    run = stream.RunStream(ToolBridge(frozenset({_TOOL})))
+    list(run.receive_message(letta.AssistantMessage(id="m1", content="")))
+    return run
+
+
+def messages() -> str:
+    """Letta's messages, in a run that has begun: state, events, chunks."""
+    rows = []
+    for tag in (*letta.MESSAGE_TYPES, "[DONE]", "any other"):
+        run, sample = _started_run(), SAMPLES[tag]
+        for message in sample[:-1]:
+            list(run.receive_message(message))
+        before = run.state
+        words: list[events.Event] = list(run.receive_message(sample[-1]))
+        state = "stays" if run.state is before and type(sample[-1]) in stream._QUIET else _code(run.state.name)
+        if run.error is not None:
+            words.append(events.TurnFailed(error=run.error, kept=Kept.NOTHING))
+        rows.append((_code(tag) if tag != "any other" else tag, state, _names(words), _chunks(words)))
+    return _table(("message", "state", "events", "in the client's stream"), rows)
+
+
+def _names(words: Sequence[object]) -> str:
+    return "<br>".join(_code(type(word).__name__) for word in words) or "-"
+
+
+_WRITER: Final = ChunkWriter(Heading(completion_id="c", created=0, model="m"))
+
+
+def _chunks(words: Sequence[events.Event]) -> str:
+    shown = []
+    for word in words:
+        match word:
+            case events.KeepAlive():
+                shown.append(_code(": keepalive"))
+            case events.TurnFailed():
+                shown.append(_code('{"error":{...}}'))
+            case events.TurnFinished():
+                shown.append(f"{_code('finish_reason')}, usage if asked for, {_code('[DONE]')}")
+            case _:
+                # With blanks, which the wire does not have: a narrow column must break somewhere.
+                deltas = [json.loads(chat_wire.encode_delta(delta)) for delta in _WRITER.deltas(word)]
+                shown += [_code(_cell(json.dumps(delta))) for delta in deltas]
+    return "<br>".join(shown) or "-"
+
+
+#: As Letta 0.16.7 has them.
+STOP_REASONS: Final = (
+    "end_turn",
+    "no_tool_call",
+    "tool_rule",
+    "cancelled",
+    "max_steps",
+    "max_tokens_exceeded",
+    "requires_approval",
+    "error",
+    "llm_api_error",
+    "invalid_llm_response",
+    "invalid_tool_call",
+    "insufficient_credits",
+    "context_window_overflow_in_system_prompt",
+)
+
+
+def stop_reasons() -> str:
+    """How a run's stop reason ends the reply."""
+    rows = []
+    for reason in STOP_REASONS:
+        if reason == "requires_approval":
+            rows.append((f"{_code(reason)}, for the client's tools", _outcome(reason, _TOOL)))
+            rows.append((f"{_code(reason)}, for a tool of the agent's own", _outcome(reason, "delete_all")))
+        else:
+            rows.append((_code(reason), _outcome(reason, None)))
+    return _table(("Letta's stop reason", "the client gets"), rows)
+
+
+def _outcome(reason: str, tool: str | None) -> str:
+    run = _started_run()
+    if tool is not None:
+        call = letta.ToolCall(tool_call_id="call_1", name=tool, arguments="{}")
+        list(run.receive_message(letta.ApprovalRequestMessage(id="m1", tool_calls=(call,))))
+    list(run.receive_message(letta.StopReason(stop_reason=reason)))
+    words = list(run.receive_message(letta.Done()))
+    if run.error is not None:
+        return f"an error: {_code(run.error.code)}"
+    finished = words[-1]
+    assert isinstance(finished, events.TurnFinished)
+    notice = "a text that says what waits, then " if len(words) > 1 else ""
+    return f"{notice}`finish_reason` {_code(finished.reason.value)}"
+
+
+def event_list() -> str:
+    """The turn's events."""
+    return _table(
+        ("event", "says"), ((_code(cls.__name__), _first_line(cls)) for cls in get_args(events.Event))
+    )
+
+
+_THREAD: Final = events.AgentThread(agent_id="ID")
+_COMMANDS: Final[Mapping[type[Any], events.Command]] = {
+    events.FindAgent: events.FindAgent(name="NAME"),
+    events.FetchAgent: events.FetchAgent(agent_id="ID"),
+    events.OpenStream: events.OpenStream(thread=_THREAD, request=letta.StreamRequest(messages=())),
+    events.CancelRun: events.CancelRun(agent_id="ID", run_id="RUN"),
+    events.ListAgents: events.ListAgents(limit=Config().agent_page_count),
+    events.CheckHealth: events.CheckHealth(),
+}
+
+
+def commands() -> str:
+    """What the core asks of a transport."""
+    return _table(
+        ("command", "request", "asks"),
+        (
+            (_code(cls.__name__), _code(f"{_COMMANDS[cls].method} {_COMMANDS[cls].target}"), _first_line(cls))
+            for cls in get_args(events.Command)
+        ),
+    )
+
+
+# --- Errors ---------------------------------------------------------------------------------------------------
+
+#: Codes of a client's faults: status, and when. Where they are raised stands in the code, one by one.
+REQUEST_CODES: Final[Mapping[str, tuple[str, str]]] = {
+    "missing_required_parameter": ("400", "a field is missing; `param` names it"),
+    "invalid_type": ("400", "a field is of the wrong JSON type"),
+    "invalid_value": ("400", "a value makes no sense here; several agents have the name; nothing is new"),
+    "unsupported_value": ("400", "the field is known, and this value of it cannot be honoured"),
+    "unsupported_parameter": ("400", "the field cannot be honoured at all, or not with this agent"),
+    "invalid_json": ("400", "the body is no JSON"),
+    "invalid_http": ("400, 431", "the request is no HTTP, or its head is too long; of the server alone"),
+    "model_not_found": ("404", "no agent has this name or id"),
+    "unknown_url": ("404", "no such path; the message says what to use instead"),
+    "method_not_allowed": ("405", "the header `allow` names the methods"),
+    "request_too_large": ("413", "the body is above the limit"),
+    "unsupported_media_type": ("415", "the body is compressed"),
+}
+
+
+def request_errors() -> str:
+    """The client's faults."""
+    return _table(
+        ("status", "code", "when"),
+        ((status, _code(code), when) for code, (status, when) in REQUEST_CODES.items()),
+    )
+
+
+def _advice(advice: Advice) -> tuple[str, str, str]:
+    headers = []
+    if advice.should_retry is not None:
+        headers.append(f"x-should-retry: {str(advice.should_retry).lower()}")
+    if advice.retry_after is not None:
+        headers.append(f"retry-after: {advice.retry_after}")
+    kind = f"{_code(advice.type)}<br>{_code(advice.code)}"
+    return str(advice.status), kind, "<br>".join(map(_code, headers)) or "-"
+
+
+_ADVICE: Final = ("status", "type, code", "header")
+
+
+def run_errors() -> str:
+    """Runs that ended badly."""
+    rows = [(_code(reason), *_advice(advice)) for reason, advice in errors._RUN_FAILURES.items()]
+    return _table(("Letta says", *_ADVICE), [*rows, ("any other", *_advice(errors.LettaError.advice))])
+
+
+def http_errors() -> str:
+    """Requests that Letta refused."""
+    rows = [(str(status), *_advice(advice)) for status, advice in errors._HTTP_FAILURES.items()]
+    return _table(("Letta answers", *_ADVICE), [*rows, ("any other", *_advice(errors.LettaError.advice))])
+
+
+_FAILED: Final[Mapping[events.Failure, str]] = {
+    events.Failure.NOT_SENT: "no connection to Letta",
+    events.Failure.BROKEN: "the connection ended before the answer did",
+    events.Failure.SILENT: "Letta said nothing for too long",
+}
+
+
+def transport_errors() -> str:
+    """Exchanges that went wrong below HTTP."""
+    return _table(
+        ("happened", *_ADVICE),
+        ((_FAILED[failure], *_advice(_transport_error(failure, "").advice)) for failure in events.Failure),
+    )
+
+
+def kept_error() -> str:
+    """The answer once something was kept."""
+    kept = errors.kept_failure(errors.LettaError("gone"))
+    status, _, header = _advice(kept.advice)
+    return f"status {status}, type {_code(kept.advice.type)}, the code of the failure itself, header {header}."
+
+
+def codes_in_source() -> set[str]:
+    """Every ``code=`` of an error that the sources name."""
+    found: set[str] = set()
+    for folder in (ROOT / "sansio_letta", ROOT / "transports" / "letta_server"):
+        for path in folder.glob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.keyword) and node.arg == "code":
+                    found |= {
+                        item.value
+                        for item in ast.walk(node.value)
+                        if isinstance(item, ast.Constant)
+                        and isinstance(item.value, str)
+                        and re.fullmatch(r"[a-z]+(_[a-z]+)+", item.value)
+                    }
+    return found
+
+
+# --- Settings -------------------------------------------------------------------------------------------------
+
+
+#: All commands of ``letta-proxy``.
+COMMANDS: Final = ("serve", "demo", "record", "replay", "inspect", "diff")
+
+
+def _arguments(command: str) -> list[Any]:
+    source = recordings_app if command in list(recordings_app) else app
+    return list(source[command].assemble_argument_collection())
+
+
+def option_names(command: str) -> set[str]:
+    """All options that a command of ``letta-proxy`` takes."""
+    return {name for argument in _arguments(command) for name in argument.names if name.startswith("--")}
+
+
+def _value(value: object) -> str:
+    if value is None or value is inspect.Parameter.empty or value == "":
+        return ""
+    if isinstance(value, Enum):
+        return _code(str(value.value).replace("_", "-"))
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return _code(f"{value:g}" if isinstance(value, float) else value)
+
+
+def _options(command: str) -> str:
+    rows = []
+    for argument in _arguments(command):
+        choices = argument.get_choices()
+        what = _cell(argument.parameter.help or "") + (f" One of {_codes(choices)}." if choices else "")
+        default = "required" if argument.required else _value(argument.field_info.default)
+        names = [*argument.names, *(argument.parameter.env_var or ())]
+        rows.append(("<br>".join(map(_code, names)), default, what))
+    environment = ", environment" if "_" in "".join(row[0] for row in rows) else ""
+    return _table((f"option{environment}", "default", ""), rows)
+
+
+def _commented_fields(module: ModuleType, cls: type[Any]) -> dict[str, str]:
+    """What the source says about each field, in comments above it or behind it."""
+    lines = inspect.getsource(module).splitlines()
+    node = next(
+        item
+        for item in ast.parse("\n".join(lines)).body
+        if isinstance(item, ast.ClassDef) and item.name == cls.__name__
+    )
+    said = {}
+    for item in node.body:
+        if not isinstance(item, ast.AnnAssign) or not isinstance(item.target, ast.Name):
+            continue
+        above: list[str] = []
+        number = item.lineno - 2
+        while lines[number].lstrip().startswith("#:"):
+            above.insert(0, lines[number].lstrip().removeprefix("#:").strip())
+            number -= 1
+        behind = lines[(item.end_lineno or item.lineno) - 1].partition("  #")[2].removeprefix(":").strip()
+        said[item.target.id] = " ".join(above) or behind
+    return said
+
+
+def core_config() -> str:
+    """`Config`: the core's limits and policies."""
+    said = _commented_fields(config_module, Config)
+    return _table(
+        ("field", "default", ""),
+        (
+            (_code(attribute.name), _value(attribute.default), _cell(said[attribute.name]))
+            for attribute in fields(Config)
+        ),
+    )
+
+
+def server_settings() -> str:
+    """`Settings` that the command line does not have."""
+    said = _commented_fields(settings_module, Settings)
+    options = {name.removeprefix("--").replace("-", "_") for name in option_names("serve")}
+    return _table(
+        ("field", "default", ""),
+        (
+            (_code(attribute.name), _value(attribute.default), _cell(said[attribute.name]))
+            for attribute in fields(Settings)
+            if attribute.name not in options | {"recordings"}
+        ),
+    )
+
+
+# --- Recordings, figures --------------------------------------------------------------------------------------
+
+
+def secret_headers() -> str:
+    """Headers that are never recorded."""
+    return _codes(sorted(redact._SECRET_HEADERS)) + "."
+
+
+def text_fields() -> str:
+    """Fields whose strings are texts."""
+    return _codes(sorted(redact._TEXT_FIELDS)) + "."
+
+
+def budgets() -> str:
+    """The figures that the bench holds against a budget."""
+    source = ast.parse((ROOT / "tests" / "bench" / "run.py").read_text(encoding="utf-8"))
+    figures = sorted(
+        (
+            node
+            for node in ast.walk(source)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Figure"
+        ),
+        key=lambda node: node.lineno,
+    )
+    group, rows = "", []
+    for node in figures:
+        given = {item.arg: ast.literal_eval(item.value) for item in node.keywords}
+        title = str(given["title"])
+        if title.startswith(" "):
+            title = f"{group.partition(',')[0]}: {title.strip()}"
+        else:
+            group = title
+        if "budget" in given:
+            rows.append((title, f"{given['budget']} {given['unit']}"))
+    return _table(("work", "at most"), rows)
+
+
+def minimal_transport() -> str:
+    """The example, as it stands."""
+    source = (ROOT / "examples" / "minimal_transport.py").read_text(encoding="utf-8")
+    return f"```python\n{source}```"
+
+
+TABLES: Final[Mapping[str, Callable[[], str]]] = {
+    "honoured-fields": honoured_fields,
+    "refused-fields": refused_fields,
+    "noticed-fields": noticed_fields,
+    "quiet-fields": quiet_fields,
+    "endpoints": endpoints,
+    "messages": messages,
+    "stop-reasons": stop_reasons,
+    "events": event_list,
+    "commands": commands,
+    "request-errors": request_errors,
+    "run-errors": run_errors,
+    "http-errors": http_errors,
+    "transport-errors": transport_errors,
+    "kept-error": kept_error,
+    **{f"options-{command}": partial(_options, command) for command in COMMANDS if option_names(command)},
+    "core-config": core_config,
+    "server-settings": server_settings,
+    "secret-headers": secret_headers,
+    "text-fields": text_fields,
+    "budgets": budgets,
+    "minimal-transport": minimal_transport,
+}
