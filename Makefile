@@ -45,7 +45,12 @@ golden: $(STAMP)  ## Write fixtures/expected anew; read the difference before yo
 	PYTHONPATH=tests $(BIN)/python tests/update_golden.py
 
 live: $(STAMP)  ## Against a real Letta server, which is installed on first use
-	$(BIN)/python -m pytest -p no:cacheprovider tests/live
+	$(BIN)/python tests/live/rig.py up
+	status=0; \
+	$(BIN)/python -m pytest -p no:cacheprovider tests/live || status=1; \
+	$(BIN)/python tests/clients_inprocess/run.py --letta http://127.0.0.1:8283 || status=1; \
+	$(BIN)/python tests/live/rig.py down; \
+	exit $$status
 
 clients: $(STAMP)  ## The client libraries in-process, in environments of their own
 	$(BIN)/python tests/clients_inprocess/run.py

@@ -6,7 +6,6 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
@@ -74,6 +73,8 @@ _IDLE_TIMEOUT: Final = 4.0
 _MAX_IDLE_COUNT: Final = 32
 #: After [DONE] Letta takes a moment to close its books; a reader that waits can use the connection again.
 _DRAIN_TIMEOUT: Final = 5.0
+#: What a broken connection raises.
+_BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError)
 _MAX_HEAD_SIZE: Final = 64 * 1024
 
 
@@ -145,10 +146,14 @@ class LettaPool:
             data += connection.http.send(h11.Data(data=body)) or b""
         data += connection.http.send(h11.EndOfMessage()) or b""
         try:
-            with _translated(sending=not isinstance(command, OpenStream)):
-                await connection.stream.send_all(data)
+            await connection.stream.send_all(data)
+        except _BROKEN as exc:
+            connection.drop()
+            # Of a question it does not matter whether it arrived.
+            failure = Failure.BROKEN if isinstance(command, OpenStream) else Failure.NOT_SENT
+            raise UpstreamError(failure, _reason(exc)) from exc
         except BaseException:
-            await trio.aclose_forcefully(connection.stream)
+            connection.drop()
             raise
         return connection
 
@@ -226,10 +231,12 @@ class _Connection:
     async def receive_head(self) -> tuple[int, Headers]:
         """See `UpstreamExchange`."""
         self._released = False
-        with self._guarded():
+        try:
             while not isinstance(event := self.http.next_event(), h11.Response):
                 if event is h11.NEED_DATA:
                     await self._receive_some()
+        except _BROKEN as exc:
+            raise self._broke(exc) from exc
         return event.status_code, [
             (name.decode("ascii"), value.decode("latin1")) for name, value in event.headers
         ]
@@ -237,7 +244,7 @@ class _Connection:
     async def receive_data(self) -> bytes:
         """See `UpstreamExchange`."""
         pieces: list[bytes] = []
-        with self._guarded():
+        try:
             while self.http.their_state is h11.SEND_BODY:
                 event = self.http.next_event()
                 if isinstance(event, h11.Data):
@@ -246,22 +253,19 @@ class _Connection:
                     if pieces:
                         break
                     await self._receive_some()
+        except _BROKEN as exc:
+            raise self._broke(exc) from exc
         return b"".join(pieces)
 
     async def _receive_some(self) -> None:
         data = await receive_some(self.stream)
         if not data and self.http.their_state is h11.SEND_RESPONSE:
-            raise UpstreamError(Failure.BROKEN, "it was closed without an answer")
+            raise trio.BrokenResourceError("closed without an answer")
         self.http.receive_data(data)
 
-    @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        try:
-            with _translated(sending=False):
-                yield
-        except UpstreamError:
-            self.broken = True
-            raise
+    def _broke(self, exc: Exception) -> UpstreamError:
+        self.broken = True
+        return UpstreamError(Failure.BROKEN, _reason(exc))
 
     def release(self) -> None:
         """See `UpstreamExchange`."""
@@ -290,20 +294,13 @@ class _Connection:
         return stream.socket
 
 
-@contextmanager
-def _translated(*, sending: bool) -> Iterator[None]:
-    """Trio's and h11's exceptions as ours.
-
-    :param sending: a failure means that Letta did not get the request.
-    """
-    failure = Failure.NOT_SENT if sending else Failure.BROKEN
-    try:
-        yield
-    except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-        reason = _os_reason(exc.__cause__) if isinstance(exc.__cause__, OSError) else "it was closed"
-        raise UpstreamError(failure, reason) from exc
-    except h11.RemoteProtocolError as exc:
-        raise UpstreamError(failure, f"{str(exc)[:200]}") from exc
+def _reason(exc: Exception) -> str:
+    """Why a connection broke, in words."""
+    if isinstance(exc, h11.RemoteProtocolError):
+        return str(exc)[:200]
+    if isinstance(exc.__cause__, OSError):
+        return _os_reason(exc.__cause__)
+    return f"it was {exc}" if str(exc) else "it was closed"
 
 
 def _os_reason(exc: BaseException) -> str:
