@@ -165,7 +165,7 @@ def compare(recording: Recording, other: Recording | None = None) -> Comparison:
     status, body = _answer(replayed)
     today, recorded = _visible(body, mode), client.body
     if mode is TextMode.HASH:
-        # A collected text is hashed as one, of pieces that were hashed one by one; and so is a failure's message
+        # A collected text is hashed as one, of pieces that were hashed one by one; so is a failure's message
         # that quotes Letta's.
         joined = rb"#[0-9a-f]{12}" if not _is_stream(body) else rb'(?<="message":")[^"]*'
         today, recorded = (re.sub(joined, b"#", answer) for answer in (today, recorded))

@@ -1,6 +1,7 @@
 """The plan of the house: which module knows which; and no I/O, no clock, no chance in the core."""
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,3 +129,22 @@ def test_the_package_only_hands_on_names() -> None:
     assert not set(outside(MODULES["__init__"]))
     assert set(sansio_letta.__all__) <= vars(sansio_letta).keys()
     assert sorted(sansio_letta.__all__) == sorted(set(sansio_letta.__all__))
+
+
+# --- Transports -----------------------------------------------------------------------------------------------
+
+TRANSPORTS = PACKAGE.parent / "transports"
+
+#: Package -> what it may import beside the standard library and itself.
+TRANSPORT_TABLE = {
+    "letta_inprocess": {"anyio", "attrs", "sansio_letta"},
+    "letta_httpx": {"httpx", "letta_inprocess"},
+    "letta_httpx2": {"httpx2", "letta_inprocess"},
+}
+
+
+@pytest.mark.parametrize("package", TRANSPORT_TABLE)
+def test_a_transport_imports_its_own_library_alone(package: str) -> None:
+    trees = [ast.parse(path.read_text()) for path in sorted((TRANSPORTS / package).glob("*.py"))]
+    imported = {name.partition(".")[0] for tree in trees for name in outside(tree)}
+    assert imported - sys.stdlib_module_names == TRANSPORT_TABLE[package]

@@ -78,7 +78,7 @@ def translate(received: list[bytes]) -> int:
 
 
 def decode_sse(received: list[bytes]) -> None:
-    decoder = SSEDecoder(Config().max_incomplete_event_size)
+    decoder = SSEDecoder(Config().max_event_size)
     for data in received:
         decoder.receive_data(data)
         while not isinstance(decoder.next_event(), Signal):

@@ -26,6 +26,7 @@ class LettaTransport(SyncTransport, httpx.BaseTransport):
 
     library: ClassVar[Any] = httpx
     client_class: ClassVar[Any] = httpx.Client
+    transport_class: ClassVar[Any] = httpx.BaseTransport
     stream_class: ClassVar[Any] = _Stream
 
 
@@ -34,4 +35,5 @@ class AsyncLettaTransport(AsyncTransport, httpx.AsyncBaseTransport):
 
     library: ClassVar[Any] = httpx
     client_class: ClassVar[Any] = httpx.AsyncClient
+    transport_class: ClassVar[Any] = httpx.AsyncBaseTransport
     stream_class: ClassVar[Any] = _AsyncStream

@@ -26,6 +26,7 @@ class LettaTransport(SyncTransport, httpx2.BaseTransport):
 
     library: ClassVar[Any] = httpx2
     client_class: ClassVar[Any] = httpx2.Client
+    transport_class: ClassVar[Any] = httpx2.BaseTransport
     stream_class: ClassVar[Any] = _Stream
 
 
@@ -34,4 +35,5 @@ class AsyncLettaTransport(AsyncTransport, httpx2.AsyncBaseTransport):
 
     library: ClassVar[Any] = httpx2
     client_class: ClassVar[Any] = httpx2.AsyncClient
+    transport_class: ClassVar[Any] = httpx2.AsyncBaseTransport
     stream_class: ClassVar[Any] = _AsyncStream

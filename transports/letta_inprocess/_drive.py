@@ -2,8 +2,8 @@
 
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from contextlib import aclosing, closing, suppress
 from typing import Any, Final
 
 import anyio
@@ -17,6 +17,11 @@ from sansio_letta.recorder import RecordedCycle
 #: Letta Cloud, as the official client has it.
 LETTA_CLOUD: Final = "https://api.letta.com"
 _CANCEL_TIMEOUT: Final = 10.0
+#: After [DONE] Letta takes a moment to close its books; a connection that was read to its end is used again.
+_DRAIN_TIMEOUT: Final = 5.0
+
+
+_RESPONSE: Final = (ResponseHead, ResponseBody)
 
 
 class TransportClosed(LocalProtocolError):
@@ -51,7 +56,7 @@ class Endpoint:
             item.method, self.base_url + item.target, content=body, headers=headers
         )
 
-    def failure(self, error: Exception) -> tuple[Failure, str] | None:
+    def failure(self, error: BaseException) -> tuple[Failure, str] | None:
         """What an exception of the client's means, or None if it is none of an exchange."""
         library = self.library
         name = type(error).__name__
@@ -59,7 +64,7 @@ class Endpoint:
             return Failure.NOT_SENT, f"{name}: {str(error)[:200]}"
         if isinstance(error, library.ReadTimeout):
             return Failure.SILENT, "no byte came in time"
-        if isinstance(error, library.TransportError):
+        if isinstance(error, library.TransportError | library.DecodingError):
             return Failure.BROKEN, f"{name}: {str(error)[:200]}"
         return None
 
@@ -140,19 +145,23 @@ class Steps:
 
     cycle: Cycle | RecordedCycle
     _held: Item | Signal | None = field(default=None, init=False)
+    _left: bool = field(default=False, init=False)
+    ended_well: bool = field(default=False, init=False)  #: what is left of Letta's answer is its end
 
     def next_step(self) -> Item | Signal:
         """The next item."""
         if self._held is not None:
-            item, self._held = self._held, None
-            return item
-        pieces = []
-        while isinstance(item := self.cycle.next_event(), ResponseBody):
-            pieces.append(item.data)
+            held, self._held = self._held, None
+            return held
+        pieces: list[ResponseBody] = []
+        while type(item := self.cycle.next_event()) is ResponseBody:
+            pieces.append(item)
+        if item is Signal.FINISHED:
+            self.ended_well = not self._left and self.cycle.summary.kept is None
         if not pieces:
             return item
         self._held = item
-        return ResponseBody(data=b"".join(pieces))
+        return pieces[0] if len(pieces) == 1 else ResponseBody(data=b"".join([piece.data for piece in pieces]))
 
     def receive_response(self, response: Any) -> None:
         """Letta's answer has begun: a response of the client's."""
@@ -163,15 +172,25 @@ class Steps:
         """See `Cycle.receive_data`."""
         self.cycle.receive_data(data, time.monotonic())
 
-    def receive_failure(self, failure: Failure, reason: str) -> None:
-        """See `Cycle.receive_failure`."""
-        self.cycle.receive_failure(failure, reason, time.monotonic())
+    def receive_exception(self, error: BaseException, item: Item | Signal, endpoint: Endpoint) -> None:
+        """Carrying out an item went wrong, or was cancelled.
+
+        :raises BaseException: the same, if it means nothing to the cycle.
+        """
+        found = endpoint.failure(error)
+        if found is None:
+            # What ends a run is tried again, by who closes the exchange.
+            if isinstance(item, CancelRun):
+                self._held = item
+            raise error
+        self.cycle.receive_failure(*found, time.monotonic())
 
     def abandon(self) -> Item | Signal:
-        """The response was closed, before its end or after it.
+        """The response was closed, before its end or after it: none of it comes any more.
 
         :return: what comes next, and will be handed out: NEED_DATA if Letta must speak first.
         """
+        self._left = not self.ended_well
         if not isinstance(self._held, CancelRun):
             self._held = None
         self.cycle.abandon()
@@ -179,11 +198,6 @@ class Steps:
         # After NEED_DATA there may be another item by the time somebody asks.
         self._held = None if item is Signal.NEED_DATA else item
         return item
-
-    def put_back(self, item: Item | Signal) -> None:
-        """Carrying it out was cancelled. What ends a run is tried again."""
-        if isinstance(item, CancelRun):
-            self._held = item
 
 
 @define
@@ -193,7 +207,7 @@ class SyncExchange:
     steps: Steps
     endpoint: Endpoint
     _response: Any = field(default=None, init=False)  #: Letta's, while it is read
-    _data: Iterator[bytes] = field(default=iter(()), init=False)
+    _data: Generator[bytes] = field(init=False)
 
     def head(self) -> ResponseHead:
         """The head of the client's response."""
@@ -209,15 +223,14 @@ class SyncExchange:
     def close(self) -> None:
         """Whether it was read to its end or not: a run that goes on is cancelled."""
         self.steps.abandon()
-        while self._advance() is not None:
-            pass
+        self._advance()
 
     def _advance(self) -> ResponseHead | ResponseBody | None:
         while True:
             item = self.steps.next_step()
-            if isinstance(item, ResponseHead | ResponseBody):
+            if isinstance(item, _RESPONSE):
                 return item
-            with _failures(self.endpoint, self.steps, item):
+            try:
                 if item is Signal.NEED_DATA and self._response is not None:
                     self.steps.receive_data(next(self._data, b""))
                     continue
@@ -225,15 +238,20 @@ class SyncExchange:
                 if item is Signal.FINISHED:
                     return None
                 self._response = self.endpoint.client.send(self.endpoint.request(item), stream=True)
-                self._data = (data for data in self._response.iter_raw() if data)
+                self._data = (data for data in self._response.iter_bytes() if data)
                 self.steps.receive_response(self._response)
+            except BaseException as exc:
+                self.steps.receive_exception(exc, item, self.endpoint)
 
     def _release(self) -> None:
+        """Close what was read last: all of it that matters is known."""
         response, self._response = self._response, None
-        if response is not None:
-            # All of the answer that matters was read.
-            with suppress(self.endpoint.library.TransportError):
-                response.close()
+        if response is None:
+            return
+        with suppress(self.endpoint.library.TransportError), closing(response):
+            if self.steps.ended_well:
+                next(self._data, b"")
+            self._data.close()
 
 
 @define
@@ -251,7 +269,7 @@ class AsyncExchange:
         If the task is cancelled after a run may have begun, Letta is given a moment to name it: a run can be
         ended by its name alone, and goes on without a reader. So Letta is asked in a task of its own.
         """
-        outcome: list[ResponseHead | Exception | None] = []
+        outcome: list[ResponseHead | ResponseBody | Exception | None] = []
         asking, asked = anyio.CancelScope(shield=True), anyio.Event()
 
         async def ask() -> None:
@@ -287,15 +305,14 @@ class AsyncExchange:
         """Whether it was read to its end or not: a run that goes on is cancelled, even if the task is, too."""
         self.steps.abandon()
         with anyio.move_on_after(_CANCEL_TIMEOUT, shield=True):
-            while await self._advance() is not None:
-                pass
+            await self._advance()
 
     async def _advance(self) -> ResponseHead | ResponseBody | None:
         while True:
             item = self.steps.next_step()
-            if isinstance(item, ResponseHead | ResponseBody):
+            if isinstance(item, _RESPONSE):
                 return item
-            with _failures(self.endpoint, self.steps, item):
+            try:
                 if item is Signal.NEED_DATA and self._data is not None:
                     self.steps.receive_data(await anext(self._data, b""))
                     continue
@@ -303,27 +320,23 @@ class AsyncExchange:
                 if item is Signal.FINISHED:
                     return None
                 self._response = await self.endpoint.client.send(self.endpoint.request(item), stream=True)
-                self._data = (data async for data in self._response.aiter_raw() if data)
+                self._data = (data async for data in self._response.aiter_bytes() if data)
                 self.steps.receive_response(self._response)
+            except BaseException as exc:
+                self.steps.receive_exception(exc, item, self.endpoint)
 
     async def _release(self) -> None:
-        response, self._response, self._data = self._response, None, None
-        if response is not None:
-            # All of the answer that matters was read.
-            with suppress(self.endpoint.library.TransportError):
-                await response.aclose()
-
-
-@contextmanager
-def _failures(endpoint: Endpoint, steps: Steps, item: Item | Signal) -> Iterator[None]:
-    """The client's exceptions, told to the cycle."""
-    try:
-        yield
-    except Exception as exc:
-        found = endpoint.failure(exc)
-        if found is None:
-            raise
-        steps.receive_failure(*found)
-    except BaseException:
-        steps.put_back(item)
-        raise
+        """Close what was read last: all of it that matters is known."""
+        response, data, self._response, self._data = self._response, self._data, None, None
+        if data is None:
+            return
+        with suppress(self.endpoint.library.TransportError):
+            async with aclosing(response):
+                if self.steps.ended_well:
+                    with anyio.move_on_after(_DRAIN_TIMEOUT):
+                        await anext(data, b"")
+        # Of generators that stand one in another, closing ends the outermost alone, and trio warns of the rest.
+        # An exception ends them all: that of a wait which is over at once.
+        with suppress(self.endpoint.library.TransportError), anyio.move_on_after(0):
+            async for _ in data:
+                pass

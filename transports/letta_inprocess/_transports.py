@@ -50,7 +50,9 @@ class Shared:
     ) -> None:
         for name, given in (("inner", inner), ("passthrough", passthrough)):
             if not isinstance(given, self.transport_class | None):
-                raise TypeError(f"{name}: expected an {_name(self.transport_class)}, got {_name(type(given))}")
+                # Not by the class's own module: the official SDKs write theirs into it.
+                wanted = f"{self.library.__name__}.{self.transport_class.__name__}"
+                raise TypeError(f"{name}: expected an {wanted}, got {_name(type(given))}")
         if isinstance(record, str | os.PathLike):
             record = RecordingFolder(path=Path(record))
         if not isinstance(record, RecordingFolder | None):

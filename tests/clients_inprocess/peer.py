@@ -1,0 +1,62 @@
+"""The other end of the transports: recordings, or with LETTA_URL in the environment a real Letta server.
+
+Its model is scripted by what the user says, so that both give the same answers.
+"""
+
+import os
+import uuid
+from typing import Any, Final
+
+import openai
+from attrs import define, field
+
+from clients_inprocess.recorded import RecordedLetta
+from live.letta_api import Agent, LettaApi
+
+if int(openai.__version__.partition(".")[0]) >= 3:
+    import httpx2 as http
+
+    import letta_httpx2 as ours
+else:
+    import httpx as http  # type: ignore[no-redef]
+
+    import letta_httpx as ours  # type: ignore[no-redef]
+
+LETTA_URL: Final = os.environ.get("LETTA_URL")
+
+
+@define(eq=False)
+class Peer:
+    """A Letta, and clients whose transport leads there."""
+
+    agents: list[Agent] = field(factory=list, init=False)
+    recorded: RecordedLetta = field(factory=lambda: RecordedLetta(http), init=False)
+
+    @property
+    def api(self) -> LettaApi:
+        assert LETTA_URL is not None
+        return LettaApi(url=LETTA_URL, model_url="")
+
+    def model(self, scenario: str) -> str:
+        """The name of an agent that plays a recorded scenario, or of a new one."""
+        if LETTA_URL is None:
+            return scenario
+        self.agents.append(self.api.create_agent(f"in-process {uuid.uuid4().hex[:12]}"))
+        return self.agents[-1].name
+
+    def _arguments(self) -> dict[str, Any]:
+        if LETTA_URL is not None:
+            return {"base_url": LETTA_URL}
+        return {"base_url": "http://letta.invalid", "inner": self.recorded.transport()}
+
+    def http_client(self) -> Any:
+        return http.Client(transport=ours.LettaTransport(**self._arguments()))
+
+    def async_http_client(self) -> Any:
+        return http.AsyncClient(transport=ours.AsyncLettaTransport(**self._arguments()))
+
+    def client(self) -> openai.OpenAI:
+        return openai.OpenAI(api_key="none", max_retries=0, http_client=self.http_client())
+
+    def async_client(self) -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(api_key="none", max_retries=0, http_client=self.async_http_client())

@@ -1,0 +1,69 @@
+"""LangChain's ChatOpenAI with a tool of one's own."""
+
+# mypy: disable-error-code="import-not-found, untyped-decorator"
+# The libraries are installed in environments of their own: run.py.
+
+import asyncio
+from typing import Any
+
+from langchain_core.messages import AIMessageChunk, HumanMessage
+from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI
+
+from clients_inprocess.peer import Peer
+from clients_inprocess.scripts import SUNNY, WEATHER
+
+
+@tool
+def get_weather(city: str, units: str = "C") -> str:
+    """Current weather of a city."""
+    assert (city, units) == ("Paris", "C")
+    return SUNNY
+
+
+def model(peer: Peer) -> Any:
+    chat = ChatOpenAI(
+        model=peer.model("client_tool"),
+        api_key="none",
+        max_retries=0,
+        http_client=peer.http_client(),
+        http_async_client=peer.async_http_client(),
+    )
+    return chat.bind_tools([get_weather])
+
+
+def test_whole(peer: Peer) -> None:
+    chat = model(peer)
+    messages: list[Any] = [HumanMessage(WEATHER)]
+    asked = chat.invoke(messages)
+    messages += [asked, *(get_weather.invoke(call) for call in asked.tool_calls)]
+    assert SUNNY in chat.invoke(messages).content
+
+
+def test_streamed(peer: Peer) -> None:
+    chat = model(peer)
+
+    def stream(messages: list[Any]) -> tuple[Any, int]:
+        whole, count = AIMessageChunk(content=""), 0
+        for chunk in chat.stream(messages):
+            whole, count = whole + chunk, count + 1
+        return whole, count
+
+    messages: list[Any] = [HumanMessage(WEATHER)]
+    asked, _ = stream(messages)
+    messages += [asked, *(get_weather.invoke(call) for call in asked.tool_calls)]
+    answer, count = stream(messages)
+    assert SUNNY in answer.content
+    assert count > 3
+
+
+def test_async(peer: Peer) -> None:
+    async def main() -> None:
+        chat = model(peer)
+        messages: list[Any] = [HumanMessage(WEATHER)]
+        asked = await chat.ainvoke(messages)
+        messages += [asked, *[await get_weather.ainvoke(call) for call in asked.tool_calls]]
+        texts = [chunk.content async for chunk in chat.astream(messages)]
+        assert SUNNY in "".join(texts)
+
+    asyncio.run(main())

@@ -1,0 +1,211 @@
+"""What may be written down of what passes: no key, and of texts what was chosen."""
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drive import AGENT, PING, agent_json, encode, error, say, stop, think, want
+from recordings import SCENARIOS, recording
+from sansio_letta.errors import RemoteProtocolError
+from sansio_letta.recording import TextMode
+from sansio_letta.redact import (
+    StreamRedactor,
+    redact_body,
+    redact_headers,
+    redact_json,
+    redact_keys,
+    text_redactor,
+)
+from support import JSON
+
+KEY = "sk-proj-0123456789abcdef"
+
+
+def stream(mode: TextMode, *parts: bytes) -> bytes:
+    redactor = StreamRedactor(mode, 10_000)
+    return b"".join(redactor.redact(part) for part in parts)
+
+
+# --- Keys -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"my key is {KEY}.", "my key is sk-<redacted>"),
+        ("Authorization: Bearer abc.def-123=", "Authorization: Bearer <redacted>="),
+        ("pk-lf-0123456789", "pk-<redacted>"),
+        (f"{KEY} and {KEY}", "sk-<redacted> and sk-<redacted>"),
+        ("a task-list, a desk-lamp, sk-8", "a task-list, a desk-lamp, sk-8"),
+        ("Bearer of news", "Bearer of news"),
+        ("", ""),
+    ],
+)
+def test_what_looks_like_a_key_goes(text: str, expected: str) -> None:
+    assert redact_keys(text) == expected
+
+
+def test_headers_that_open_doors_go() -> None:
+    names = (
+        "authorization",
+        "Proxy-Authorization",
+        "cookie",
+        "set-cookie",
+        "x-api-key",
+        "api-key",
+        "X-Auth-Token",
+    )
+    assert redact_headers([(name, "Basic secret") for name in names]) == [
+        (name, "<redacted>") for name in names
+    ]
+    assert redact_headers([("accept", "*/*"), ("x-more", KEY)]) == [
+        ("accept", "*/*"),
+        ("x-more", "sk-<redacted>"),
+    ]
+
+
+@pytest.mark.parametrize("mode", TextMode)
+def test_keys_go_wherever_they_stand(mode: TextMode) -> None:
+    value: Any = {
+        "a": [KEY, {"b": KEY}],
+        "content": KEY,
+        "message": {"text": KEY},
+        "user": KEY,
+        "n": 1,
+        "z": None,
+    }
+    assert KEY not in str(redact_json(value, mode))
+
+
+@pytest.mark.parametrize("mode", TextMode)
+def test_keys_go_from_streams(mode: TextMode) -> None:
+    data = encode(say(f"it is {KEY}")) + b": " + KEY.encode() + b"\n\n" + encode(error("llm_error", KEY, KEY))
+    assert KEY.encode() not in stream(mode, data)
+
+
+# --- Texts ----------------------------------------------------------------------------------------------------
+
+
+def test_texts_are_kept() -> None:
+    assert text_redactor(TextMode.KEEP)(" Hello\n Sam ") == " Hello\n Sam "
+
+
+def test_of_texts_the_shape_is_kept() -> None:
+    assert text_redactor(TextMode.DROP)(" Hello\n Säm ") == " xxxxx\n xxx "
+
+
+def test_texts_are_hashed() -> None:
+    redact = text_redactor(TextMode.HASH)
+    assert redact("Hello") == redact("Hello") != redact("Hallo")
+    assert redact("\n\nHello") == "\n\n" + redact("Hello")
+    assert redact("Hello").startswith("#")
+    assert len(redact("Hello" * 100)) == 13
+    assert (redact(""), redact(" \n")) == ("", " \n")
+
+
+@given(st.text(), st.sampled_from(TextMode))
+def test_once_redacted_is_redacted(text: str, mode: TextMode) -> None:
+    redact = text_redactor(mode)
+    assert redact(redact(text)) == redact(text)
+
+
+def test_what_is_a_text_goes_and_what_is_a_name_stays() -> None:
+    value = {
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "secret"}, "secret"]}],
+        "message": {"role": "assistant", "content": "secret", "reasoning_content": None},
+        "tool_calls": [{"id": "call-1", "function": {"name": "get_weather", "arguments": "secret"}}],
+        "approvals": [
+            {"tool_call_id": "call-1", "tool_return": "secret", "status": "success", "approve": True}
+        ],
+        "image_url": {"url": "secret"},
+        "model": "Milo",
+    }
+    redacted = redact_json(value, TextMode.DROP)
+    assert "secret" not in str(redacted)
+    for kept in ("user", "assistant", "get_weather", "call-1", "success", "Milo", "text"):
+        assert f"'{kept}'" in str(redacted)
+
+
+@given(JSON, st.sampled_from(TextMode))
+def test_any_json_keeps_its_shape(value: Any, mode: TextMode) -> None:
+    def shape(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: shape(item) for key, item in value.items()}
+        return [shape(item) for item in value] if isinstance(value, list) else type(value)
+
+    redacted = redact_json(value, mode)
+    assert shape(redacted) == shape(value)
+    assert redact_json(redacted, mode) == redacted
+
+
+# --- Bodies and streams ---------------------------------------------------------------------------------------
+
+
+def test_of_agents_only_what_we_read_is_kept() -> None:
+    agent = agent_json() | {"system": "secret", "memory": {"blocks": ["secret"]}, "secrets": [KEY]}
+    for value in (agent, [agent, agent]):
+        found = orjson.loads(redact_body(orjson.dumps(value), TextMode.KEEP))
+        assert "secret" not in str(found)
+        first = found[0] if isinstance(found, list) else found
+        assert (first["id"], first["name"], first["agent_type"]) == (AGENT.id, AGENT.name, AGENT.agent_type)
+
+
+def test_what_is_no_json_is_a_text() -> None:
+    assert redact_body(b"<html> \xff", TextMode.DROP) == b"xxxxxx x"
+    assert redact_body(b"<html>", TextMode.KEEP) == b"<html>"
+    assert redact_body(b"[DONE]", TextMode.HASH) == b"[DONE]"
+
+
+def test_a_kept_stream_passes_as_it_comes() -> None:
+    redactor = StreamRedactor(TextMode.KEEP, 10)
+    for part in (b'data: {"a"', b"\xe2\x82", b"\xac: 1}\n\n", b": ping\n"):
+        assert redactor.redact(part) == part
+
+
+@pytest.mark.parametrize("mode", [TextMode.HASH, TextMode.DROP])
+def test_of_an_event_that_has_not_ended_nothing_is_written(mode: TextMode) -> None:
+    whole = encode(say("secret"))
+    redactor = StreamRedactor(mode, 10_000)
+    assert redactor.redact(whole[:-1]) == b""
+    assert b"message-1" in redactor.redact(whole[-1:])
+
+
+@pytest.mark.parametrize("mode", [TextMode.HASH, TextMode.DROP])
+def test_events_keep_their_names_and_their_order(mode: TextMode) -> None:
+    data = encode(PING) + b"event: error\n" + encode(error("llm_error", "secret")) + encode("[DONE]")
+    redacted = stream(mode, data)
+    assert redacted.count(b"data: ") == 3
+    assert b"\n\nevent: error\ndata: " in redacted
+    assert redacted.endswith(b"data: [DONE]\n\n")
+    assert b"secret" not in redacted
+    assert stream(mode, redacted) == redacted
+
+
+@pytest.mark.parametrize("mode", [TextMode.HASH, TextMode.DROP])
+def test_an_event_beyond_the_limit_is_an_error(mode: TextMode) -> None:
+    with pytest.raises(RemoteProtocolError):
+        StreamRedactor(mode, 100).redact(b"data: " + b"x" * 200)
+
+
+@pytest.mark.parametrize("mode", [TextMode.HASH, TextMode.DROP])
+def test_words_of_every_kind_go(mode: TextMode) -> None:
+    data = b"".join(
+        encode(item) for item in (say("secret"), think("secret"), want("call-1", "get", "secret"), stop())
+    )
+    assert b"secret" not in stream(mode, data)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_recordings_lose_their_texts(scenario: str) -> None:
+    """No word of a real server's text is left; what is left can be read as before."""
+    for exchange in recording(scenario).exchanges:
+        if not exchange.body.startswith(b"data:"):
+            continue
+        redacted = stream(TextMode.DROP, exchange.body)
+        assert redacted.count(b"data: ") == exchange.body.count(b"data: ")
+        for line in exchange.body.split(b"\n"):
+            if line.startswith(b"data: {") and (text := orjson.loads(line[6:]).get("content")):
+                assert len(text) < 6 or text.encode() not in redacted
