@@ -13,7 +13,14 @@ from .events import Command, Failure
 from .exchange import Headers
 from .proxy import Cycle, HttpRequest, Item, ResponseBody, ResponseHead, Summary
 from .recording import RecordingHead, TextMode
-from .redact import StreamRedactor, redact_body, redact_headers, redact_json
+from .redact import (
+    StreamRedactor,
+    redact_body,
+    redact_headers,
+    redact_json,
+    redact_keys,
+    redact_target,
+)
 
 #: Takes one whole line, its end included.
 Sink: TypeAlias = Callable[[bytes], None]
@@ -48,7 +55,8 @@ class RecordingWriter:
 
         :param body: JSON, or nothing.
         """
-        line: dict[str, Any] = {"x": x, "t": t, "dir": "request", "method": method, "path": path}
+        line: dict[str, Any] = {"x": x, "t": t, "dir": "request", "method": method}
+        line["path"] = redact_target(path)
         if body:
             try:
                 line["json"] = redact_json(orjson.loads(body), self._mode)
@@ -90,7 +98,7 @@ class RecordingWriter:
         if body:
             self._data(x, t, redact_body(bytes(body), self._mode))
         self._streams.pop(x, None)
-        self._write({"x": x, "t": t, "dir": how, **more})
+        self._write({"x": x, "t": t, "dir": how, **{key: redact_keys(text) for key, text in more.items()}})
 
     def _data(self, x: int, t: float, data: bytes) -> None:
         line: dict[str, Any] = {"x": x, "t": t, "dir": "data"}

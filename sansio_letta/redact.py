@@ -20,6 +20,8 @@ _SECRET_HEADERS: Final = frozenset(
     {"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key", "x-auth-token"}
 )
 
+_SECRET_QUERY: Final = re.compile(r"(?i)([?&][^=&]*(?:key|token|secret|password|authorization)=)[^&#]+")
+
 #: Keys as providers write them, wherever they stand: a model's error repeats the one it was given.
 _KEY: Final = re.compile(r"\b(sk-|pk-|Bearer )[A-Za-z0-9._~+/*-]{6,}")
 
@@ -39,6 +41,8 @@ _TEXT_FIELDS: Final = frozenset(
         "reasoning_content",
         "refusal",
         "signature",
+        "stderr",
+        "stdout",
         "text",
         "tool_return",
         "url",
@@ -59,6 +63,11 @@ def redact_keys(text: str) -> str:
     return _KEY.sub(lambda found: f"{found.group(1)}<redacted>", text)
 
 
+def redact_target(target: str) -> str:
+    """A request's target without the keys that some programs put into its query."""
+    return redact_keys(_SECRET_QUERY.sub(r"\1<redacted>", target))
+
+
 def redact_json(value: object, mode: TextMode) -> object:
     """JSON of either wire without keys, and with its texts as the mode says. Strings elsewhere are no texts."""
     return _redact(value, text_redactor(mode), is_text=False)
@@ -75,7 +84,7 @@ def text_redactor(mode: TextMode) -> Callable[[str], str]:
             return redact_keys
         case TextMode.DROP:
             return lambda text: re.sub(r"\S", "x", text)
-        case TextMode.HASH:
+        case _:
             return _hash
 
 

@@ -177,14 +177,15 @@ def compare(recording: Recording, other: Recording | None = None) -> Comparison:
 
 
 def _compare_two(old: Recording, new: Recording) -> Comparison:
-    before, after = ReplayedClient(old), ReplayedClient(new)
+    after = ReplayedClient(new)
     if old.head.text != new.head.text:
         raise RecordingError(f"text: {old.head.text} in one recording and {new.head.text} in the other")
-    assert old.client is not None
+    if old.client is None:
+        raise RecordingError(f"{old.scenario}: a recording without a client, of exchanges with Letta alone")
     return Comparison(
         recorded=_fold(old.client.status, old.client.body),
         replayed=_fold(*_answer(after)),
-        unanswered=before.unanswered or after.unanswered,
+        unanswered=after.unanswered,
     )
 
 

@@ -17,6 +17,7 @@ from sansio_letta.redact import (
     redact_headers,
     redact_json,
     redact_keys,
+    redact_target,
     text_redactor,
 )
 from support import JSON
@@ -209,3 +210,16 @@ def test_recordings_lose_their_texts(scenario: str) -> None:
         for line in exchange.body.split(b"\n"):
             if line.startswith(b"data: {") and (text := orjson.loads(line[6:]).get("content")):
                 assert len(text) < 6 or text.encode() not in redacted
+
+
+@pytest.mark.parametrize(
+    ("target", "written"),
+    [
+        ("/v1/models?api_key=abc&x=1", "/v1/models?api_key=<redacted>&x=1"),
+        ("/v1/models?x=1&access_token=abc", "/v1/models?x=1&access_token=<redacted>"),
+        ("/v1/agents/?name=Milo&limit=2", "/v1/agents/?name=Milo&limit=2"),
+        ("/v1/models/sk-0123456789", "/v1/models/sk-<redacted>"),
+    ],
+)
+def test_keys_in_a_target_are_not_written(target: str, written: str) -> None:
+    assert redact_target(target) == written
