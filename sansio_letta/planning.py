@@ -72,8 +72,8 @@ def _part(part: chat.Part) -> letta.TextContent | letta.ImageContent:
             return letta.TextContent(text=text)
         case chat.ImagePart(image_url=image):
             return letta.ImageContent(source=_image_source(image.url))
-        case chat.RefusalPart(refusal=text):
-            return letta.TextContent(text=text)
+        case _:
+            return letta.TextContent(text=part.refusal)
 
 
 def _image_source(url: str) -> letta.Base64Source | letta.UrlSource:

@@ -76,10 +76,7 @@ class ReplayedClient:
         moments: Iterator[float] = iter(())
         while (item := cycle.next_event()) is not Signal.FINISHED:
             if isinstance(item, Signal):
-                following = next(moments, None)
-                if following is None:
-                    return
-                t = following
+                t = next(moments)  # what was recorded ends every exchange, so the cycle waits no longer
                 continue
             yield ClientItem(t=t, item=item)
             if isinstance(item, Command):

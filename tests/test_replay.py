@@ -1,11 +1,14 @@
 """A recording through today's turn."""
 
+import orjson
 from attrs import evolve
 
+from drive import DONE, JSON, PING, SSE, USAGE, agent_json, encode, say, stop
 from recordings import recording, translate
-from sansio_letta import letta
+from sansio_letta import HttpRequest, Proxy, ReasoningField, Recording, Signal, letta, read_recording
 from sansio_letta.events import CancelRun, FetchAgent, OpenStream, TurnFailed
-from sansio_letta.recording import RecordedExchange
+from sansio_letta.recorder import record
+from sansio_letta.recording import RecordedExchange, RecordingHead, TextMode
 from sansio_letta.replay import pending_after, plan_recorded, render, replay
 
 
@@ -71,3 +74,54 @@ def test_plans_are_those_of_the_recorded_requests() -> None:
     odd = evolve(exchange("text", 1), request=evolve(exchange("text", 1).request, json=None))
     plan, nothing = plan_recorded(recording("text"), odd)
     assert (plan.messages, nothing) == ((), None)
+
+
+def test_client_that_left_before_the_run_had_a_name_ends_the_replay() -> None:
+    whole = recording("disconnect")
+    first = whole.exchanges[0]
+    (turn,) = replay(evolve(whole, exchanges=(evolve(first, data=()),)))
+    assert [type(item.item) for item in turn] == [OpenStream]
+    assert turn.unanswered is None
+
+
+def recorded_client(*, answered: bool = True) -> Recording:
+    """A client's request for a reply, recorded."""
+    lines: list[bytes] = []
+    body = b'{"model": "Milo", "stream": true, "messages": [{"role": "user", "content": "hi"}]}'
+    request = HttpRequest(method="POST", target="/v1/chat/completions", body=body)
+    cycle = Proxy().open(request, token="0123abcd", created=7, now=0.0)
+    head = RecordingHead.begin(
+        server="x",
+        scenario="mine",
+        note="",
+        token="0123abcd",
+        created=7,
+        reasoning=ReasoningField.REASONING_CONTENT,
+        text=TextMode.KEEP,
+    )
+    recorded = record(cycle, request, head, lines.append, now=0.0)
+    recorded.next_event()
+    recorded.receive_response(200, JSON, 0.1)
+    recorded.receive_data(orjson.dumps([agent_json()]), 0.1)
+    recorded.receive_data(b"", 0.1)
+    recorded.next_event()
+    if answered:
+        recorded.receive_response(200, SSE, 0.2)
+        recorded.receive_data(b"".join(encode(item) for item in (PING, say("Hello"), stop(), USAGE, DONE)), 0.3)
+        while recorded.next_event() is not Signal.FINISHED:
+            pass
+    return read_recording(b"".join(lines))
+
+
+def test_recorded_client_is_rendered_with_what_was_asked() -> None:
+    text = translate(recorded_client()).decode()
+    assert text.startswith(": the client of mine\n\n: GET /v1/agents/?name=Milo\n\n: POST /v1/agents/")
+    assert ": status 200\n\n" in text
+    assert '"id":"chatcmpl-0123abcd"' in text
+    assert text.endswith("data: [DONE]\n\n")
+
+
+def test_recorded_client_of_whom_letta_was_not_asked_everything() -> None:
+    found = recorded_client(answered=False)
+    only_lookup = evolve(found, exchanges=found.exchanges[:1])
+    assert translate(only_lookup).endswith(b": the recording has no answer to this\n\n")

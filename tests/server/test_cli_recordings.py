@@ -219,3 +219,23 @@ def test_record_of_a_failure(tmp_path: Path) -> None:
         done = run(*arguments, "--expect", "status=429", "--expect", "error=rate_limit_exceeded")
     assert done.returncode == 0, done.stderr
     assert read_recording(out.read_bytes()).client is not None
+
+
+# --- inspect
+
+
+def test_inspect_in_the_terminal_and_as_a_page(tmp_path: Path) -> None:
+    path, page = RECORDINGS / "client_tool.jsonl", tmp_path / "page.html"
+    assert "approval_request_message" in run("inspect", str(path)).stdout
+    assert run("inspect", "--html", str(page), str(path)).stdout == f"{page}: open it in a browser\n"
+    assert page.read_text().startswith("<!doctype html>")
+    assert "no such file or directory" in run("inspect", "--html", "/nowhere/x.html", str(path)).stderr
+
+
+# --- what the start-up says
+
+
+def test_start_up_tells_of_letta_and_its_agents() -> None:
+    with letta(PING) as url, running("serve", "--letta-url", url) as (_, output):
+        assert output.readline() == f"  Letta     {url}, version unknown\n"
+        assert output.readline() == "  agents    1: Milo\n"

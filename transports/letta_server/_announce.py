@@ -20,7 +20,7 @@ async def announce_letta(server: Server, _: str) -> None:
         say(f"  Letta     {settings.letta_url} does not answer: {answer['reason']}")
         say("            Serving anyway: requests fail until it does. Set another with --letta-url.")
         return
-    say(f"  Letta     {settings.letta_url}, version {answer['letta']}")
+    say(f"  Letta     {settings.letta_url}, version {answer['letta'] or 'unknown'}")
     status, body = await ask(server.proxy, server.upstream, "/v1/models")
     answer = orjson.loads(body)
     if status != 200:
