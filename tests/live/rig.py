@@ -210,7 +210,9 @@ class Rig:
             "OPENAI_API_KEY": "unused",
             "OPENAI_BASE_URL": f"{self.model_url}/v1",
         }
-        address = self._run("database", self.python, "-c", START_DATABASE, self.root / "database").split()[-1]
+        # Letta keeps the model's address with each agent: a database belongs to one address.
+        database = self.root / f"database-{self.model_port}"
+        address = self._run("database", self.python, "-c", START_DATABASE, database).split()[-1]
         environment["PGUSER"] = "postgres"  # Letta rewrites the address and loses the user in it
         environment["LETTA_PG_URI"] = f"{address}{'&' if '?' in address else '?'}ssl=disable"
         self._run("tables", self.python, "-c", CREATE_TABLES, environment=environment)
@@ -258,8 +260,8 @@ class Rig:
                     process.signal(signal.SIGKILL)
                 time.sleep(POLL_INTERVAL)
             _children.pop(process.pid, None)
-        if (self.root / "database" / "postmaster.pid").exists():
-            self._run("database", self.python, "-c", STOP_DATABASE, self.root / "database")
+        for running in self.root.glob("database-*/postmaster.pid"):
+            self._run("database", self.python, "-c", STOP_DATABASE, running.parent)
         self._state_path.unlink()
 
     def _start(self, name: str, *command: str | Path, environment: Mapping[str, str]) -> None:
