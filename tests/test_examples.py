@@ -2,10 +2,8 @@
 
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +11,18 @@ import orjson
 import pytest
 
 from drive import DONE, PING, USAGE, agent_json, encode, say, stop, want
+from http_letta import http_letta
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
-CALL = [PING, want("call-1", "get_weather", '{"city": "Rome"}'), stop("requires_approval"), USAGE, DONE]
-ANSWER = [PING, say("It is "), say("sunny."), stop(), USAGE, DONE]
+CALL: list[Any] = [
+    PING,
+    want("call-1", "get_weather", '{"city": "Rome"}'),
+    stop("requires_approval"),
+    USAGE,
+    DONE,
+]
+ANSWER: list[Any] = [PING, say("It is "), say("sunny."), stop(), USAGE, DONE]
 
 
 @contextmanager
@@ -25,38 +30,17 @@ def letta() -> Iterator[str]:
     """An agent that wants the weather first, and answers once it has it."""
     pending: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    def answer(path: str, body: bytes) -> tuple[str, bytes]:
+        if not body:
             agent = agent_json(*pending)
-            self._send("application/json", orjson.dumps([agent] if "name=" in self.path else agent))
+            return "application/json", orjson.dumps([agent] if "name=" in path else agent)
+        request = orjson.loads(body)
+        wants = request.get("client_tools") and "approvals" not in request["messages"][0]
+        pending[:] = ["call-1"] if wants else []
+        return "text/event-stream", b"".join(encode(message) for message in (CALL if wants else ANSWER))
 
-        def do_POST(self) -> None:
-            body = orjson.loads(self.rfile.read(int(self.headers["content-length"])))
-            messages: list[Any] = (
-                CALL if body.get("client_tools") and "approvals" not in body["messages"][0] else ANSWER
-            )
-            pending[:] = ["call-1"] if messages is CALL else []
-            self._send("text/event-stream", b"".join(encode(message) for message in messages))
-
-        def _send(self, kind: str, body: bytes) -> None:
-            self.send_response(200)
-            self.send_header("content-type", kind)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with http_letta(answer) as url:
+        yield url
 
 
 def run(*arguments: str) -> str:

@@ -1,10 +1,8 @@
 """The commands on recordings, and the server that makes and serves them."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import orjson
@@ -12,6 +10,7 @@ import pytest
 from openai import OpenAI
 
 from drive import DONE, PING, USAGE, agent_json, encode, error, say, stop
+from http_letta import http_letta
 from recordings import FIXTURES
 from sansio_letta.recording import read_recording
 
@@ -143,37 +142,15 @@ def test_recording_that_broke_off_is_told(tmp_path: Path) -> None:
 
 @contextmanager
 def letta(*messages: dict[str, object] | str) -> Iterator[str]:
-    """A Letta over HTTP that has one agent and always says this."""
-    run_stream = b"".join(encode(message) for message in messages)
+    """A Letta that has one agent and always says this."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            agents = [agent_json()]
-            self._send("application/json", orjson.dumps({"status": "ok"} if "health" in self.path else agents))
+    def answer(path: str, body: bytes) -> tuple[str, bytes]:
+        if body:
+            return "text/event-stream", b"".join(encode(message) for message in messages)
+        return "application/json", orjson.dumps({"status": "ok"} if "health" in path else [agent_json()])
 
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
-            self._send("text/event-stream", run_stream)
-
-        def _send(self, kind: str, body: bytes) -> None:
-            self.send_response(200)
-            self.send_header("content-type", kind)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with http_letta(answer) as url:
+        yield url
 
 
 def test_record_saves_what_shows_what_it_should(tmp_path: Path) -> None:

@@ -1,0 +1,40 @@
+"""A Letta over HTTP on a thread, for programs that run in processes of their own."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@contextmanager
+def http_letta(answer: Callable[[str, bytes], tuple[str, bytes]]) -> Iterator[str]:
+    """Serve until the block ends.
+
+    :param answer: makes a content type and a body of a request's path and body; a GET has an empty one.
+    :return: the address.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            size = int(self.headers["content-length"] or 0)
+            kind, body = answer(self.path, self.rfile.read(size))
+            self.send_response(200)
+            self.send_header("content-type", kind)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
