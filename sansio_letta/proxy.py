@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 
 from attrs import define, field, frozen
 
-from . import letta, sse
+from . import letta
 from ._signal import Signal
 from .agents import AgentMemory
 from .chat_request import ChatRequest, decode_request
@@ -35,6 +35,7 @@ from .events import (
     Command,
     Event,
     Failure,
+    KeepAlive,
     ReasoningDelta,
     TextDelta,
     TurnFailed,
@@ -295,7 +296,8 @@ class Cycle:
             seconds = f"{self._config.letta_silence_timeout:g}"
             self._source.receive_failure(Failure.SILENT, f"no byte came for {seconds} seconds")
         elif self._keeps_alive and now >= self._said + self._config.keepalive_timeout:
-            self._say(sse.encode_comment("keepalive"))
+            assert self._writer is not None
+            self._say(self._writer.write(KeepAlive()))
 
     @property
     def _keeps_alive(self) -> bool:

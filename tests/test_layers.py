@@ -35,7 +35,7 @@ TABLE = {
     "inquiry": "_signal agents chat config errors events exchange letta",
     "proxy": (
         "_signal agents chat_request chat_writer config errors events exchange inquiry letta planning routing "
-        "sse turn"
+        "turn"
     ),
     "redact": "_signal letta recording sse",
     "recorder": "_signal errors events exchange proxy recording redact",

@@ -9,7 +9,7 @@ import orjson
 import trio
 from attrs import define, field, frozen
 
-from sansio_letta import HttpRequest, Proxy, ResponseBody, ResponseHead, Signal
+from sansio_letta import HttpRequest, Proxy
 from sansio_letta.recorder import record
 from sansio_letta.recording import RecordingHead, TextMode
 
@@ -90,18 +90,8 @@ async def record_turn(
     cycle = record(
         proxy.open(request, token=token, created=created, now=now), request, head, lines.append, now=now
     )
-    carrier, outcome, answer = Carrier(cycle, upstream), Outcome(), b""
-    try:
-        while (item := cycle.next_event()) is not Signal.FINISHED:
-            match item:
-                case ResponseHead():
-                    outcome.status = item.status
-                case ResponseBody(data=data):
-                    answer += data
-                case _:
-                    await carrier.advance(item)
-    finally:
-        carrier.close()
+    status, answer = await Carrier(cycle, upstream).collect()
+    outcome = Outcome(status=status)
     _read(answer, outcome)
     return b"".join(lines), outcome
 

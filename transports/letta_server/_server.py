@@ -93,6 +93,22 @@ class Carrier:
         except UpstreamError as exc:
             cycle.receive_failure(exc.failure, exc.reason, trio.current_time())
 
+    async def collect(self) -> tuple[int, bytes]:
+        """The cycle's whole answer, where nobody waits for its pieces: status and body."""
+        status, body = 0, b""
+        try:
+            while (item := self.cycle.next_event()) is not Signal.FINISHED:
+                match item:
+                    case ResponseHead():
+                        status = item.status
+                    case ResponseBody(data=data):
+                        body += data
+                    case _:
+                        await self.advance(item)
+        finally:
+            self.close()
+        return status, body
+
     async def finish(self) -> None:
         """The client has left: do what the cycle still wants of Letta."""
         self.cycle.abandon()
@@ -119,19 +135,7 @@ async def ask(proxy: Proxy, upstream: Upstream, target: str) -> tuple[int, bytes
     """
     request = HttpRequest(method="GET", target=target)
     cycle = proxy.open(request, token=secrets.token_hex(8), created=int(time.time()), now=trio.current_time())
-    carrier, status, body = Carrier(cycle, upstream), 0, b""
-    try:
-        while (item := cycle.next_event()) is not Signal.FINISHED:
-            match item:
-                case ResponseHead():
-                    status = item.status
-                case ResponseBody(data=data):
-                    body += data
-                case _:
-                    await carrier.advance(item)
-    finally:
-        carrier.close()
-    return status, body
+    return await Carrier(cycle, upstream).collect()
 
 
 @define(eq=False)
