@@ -222,10 +222,14 @@ def _run(settings: Settings, upstream: Upstream | None, announce: Announce) -> N
     # A stream takes two descriptors, and the usual soft limit of 1,024 is there for `select` alone.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    refused: list[BaseException] = []
     try:
         trio.run(_serve_until_signal, settings, upstream, announce)
     except* OSError as group:
-        cause: BaseException = group
+        refused += group.exceptions
+    # Outside of `except*`: what is raised there arrives in a group, which ends the process with a traceback.
+    if refused:
+        [cause, *_] = refused
         while isinstance(cause, BaseExceptionGroup):
             cause = cause.exceptions[0]
         reason = getattr(cause, "strerror", None) or str(cause)
