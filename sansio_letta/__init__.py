@@ -5,7 +5,8 @@ one turn of an agent without HTTP on the client's side; the wires and machines b
 """
 
 from ._signal import Signal
-from .config import Config, ReasoningField
+from .config import Background, Config, ReasoningField
+from .cycle import Cycle, HttpRequest, Repeat, ResponseBody, ResponseHead, Summary
 from .errors import (
     Kept,
     LettaError,
@@ -14,7 +15,7 @@ from .errors import (
     RequestError,
     SansioLettaError,
 )
-from .proxy import Cycle, HttpRequest, Proxy, ResponseBody, ResponseHead, Summary
+from .proxy import Proxy
 from .recording import Recording, RecordingError, read_recording
 from .sse import ServerSentEvent, SSEDecoder
 from .turn import Plan, Turn
@@ -24,6 +25,7 @@ PRODUCT_ID = "sansio-letta/0.1.0"
 
 __all__ = [
     "PRODUCT_ID",
+    "Background",
     "Config",
     "Cycle",
     "HttpRequest",
@@ -36,6 +38,7 @@ __all__ = [
     "Recording",
     "RecordingError",
     "RemoteProtocolError",
+    "Repeat",
     "RequestError",
     "ResponseBody",
     "ResponseHead",

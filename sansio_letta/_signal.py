@@ -8,6 +8,8 @@ class Signal(Enum):
 
     NEED_DATA = auto()
     """Nothing to hand over until Letta says more: wait, then call a ``receive_*`` method."""
+    WAITING = auto()
+    """Nothing to hand over until another turn has ended, or time has passed; Letta has nothing to say."""
     FINISHED = auto()
     """Nothing will ever be handed over again."""
 

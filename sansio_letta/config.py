@@ -3,7 +3,7 @@
 from enum import Enum
 from typing import Any, Final
 
-from attrs import field, frozen, validators
+from attrs import evolve, field, frozen, validators
 
 
 class ReasoningField(Enum):
@@ -14,6 +14,19 @@ class ReasoningField(Enum):
     REASONING = "reasoning"
     """OpenRouter's name; Roo Code does not read it."""
     OFF = "off"
+
+
+class Background(Enum):
+    """Which runs are started in Letta's background, so that a lost stream can be taken up again.
+
+    Letta 0.16.7 gives a background run's items out every half second, not as they come. A lost stream of
+    another run is not taken up again: its end is awaited, and the rest is told in one piece.
+    """
+
+    AUTO = "auto"
+    """Those whose answer is not streamed to the client."""
+    ALWAYS = "always"
+    NEVER = "never"
 
 
 #: Typed for numbers of any kind; attrs ties a validator to the type it was made with.
@@ -46,5 +59,40 @@ class Config:
     keepalive_timeout: float = field(default=15.0, validator=_positive)
     #: No byte from Letta, pings included, for this long ends the turn. Letta pings every 20 s.
     letta_silence_timeout: float = field(default=120.0, validator=_positive)
+    #: Until a run's stream begins: Letta names the run at once.
+    first_item_timeout: float = field(default=60.0, validator=_positive)
+    #: A question to Letta that is not answered for this long has failed; its own lists take seconds at worst.
+    letta_answer_timeout: float = field(default=30.0, validator=_positive)
+    #: A whole turn, from the request to its last chunk. Agents work for long; nobody waits for hours.
+    turn_timeout: float = field(default=3600.0, validator=_positive)
+    #: How long a turn waits for the one before it in its thread, and for Letta's own lock; then 409.
+    queue_timeout: float = field(default=60.0, validator=_not_negative)
+    #: Turns that wait in one thread; chat programs send a handful at once.
+    max_queue_count: int = field(default=32, validator=_not_negative)
+    #: Pauses between attempts to connect to Letta, together: a restart behind a balancer takes this long.
+    connect_retry_timeout: float = field(default=0.75, validator=_not_negative)
+    #: The same, while a run of ours goes on that we have lost sight of: a restart of Letta itself.
+    resume_timeout: float = field(default=30.0, validator=_not_negative)
+    #: Whether to ask for runs whose stream can be taken up again.
+    background: Background = Background.AUTO
+    #: A turn that broke off, and an answer that was given, are remembered for repeats this long.
+    repeat_ttl: float = field(default=300.0, validator=_not_negative)
+    #: Answers kept for repeats, all together, in characters of text.
+    max_kept_answer_size: int = field(default=64 * 1024 * 1024, validator=_not_negative)
+    #: A client that is known to try again and leaves before its answer has begun is waited for: this long, and
+    #: as long as its own pause. The official SDKs pause for half a second, doubling up to 8.
+    repeat_wait_timeout: float = field(default=1.0, validator=_not_negative)
+    #: Headers that name a chat, the first that is there; they tell requests apart that say the same.
+    chat_key_headers: tuple[str, ...] = (
+        "x-letta-conversation-id",
+        "x-letta-chat-key",
+        "x-openwebui-chat-id",
+        "x-session-id",
+        "session-id",
+    )
     #: Where reasoning goes.
     reasoning_field: ReasoningField = ReasoningField.REASONING_CONTENT
+
+    def without_pauses(self) -> "Config":
+        """The same for a replay, which has all the answers that it will ever get."""
+        return evolve(self, queue_timeout=0.0, connect_retry_timeout=0.0, resume_timeout=0.0)

@@ -49,6 +49,11 @@ class CallsSettled:
 
 
 @frozen(kw_only=True)
+class BackgroundRefused:
+    """This Letta has no background streams; worth remembering."""
+
+
+@frozen(kw_only=True)
 class TurnStarted:
     """The commit: the agent has begun to answer, from here on a failure is an event in the stream."""
 
@@ -115,6 +120,7 @@ Event: TypeAlias = (
     | AgentFound
     | AgentGone
     | CallsSettled
+    | BackgroundRefused
     | TurnStarted
     | TurnFinished
     | TurnFailed
@@ -219,6 +225,84 @@ class CancelRun:
 
 
 @frozen(kw_only=True)
+class ResumeRun:
+    """Read on in the stream of a background run."""
+
+    run_id: str
+    seq_id: int  #: of the last item that was read
+
+    @property
+    def method(self) -> Literal["POST"]:
+        return "POST"
+
+    @property
+    def target(self) -> str:
+        return f"/v1/runs/{quote(self.run_id, safe='')}/stream"
+
+    @property
+    def body(self) -> bytes:
+        return letta.encode_resume_request(self.seq_id)
+
+
+@frozen(kw_only=True)
+class FetchRun:
+    """Does this run go on, and how did it end?"""
+
+    run_id: str
+
+    @property
+    def method(self) -> Literal["GET"]:
+        return "GET"
+
+    @property
+    def target(self) -> str:
+        return f"/v1/runs/{quote(self.run_id, safe='')}"
+
+    @property
+    def body(self) -> None:
+        return None
+
+
+@frozen(kw_only=True)
+class FetchKept:
+    """What does the agent's memory hold of this run?"""
+
+    run_id: str
+
+    @property
+    def method(self) -> Literal["GET"]:
+        return "GET"
+
+    @property
+    def target(self) -> str:
+        # More messages than that a run does not have: Letta ends it after 50 steps.
+        return f"/v1/runs/{quote(self.run_id, safe='')}/messages?limit=1000&order=asc"
+
+    @property
+    def body(self) -> None:
+        return None
+
+
+@frozen(kw_only=True)
+class FetchUsage:
+    """What did this run cost?"""
+
+    run_id: str
+
+    @property
+    def method(self) -> Literal["GET"]:
+        return "GET"
+
+    @property
+    def target(self) -> str:
+        return f"/v1/runs/{quote(self.run_id, safe='')}/usage"
+
+    @property
+    def body(self) -> None:
+        return None
+
+
+@frozen(kw_only=True)
 class ListAgents:
     """One page of all agents."""
 
@@ -256,7 +340,18 @@ class CheckHealth:
         return None
 
 
-Command: TypeAlias = FindAgent | FetchAgent | OpenStream | CancelRun | ListAgents | CheckHealth
+Command: TypeAlias = (
+    FindAgent
+    | FetchAgent
+    | OpenStream
+    | CancelRun
+    | ResumeRun
+    | FetchRun
+    | FetchKept
+    | FetchUsage
+    | ListAgents
+    | CheckHealth
+)
 
 
 class Failure(Enum):

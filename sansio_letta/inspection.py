@@ -57,7 +57,7 @@ def _tell_turns(recording: Recording) -> list[Passage]:
     starting = [exchange for exchange in recording.exchanges if exchange.starts_run]
     for number, exchange in enumerate(starting, 1):
         plan, pending = plan_recorded(recording, exchange)
-        turn = Turn(plan, agent=_agent(exchange), pending=pending)
+        turn = Turn(plan, Config().without_pauses(), _agent(exchange), pending)
         walk = _Walk(recording, turn, _writer(recording, number, plan.model))
         walk.begin()
         walk.follow(exchange)
@@ -324,7 +324,11 @@ class _Walk:
         self._take(turn)
 
     def _take(self, turn: Turn) -> None:
-        while not isinstance(item := turn.next_event(), Signal):
+        while not isinstance(item := turn.next_event(), Signal) or item is Signal.WAITING:
+            if isinstance(item, Signal):
+                # How long it paused shows in the times of what was recorded next.
+                turn.end_pause()
+                continue
             if isinstance(item, Command):
                 self._command = item
                 self._outcomes.append(_told_command(item))

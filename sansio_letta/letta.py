@@ -34,6 +34,7 @@ class Ping:
     """Sent first, which names the run before its first token, and then every 20 s of silence."""
 
     run_id: str | None = None
+    seq_id: int | None = None
 
 
 @frozen(kw_only=True)
@@ -44,6 +45,7 @@ class ReasoningMessage:
     reasoning: str = field(repr=False)
     run_id: str | None = None
     step_id: str | None = None
+    seq_id: int | None = None
 
 
 @frozen(kw_only=True)
@@ -53,6 +55,7 @@ class HiddenReasoningMessage:
     id: str
     run_id: str | None = None
     step_id: str | None = None
+    seq_id: int | None = None
 
 
 @frozen(kw_only=True)
@@ -63,6 +66,7 @@ class AssistantMessage:
     content: str = field(repr=False)
     run_id: str | None = None
     step_id: str | None = None
+    seq_id: int | None = None  #: its number in a background run, from 1 (background_resume.jsonl)
 
 
 @frozen(kw_only=True)
@@ -73,6 +77,7 @@ class ToolCallMessage:
     tool_calls: tuple[ToolCall, ...]
     run_id: str | None = None
     step_id: str | None = None
+    seq_id: int | None = None
 
 
 @frozen(kw_only=True)
@@ -82,6 +87,7 @@ class ToolReturnMessage:
     id: str
     run_id: str | None = None
     step_id: str | None = None
+    seq_id: int | None = None
 
 
 @frozen(kw_only=True)
@@ -92,6 +98,7 @@ class ApprovalRequestMessage:
     tool_calls: tuple[ToolCall, ...]
     run_id: str | None = None
     step_id: str | None = None
+    seq_id: int | None = None
 
 
 @frozen(kw_only=True)
@@ -218,15 +225,18 @@ def decode_message(data: bytes) -> Message:
     if data.startswith(b"[DONE]"):
         return Done()
     try:
-        raw = exactly(orjson.loads(data), dict)
-        tag = exactly(raw["message_type"], str)
-        cls = MESSAGE_TYPES.get(tag)
-        if cls is None:
-            return UnknownMessage(message_type=tag, raw=raw)
-        message: Message = _STRUCTURE[cls](raw, cls)
-        return message
+        return _message(exactly(orjson.loads(data), dict))
     except (orjson.JSONDecodeError, WrongType, KeyError, BaseValidationError) as exc:
         raise _unreadable("a message of its stream", exc) from exc
+
+
+def _message(raw: Mapping[str, Any]) -> Message:
+    tag = exactly(raw["message_type"], str)
+    cls = MESSAGE_TYPES.get(tag)
+    if cls is None:
+        return UnknownMessage(message_type=tag, raw=raw)
+    message: Message = _STRUCTURE[cls](raw, cls)
+    return message
 
 
 def _unreadable(what: str, exc: Exception) -> RemoteProtocolError:
@@ -296,6 +306,75 @@ class Health:
 def decode_health(data: bytes) -> Health:
     """:raises RemoteProtocolError: if it is no health report."""
     return _decode(data, Health, "a health report")
+
+
+@frozen(kw_only=True)
+class Run:
+    """One run of an agent, as Letta keeps it."""
+
+    id: str
+    status: str  #: created, running, completed, failed or cancelled
+    stop_reason: str | None = None
+    background: bool | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.status not in ("created", "running")
+
+
+def decode_run(data: bytes) -> Run:
+    """The answer of ``GET /v1/runs/{id}``.
+
+    :raises RemoteProtocolError: if it is no run.
+    """
+    return _decode(data, Run, "a run")
+
+
+def decode_usage(data: bytes) -> UsageStatistics:
+    """The answer of ``GET /v1/runs/{id}/usage``, which leaves out what is cached and what is reasoning.
+
+    :raises RemoteProtocolError: if it is no usage.
+    """
+    return _decode(data, UsageStatistics, "a run's usage")
+
+
+@frozen(kw_only=True)
+class KeptMessages:
+    """What the agent's memory holds of a run. Nothing, if the run failed in its first step."""
+
+    messages: tuple[Message, ...] = ()  #: in order, each whole
+    has_input: bool = False  #: the user's message among them
+    returns: tuple["ToolReturn", ...] = ()  #: of the calls that returned last
+
+
+def decode_kept_messages(data: bytes) -> KeptMessages:
+    """The answer of ``GET /v1/runs/{id}/messages``, oldest first.
+
+    :raises RemoteProtocolError: if it is no list of messages.
+    """
+    try:
+        raw = [exactly(item, dict) for item in exactly(orjson.loads(data), list)]
+        messages = tuple(_message(item) for item in raw)
+        returned = [item for item in raw if item["message_type"] == "tool_return_message"]
+        returns = (
+            tuple(_kept_return(item) for item in (returned[-1].get("tool_returns") or returned[-1:]))
+            if returned
+            else ()
+        )
+    except (orjson.JSONDecodeError, WrongType, KeyError, BaseValidationError) as exc:
+        raise _unreadable("messages of a run", exc) from exc
+    has_input = any(isinstance(message, UserMessage) for message in messages)
+    return KeptMessages(messages=messages, has_input=has_input, returns=returns)
+
+
+def _kept_return(raw: Mapping[str, Any]) -> "ToolReturn":
+    return ToolReturn(
+        tool_call_id=exactly(raw["tool_call_id"], str),
+        # Letta looks at the id alone when it has the result already; it may be made of parts.
+        tool_return=raw["tool_return"] if isinstance(raw.get("tool_return"), str) else "",
+        status="error" if raw.get("status") == "error" else "success",
+    )
 
 
 def _decode(data: bytes, kind: type[_T], what: str) -> _T:
@@ -400,11 +479,20 @@ class StreamRequest:
     client_tools: tuple[ClientTool, ...] = ()
     stream_tokens: bool = True
     include_pings: bool = True
+    background: bool = False  #: the run's stream can be taken up again; needs Redis at the server, else 503
 
 
 def encode_stream_request(request: StreamRequest) -> bytes:
     """The JSON body of ``POST /v1/agents/{id}/messages/stream``."""
     return orjson.dumps(_wire.unstructure(request))
+
+
+def encode_resume_request(seq_id: int) -> bytes:
+    """The JSON body of ``POST /v1/runs/{id}/stream``: what came after an item of a background run.
+
+    :param seq_id: of the last item that was read; 0 for all of them.
+    """
+    return orjson.dumps({"starting_after": seq_id})
 
 
 def encode_cancel_request(run_id: str) -> bytes:
@@ -436,8 +524,8 @@ def _fold_calls(value: object) -> object:
     return {**value, "tool_calls": calls if type(calls) is list else [calls]}
 
 
-def _omit_default(converter: Converter, cls: type[Any], name: str) -> None:
-    optional: Any = {name: override(omit_if_default=True)}
+def _omit_default(converter: Converter, cls: type[Any], names: tuple[str, ...]) -> None:
+    optional: Any = {name: override(omit_if_default=True) for name in names}
     converter.register_unstructure_hook(cls, make_dict_unstructure_fn(cls, converter, **optional))
 
 
@@ -462,9 +550,9 @@ def _make_converter() -> Converter:
         ),
     )
     for request, optional in (
-        (Approval, "reason"),
-        (ClientTool, "description"),
-        (StreamRequest, "client_tools"),
+        (Approval, ("reason",)),
+        (ClientTool, ("description",)),
+        (StreamRequest, ("client_tools", "background")),
     ):
         _omit_default(converter, request, optional)
     return converter

@@ -8,10 +8,10 @@ import orjson
 from attrs import asdict, define, field
 
 from ._signal import Signal
+from .cycle import Cycle, HttpRequest, Item, ResponseBody, ResponseHead, Summary
 from .errors import RemoteProtocolError
 from .events import Command, Failure
 from .exchange import Headers
-from .proxy import Cycle, HttpRequest, Item, ResponseBody, ResponseHead, Summary
 from .recording import RecordingHead, TextMode
 from .redact import (
     StreamRedactor,
@@ -167,12 +167,37 @@ class RecordedCycle:
         self._end("failed", failure=failure.value, reason=reason)
         self.cycle.receive_failure(failure, reason, now)
 
-    def abandon(self) -> None:
+    def abandon(self, now: float) -> None:
         """See `Cycle`."""
+        self._t = now - self.began
         if not self._ended:
             self._ended = True
             self.writer.end(_CLIENT, self._t, "client_closed")
-        self.cycle.abandon()
+        self.cycle.abandon(now)
+
+    def stop(self, now: float) -> None:
+        """See `Cycle`."""
+        self.abandon(now)
+        self.cycle.stop(now)
+
+    @property
+    def goes_on(self) -> bool:
+        """See `Cycle`."""
+        return self.cycle.goes_on
+
+    @property
+    def wake(self) -> Callable[[], None]:
+        """See `Cycle`."""
+        return self.cycle.wake
+
+    @wake.setter
+    def wake(self, wake: Callable[[], None]) -> None:
+        self.cycle.wake = wake
+
+    def close(self) -> None:
+        """See `Cycle`."""
+        self._end("client_closed")
+        self.cycle.close()
 
     def next_deadline(self) -> float:
         """See `Cycle`."""
@@ -196,7 +221,7 @@ class RecordedCycle:
                 if not self._ended:
                     self._ended = True
                     self.writer.end(_CLIENT, self._t)
-            case Signal.NEED_DATA:
+            case Signal.NEED_DATA | Signal.WAITING:
                 pass
             case command:
                 self._begin(command)

@@ -10,9 +10,9 @@ from . import letta, sse
 from ._signal import Signal
 from .chat_writer import ChunkWriter, Heading
 from .config import Config
+from .cycle import ResponseBody, ResponseHead
 from .errors import RemoteProtocolError
 from .events import CallsSettled, Command, Event, Failure, TurnFailed, TurnStarted
-from .proxy import ResponseBody, ResponseHead
 from .recording import RecordedExchange, Recording
 from .replay_client import ReplayedClient
 from .sse import SSEDecoder
@@ -51,7 +51,7 @@ class ReplayedTurn:
         agent = letta.Agent(
             id=_agent_id(self.exchange) or _NO_AGENT, name=self.recording.scenario, agent_type="letta_v1_agent"
         )
-        self._turn = Turn(plan, self.config, agent, pending)
+        self._turn = Turn(plan, self.config.without_pauses(), agent, pending)
         self._last_x = self.exchange.x - 1
         answer: Iterator[float] = iter(())
         t = self.exchange.t

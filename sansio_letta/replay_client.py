@@ -14,9 +14,10 @@ from attrs import define, field, frozen
 from . import letta
 from ._signal import Signal
 from .config import Config, ReasoningField
+from .cycle import Cycle, HttpRequest, Item, ResponseBody, ResponseHead
 from .events import Command, Failure
 from .exchange import is_agent_id
-from .proxy import Cycle, HttpRequest, Item, Proxy, ResponseBody, ResponseHead
+from .proxy import Proxy
 from .recording import RecordedExchange, Recording, RecordingError, TextMode
 from .redact import StreamRedactor, redact_body
 
@@ -75,6 +76,10 @@ class ReplayedClient:
         waiting = list(self.recording.exchanges)
         moments: Iterator[float] = iter(())
         while (item := cycle.next_event()) is not Signal.FINISHED:
+            if item is Signal.WAITING:
+                t = cycle.next_deadline()
+                cycle.handle_deadline(t)
+                continue
             if isinstance(item, Signal):
                 t = next(moments)  # what was recorded ends every exchange, so the cycle waits no longer
                 continue
@@ -117,7 +122,7 @@ class ReplayedClient:
         client, cycle = self._client, self._cycle
         left = client.end_t if client.end == "client_closed" else None
         if left is not None and (left < t or (inclusive and left == t)):
-            cycle.abandon()
+            cycle.abandon(t)
             yield left
         while (due := cycle.next_deadline()) < t:
             cycle.handle_deadline(due)

@@ -2,18 +2,27 @@
 
 Two machines work together. This one walks through the exchanges with Letta, one at a time::
 
-    FINDING --> (LOOKING) --> SENDING --> STREAMING --> DONE
-                   ^                          |
-                   +---- refused, once -------+
+    FINDING --> QUEUED --> (REVIEWING) --> (LOOKING) --> SENDING --> STREAMING --> DONE
+                                              ^                       |    ^
+                                              +---- refused, once ----+    |
+                                                                      v    |
+                                                                    RECOVERING
 
 - FINDING asks Letta which agent has the name, unless the caller remembers.
+- QUEUED waits until the turns that came before in this thread are over.
+- REVIEWING looks what became of an earlier turn for the same request: nothing is said to the agent twice.
 - LOOKING asks what the agent waits for. Results are never sent unlooked: with nothing pending Letta does not
   refuse them but runs a turn of its own (stale_tool_result.jsonl). A message is sent unlooked, to save the
   round trip; if calls are pending Letta refuses it, and the turn looks, denies the calls in the same request
   as the message, and sends again (pending_denied_with_message.jsonl).
 - STREAMING belongs to the second machine, `RunStream`, which turns the run's messages into events.
+- RECOVERING follows a run whose stream was lost: in a background run the stream is taken up again behind the
+  last item that was read (background_resume.jsonl); of another the end is awaited, and what was kept is told.
 - CANCELLING ends a run that nobody reads: Letta goes on without a reader (disconnect.jsonl). The run must be
   named, and its name comes with the first ping, so a client that leaves before that is LEAVING until then.
+
+In some phases Letta has nothing to say: `pause` tells how long, and `end_pause` goes on. A question that cannot
+be asked is asked again after one, and so is a turn that Letta refuses because the thread is busy.
 
 A failure while Letta works on the turn ends as `kept_failure` says if anything was, or may have been, kept:
 no answer may invite a repeat that the agent would hear twice.
@@ -24,7 +33,7 @@ from collections.abc import Iterable
 from enum import Enum, auto
 from typing import Final
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from . import letta
 from ._signal import Signal
@@ -45,17 +54,22 @@ from .events import (
     AgentFound,
     AgentGone,
     AgentThread,
+    BackgroundRefused,
     CallsSettled,
     CancelRun,
     Command,
     Event,
     Failure,
     FetchAgent,
+    FetchRun,
     OpenStream,
+    ResumeRun,
     TurnFailed,
     TurnStarted,
 )
 from .exchange import Answer, Headers, find_agent, found_agent
+from .places import Place
+from .recovery import EarlierTurn, EndedRun, Pause, Questions, Said, read_run
 from .sse import SSEDecoder
 from .stream import EndOfStream, RunState, RunStream, refusal_in
 
@@ -82,9 +96,12 @@ class Phase(Enum):
 
     READY = auto()
     FINDING = auto()
+    QUEUED = auto()
+    REVIEWING = auto()
     LOOKING = auto()
     SENDING = auto()
     STREAMING = auto()
+    RECOVERING = auto()
     LEAVING = auto()
     CANCELLING = auto()
     DONE = auto()
@@ -95,11 +112,14 @@ class Step(Enum):
     """What moves the turn from one phase to the next."""
 
     FIND = auto()  #: the agent is not known
+    QUEUE = auto()  #: the agent is known
+    REVIEW = auto()  #: the request was here before
     LOOK = auto()  #: results came, and what is pending is not known
     SEND = auto()  #: all is known
-    OPENED = auto()  #: the run's stream has begun
+    OPENED = auto()  #: the run's stream has begun, or goes on
     GONE = auto()  #: the remembered agent does not exist any more
     REFUSED = auto()  #: what is pending does not fit the input
+    LOST = auto()  #: the stream ended before the run
     ENDED = auto()
     CANCEL = auto()  #: the run must be ended
     ABANDON = auto()  #: the client left before the run had a name
@@ -109,8 +129,15 @@ class Step(Enum):
 _ENDS: Final = {Step.FAIL: Phase.FAILED, Step.ENDED: Phase.DONE}
 
 TRANSITIONS: Final[dict[Phase, dict[Step, Phase]]] = {
-    Phase.READY: {**_ENDS, Step.FIND: Phase.FINDING, Step.LOOK: Phase.LOOKING, Step.SEND: Phase.SENDING},
-    Phase.FINDING: {**_ENDS, Step.SEND: Phase.SENDING},
+    Phase.READY: {**_ENDS, Step.FIND: Phase.FINDING, Step.QUEUE: Phase.QUEUED},
+    Phase.FINDING: {**_ENDS, Step.QUEUE: Phase.QUEUED},
+    Phase.QUEUED: {
+        **_ENDS,
+        Step.REVIEW: Phase.REVIEWING,
+        Step.LOOK: Phase.LOOKING,
+        Step.SEND: Phase.SENDING,
+    },
+    Phase.REVIEWING: {**_ENDS, Step.LOOK: Phase.LOOKING, Step.SEND: Phase.SENDING},
     Phase.LOOKING: {**_ENDS, Step.SEND: Phase.SENDING, Step.GONE: Phase.FINDING},
     Phase.SENDING: {
         **_ENDS,
@@ -122,9 +149,11 @@ TRANSITIONS: Final[dict[Phase, dict[Step, Phase]]] = {
     Phase.STREAMING: {
         **_ENDS,
         Step.REFUSED: Phase.LOOKING,
+        Step.LOST: Phase.RECOVERING,
         Step.CANCEL: Phase.CANCELLING,
         Step.ABANDON: Phase.LEAVING,
     },
+    Phase.RECOVERING: {**_ENDS, Step.OPENED: Phase.STREAMING, Step.CANCEL: Phase.CANCELLING},
     Phase.LEAVING: {**_ENDS, Step.CANCEL: Phase.CANCELLING},
     Phase.CANCELLING: _ENDS,
     Phase.DONE: {},
@@ -133,6 +162,10 @@ TRANSITIONS: Final[dict[Phase, dict[Step, Phase]]] = {
 
 _OVER: Final = (Phase.DONE, Phase.FAILED)
 _READING_STREAM: Final = (Phase.STREAMING, Phase.SENDING, Phase.LEAVING)
+_ASKING: Final = (Phase.REVIEWING, Phase.RECOVERING)
+
+#: Seconds before something is tried again: little at first, then more, the last as often as need be.
+_PAUSES: Final = (0.25, 0.5, 1.0, 2.0)
 
 
 @define
@@ -148,43 +181,82 @@ class Turn:
     :param config: limits.
     :param agent: the agent, if the caller remembers it.
     :param pending: what the agent waits for, if the caller has just looked.
+    :param place: in the queue for the agent's thread; without one the turn waits for nobody.
+    :param earlier: a turn for the same request that broke off.
+    :param background: whether to ask for a run whose stream can be taken up again.
     """
 
     plan: Plan
     config: Config = field(factory=Config)
     _agent: letta.Agent | None = field(default=None, alias="agent")
     _pending: letta.PendingApproval | None = field(default=None, alias="pending")
+    place: Place = field(factory=Place, kw_only=True)
+    _earlier: EarlierTurn | None = field(default=None, alias="earlier", kw_only=True)
+    _background: bool = field(default=False, alias="background", kw_only=True)
     phase: Phase = field(default=Phase.READY, init=False)
     started: bool = field(default=False, init=False)  #: `TurnStarted` was handed over: no status line any more
+    resume_count: int = field(default=0, init=False)  #: how often its stream was lost and found again
+    _looked: bool = field(init=False)  #: `_pending` is what the agent waits for
     _found: bool = field(default=False, init=False)  #: Letta named the agent in this turn
     _items: deque[Event | Command] = field(factory=deque, init=False)
     _run: RunStream = field(init=False)
+    _said: Said = field(factory=Said, init=False)
+    _seq_id: int = field(default=0, init=False)  #: of the last item of a background run
+    _lost_at: int = field(default=-1, init=False)  #: the same, when its stream was lost last
+    _over: bool = field(default=False, init=False)  #: the run ended before its stream was read to its end
     _resent: bool = field(default=False, init=False)
     _results_sent: bool = field(default=False, init=False)
     _abandoned: bool = field(default=False, init=False)
-    _failure: RemoteProtocolError | None = field(default=None, init=False)  #: told once the run is cancelled
+    _failure: SansioLettaError | None = field(default=None, init=False)  #: told once the run is cancelled
+    # What is asked for together, and what is tried again:
+    _questions: Questions | None = field(default=None, init=False)
+    _pause: float | None = field(default=None, init=False)
+    _paused: float = field(default=0.0, init=False)  #: seconds, since something last went well
     # The exchange under way:
+    _command: Command | None = field(default=None, init=False)
     _answer: Answer | None = field(default=None, init=False)
     _sse: SSEDecoder | None = field(default=None, init=False)
     _ended: bool = field(default=False, init=False)
     _error: SansioLettaError | None = field(default=None, init=False)  #: why it ended too soon
+    _fault: Failure | None = field(default=None, init=False)  #: how
 
     def __attrs_post_init__(self) -> None:
+        self._looked = self._pending is not None
         self._run = self._new_run()
         try:
             if self._agent is None:
                 self._find(Step.FIND)
-            elif self.plan.results and self._pending is None:
-                self._look(Step.LOOK)
             else:
-                self._send(self._pending)
-        except RequestError as exc:
+                self._queue(self._agent)
+        except SansioLettaError as exc:
             self._fail(exc)
 
     @property
     def run_state(self) -> RunState:
         """What the agent was doing when it was last heard of in the run under way."""
         return self._run.state
+
+    @property
+    def run_id(self) -> str | None:
+        """Letta's name of the run; None until its first ping."""
+        return self._run.run_id
+
+    @property
+    def agent_id(self) -> str | None:
+        """The agent's id, once it is known."""
+        return None if self._agent is None else self._agent.id
+
+    @property
+    def pause(self) -> float | None:
+        """Seconds to wait until `end_pause`, while `next_event` says WAITING; None: the thread is taken.
+
+        For a thread its `place` wakes the caller.
+        """
+        return self._pause
+
+    @property
+    def _is_asking(self) -> bool:
+        return self._pause is None and self.phase not in (Phase.QUEUED, *_OVER)
 
     # --- In -----------------------------------------------------------------------------------------------
 
@@ -195,7 +267,7 @@ class Turn:
         :param headers: pairs of lower-case name and value.
         :raises LocalProtocolError: if no answer is awaited.
         """
-        if self.phase in _OVER or self._answer is not None or self._ended:
+        if not self._is_asking or self._answer is not None or self._ended:
             raise LocalProtocolError(f"receive_response called in {self.phase.name}: no answer is awaited")
         self._answer = Answer(status=status, headers=headers, max_size=self.config.max_answer_size)
 
@@ -220,11 +292,38 @@ class Turn:
         :param reason: for the client, like "connection refused"; no key, no address of an inner network.
         :raises LocalProtocolError: if no exchange is under way.
         """
-        if self.phase in _OVER or self._ended:
+        if not self._is_asking or self._ended:
             raise LocalProtocolError(f"receive_failure called in {self.phase.name}: no exchange is under way")
         self._ended = True
         # Raised only when what had arrived before is read: the run may have stopped already.
-        self._error = _transport_error(failure, reason)
+        self._error, self._fault = _transport_error(failure, reason), failure
+
+    def end_pause(self) -> None:
+        """The pause is over: go on with what it was made for.
+
+        :raises LocalProtocolError: if there was none.
+        """
+        if self._pause is None:
+            raise LocalProtocolError(f"end_pause called in {self.phase.name}: there is no pause")
+        self._pause = None
+        if self._command is None:
+            self._ask_next(None)
+        else:
+            self._ask(self._command)
+
+    def give_up(self, error: SansioLettaError) -> None:
+        """It has taken too long: the turn fails, and its run is cancelled.
+
+        :param error: what the client is told, if it has not left.
+        """
+        if self.phase in _OVER:
+            return
+        self._pause = None
+        if self.phase is Phase.RECOVERING:
+            self._failure = error
+        # What was not handed over yet never happens; what was said stays said.
+        self._items = deque(item for item in self._items if not isinstance(item, Command))
+        self._fail(error)
 
     def abandon(self) -> None:
         """The client has left: no more events, and the run, if there is one, must end.
@@ -235,11 +334,13 @@ class Turn:
         if self._abandoned or self.phase in _OVER:
             return
         self._abandoned = True
-        commands = [item for item in self._items if isinstance(item, OpenStream | CancelRun)]
+        unsent = [item for item in self._items if isinstance(item, Command)]
         self._items.clear()
         if self.phase is Phase.CANCELLING:
-            self._items.extend(commands)
-        elif self.phase not in _READING_STREAM or commands:
+            self._items.extend(unsent)
+        elif self.phase is Phase.RECOVERING:
+            self._cancel()
+        elif self.phase not in _READING_STREAM or unsent or self._pause is not None:
             self._move(Step.ENDED)
         elif self._run.run_id is not None:
             self._cancel()
@@ -249,16 +350,19 @@ class Turn:
     # --- Out ----------------------------------------------------------------------------------------------
 
     def next_event(self) -> Event | Command | Signal:
-        """The next event or command; NEED_DATA while Letta must speak first, FINISHED after the last.
+        """The next event or command.
 
-        Nothing is raised for what Letta sent: it ends the turn as `TurnFailed`, once and last.
+        NEED_DATA while Letta must speak first, WAITING while it has nothing to say (see `pause`), FINISHED
+        after the last. Nothing is raised for what Letta sent: it ends the turn as `TurnFailed`, once and last.
         """
         while not self._items:
             if self.phase in _OVER:
                 return Signal.FINISHED
+            if self._pause is not None:
+                return Signal.WAITING
             try:
                 if not self._advance():
-                    return Signal.NEED_DATA
+                    return Signal.WAITING if self.phase is Phase.QUEUED else Signal.NEED_DATA
             except SansioLettaError as exc:
                 self._fail(exc)
         item = self._items.popleft()
@@ -270,11 +374,15 @@ class Turn:
 
     def _advance(self) -> bool:
         """Take one step with what Letta has said so far; False if there is nothing to take it with."""
-        if self.phase in _READING_STREAM and (self._sse is not None or self._opened()):
+        if self._sse is not None or self._opened():
             return self._read_stream()
+        if self.phase is Phase.QUEUED:
+            return self._leave_queue()
         if not self._ended:
             return False
         if self._error is not None:
+            if self._try_again():
+                return True
             raise self._error
         assert self._answer is not None
         match self.phase:
@@ -282,6 +390,8 @@ class Turn:
                 self._take_agent(self._answer)
             case Phase.LOOKING:
                 self._take_pending(self._answer)
+            case Phase.REVIEWING | Phase.RECOVERING:
+                self._take_book(self._answer)
             case Phase.CANCELLING:
                 # Whether it came in time matters to nobody here: the run is not read any more.
                 self._end_cancelled()
@@ -293,11 +403,40 @@ class Turn:
         following = TRANSITIONS[self.phase].get(step)
         assert following is not None, f"{step} in {self.phase}"
         self.phase = following
+        if following in _OVER:
+            self._questions = None
+            self.place.leave()
 
     def _ask(self, command: Command) -> None:
-        self._answer = self._sse = self._error = None
+        self._command = command
+        self._answer = self._sse = self._error = self._fault = None
         self._ended = False
         self._items.append(command)
+
+    def _try_again(self) -> bool:
+        """After a failure that left nothing at Letta, pause, if there is time left."""
+        repeatable = self._fault is Failure.NOT_SENT or (
+            # Whether a question arrived does not matter, nor whether a run is cancelled twice.
+            self._fault is Failure.BROKEN and not isinstance(self._command, OpenStream)
+        )
+        if not repeatable or (self._abandoned and self.phase is not Phase.CANCELLING):
+            return False
+        limit = self.config.resume_timeout if self.phase in _ASKING else self.config.connect_retry_timeout
+        return self._make_pause(limit)
+
+    def _make_pause(self, limit: float) -> bool:
+        """Pause, unless pauses have taken longer than `limit` seconds since something last went well."""
+        if self._paused >= limit:
+            return False
+        spent, pause = 0.0, _PAUSES[-1]
+        for pause in _PAUSES:
+            if spent >= self._paused:
+                break
+            spent += pause
+        self._pause = min(pause, limit - self._paused)
+        self._paused += self._pause
+        self._answer = self._sse = None
+        return True
 
     def _find(self, step: Step) -> None:
         self._move(step)
@@ -305,9 +444,38 @@ class Turn:
 
     def _take_agent(self, answer: Answer) -> None:
         self._found = True
-        self._agent = found_agent(self.plan.model, answer)
-        self._items.append(AgentFound(model=self.plan.model, agent=self._agent))
-        self._send(pending=self._agent.pending_approval)
+        agent = found_agent(self.plan.model, answer)
+        self._items.append(AgentFound(model=self.plan.model, agent=agent))
+        self._agent, self._paused = agent, 0.0
+        self._pending, self._looked = agent.pending_approval, bool(self.plan.results)
+        self._queue(agent)
+
+    def _queue(self, agent: letta.Agent) -> None:
+        self._move(Step.QUEUE)
+        self.place.enter(self._thread(agent).messages_target)
+        self._leave_queue()
+
+    def _leave_queue(self) -> bool:
+        if not self.place.granted:
+            return False
+        if self.place.waited:
+            # Others spoke to the agent meanwhile: what it waits for now must be looked up.
+            self._looked, self._pending = False, None
+        if self._earlier is not None:
+            self._move(Step.REVIEW)
+            self._ask_for(read_run(self._earlier.run_id))
+        else:
+            self._look_or_send()
+        return True
+
+    def _look_or_send(self) -> None:
+        if self.plan.results and not self._looked:
+            self._look(Step.LOOK)
+        else:
+            self._send(self._pending)
+
+    def _thread(self, agent: letta.Agent) -> AgentThread:
+        return self.plan.thread or AgentThread(agent_id=agent.id)
 
     def _look(self, step: Step) -> None:
         self._move(step)
@@ -320,6 +488,7 @@ class Turn:
             self._forget_agent(self._agent)
             return
         self._agent = found_agent(self._agent.id, answer)
+        self._paused = 0.0
         self._send(pending=self._agent.pending_approval)
 
     def _send(self, pending: letta.PendingApproval | None) -> None:
@@ -344,17 +513,24 @@ class Turn:
                 "ended. Send a new user message to go on.",
                 param="messages",
             )
+        self._results_sent = any(type(answer) is letta.ToolReturn for answer in settlement.approvals)
+        self._run = self._new_run()
         self._move(Step.SEND)
         if settlement.calls != CallsSettled():
             self._items.append(settlement.calls)
-        self._results_sent = any(type(answer) is letta.ToolReturn for answer in settlement.approvals)
-        approvals = (letta.ApprovalCreate(approvals=settlement.approvals),) if settlement.approvals else ()
-        self._run = self._new_run()
+        self._open_stream(agent, settlement.approvals)
+
+    def _open_stream(
+        self, agent: letta.Agent, approvals: tuple[letta.ToolReturn | letta.Approval, ...]
+    ) -> None:
+        answers = (letta.ApprovalCreate(approvals=approvals),) if approvals else ()
         self._ask(
             OpenStream(
-                thread=plan.thread or AgentThread(agent_id=agent.id),
+                thread=self._thread(agent),
                 request=letta.StreamRequest(
-                    messages=(*approvals, *plan.messages), client_tools=plan.client_tools
+                    messages=(*answers, *self.plan.messages),
+                    client_tools=self.plan.client_tools,
+                    background=self._background,
                 ),
             )
         )
@@ -371,6 +547,14 @@ class Turn:
         elif answer.status == 409 and refusal_in(answer.detail) and not self._resent:
             self._resent = True
             self._look(Step.REFUSED)
+        elif answer.status == 409 and self._make_pause(self.config.queue_timeout):
+            # Another process speaks in this conversation: Letta has taken nothing.
+            pass
+        elif answer.status == 503 and self._background:
+            self._background = False
+            self._items.append(BackgroundRefused())
+            assert isinstance(self._command, OpenStream)
+            self._ask(evolve(self._command, request=evolve(self._command.request, background=False)))
         elif answer.status == 200:
             kind = answer.content_type or "no content type"
             raise RemoteProtocolError(f"Letta answered with {kind} instead of an event stream.")
@@ -387,8 +571,10 @@ class Turn:
         answer = self._answer
         if answer is None or answer.status != 200 or answer.content_type != "text/event-stream":
             return False
-        if self.phase is Phase.SENDING:
+        if self.phase is Phase.SENDING or isinstance(self._command, ResumeRun):
             self._move(Step.OPENED)
+        elif self.phase is not Phase.LEAVING:
+            return False
         self._sse = SSEDecoder(self.config.max_event_size)
         if data := answer.take():
             self._sse.receive_data(data)
@@ -398,24 +584,46 @@ class Turn:
         assert self._sse is not None
         run, event = self._run, self._sse.next_event()
         if not isinstance(event, Signal):
-            self._emit(run.receive_message(letta.decode_message(event.data)))
+            message = letta.decode_message(event.data)
+            if self._background and self._is_after_end(message):
+                self._lose(RemoteProtocolError("Letta forgot how the run ended."))
+                return True
+            self._emit(run.receive_message(message))
         elif not self._ended:
             return False
+        elif run.state is not RunState.STOPPED and run.run_id is not None and self.phase is Phase.STREAMING:
+            self._lose(self._error or RemoteProtocolError("Letta's stream ended before the run had stopped."))
+            return True
         elif self._error is not None and run.state is not RunState.STOPPED:
             raise self._error
         else:
             self._emit(run.receive_message(EndOfStream()))
+        self._take_state(run)
+        return True
+
+    def _take_state(self, run: RunStream) -> None:
+        """Go where the run has gone."""
         if run.state is RunState.FAILED:
             self._take_run_failure(run)
         elif run.state is RunState.DONE:
             self._move(Step.ENDED)
         elif self.phase is Phase.LEAVING and run.run_id is not None:
             self._cancel()
-        return True
+
+    def _is_after_end(self, message: letta.Message) -> bool:
+        """Note an item's number. In a resumed stream whose run is over a ping stands for its missing end.
+
+        Of such a run Letta has no more items than those that come at once; then it pings for ever.
+        """
+        seq_id = getattr(message, "seq_id", None)
+        if seq_id is not None:
+            self._seq_id = max(self._seq_id, seq_id)
+        return self._over and type(message) is letta.Ping and seq_id is None
 
     def _emit(self, words: Iterable[Event]) -> None:
         for word in words:
             if not self._abandoned:
+                self._said.add(word)
                 self._items.append(word)
 
     def _take_run_failure(self, run: RunStream) -> None:
@@ -427,10 +635,108 @@ class Turn:
         kept = run.step_kept or (self._results_sent and run.refusal is None)
         self._end_failed(run.error, Kept.SOMETHING if kept else Kept.NOTHING)
 
+    # --- What became of a run -----------------------------------------------------------------------------
+
+    def _lose(self, error: SansioLettaError) -> None:
+        """The stream ended before its run: find out what became of it."""
+        run_id = self._run.run_id
+        assert run_id is not None
+        self._move(Step.LOST)
+        self._failure, self._sse = error, None
+        self.resume_count += 1
+        if not self._background or self._over:
+            self._ask_for(read_run(run_id))
+            return
+        progress, self._lost_at = self._lost_at != self._seq_id, self._seq_id
+        if progress:
+            self._paused = 0.0
+            self._ask(FetchRun(run_id=run_id))
+        elif self._make_pause(self.config.resume_timeout):
+            self._command = FetchRun(run_id=run_id)
+        else:
+            raise error
+
+    def _take_book(self, answer: Answer) -> None:
+        """What Letta's books say of a run."""
+        if answer.status >= 500 and self._make_pause(self.config.resume_timeout):
+            return
+        if self._questions is not None:
+            self._ask_next(answer)
+        elif isinstance(self._command, FetchRun):
+            run = letta.decode_run(answer.data)
+            self._over = run.is_over
+            self._ask(ResumeRun(run_id=run.id, seq_id=self._seq_id))
+        else:
+            # The stream cannot be taken up again; what was kept of the run can be read.
+            assert isinstance(self._command, ResumeRun)
+            self._ask_for(read_run(self._command.run_id))
+
+    def _ask_for(self, questions: Questions) -> None:
+        self._questions, self._paused = questions, 0.0
+        self._ask_next(None)
+
+    def _ask_next(self, answer: Answer | None) -> None:
+        assert self._questions is not None
+        try:
+            question = self._questions.send(answer)
+        except StopIteration as stop:
+            self._questions = None
+            if self.phase is Phase.REVIEWING:
+                self._take_earlier(stop.value)
+            else:
+                self._take_rest(stop.value)
+            return
+        if isinstance(question, Pause):
+            self._command, self._pause = None, question.seconds
+        else:
+            self._ask(question)
+
+    def _take_rest(self, ended: EndedRun) -> None:
+        """The run under way is over: tell what the client has not heard of it."""
+        if not ended.kept.messages and ended.run.stop_reason is None:
+            # It ended without a word why: all there is to tell is how its stream was lost.
+            assert self._failure is not None
+            self._end_failed(self._failure, Kept.NOTHING)
+            return
+        self._run = self._new_run()
+        self._emit(self._said.rest(ended.tell(self._run)))
+        self._take_state(self._run)
+
+    def _take_earlier(self, ended: EndedRun) -> None:
+        """An earlier turn for this request is over: go on from what the agent has of it."""
+        self._earlier, kept = None, ended.kept
+        if not kept.messages:
+            self._look_or_send()
+            return
+        self._run = self._new_run()
+        if ended.is_whole:
+            self._emit(ended.tell(self._run))
+            self._take_state(self._run)
+            return
+        if not kept.returns:
+            raise kept_failure(
+                LettaError("The agent has heard this before and broke off. Send a new message to go on.")
+            )
+        words = list(ended.tell_kept(self._run))
+        if any(not isinstance(word, TurnStarted) for word in words):
+            self._emit(words)
+            # Of the run that is to come nothing was said.
+            self._said = Said(started=True)
+        else:
+            self._run = self._new_run()
+        if kept.has_input:
+            self.plan = evolve(self.plan, messages=())
+        self._results_sent = True
+        self._move(Step.SEND)
+        assert self._agent is not None
+        # Results that Letta has already make the agent go on from them (kept_results.jsonl).
+        self._open_stream(self._agent, kept.returns)
+
     def _cancel(self) -> None:
         assert self._agent is not None
         assert self._run.run_id is not None
         self._move(Step.CANCEL)
+        self._questions, self._pause, self._paused = None, None, 0.0
         self._ask(CancelRun(agent_id=self._agent.id, run_id=self._run.run_id))
 
     def _end_cancelled(self) -> None:
@@ -447,6 +753,9 @@ class Turn:
     def _fail(self, error: SansioLettaError) -> None:
         if self.phase is Phase.CANCELLING:
             self._end_cancelled()
+        elif self.phase is Phase.RECOVERING:
+            # How the stream was lost matters more than why it was not found again.
+            self._cancel()
         elif self.phase in _READING_STREAM and isinstance(error, RemoteProtocolError):
             # Letta was told, and what it does now we cannot see. A run that may be going on is ended first.
             if self._run.run_id is not None:

@@ -16,7 +16,21 @@ POSITIVE = [
     "max_remembered_agent_count",
     "keepalive_timeout",
     "letta_silence_timeout",
+    "first_item_timeout",
+    "letta_answer_timeout",
+    "turn_timeout",
 ]
+NOT_NEGATIVE = [
+    "agent_ttl",
+    "queue_timeout",
+    "max_queue_count",
+    "connect_retry_timeout",
+    "resume_timeout",
+    "repeat_ttl",
+    "max_kept_answer_size",
+    "repeat_wait_timeout",
+]
+CHOICES = ["reasoning_field", "background", "chat_key_headers"]
 
 
 def limited(name: str, value: float) -> Config:
@@ -26,8 +40,8 @@ def limited(name: str, value: float) -> Config:
 
 
 def test_every_number_has_a_limit() -> None:
-    numbers = [attribute.name for attribute in attrs.fields(Config) if attribute.name != "reasoning_field"]
-    assert sorted(numbers) == sorted([*POSITIVE, "agent_ttl", "max_fragment_size"])
+    names = [attribute.name for attribute in attrs.fields(Config)]
+    assert sorted(names) == sorted([*POSITIVE, *NOT_NEGATIVE, *CHOICES, "max_fragment_size"])
 
 
 @pytest.mark.parametrize("value", [0, -1])
@@ -42,10 +56,11 @@ def test_the_smallest_limit_is_taken(name: str) -> None:
     assert getattr(limited(name, 1), name) == 1
 
 
-def test_agents_may_be_forgotten_at_once() -> None:
-    assert Config(agent_ttl=0).agent_ttl == 0
-    with pytest.raises(ValueError, match="agent_ttl"):
-        Config(agent_ttl=-0.1)
+@pytest.mark.parametrize("name", NOT_NEGATIVE)
+def test_nothing_may_be_waited_for_and_nothing_kept(name: str) -> None:
+    assert getattr(limited(name, 0), name) == 0
+    with pytest.raises(ValueError, match=name):
+        limited(name, -1)
 
 
 def test_a_fragment_must_hold_a_few_characters() -> None:

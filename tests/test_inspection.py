@@ -403,8 +403,10 @@ class Played:
         self._pump()
 
     def _pump(self) -> None:
-        while not isinstance(self.cycle.next_event(), Signal):
-            pass
+        while (item := self.cycle.next_event()) is Signal.WAITING or not isinstance(item, Signal):
+            if item is Signal.WAITING:
+                self.now = self.cycle.next_deadline()
+                self.cycle.handle_deadline(self.now)
         self.now += 1.0
 
     def answer(self, value: object, status: int = 200) -> "Played":
@@ -429,7 +431,7 @@ class Played:
         return self
 
     def leave(self) -> "Played":
-        self.cycle.abandon()
+        self.cycle.abandon(self.now)
         self._pump()
         return self
 
@@ -575,8 +577,9 @@ def test_a_client_that_left_after_all_was_said() -> None:
 
 
 def test_a_connection_that_broke() -> None:
-    passage = Played(chat(), remembering()).fail(Failure.NOT_SENT).told
-    assert passage.rows[2].name == "not sent"
+    played = Played(chat(), remembering())
+    passage = played.fail(Failure.NOT_SENT).fail(Failure.NOT_SENT).fail(Failure.NOT_SENT).told
+    assert [row.name for row in passage.rows].count("not sent") == 3
     assert (passage.rows[-1].name, passage.kept) == ("got 502", Kept.NOTHING)
 
 

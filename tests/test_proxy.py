@@ -1,7 +1,6 @@
 """One HTTP request of a client, answered: heads, bodies, deadlines, and the summary for the log."""
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -14,7 +13,6 @@ from drive import (
     JSON,
     PING,
     RUN_ID,
-    SSE,
     USAGE,
     agent_json,
     encode,
@@ -23,9 +21,9 @@ from drive import (
     stop,
     want,
 )
+from drive_cycle import Client, chat
 from sansio_letta import (
     Config,
-    Cycle,
     HttpRequest,
     LocalProtocolError,
     Proxy,
@@ -37,76 +35,15 @@ from sansio_letta import (
 from sansio_letta.events import (
     CancelRun,
     CheckHealth,
-    Command,
     Failure,
     FetchAgent,
+    FetchRun,
     FindAgent,
     ListAgents,
     OpenStream,
 )
 
 HELLO = (PING, say("Hello"), stop(), USAGE, DONE)
-
-
-class Client:
-    """One request, with Letta played by hand."""
-
-    def __init__(self, request: HttpRequest, proxy: Proxy | None = None) -> None:
-        self.proxy = proxy or Proxy()
-        self.cycle: Cycle = self.proxy.open(request, token="abcdef12", created=1_795_332_551, now=100.0)
-        self.commands: list[Command] = []
-        self.head: ResponseHead | None = None
-        self.body = b""
-        self.ended = False
-        self.pump()
-
-    def pump(self) -> None:
-        while True:
-            match self.cycle.next_event():
-                case ResponseHead() as head:
-                    self.head = head
-                case ResponseBody(data=data):
-                    self.body += data
-                case Signal.NEED_DATA:
-                    return
-                case Signal.FINISHED:
-                    self.ended = True
-                    return
-                case command:
-                    self.commands.append(command)
-
-    def answer(self, value: object, status: int = 200, now: float = 101.0) -> "Client":
-        self.cycle.receive_response(status, JSON, now)
-        self.cycle.receive_data(orjson.dumps(value), now)
-        self.cycle.receive_data(b"", now)
-        self.pump()
-        return self
-
-    def stream(self, *messages: dict[str, Any] | str, now: float = 102.0) -> "Client":
-        self.cycle.receive_response(200, SSE, now)
-        self.cycle.receive_data(b"".join(map(encode, messages)), now)
-        self.pump()
-        return self
-
-    @property
-    def status(self) -> int:
-        assert self.head is not None
-        return self.head.status
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        assert self.head is not None
-        return dict(self.head.headers)
-
-    def json(self) -> Any:
-        assert self.headers["content-type"] == "application/json"
-        assert int(self.headers["content-length"]) == len(self.body)
-        return orjson.loads(self.body)
-
-
-def chat(*, stream: bool = False, content: str = "hi", **more: Any) -> HttpRequest:
-    body = {"model": "Milo", "messages": [{"role": "user", "content": content}], "stream": stream, **more}
-    return HttpRequest(method="POST", target="/v1/chat/completions", body=orjson.dumps(body))
 
 
 def get(target: str, method: str = "GET") -> HttpRequest:
@@ -185,8 +122,8 @@ def test_failure_after_some_text_is_a_status_while_collecting() -> None:
 def test_agent_is_remembered_for_a_while() -> None:
     proxy = Proxy(Config(agent_ttl=10.0))
     Client(chat(), proxy).answer([agent_json()], now=100.0).stream(*HELLO)
-    assert type(Client(chat(), proxy).commands[0]) is OpenStream
-    late = proxy.open(chat(), token="abcdef12", created=0, now=111.0)
+    assert type(Client(chat(), proxy).stream(*HELLO).commands[0]) is OpenStream
+    late = proxy.open(chat(content="later"), token="abcdef12", created=0, now=111.0)
     assert type(late.next_event()) is FindAgent
 
 
@@ -357,6 +294,8 @@ def test_silence_ends_the_turn_and_its_run() -> None:
     client = Client(chat(stream=True)).answer([agent_json()]).stream(PING, say("Hel"))
     client.cycle.handle_deadline(222.0)
     client.pump()
+    assert client.commands[-1] == FetchRun(run_id=RUN_ID)
+    client.answer({}, status=403, now=223.0)
     assert client.commands[-1] == CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)
     client.answer({RUN_ID: "cancelled"}, now=223.0)
     assert b"no byte came for 120 seconds" in client.body
@@ -375,7 +314,7 @@ def test_silence_while_the_agent_is_looked_up() -> None:
 
 def test_leaving_cancels_the_run() -> None:
     client = Client(chat(stream=True)).answer([agent_json()]).stream(PING, say("Hel"))
-    client.cycle.abandon()
+    client.cycle.abandon(103.0)
     client.pump()
     assert client.commands[-1] == CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)
     client.answer({RUN_ID: "cancelled"})
@@ -385,7 +324,7 @@ def test_leaving_cancels_the_run() -> None:
 
 def test_leaving_a_question() -> None:
     client = Client(get("/v1/models"))
-    client.cycle.abandon()
+    client.cycle.abandon(103.0)
     client.pump()
     assert client.ended
     with pytest.raises(LocalProtocolError):

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from drive import AGENT_ID, DONE, JSON, PING, RUN_ID, SSE, USAGE, agent_json, encode, say, stop
-from sansio_letta import Cycle, HttpRequest, Proxy, ResponseBody, ResponseHead, Signal
+from sansio_letta import Config, Cycle, HttpRequest, Proxy, ResponseBody, ResponseHead, Signal
 from sansio_letta.events import CancelRun, Command, Failure, FindAgent, OpenStream
 from sansio_letta.recorder import RecordedCycle, RecordingWriter, record
 from sansio_letta.recording import KIND, VERSION, Recording, RecordingHead, TextMode, read_recording
@@ -29,7 +29,7 @@ def begin(
 ) -> tuple[RecordedCycle, list[bytes]]:
     """A cycle that is recorded, and its lines."""
     request, lines = request or ask(), list[bytes]()
-    cycle = Proxy().open(request, token=TOKEN, created=7, now=now)
+    cycle = Proxy(Config().without_pauses()).open(request, token=TOKEN, created=7, now=now)
     head = head_of(mode, token=TOKEN, created=7)
     return record(cycle, request, head, lines.append, now=now), lines
 
@@ -110,8 +110,8 @@ def test_a_client_that_leaves_is_written() -> None:
     answer_agent(recorded, 100.5)
     recorded.receive_data(encode(PING) + encode(say("one")), 101.0)
     drain(recorded)
-    recorded.abandon()
-    recorded.abandon()
+    recorded.abandon(101.0)
+    recorded.abandon(101.0)
     [cancel, _] = drain(recorded)
     assert cancel == CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)
     recorded.receive_response(200, JSON, 102.0)

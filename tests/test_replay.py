@@ -6,7 +6,7 @@ from attrs import evolve
 from drive import DONE, JSON, PING, SSE, USAGE, agent_json, encode, say, stop
 from recordings import recording, translate
 from sansio_letta import HttpRequest, Proxy, ReasoningField, Recording, Signal, letta, read_recording
-from sansio_letta.events import CancelRun, FetchAgent, OpenStream, TurnFailed
+from sansio_letta.events import CancelRun, FetchAgent, FetchRun, OpenStream, TurnFailed
 from sansio_letta.recorder import record
 from sansio_letta.recording import RecordedExchange, RecordingHead, TextMode
 from sansio_letta.replay import pending_after, plan_recorded, render, replay
@@ -40,9 +40,9 @@ def test_recording_that_broke_off() -> None:
     (only,) = whole.exchanges
     broken = evolve(only, data=only.data[:3], end="failed")
     (turn,) = replay(evolve(whole, exchanges=(broken,)))
-    assert isinstance(list(turn)[-1].item, CancelRun)
+    assert isinstance(list(turn)[-1].item, FetchRun)
     (cut,) = replay(evolve(whole, exchanges=(evolve(broken, end=None, end_t=None),)))
-    assert isinstance(list(cut)[-1].item, CancelRun)
+    assert isinstance(list(cut)[-1].item, FetchRun)
     (silent,) = replay(evolve(whole, exchanges=(evolve(broken, status=None),)))
     last = list(silent)[-1].item
     assert isinstance(last, TurnFailed)

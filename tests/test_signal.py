@@ -11,4 +11,4 @@ def test_a_signal_is_shown_by_its_name(signal: Signal) -> None:
 
 
 def test_the_signals_are_told_apart() -> None:
-    assert [signal.name for signal in Signal] == ["NEED_DATA", "FINISHED"]
+    assert [signal.name for signal in Signal] == ["NEED_DATA", "WAITING", "FINISHED"]

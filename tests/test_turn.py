@@ -38,6 +38,7 @@ from sansio_letta.events import (
     Event,
     Failure,
     FetchAgent,
+    FetchRun,
     FindAgent,
     FinishReason,
     OpenStream,
@@ -50,6 +51,8 @@ from sansio_letta.turn import TRANSITIONS, Phase, Step
 
 HELLO = (PING, say("Hello"), stop(), USAGE, DONE)
 CANCEL = CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)
+#: Nothing is tried again.
+AT_ONCE = Config(queue_timeout=0, connect_retry_timeout=0, resume_timeout=0)
 
 
 def opened(items: list[Event | Command]) -> OpenStream:
@@ -281,7 +284,7 @@ def test_denials_do_not_make_a_message_kept() -> None:
     [(401, 502), (402, 429), (409, 409), (422, 400), (429, 429), (500, 502), (503, 503), (307, 502)],
 )
 def test_refusals_by_status(status: int, expected: int) -> None:
-    turn = Turn(plan("hi"), agent=AGENT)
+    turn = Turn(plan("hi"), AT_ONCE, AGENT)
     drain(turn)
     failure = failed(answer(turn, {"detail": "No."}, status))
     assert (failure.error.status_hint, failure.kept) == (expected, Kept.NOTHING)
@@ -296,7 +299,7 @@ def test_refusals_by_status(status: int, expected: int) -> None:
     ],
 )
 def test_exchange_goes_wrong_before_any_answer(failure: Failure, status: int, kept: Kept) -> None:
-    turn = Turn(plan("hi"), agent=AGENT)
+    turn = Turn(plan("hi"), AT_ONCE, AGENT)
     drain(turn)
     turn.receive_failure(failure, "connection refused")
     told = failed(drain(turn))
@@ -305,7 +308,7 @@ def test_exchange_goes_wrong_before_any_answer(failure: Failure, status: int, ke
 
 
 def test_lookup_goes_wrong() -> None:
-    turn = Turn(plan("hi"))
+    turn = Turn(plan("hi"), AT_ONCE)
     drain(turn)
     turn.receive_failure(Failure.BROKEN, "connection reset")
     told = failed(drain(turn))
@@ -361,10 +364,12 @@ def test_nonsense_in_the_stream_cancels_the_run_before_it_is_told(bad: str) -> N
 
 
 def test_stream_breaks_and_the_cancel_too() -> None:
-    turn = Turn(plan("hi"), agent=AGENT)
+    turn = Turn(plan("hi"), AT_ONCE, AGENT)
     drain(turn)
     stream(turn, PING, say("Hel"), end=False)
     turn.receive_failure(Failure.BROKEN, "connection reset")
+    assert drain(turn) == [FetchRun(run_id=RUN_ID)]
+    turn.receive_failure(Failure.NOT_SENT, "connection refused")
     assert drain(turn) == [CANCEL]
     turn.receive_failure(Failure.NOT_SENT, "connection refused")
     assert "connection reset" in failed(drain(turn)).error.message
@@ -379,7 +384,7 @@ def test_stream_ends_before_the_run_has_a_name() -> None:
 def test_stream_ends_too_soon() -> None:
     turn = Turn(plan("hi"), agent=AGENT)
     drain(turn)
-    assert stream(turn, PING, say("Hel"))[-1] == CANCEL
+    assert stream(turn, PING, say("Hel"))[-1] == FetchRun(run_id=RUN_ID)
 
 
 def test_stream_breaks_after_the_run_has_stopped() -> None:
@@ -551,6 +556,8 @@ def test_any_bytes_end_in_a_whole_reply_or_one_failure(pieces: list[bytes], name
     if turn.phase in (Phase.SENDING, Phase.STREAMING):
         turn.receive_data(b"")
         items += drain(turn)
+    if turn.phase is Phase.RECOVERING:
+        items += answer(turn, {}, 404)
     if turn.phase is Phase.CANCELLING:
         items += answer(turn, {})
     assert sum(isinstance(item, TurnFailed | TurnFinished) for item in items) == 1

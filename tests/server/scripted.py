@@ -8,10 +8,10 @@ import orjson
 import trio
 from attrs import define, field
 
-from drive import DONE, JSON, PING, SSE, USAGE, agent_json, encode, say, stop
+from drive import DONE, JSON, PING, RUN_ID, SSE, USAGE, agent_json, encode, say, stop
 from letta_server import Server, Settings, UpstreamError
 from letta_server._upstream import Headers
-from sansio_letta.events import CancelRun, Command, FindAgent, OpenStream
+from sansio_letta.events import CancelRun, Command, FetchKept, FetchRun, FetchUsage, FindAgent, OpenStream
 
 #: What a scripted answer consists of: bytes, an error, a pause in seconds, or an event to wait for.
 Piece: TypeAlias = bytes | Exception | float | trio.Event
@@ -105,6 +105,14 @@ def runs(*pieces: Piece | dict[str, Any] | str, heading: Piece | None = None) ->
 def cancelled() -> Script:
     """The run is cancelled."""
     return Script(CancelRun, [b"{}"])
+
+
+def book(status: str = "failed", reason: str | None = "error", *messages: dict[str, Any]) -> list[Script]:
+    """What Letta's books say of the run: how it ended, and what was kept."""
+    run = {"id": RUN_ID, "status": status, "stop_reason": reason}
+    kept = [Script(FetchKept, [orjson.dumps(messages)])]
+    cost = [Script(FetchUsage, [orjson.dumps(USAGE)])] if messages else []
+    return [Script(FetchRun, [orjson.dumps(run)]), *kept, *cost]
 
 
 def hello() -> Script:

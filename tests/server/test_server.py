@@ -10,9 +10,9 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from drive import DONE, PING, USAGE, agent_json, encode, error, say, stop
 from letta_server import Server, Settings, UpstreamError, serve
-from sansio_letta.events import CancelRun, CheckHealth, Failure, FindAgent, ListAgents, OpenStream
+from sansio_letta.events import CancelRun, CheckHealth, Failure, FetchRun, FindAgent, ListAgents, OpenStream
 
-from .scripted import RawClient, Script, ask, cancelled, found, hello, make_server, runs
+from .scripted import RawClient, Script, ask, book, cancelled, found, hello, make_server, runs
 
 BROKEN = UpstreamError(Failure.BROKEN, "connection reset")
 
@@ -154,7 +154,9 @@ async def test_comments_while_letta_thinks(nursery: trio.Nursery, autojump_clock
 
 
 async def test_silence_of_lettas_is_an_error(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
-    server, _ = make_server(found(), runs(PING, trio.Event()), cancelled(), letta_timeout=30.0)
+    server, _ = make_server(
+        found(), runs(PING, trio.Event()), Script(FetchRun, status=403), cancelled(), letta_timeout=30.0
+    )
     client = connect(nursery, server)
     await client.send(ask())
     response = await client.receive()
@@ -187,19 +189,33 @@ async def test_request_that_never_ends_is_dropped(
 @pytest.mark.parametrize(
     ("script", "status"),
     [
-        ([Script(FindAgent, sending=UpstreamError(Failure.NOT_SENT, "connection refused"))], 502),
+        ([Script(FindAgent, sending=UpstreamError(Failure.NOT_SENT, "connection refused"))] * 3, 502),
         ([Script(FindAgent, [b"<html>"], headers=[("content-type", "text/html")])], 502),
-        ([Script(FindAgent, [BROKEN])], 502),
+        ([Script(FindAgent, [BROKEN]) for _ in range(3)], 502),
         ([found(), Script(OpenStream, [BROKEN], headers=[("content-type", "text/html")])], 424),
-        ([found(), Script(OpenStream, [b'{"detail": "busy"}'], status=409)], 409),
+        ([found(), *(Script(OpenStream, [b'{"detail": "busy"}'], status=409) for _ in range(34))], 409),
         ([found(), Script(OpenStream, heading=BROKEN)], 424),
-        ([found(), runs(PING, BROKEN), cancelled()], 424),
+        ([found(), runs(PING, BROKEN), *book()], 502),
+        ([found(), runs(PING, BROKEN), Script(FetchRun, status=403), cancelled()], 424),
         ([found(), runs(PING, b"data: nonsense\n\n"), cancelled()], 424),
-        ([found(), runs(PING, b'data: {"half'), cancelled()], 424),
+        ([found(), runs(PING, b'data: {"half'), *book()], 502),
     ],
-    ids=["away", "html", "reset", "html stream", "busy", "no head", "cut", "nonsense", "half an event"],
+    ids=[
+        "away",
+        "html",
+        "reset",
+        "html stream",
+        "busy",
+        "no head",
+        "cut",
+        "cut and forgotten",
+        "nonsense",
+        "half an event",
+    ],
 )
-async def test_failures_before_the_commit(nursery: trio.Nursery, script: list[Script], status: int) -> None:
+async def test_failures_before_the_commit(
+    nursery: trio.Nursery, autojump_clock: MockClock, script: list[Script], status: int
+) -> None:
     server, letta = make_server(*script)
     client = connect(nursery, server)
     await client.send(ask())
@@ -211,7 +227,7 @@ async def test_failures_before_the_commit(nursery: trio.Nursery, script: list[Sc
 
 
 async def test_failure_after_the_commit_is_the_last_event(nursery: trio.Nursery) -> None:
-    server, _ = make_server(found(), runs(PING, say("Hel"), BROKEN), cancelled())
+    server, _ = make_server(found(), runs(PING, say("Hel"), BROKEN), Script(FetchRun, status=403), cancelled())
     client = connect(nursery, server)
     await client.send(ask())
     response = await client.receive()

@@ -16,9 +16,13 @@ from sansio_letta.events import (
     Command,
     Failure,
     FetchAgent,
+    FetchKept,
+    FetchRun,
+    FetchUsage,
     FindAgent,
     ListAgents,
     OpenStream,
+    ResumeRun,
 )
 from sansio_letta.recording import RecordedData, RecordedExchange
 from sansio_letta.replay import pending_after
@@ -106,6 +110,8 @@ class RecordedLetta:
                 return _json({"version": "recordings", "status": "ok"})
             case CancelRun(run_id=run_id):
                 return _json({run_id: "cancelled"})
+            case FetchRun() | FetchKept() | FetchUsage() | ResumeRun():
+                return _json({"detail": "recordings keep no runs"}, 404)
             case OpenStream(thread=thread, request=request):
                 return self._open(self._agents[thread.agent_id], request)
 

@@ -59,15 +59,26 @@ class Carrier:
     upstream: Upstream
     _exchange: UpstreamExchange | None = field(default=None, init=False)
     _has_head: bool = field(default=False, init=False)
+    _woken: trio.Event = field(factory=trio.Event, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.cycle.wake = self._wake
+
+    def _wake(self) -> None:
+        self._woken.set()
 
     async def advance(self, item: Command | Signal) -> None:
-        """Carry out a command, or wait for more of the answer to the last one, until the cycle's deadline."""
+        """Carry out a command, or wait for what the signal wants, until the cycle's deadline."""
         with trio.move_on_at(self.cycle.next_deadline()) as scope:
-            if isinstance(item, Signal):
+            if item is Signal.WAITING:
+                await self._woken.wait()
+            elif isinstance(item, Signal):
                 await self.receive()
             else:
                 await self._send(item)
-        if scope.cancelled_caught:
+        if item is Signal.WAITING:
+            self._woken = trio.Event()
+        if item is Signal.WAITING or scope.cancelled_caught:
             self.cycle.handle_deadline(trio.current_time())
 
     async def _send(self, command: Command) -> None:
@@ -109,12 +120,25 @@ class Carrier:
             self.close()
         return status, body
 
-    async def finish(self) -> None:
-        """The client has left: do what the cycle still wants of Letta."""
-        self.cycle.abandon()
-        while (item := self.cycle.next_event()) is not Signal.FINISHED:
-            if not isinstance(item, ResponseHead | ResponseBody):
-                await self.advance(item)
+    async def finish(self, cancel_timeout: float) -> None:
+        """The client has left: do what the cycle still wants of Letta.
+
+        As long as others listen to its turn, that goes on; when this is cancelled, the turn ends.
+
+        :param cancel_timeout: seconds for the end of a run that goes on for nobody.
+        """
+        cycle = self.cycle
+        try:
+            cycle.abandon(trio.current_time())
+            while cycle.goes_on and (item := cycle.next_event()) is not Signal.FINISHED:
+                if not isinstance(item, ResponseHead | ResponseBody):
+                    await self.advance(item)
+        finally:
+            with trio.move_on_after(cancel_timeout, shield=True):
+                cycle.stop(trio.current_time())
+                while (item := cycle.next_event()) is not Signal.FINISHED:
+                    if not isinstance(item, ResponseHead | ResponseBody):
+                        await self.advance(item)
 
     def close(self) -> None:
         """No more will be asked in the exchange under way."""
@@ -235,11 +259,13 @@ class Server:
             cycle.summary.outcome = "internal_error"
             await response.apologise()
         finally:
-            if not finished:
-                with trio.move_on_after(self.settings.cancel_timeout, shield=True):
-                    await carrier.finish()
-            carrier.close()
-            self.log(cycle.summary, trio.current_time() - began, response.first and response.first - began)
+            try:
+                if not finished:
+                    await carrier.finish(self.settings.cancel_timeout)
+            finally:
+                carrier.close()
+                cycle.close()
+                self.log(cycle.summary, trio.current_time() - began, response.first and response.first - began)
         if client.gone:
             raise ClientGone
 
@@ -264,7 +290,7 @@ class _Response:
                 carrier.cycle.handle_deadline(trio.current_time())
                 continue
             await client.flush()
-            if not isinstance(item, Signal):
+            if item is Signal.WAITING or not isinstance(item, Signal):
                 await carrier.advance(item)
         client.write_end()
         await client.flush()
@@ -290,7 +316,7 @@ class _Response:
         One scope serves many waits, since each costs time. Its deadline may be an old one, which only means
         that it is looked at again, but it must not be too late.
 
-        :return: the command that comes next, FINISHED, or NEED_DATA if the client must be waited for.
+        :return: the command that comes next, FINISHED, WAITING, or NEED_DATA if the client must be waited for.
         """
         client, cycle = self.client, self.carrier.cycle
         while True:

@@ -1,0 +1,441 @@
+"""One request's answer: what Letta says in, the response and commands out, with the time."""
+
+import re
+from collections import deque
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Final, TypeAlias
+
+from attrs import define, field, frozen
+
+from . import letta
+from ._signal import Signal
+from .agents import AgentMemory
+from .chat_writer import Writer
+from .config import Config
+from .errors import Advice, RemoteProtocolError
+from .events import (
+    AgentFound,
+    AgentGone,
+    BackgroundRefused,
+    CallArguments,
+    CallsSettled,
+    CallStarted,
+    Command,
+    Event,
+    Failure,
+    KeepAlive,
+    OpenStream,
+    ReasoningDelta,
+    ResumeRun,
+    TextDelta,
+    TurnFailed,
+    TurnFinished,
+    TurnStarted,
+)
+from .exchange import Headers
+from .inquiry import Inquiry, Reply, error_reply, json_reply
+from .places import ThreadQueue, nobody, thread_busy
+from .repeats import KnownTurn, KnownTurns, Listener
+from .turn import Turn
+
+
+@frozen(kw_only=True)
+class HttpRequest:
+    """A client's request, whole.
+
+    :param target: as it stands in the request line, raw.
+    :param headers: pairs of lower-case name and value.
+    """
+
+    method: str
+    target: str
+    headers: Headers = ()
+    body: bytes = field(default=b"", repr=False)
+
+
+@frozen(kw_only=True)
+class ResponseHead:
+    """The status line and the headers. Without a ``content-length`` the body's end must show by its framing."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+
+
+@frozen(kw_only=True)
+class ResponseBody:
+    """More of the body; what comes before the next NEED_DATA belongs into one write."""
+
+    data: bytes = field(repr=False)
+
+
+Item: TypeAlias = Command | ResponseHead | ResponseBody
+
+
+class Repeat(Enum):
+    """What was done about a request that had been here before."""
+
+    JOINED = "joined"  #: it listened to the turn that was running
+    ANSWERED = "answered"  #: it got the answer that was given
+    TAKEN_UP = "taken up"  #: its turn had broken off, and the agent went on from what it had
+
+
+@define(kw_only=True)
+class Summary:
+    """What happened in a cycle, for a log line; no key and no text."""
+
+    request_id: str
+    method: str
+    path: str
+    status: int | None = None  #: None: the client left before it was told
+    stream: bool | None = None
+    model: str | None = None
+    agent_id: str | None = None
+    outcome: str | None = None  #: the finish reason, ``abandoned``, or an error's code
+    kept: str | None = None  #: after a failure: whether the agent's memory has something of the turn
+    chunk_count: int = 0
+    call_count: int = 0
+    usage: letta.UsageStatistics | None = None
+    ignored: tuple[str, ...] = ()
+    settled: CallsSettled | None = None
+    waited: bool = False  #: another turn spoke to the agent first
+    repeat: Repeat | None = None
+    resume_count: int = 0  #: how often the run's stream was lost and found again
+
+
+@define
+class Memory:
+    """What the requests of one process have in common.
+
+    :param config: limits.
+    """
+
+    config: Config
+    agents: AgentMemory = field(init=False)
+    turns: KnownTurns = field(init=False)
+    queue: ThreadQueue = field(init=False)
+    has_background: bool = field(default=True, init=False)  #: as long as Letta did not say that it has none
+
+    def __attrs_post_init__(self) -> None:
+        config = self.config
+        self.agents = AgentMemory(config.agent_ttl, config.max_remembered_agent_count)
+        self.turns = KnownTurns(config.repeat_ttl, config.max_kept_answer_size)
+        self.queue = ThreadQueue(config.max_queue_count)
+
+
+@frozen(kw_only=True)
+class Driven:
+    """What a cycle needs to share its turn with repeats.
+
+    :param fingerprint: of the request.
+    :param wait_timeout: seconds that the turn goes on without a listener, since a client that has left before
+        its answer began is expected back.
+    """
+
+    known: KnownTurn
+    fingerprint: bytes
+    wait_timeout: float
+
+
+_STREAM_HEADERS: Final = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))
+
+
+#: A turn that goes on for listeners alone looks this often whether there is one left.
+_LOOK_TIMEOUT: Final = 0.25
+
+
+@define
+class Cycle:
+    """One request's answer: Letta's answers in, the response and commands out.
+
+    Methods are those of a turn, with the time: `now` is monotonic seconds, never smaller than before. A
+    transport that stops before FINISHED must call `close`.
+    """
+
+    _source: Turn | Inquiry | Listener
+    _writer: Writer | None
+    _memory: Memory
+    summary: Summary
+    _now: float
+    _head_only: bool = False
+    _driven: Driven | None = field(default=None, kw_only=True)
+    wake: Callable[[], None] = field(default=nobody, kw_only=True)
+    """Called when a cycle that is WAITING may go on before its deadline, while another one is at work."""
+    _items: deque[Item] = field(factory=deque, init=False)
+    _began: float = field(init=False)
+    _heard: float = field(init=False)  #: when Letta spoke last, or was spoken to
+    _said: float = field(init=False)
+    _silence_timeout: float = field(init=False)
+    _waits: bool = field(default=False, init=False)  #: WAITING was said last
+    _resume_at: float | None = field(default=None, init=False)  #: when a pause is over, or the queue's patience
+    _begins: bool = field(default=False, init=False)  #: a run's stream was asked for, and nothing of it came
+    _responding: bool = field(default=False, init=False)
+    _left_at: float | None = field(default=None, init=False)  #: when the client left; the turn goes on
+    _stopped: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._began = self._heard = self._said = self._now
+        self._silence_timeout = self.config.letta_answer_timeout
+        match self._source:
+            case Turn(place=place):
+                place.wake = self._wake_up
+            case Listener() as listener:
+                listener.wake = self._wake_up
+
+    def _wake_up(self) -> None:
+        self.wake()
+
+    @property
+    def config(self) -> Config:
+        """The limits and policies that it goes by."""
+        return self._memory.config
+
+    @property
+    def responding(self) -> bool:
+        """Whether the head was handed over: no other answer can be given any more."""
+        return self._responding
+
+    def receive_response(self, status: int, headers: Sequence[tuple[str, str]], now: float) -> None:
+        """See `Turn.receive_response`."""
+        self._heard = self._now = now
+        self._source.receive_response(status, headers)
+
+    def receive_data(self, data: bytes, now: float) -> None:
+        """See `Turn.receive_data`."""
+        self._heard = self._now = now
+        if self._begins:
+            self._begins, self._silence_timeout = False, self.config.letta_silence_timeout
+        self._source.receive_data(data)
+
+    def receive_failure(self, failure: Failure, reason: str, now: float) -> None:
+        """See `Turn.receive_failure`."""
+        self._heard = self._now = now
+        self._source.receive_failure(failure, reason)
+
+    def abandon(self, now: float) -> None:
+        """The client has left. Go on until FINISHED: a run may have to be cancelled, or others listen to it."""
+        if self._left_at is not None or self._stopped:
+            return
+        self._now = now
+        self._items.clear()
+        self.summary.outcome = self.summary.outcome or "abandoned"
+        driven = self._driven
+        if driven is not None and (driven.known.listeners or (driven.wait_timeout and not self._responding)):
+            self._left_at = now
+        else:
+            self.stop(now)
+
+    def stop(self, now: float) -> None:
+        """As `abandon`, but the turn ends whoever listens, and nobody is expected back."""
+        self._now = now
+        self._items.clear()
+        self.summary.outcome = self.summary.outcome or "abandoned"
+        self._left_at, self._stopped = None, True
+        self._source.abandon()
+
+    def close(self) -> None:
+        """Nothing more will be carried out: nobody waits for this cycle any longer. May be called again."""
+        self._items.clear()
+        if isinstance(self._source, Turn):
+            self._source.place.leave()
+        else:
+            self._source.abandon()
+        self._end_turn()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the client has left and the turn goes on all the same, as long as that may take."""
+        return self._left_at is not None
+
+    def next_deadline(self) -> float:
+        """When `handle_deadline` should be called if nothing happens until then."""
+        if self._waits:
+            deadline = self._turn_deadline if self._resume_at is None else self._resume_at
+        else:
+            deadline = self._heard + self._silence_timeout
+        if self._keeps_alive:
+            deadline = min(deadline, self._said + self.config.keepalive_timeout)
+        if self._left_at is not None:
+            deadline = min(deadline, self._now + _LOOK_TIMEOUT)
+        return min(deadline, self._turn_deadline)
+
+    @property
+    def _turn_deadline(self) -> float:
+        return self._began + self.config.turn_timeout
+
+    def handle_deadline(self, now: float) -> None:
+        """Do what is due; after WAITING, also if `wake` was called.
+
+        That is: the end of a pause, a comment for a client that waits, the end of a turn that takes too long.
+        """
+        self._now = now
+        if self._left_at is not None:
+            self._look_for_listeners()
+        if now >= self._turn_deadline:
+            self._give_up_turn()
+        elif self._waits:
+            self._heard = now
+            if self._resume_at is not None and now >= self._resume_at:
+                self._resume()
+        elif now >= self._heard + self._silence_timeout:
+            self._heard = now
+            self._source.receive_failure(Failure.SILENT, self._silence)
+        if self._keeps_alive and now >= self._said + self.config.keepalive_timeout:
+            assert self._writer is not None
+            self._say(self._writer.write(KeepAlive()))
+
+    @property
+    def _silence(self) -> str:
+        seconds = f"{self._silence_timeout:g} seconds"
+        return f"it did not begin to answer within {seconds}" if self._begins else f"no byte came for {seconds}"
+
+    def _resume(self) -> None:
+        self._resume_at = None
+        source = self._source
+        assert isinstance(source, Turn)
+        if source.pause is not None:
+            source.end_pause()
+        elif not source.place.granted:
+            source.give_up(thread_busy(f"its turn did not come within {self.config.queue_timeout:g} seconds"))
+
+    def _give_up_turn(self) -> None:
+        """Nobody waits for a turn longer than this."""
+        reason = f"The turn was not over within {self.config.turn_timeout:g} seconds."
+        advice = Advice(status=504, type="server_error", code="turn_timeout", should_retry=False)
+        match self._source:
+            case Turn() as turn:
+                turn.give_up(RemoteProtocolError(reason, advice=advice))
+            case Listener() as listener:
+                # The one that drives the turn gives up in a moment; this one has waited as long.
+                self._began = self._now
+                listener.wake()
+            case inquiry:
+                inquiry.receive_failure(Failure.SILENT, reason)
+
+    def _look_for_listeners(self) -> None:
+        """The client has left: is there anybody for whom the turn should go on?"""
+        driven, left_at = self._driven, self._left_at
+        assert driven is not None
+        assert left_at is not None
+        if driven.known.listeners:
+            # Whoever listens now may leave later, and is not expected back.
+            self._left_at = self._now - driven.wait_timeout
+        elif self._now >= left_at + driven.wait_timeout or driven.known.turn.place.is_awaited:
+            self.stop(self._now)
+
+    @property
+    def _keeps_alive(self) -> bool:
+        return self._responding and self._writer is not None and self._writer.streaming
+
+    def next_event(self) -> Item | Signal:
+        """The next item.
+
+        NEED_DATA while Letta must speak first; WAITING until `wake` is called or the deadline has come, and
+        `handle_deadline` is next; FINISHED when the response is whole.
+        """
+        while not self._items:
+            item = self._source.next_event()
+            self._waits = item is Signal.WAITING
+            if isinstance(item, Signal):
+                self._take_signal(item)
+                return item
+            if isinstance(item, Event):
+                assert self._writer is not None
+                if self._driven is not None:
+                    self._driven.known.add(item)
+                self._take(item, self._writer)
+            elif isinstance(item, Reply):
+                self._reply(item)
+            else:
+                self._take_command(item)
+                return item
+        return self._items.popleft()
+
+    def _take_signal(self, signal: Signal) -> None:
+        if signal is Signal.FINISHED:
+            self._end_turn()
+        elif signal is Signal.WAITING and self._resume_at is None and isinstance(self._source, Turn):
+            pause = self._source.pause
+            self.summary.waited = True
+            self._resume_at = self._now + (self.config.queue_timeout if pause is None else pause)
+
+    def _take_command(self, command: Command) -> None:
+        self._heard, self._resume_at = self._now, None
+        config = self.config
+        self._begins = isinstance(command, OpenStream | ResumeRun)
+        self._silence_timeout = config.first_item_timeout if self._begins else config.letta_answer_timeout
+
+    def _end_turn(self) -> None:
+        """Whoever repeats the request from now on is told what became of it."""
+        if self._driven is not None:
+            self.summary.resume_count = self._driven.known.turn.resume_count
+            self._memory.turns.end(self._driven.fingerprint, self._driven.known, self._now)
+
+    def _take(self, event: Event, writer: Writer) -> None:
+        summary = self.summary
+        match event:
+            case TextDelta() | ReasoningDelta() | CallArguments():
+                pass
+            case AgentFound(model=model, agent=agent):
+                summary.agent_id = agent.id
+                self._memory.agents.remember(model, agent, self._now)
+            case AgentGone(agent_id=agent_id):
+                self._memory.agents.forget(agent_id)
+            case BackgroundRefused():
+                self._memory.has_background = False
+            case CallsSettled(stale=stale):
+                summary.settled = event
+                if stale:
+                    summary.ignored += ("messages.tool_call_id",)
+            case CallStarted():
+                summary.call_count += 1
+            case TurnFinished(reason=reason, usage=usage):
+                summary.outcome, summary.usage = reason.value, usage
+                if not writer.streaming:
+                    self._reply(json_reply(writer.write(event)))
+                    return
+            case TurnFailed(error=error, kept=kept):
+                summary.outcome, summary.kept = error.code, kept.value
+                if not self._responding:
+                    self._reply(error_reply(error))
+                    return
+            case TurnStarted():
+                if writer.streaming:
+                    self._head(200, (("content-type", writer.content_type), *_STREAM_HEADERS))
+        if data := writer.write(event):
+            summary.chunk_count += 1
+            self._say(data)
+
+    def _reply(self, reply: Reply) -> None:
+        length = (("content-length", str(len(reply.body))),) if reply.status != 204 else ()
+        self._head(reply.status, (*reply.headers, *length))
+        if reply.body and not self._head_only:
+            self._say(reply.body)
+
+    def _head(self, status: int, headers: Headers) -> None:
+        if self._left_at is not None or self._stopped:
+            return
+        self._responding = True
+        self.summary.status = status
+        ignored = self.summary.ignored
+        self._items.append(
+            ResponseHead(
+                status=status,
+                headers=(
+                    *headers,
+                    ("x-request-id", self.summary.request_id),
+                    *([("x-ignored-parameters", _header_list(ignored))] if ignored else []),
+                ),
+            )
+        )
+
+    def _say(self, data: bytes) -> None:
+        if self._left_at is not None:
+            return
+        self._said = self._now
+        self._items.append(ResponseBody(data=data))
+
+
+def _header_list(names: Sequence[str]) -> str:
+    """Names of fields come from the client: what could end a header line must not get through."""
+    return ", ".join(re.sub(r"[^!-+\--~]", "?", name[:64]) for name in names[:50])

@@ -1,0 +1,172 @@
+"""A run whose stream was lost: how it ended, and what of it the agent's memory holds.
+
+Letta's runs go on without a reader (disconnect.jsonl), and what they keep can be read afterwards, whole. So a
+turn whose connection broke waits for its run and tells the rest; and a request that comes a second time learns
+what became of its first, and says nothing to the agent that it has heard.
+"""
+
+from collections.abc import Generator, Iterable, Iterator
+from typing import Final, TypeAlias
+
+from attrs import define, field, frozen
+
+from . import letta
+from .errors import SansioLettaError
+from .events import (
+    CallArguments,
+    CallStarted,
+    Command,
+    Event,
+    FetchKept,
+    FetchRun,
+    FetchUsage,
+    ReasoningDelta,
+    TextDelta,
+    TurnStarted,
+)
+from .exchange import Answer
+from .stream import EndOfStream, RunStream
+
+
+@frozen(kw_only=True)
+class Pause:
+    """Nothing to ask for a while.
+
+    :param seconds: how long.
+    """
+
+    seconds: float
+
+
+@frozen(kw_only=True)
+class EarlierTurn:
+    """A turn for the same request that broke off, after Letta had been told of it."""
+
+    run_id: str
+
+
+@frozen(kw_only=True)
+class EndedRun:
+    """A run that is over, as Letta's books have it."""
+
+    run: letta.Run
+    kept: letta.KeptMessages
+    usage: letta.UsageStatistics | None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it came to its own end: nothing is left to do in it."""
+        return self.run.status == "completed" and self.run.stop_reason in _WHOLE
+
+    def tell(self, stream: RunStream) -> Iterator[Event]:
+        """All events of the run, as if it were read from its stream.
+
+        :param stream: a new one, whose state moves by it.
+        """
+        yield from self.tell_kept(stream)
+        ending = "end_turn" if self.run.status == "completed" else "error"
+        yield from stream.receive_message(letta.StopReason(stop_reason=self.run.stop_reason or ending))
+        if self.usage is not None:
+            yield from stream.receive_message(self.usage)
+        yield from stream.receive_message(EndOfStream())
+
+    def tell_kept(self, stream: RunStream) -> Iterator[Event]:
+        """The same, without the run's end."""
+        stream.run_id = self.run.id
+        stream.step_kept = bool(self.kept.messages)
+        for message in self.kept.messages:
+            yield from stream.receive_message(message)
+
+
+#: Stop reasons of a run that did what it wanted.
+_WHOLE: Final = frozenset(
+    {"end_turn", "requires_approval", "tool_rule", "no_tool_call", "max_steps", "max_tokens_exceeded"}
+)
+#: Letta is asked again whether the run goes on: soon at first.
+_PAUSES: Final = (0.25, 0.5, 1.0, 2.0)
+
+Questions: TypeAlias = Generator[Command | Pause, Answer | None, EndedRun]
+
+
+def read_run(run_id: str) -> Questions:
+    """Wait until a run is over and read what was kept of it. Pauses are answered with None.
+
+    :raises SansioLettaError: if Letta does not tell.
+    """
+    count = 0
+    while True:
+        answer = yield FetchRun(run_id=run_id)
+        if answer is not None and answer.status == 404:
+            # Letta knows nothing of it, so nothing of it was kept.
+            return EndedRun(run=letta.Run(id=run_id, status="failed"), kept=letta.KeptMessages(), usage=None)
+        run = letta.decode_run(_data(answer))
+        if run.is_over:
+            break
+        yield Pause(seconds=_PAUSES[min(count, len(_PAUSES) - 1)])
+        count += 1
+    kept = letta.decode_kept_messages(_data((yield FetchKept(run_id=run_id))))
+    usage = None
+    if kept.messages:
+        answer = yield FetchUsage(run_id=run_id)
+        try:
+            usage = letta.decode_usage(_data(answer))
+        except SansioLettaError:
+            # Older servers do not tell, and an answer without it is an answer.
+            usage = None
+    return EndedRun(run=run, kept=kept, usage=usage)
+
+
+def _data(answer: Answer | None) -> bytes:
+    assert answer is not None
+    return answer.data
+
+
+@define
+class Said:
+    """What the client has been told of a turn, so that a second telling leaves it out."""
+
+    _text_size: int = field(default=0, init=False)
+    _reasoning_size: int = field(default=0, init=False)
+    _argument_sizes: list[int] = field(factory=list, init=False)
+    _started: bool = field(default=False, alias="started")
+
+    def add(self, event: Event) -> None:
+        """Note what is told."""
+        tag = type(event)
+        if tag is TextDelta:
+            self._text_size += len(event.text)  # type: ignore[union-attr]  # faster than `match`, for each token
+        elif tag is ReasoningDelta:
+            self._reasoning_size += len(event.text)  # type: ignore[union-attr]
+        elif tag is CallArguments:
+            self._argument_sizes[event.index] += len(event.fragment)  # type: ignore[union-attr]
+        elif tag is CallStarted:
+            self._argument_sizes.append(0)
+        elif tag is TurnStarted:
+            self._started = True
+
+    def rest(self, events: Iterable[Event]) -> Iterator[Event]:
+        """Of the whole turn, told again from its start: what has not been told."""
+        text, reasoning, arguments = self._text_size, self._reasoning_size, list(self._argument_sizes)
+        for event in events:
+            match event:
+                case TurnStarted():
+                    if not self._started:
+                        yield event
+                case TextDelta(text=told):
+                    if told[text:]:
+                        yield TextDelta(text=told[text:])
+                    text = max(0, text - len(told))
+                case ReasoningDelta(text=told):
+                    if told[reasoning:]:
+                        yield ReasoningDelta(text=told[reasoning:])
+                    reasoning = max(0, reasoning - len(told))
+                case CallStarted(index=index):
+                    if index >= len(self._argument_sizes):
+                        arguments.append(0)
+                        yield event
+                case CallArguments(index=index, fragment=told):
+                    if told[arguments[index] :]:
+                        yield CallArguments(index=index, fragment=told[arguments[index] :])
+                    arguments[index] = max(0, arguments[index] - len(told))
+                case _:
+                    yield event

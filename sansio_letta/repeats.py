@@ -1,0 +1,231 @@
+"""Requests that come twice: which they are, and what their turn has said so far.
+
+The official SDKs send a request up to three times, after a failure or a timeout, and an agent would hear each
+as a new message. So a turn is known by its request's fingerprint while it runs, and for some minutes after it:
+who asks the same meanwhile listens to it, from its start, and who sends a whole answer's request again gets the
+answer again.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from itertools import groupby
+from typing import Any, Final
+
+from attrs import define, evolve, field
+
+from ._signal import Signal
+from .errors import Kept, LocalProtocolError, RemoteProtocolError, kept_failure
+from .events import (
+    CallArguments,
+    Event,
+    Failure,
+    KeepAlive,
+    ReasoningDelta,
+    TextDelta,
+    TurnFailed,
+    TurnFinished,
+)
+from .exchange import Headers
+from .places import nobody
+from .recovery import EarlierTurn
+from .turn import Turn
+
+
+def fingerprint(path: str, headers: Mapping[str, str], body: bytes, chat_key: str) -> bytes:
+    """What two requests have in common if one is a repeat of the other.
+
+    :param path: the request's, without its query.
+    :param headers: by lower-case name.
+    :param chat_key: which chat it is of; empty if it says nothing of that.
+    """
+    # Another client's key is another request, even with the same idempotency key.
+    digest = sha256(f"{headers.get('authorization', '')}\n{path}\n".encode())
+    if idempotency_key := headers.get("idempotency-key"):
+        digest.update(f"key {idempotency_key}".encode())
+    else:
+        digest.update(f"chat {chat_key}\n".encode())
+        digest.update(body)
+    return digest.digest()
+
+
+def retry_count(headers: Mapping[str, str]) -> int | None:
+    """How often the client says that it has sent the request before; None if it does not say.
+
+    :param headers: by lower-case name.
+    """
+    text = headers.get("x-stainless-retry-count", "")
+    return int(text[:4]) if text.isascii() and text.isdigit() else None
+
+
+@define(eq=False)
+class KnownTurn:
+    """A turn that has been begun, all it has said, and who listens.
+
+    :param turn: driven by one cycle; others listen.
+    """
+
+    turn: Turn
+    events: list[Event] = field(factory=list, init=False)
+    listeners: list["Listener"] = field(factory=list, init=False)
+    is_over: bool = field(default=False, init=False)
+    size: int = field(default=0, init=False)  #: characters, once it is over
+    until: float = field(default=0.0, init=False)  #: when it is forgotten, once it is over; monotonic seconds
+    _last: Event | None = field(default=None, init=False)
+
+    def add(self, event: Event) -> None:
+        """The turn has said something."""
+        tag = type(event)
+        if tag is KeepAlive:
+            return
+        self.events.append(event)
+        if tag is TurnFinished or tag is TurnFailed:
+            self._last, self.is_over = event, True
+        for listener in self.listeners:
+            listener.wake()
+
+    def end(self) -> None:
+        """The turn says no more, whatever it has said. What is kept of it takes less room from now on."""
+        if not self.is_over:
+            lost = RemoteProtocolError("The turn was ended before its answer was whole.")
+            self.add(TurnFailed(error=kept_failure(lost), kept=Kept.UNKNOWN))
+        # Who listens still goes on with the list as it was.
+        self.events = list(_joined(self.events))
+        self.size = sum(map(_size, self.events))
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether it came to a whole answer."""
+        return type(self._last) is TurnFinished
+
+    @property
+    def earlier(self) -> EarlierTurn | None:
+        """What a repeat must look into; None if nothing of it can have been kept."""
+        run_id, last = self.turn.run_id, self._last
+        nothing = isinstance(last, TurnFailed) and last.kept is Kept.NOTHING
+        return None if nothing or run_id is None or self.is_answered else EarlierTurn(run_id=run_id)
+
+
+@define(eq=False)
+class Listener:
+    """A repeat's part in a turn that another cycle drives. It has a turn's methods."""
+
+    known: KnownTurn
+    wake: Callable[[], None] = nobody
+    _events: Sequence[Event] = field(init=False)
+    _count: int = field(default=0, init=False)
+    _left: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._events = self.known.events
+        self.known.listeners.append(self)
+
+    def next_event(self) -> Event | Signal:
+        """The next event; WAITING until the turn says more."""
+        if self._left:
+            return Signal.FINISHED
+        if self._count < len(self._events):
+            self._count += 1
+            return self._events[self._count - 1]
+        if not self.known.is_over:
+            return Signal.WAITING
+        self.abandon()
+        return Signal.FINISHED
+
+    def abandon(self) -> None:
+        """The client has left, or has heard all; the turn goes on for the others."""
+        if not self._left:
+            self._left = True
+            self.known.listeners.remove(self)
+
+    def receive_response(self, status: int, headers: Headers) -> None:
+        """:raises LocalProtocolError: always: it asks nothing."""
+        raise LocalProtocolError("a repeat that joined a turn asks nothing of Letta")
+
+    def receive_data(self, data: bytes) -> None:
+        """:raises LocalProtocolError: always: it asks nothing."""
+        raise LocalProtocolError("a repeat that joined a turn asks nothing of Letta")
+
+    def receive_failure(self, failure: Failure, reason: str) -> None:
+        """:raises LocalProtocolError: always: it asks nothing."""
+        raise LocalProtocolError("a repeat that joined a turn asks nothing of Letta")
+
+
+@define
+class KnownTurns:
+    """The turns that a repeat may be of, by their requests' fingerprints.
+
+    :param ttl: seconds that a turn is known after its end.
+    :param max_size: characters of all ended turns together; beyond it the oldest are forgotten.
+    """
+
+    ttl: float
+    max_size: int
+    _turns: dict[bytes, KnownTurn] = field(factory=dict, init=False)
+    _ended: OrderedDict[bytes, KnownTurn] = field(factory=OrderedDict, init=False)
+    _size: int = field(default=0, init=False)
+
+    def recall(self, key: bytes, now: float) -> KnownTurn | None:
+        """The turn of this fingerprint, if it runs or has ended not long ago.
+
+        :param now: monotonic seconds, here and below.
+        """
+        self._forget(now)
+        return self._turns.get(key)
+
+    def begin(self, key: bytes, turn: Turn) -> KnownTurn:
+        """A turn begins; it takes the place of one that ended."""
+        self._drop(key)
+        known = self._turns[key] = KnownTurn(turn)
+        return known
+
+    def end(self, key: bytes, known: KnownTurn, now: float) -> None:
+        """A turn says no more."""
+        if self._turns.get(key) is not known or key in self._ended:
+            return
+        known.end()
+        known.until = now + self.ttl
+        # An entry of nothing but a name takes room, too.
+        known.size += _ENTRY_SIZE
+        self._ended[key] = known
+        self._size += known.size
+        self._forget(now)
+
+    def _forget(self, now: float) -> None:
+        while self._ended:
+            key, oldest = next(iter(self._ended.items()))
+            if now < oldest.until and self._size <= self.max_size:
+                break
+            self._drop(key)
+
+    def _drop(self, key: bytes) -> None:
+        self._turns.pop(key, None)
+        gone = self._ended.pop(key, None)
+        if gone is not None:
+            self._size -= gone.size
+
+
+_ENTRY_SIZE: Final = 1024
+#: Events that say the same in one as in many -> the field that holds it.
+_PIECES: Final[Mapping[type[Any], str]] = {
+    TextDelta: "text",
+    ReasoningDelta: "text",
+    CallArguments: "fragment",
+}
+
+
+def _joined(events: Sequence[Event]) -> Iterator[Event]:
+    """The same, with pieces of one text put together."""
+    for (kind, _), group in groupby(events, key=lambda event: (type(event), getattr(event, "index", None))):
+        name = _PIECES.get(kind)
+        if name is None:
+            yield from group
+        else:
+            pieces: list[Any] = list(group)
+            whole: Event = evolve(pieces[0], **{name: "".join(getattr(piece, name) for piece in pieces)})
+            yield whole
+
+
+def _size(event: Event) -> int:
+    name = _PIECES.get(type(event))
+    return len(getattr(event, name)) if name else 0
