@@ -150,27 +150,33 @@ class Steps:
 
     def next_step(self) -> Item | Signal:
         """The next item."""
-        if self._held is not None:
-            held, self._held = self._held, None
+        held, self._held = self._held, None
+        if held is not None:
             return held
-        pieces: list[ResponseBody] = []
+        first = self.cycle.next_event()
+        if type(first) is not ResponseBody:
+            self._look_at(first)
+            return first
+        more: list[bytes] = []
         while type(item := self.cycle.next_event()) is ResponseBody:
-            pieces.append(item)
+            more.append(item.data)
+        self._look_at(item)
+        self._held = item
+        return ResponseBody(data=b"".join([first.data, *more])) if more else first
+
+    def _look_at(self, item: Item | Signal) -> None:
         if item is Signal.FINISHED:
             self.ended_well = not self._left and self.cycle.summary.kept is None
-        if not pieces:
-            return item
-        self._held = item
-        return pieces[0] if len(pieces) == 1 else ResponseBody(data=b"".join([piece.data for piece in pieces]))
 
     def receive_response(self, response: Any) -> None:
         """Letta's answer has begun: a response of the client's."""
         headers = [(name.lower(), value) for name, value in response.headers.multi_items()]
         self.cycle.receive_response(response.status_code, headers, time.monotonic())
 
-    def receive_data(self, data: bytes) -> None:
-        """See `Cycle.receive_data`."""
-        self.cycle.receive_data(data, time.monotonic())
+    def receive_piece(self, piece: bytes | None) -> None:
+        """More of Letta's answer, None at its end. An empty piece is none: a cycle takes it for the end."""
+        if piece or piece is None:
+            self.cycle.receive_data(piece or b"", time.monotonic())
 
     def receive_exception(self, error: BaseException, item: Item | Signal, endpoint: Endpoint) -> None:
         """Carrying out an item went wrong, or was cancelled.
@@ -198,6 +204,15 @@ class Steps:
         # After NEED_DATA there may be another item by the time somebody asks.
         self._held = None if item is Signal.NEED_DATA else item
         return item
+
+
+def _is_plain(response: Any) -> bool:
+    """Whether a response's stream is its body: nothing to decode, and nobody has read it, a hook perhaps.
+
+    Then it is read as it stands: the library's own reading of it costs as much as half of our translation.
+    """
+    coding = response.headers.get("content-encoding", "identity")
+    return coding == "identity" and not response.is_stream_consumed
 
 
 @define
@@ -232,13 +247,14 @@ class SyncExchange:
                 return item
             try:
                 if item is Signal.NEED_DATA and self._response is not None:
-                    self.steps.receive_data(next(self._data, b""))
+                    self.steps.receive_piece(next(self._data, None))
                     continue
                 self._release()
                 if item is Signal.FINISHED:
                     return None
                 self._response = self.endpoint.client.send(self.endpoint.request(item), stream=True)
-                self._data = (data for data in self._response.iter_bytes() if data)
+                response = self._response
+                self._data = iter(response.stream if _is_plain(response) else response.iter_bytes())
                 self.steps.receive_response(self._response)
             except BaseException as exc:
                 self.steps.receive_exception(exc, item, self.endpoint)
@@ -314,13 +330,14 @@ class AsyncExchange:
                 return item
             try:
                 if item is Signal.NEED_DATA and self._data is not None:
-                    self.steps.receive_data(await anext(self._data, b""))
+                    self.steps.receive_piece(await anext(self._data, None))
                     continue
                 await self._release()
                 if item is Signal.FINISHED:
                     return None
                 self._response = await self.endpoint.client.send(self.endpoint.request(item), stream=True)
-                self._data = (data async for data in self._response.aiter_bytes() if data)
+                response = self._response
+                self._data = aiter(response.stream if _is_plain(response) else response.aiter_bytes())
                 self.steps.receive_response(self._response)
             except BaseException as exc:
                 self.steps.receive_exception(exc, item, self.endpoint)
