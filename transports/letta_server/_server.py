@@ -93,9 +93,13 @@ class Carrier:
         except UpstreamError as exc:
             cycle.receive_failure(exc.failure, exc.reason, trio.current_time())
 
-    async def collect(self) -> tuple[int, bytes]:
-        """The cycle's whole answer, where nobody waits for its pieces: status and body."""
+    async def collect(self, *, cancel_timeout: float) -> tuple[int, bytes]:
+        """The cycle's whole answer, where nobody waits for its pieces: status and body.
+
+        :param cancel_timeout: seconds to end the run in, if this is cancelled or fails.
+        """
         status, body = 0, b""
+        finished = False
         try:
             while (item := self.cycle.next_event()) is not Signal.FINISHED:
                 match item:
@@ -105,7 +109,11 @@ class Carrier:
                         body += data
                     case _:
                         await self.advance(item)
+            finished = True
         finally:
+            if not finished:
+                with trio.move_on_after(cancel_timeout, shield=True):
+                    await self.finish()
             self.close()
         return status, body
 
@@ -135,7 +143,8 @@ async def ask(proxy: Proxy, upstream: Upstream, target: str) -> tuple[int, bytes
     """
     request = HttpRequest(method="GET", target=target)
     cycle = proxy.open(request, token=secrets.token_hex(8), created=int(time.time()), now=trio.current_time())
-    return await Carrier(cycle, upstream).collect()
+    # A question starts no run.
+    return await Carrier(cycle, upstream).collect(cancel_timeout=0.0)
 
 
 @define(eq=False)
