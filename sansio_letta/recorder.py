@@ -97,7 +97,9 @@ class RecordingWriter:
         body = self._bodies.pop(x, None)
         if body:
             self._data(x, t, redact_body(bytes(body), self._mode))
-        self._streams.pop(x, None)
+        stream = self._streams.pop(x, None)
+        if stream is not None and (rest := stream.finish()):
+            self._data(x, t, rest)
         self._write({"x": x, "t": t, "dir": how, **{key: redact_keys(text) for key, text in more.items()}})
 
     def _data(self, x: int, t: float, data: bytes) -> None:

@@ -37,7 +37,7 @@ TABLE = {
         "_signal agents chat_request chat_writer config errors events exchange inquiry letta planning routing "
         "turn"
     ),
-    "redact": "_signal letta recording sse",
+    "redact": "_signal errors letta recording sse",
     "recorder": "_signal errors events exchange proxy recording redact",
     "replay_client": "_signal config events exchange letta proxy recording redact",
     "replay": ("_signal chat_writer config errors events letta proxy recording replay_client sse turn"),
@@ -64,6 +64,7 @@ OUTSIDE = {
     "hashlib",
     "orjson",
     "re",
+    "string",
     "typing",
     "urllib.parse",
 }
