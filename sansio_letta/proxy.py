@@ -285,19 +285,22 @@ class Cycle:
         silence = self._heard + self._config.letta_silence_timeout
         return min(silence, self._said + self._config.keepalive_timeout) if self._keeps_alive else silence
 
-    def handle_deadline(self, now: float) -> None:
+    def handle_deadline(self, now: float) -> str | None:
         """Do what is due: a comment for a client that waits, or the end of a turn that Letta forgot.
 
+        :return: the reason if the exchange with Letta was given up as SILENT.
         :raises LocalProtocolError: if no exchange with Letta is under way.
         """
         self._now = now
         if now >= self._heard + self._config.letta_silence_timeout:
             self._heard = now
-            seconds = f"{self._config.letta_silence_timeout:g}"
-            self._source.receive_failure(Failure.SILENT, f"no byte came for {seconds} seconds")
-        elif self._keeps_alive and now >= self._said + self._config.keepalive_timeout:
+            reason = f"no byte came for {self._config.letta_silence_timeout:g} seconds"
+            self._source.receive_failure(Failure.SILENT, reason)
+            return reason
+        if self._keeps_alive and now >= self._said + self._config.keepalive_timeout:
             assert self._writer is not None
             self._say(self._writer.write(KeepAlive()))
+        return None
 
     @property
     def _keeps_alive(self) -> bool:

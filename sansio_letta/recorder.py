@@ -88,6 +88,10 @@ class RecordingWriter:
         if redacted:
             self._data(x, t, redacted)
 
+    def waited(self, t: float) -> None:
+        """The client had waited for long enough to be given a comment."""
+        self._write({"x": _CLIENT, "t": t, "dir": "waited"})
+
     def end(self, x: int, t: float, how: str = "end", **more: str) -> None:
         """The exchange is over.
 
@@ -180,10 +184,16 @@ class RecordedCycle:
         """See `Cycle`."""
         return self.cycle.next_deadline()
 
-    def handle_deadline(self, now: float) -> None:
+    def handle_deadline(self, now: float) -> str | None:
         """See `Cycle`."""
         self._t = now - self.began
-        self.cycle.handle_deadline(now)
+        due = now >= self.cycle.next_deadline()
+        reason = self.cycle.handle_deadline(now)
+        if reason is not None:
+            self._end("failed", failure=Failure.SILENT.value, reason=reason)
+        elif due:
+            self.writer.waited(self._t)
+        return reason
 
     def next_event(self) -> Item | Signal:
         """See `Cycle`."""

@@ -62,6 +62,7 @@ OUTSIDE = {
     "difflib",
     "enum",
     "hashlib",
+    "math",
     "orjson",
     "re",
     "string",

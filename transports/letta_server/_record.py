@@ -84,7 +84,7 @@ async def record_turn(
         note=note,
         token=token,
         created=created,
-        reasoning=proxy.config.reasoning_field,
+        config=proxy.config,
         text=TextMode.KEEP,
     )
     lines: list[bytes] = []
