@@ -260,6 +260,10 @@ _COMMANDS: Final[Mapping[type[Any], events.Command]] = {
     events.FetchAgent: events.FetchAgent(agent_id="ID"),
     events.OpenStream: events.OpenStream(thread=_THREAD, request=letta.StreamRequest(messages=())),
     events.CancelRun: events.CancelRun(agent_id="ID", run_id="RUN"),
+    events.ResumeRun: events.ResumeRun(run_id="RUN", seq_id=7),
+    events.FetchRun: events.FetchRun(run_id="RUN"),
+    events.FetchKept: events.FetchKept(run_id="RUN"),
+    events.FetchUsage: events.FetchUsage(run_id="RUN"),
     events.ListAgents: events.ListAgents(limit=Config().agent_page_count),
     events.CheckHealth: events.CheckHealth(),
 }

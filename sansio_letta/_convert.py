@@ -78,7 +78,7 @@ def _number(value: object, _: object) -> float:
 
 
 def _or_null(kind: type[_T]) -> Callable[[object, object], _T | None]:
-    return lambda value, _: None if value is None else exactly(value, kind)
+    return lambda value, _: value if value is None or type(value) is kind else exactly(value, kind)
 
 
 def _strict_class(cls: type[_T], converter: Converter) -> Callable[[object, object], _T]:

@@ -76,6 +76,9 @@ class ChunkWriter:
 
     def write(self, event: Event) -> bytes:
         match event:
+            case TextDelta(text=text) if is_short(text, self.max_fragment_size):
+                # Nearly every event is one of these: what `deltas` comes to, without the way there.
+                return self._before_delta + b'{"content":' + orjson.dumps(text) + b"}" + self._after_delta
             case KeepAlive():
                 return sse.encode_comment("keepalive")
             case TurnFailed(error=error):
@@ -215,12 +218,17 @@ def encode_usage(usage: letta.UsageStatistics) -> chat.Usage:
     )
 
 
+def is_short(text: str, max_size: int) -> bool:
+    """Whether a text fits whatever it says: a character takes at most six bytes of JSON, and two are quotes."""
+    return len(text) * 6 + 2 <= max_size
+
+
 def fragments(text: str, max_size: int) -> list[str]:
     """The text in pieces of at most `max_size` bytes of JSON each, quotes included; one piece if it fits.
 
-    Readers of lines fail on long ones. A character takes at most six bytes, so a short text is not measured.
+    Readers of lines fail on long ones.
     """
-    if len(text) * 6 + 2 <= max_size or len(text) == 1 or len(orjson.dumps(text)) <= max_size:
+    if is_short(text, max_size) or len(text) == 1 or len(orjson.dumps(text)) <= max_size:
         return [text]
     middle = len(text) // 2
     return fragments(text[:middle], max_size) + fragments(text[middle:], max_size)

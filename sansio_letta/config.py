@@ -82,6 +82,9 @@ class Config:
     #: A client that is known to try again and leaves before its answer has begun is waited for: this long, and
     #: as long as its own pause. The official SDKs pause for half a second, doubling up to 8.
     repeat_wait_timeout: float = field(default=1.0, validator=_not_negative)
+    #: Whether a repeat listens to its turn while that runs. A program that drives both in one thread would wait
+    #: for itself: without it the repeat has a turn of its own, after the first.
+    joins_repeats: bool = True
     #: Headers that name a chat, the first that is there; they tell requests apart that say the same.
     chat_key_headers: tuple[str, ...] = (
         "x-letta-conversation-id",

@@ -4,6 +4,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
+from math import inf
 from typing import Final, TypeAlias
 
 from attrs import define, field, frozen
@@ -254,21 +255,29 @@ class Cycle:
         else:
             deadline = self._heard + self._silence_timeout
         if self._keeps_alive:
-            deadline = min(deadline, self._said + self.config.keepalive_timeout)
+            deadline = min(deadline, self.comment_deadline)
         if self._left_at is not None:
             deadline = min(deadline, self._now + _LOOK_TIMEOUT)
         return min(deadline, self._turn_deadline)
 
     @property
+    def comment_deadline(self) -> float:
+        """When a client that waits gets a comment; never, if its answer is no stream."""
+        return self._said + self.config.keepalive_timeout if self._keeps_alive else inf
+
+    @property
     def _turn_deadline(self) -> float:
         return self._began + self.config.turn_timeout
 
-    def handle_deadline(self, now: float) -> None:
+    def handle_deadline(self, now: float) -> str | None:
         """Do what is due; after WAITING, also if `wake` was called.
 
         That is: the end of a pause, a comment for a client that waits, the end of a turn that takes too long.
+
+        :return: the reason if the exchange with Letta was given up as SILENT.
         """
         self._now = now
+        reason = None
         if self._left_at is not None:
             self._look_for_listeners()
         if now >= self._turn_deadline:
@@ -278,11 +287,12 @@ class Cycle:
             if self._resume_at is not None and now >= self._resume_at:
                 self._resume()
         elif now >= self._heard + self._silence_timeout:
-            self._heard = now
-            self._source.receive_failure(Failure.SILENT, self._silence)
-        if self._keeps_alive and now >= self._said + self.config.keepalive_timeout:
+            self._heard, reason = now, self._silence
+            self._source.receive_failure(Failure.SILENT, reason)
+        if reason is None and now >= self.comment_deadline:
             assert self._writer is not None
             self._say(self._writer.write(KeepAlive()))
+        return reason
 
     @property
     def _silence(self) -> str:

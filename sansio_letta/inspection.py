@@ -15,7 +15,7 @@ from . import letta
 from ._signal import Signal
 from .chat_request import decode_request
 from .chat_writer import ChunkWriter, CompletionWriter, Heading, Writer
-from .config import Config, ReasoningField
+from .config import Config
 from .errors import RemoteProtocolError, RequestError, SansioLettaError
 from .events import Command, Event, Failure, TurnFailed, TurnFinished
 from .gist import (
@@ -416,11 +416,11 @@ def _asks_turn(client: RecordedExchange) -> bool:
 def _writer(
     recording: Recording, number: int, model: str, *, stream: bool = True, include_usage: bool = True
 ) -> Writer:
-    head, reasoning = recording.head, ReasoningField(recording.head.reasoning)
+    head, config = recording.head, recording.head.config
     heading = Heading(completion_id=f"chatcmpl-{head.token or number}", created=head.created or 0, model=model)
     if stream:
-        return ChunkWriter(heading, include_usage, reasoning)
-    return CompletionWriter(heading, reasoning)
+        return ChunkWriter(heading, include_usage, config.reasoning_field, config.max_fragment_size)
+    return CompletionWriter(heading, config.reasoning_field)
 
 
 def _json_bytes(json: object) -> bytes:

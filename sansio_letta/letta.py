@@ -506,10 +506,10 @@ def encode_cancel_request(run_id: str) -> bytes:
 # --- The converter --------------------------------------------------------------------------------------------
 
 
-def _fold_content(value: object) -> object:
+def _fold_content(value: object, _: object) -> str:
     """``content`` of an assistant message: a string, or a list of parts of which the text counts."""
     if type(value) is not list:
-        return value
+        return exactly(value, str)
     texts = [part.get("text") for part in value if isinstance(part, dict)]
     return "".join(text for text in texts if isinstance(text, str))
 
@@ -540,14 +540,9 @@ def _make_converter() -> Converter:
     converter.register_unstructure_hook_func(lambda kind: kind == Mapping[str, Any], lambda value: value)
     for cls in (ToolCallMessage, ApprovalRequestMessage, PendingApproval):
         first(_fold_calls, cls)
-    content = converter.get_structure_hook(str)
     converter.register_structure_hook(
         AssistantMessage,
-        make_dict_structure_fn(
-            AssistantMessage,
-            converter,
-            content=override(struct_hook=lambda value, _: content(_fold_content(value), str)),
-        ),
+        make_dict_structure_fn(AssistantMessage, converter, content=override(struct_hook=_fold_content)),
     )
     for request, optional in (
         (Approval, ("reason",)),

@@ -126,7 +126,7 @@ class Proxy:
         headers = dict(request.headers)
         key = fingerprint(summary.path, headers, request.body, self._chat_key(headers))
         known = self._memory.turns.recall(key, now)
-        if known is not None and (repeat := _listens(known, headers)) is not None:
+        if known is not None and (repeat := self._listens(known, headers)) is not None:
             summary.repeat, summary.agent_id = repeat, known.turn.agent_id
             return Cycle(Listener(known), writer, self._memory, summary, now)
         earlier = known.earlier if known is not None else None
@@ -154,6 +154,14 @@ class Proxy:
         policy = self.config.background
         wanted = policy is Background.ALWAYS or (policy is Background.AUTO and not asked.stream)
         return wanted and self._memory.has_background
+
+    def _listens(self, known: KnownTurn, headers: Mapping[str, str]) -> Repeat | None:
+        """Whether a request for a known turn gets what that turn says; otherwise it begins one of its own."""
+        if not known.is_over:
+            return Repeat.JOINED if self.config.joins_repeats else None
+        # Without a sign that it was sent before, a whole answer asked for again is a regeneration.
+        is_sent_again = bool(retry_count(headers)) or "idempotency-key" in headers
+        return Repeat.ANSWERED if known.is_answered and is_sent_again else None
 
     def _patience(self, headers: Mapping[str, str]) -> float:
         """How long a client that leaves before its answer has begun may stay away. 0: it will not come back."""
@@ -188,12 +196,3 @@ def _log_path(target: str) -> str:
     """The target without its query, printable and short."""
     path = target.partition("?")[0][:200]
     return "".join(char if char.isprintable() else "?" for char in path)
-
-
-def _listens(known: KnownTurn, headers: Mapping[str, str]) -> Repeat | None:
-    """Whether a request for a known turn gets what that turn says; otherwise it begins one of its own."""
-    if not known.is_over:
-        return Repeat.JOINED
-    # Without a sign that it was sent before, a whole answer asked for again is a regeneration.
-    is_sent_again = bool(retry_count(headers)) or "idempotency-key" in headers
-    return Repeat.ANSWERED if known.is_answered and is_sent_again else None

@@ -88,6 +88,10 @@ class RecordingWriter:
         if redacted:
             self._data(x, t, redacted)
 
+    def waited(self, t: float) -> None:
+        """The client had waited for long enough to be given a comment."""
+        self._write({"x": _CLIENT, "t": t, "dir": "waited"})
+
     def end(self, x: int, t: float, how: str = "end", **more: str) -> None:
         """The exchange is over.
 
@@ -97,7 +101,9 @@ class RecordingWriter:
         body = self._bodies.pop(x, None)
         if body:
             self._data(x, t, redact_body(bytes(body), self._mode))
-        self._streams.pop(x, None)
+        stream = self._streams.pop(x, None)
+        if stream is not None and (rest := stream.finish()):
+            self._data(x, t, rest)
         self._write({"x": x, "t": t, "dir": how, **{key: redact_keys(text) for key, text in more.items()}})
 
     def _data(self, x: int, t: float, data: bytes) -> None:
@@ -203,10 +209,16 @@ class RecordedCycle:
         """See `Cycle`."""
         return self.cycle.next_deadline()
 
-    def handle_deadline(self, now: float) -> None:
+    def handle_deadline(self, now: float) -> str | None:
         """See `Cycle`."""
         self._t = now - self.began
-        self.cycle.handle_deadline(now)
+        due = now >= self.cycle.comment_deadline
+        reason = self.cycle.handle_deadline(now)
+        if reason is not None:
+            self._end("failed", failure=Failure.SILENT.value, reason=reason)
+        elif due:
+            self.writer.waited(self._t)
+        return reason
 
     def next_event(self) -> Item | Signal:
         """See `Cycle`."""

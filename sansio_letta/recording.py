@@ -7,24 +7,26 @@ happening of one exchange: ``x`` its number, ``t`` seconds since the recording b
 - ``response``: ``status``, ``headers``
 - ``data``: ``text``, or ``b64`` where the bytes are no UTF-8
 - ``end`` of the body; ``client_closed``: the reader left before it; ``failed``: the connection broke
+- ``waited``: the client had waited for so long that a comment was due
 
 Exchanges may overlap: one may begin while another's data comes. Since version 2 exchange 0 is the client's own,
 with the proxy, ``failed`` says ``failure`` and ``reason``, and the head says how the client's answer was made
-(``token``, ``created``, ``reasoning``) and in ``text`` whether message text was kept. Version 1 holds exchanges
+(``token``, ``created``, ``reasoning``, ``limits``) and in ``text`` whether message text was kept. The order of
+the lines is that in which things happened: with it a replay does without a clock. Version 1 holds exchanges
 with Letta alone.
 """
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any, Final, Literal, TypeVar
 
 import orjson
 from attrs import define, field, frozen
-from cattrs import BaseValidationError
+from cattrs import BaseValidationError, Converter
 
-from ._convert import WrongType, first_error, strict_converter
-from .config import ReasoningField
+from ._convert import WrongType, exactly, first_error, strict_converter
+from .config import Config, ReasoningField
 from .errors import SansioLettaError
 
 _T = TypeVar("_T")
@@ -54,6 +56,15 @@ class RecordedData:
 
     t: float
     data: bytes = field(repr=False)
+    line: int = 0  #: of the file
+
+
+@frozen(kw_only=True)
+class RecordedWait:
+    """A comment was due for a client that waited."""
+
+    t: float
+    line: int  #: of the file
 
 
 @frozen(kw_only=True)
@@ -66,9 +77,12 @@ class RecordedExchange:
     status: int | None = None  #: None: no answer came
     headers: tuple[tuple[str, str], ...] = ()
     head_t: float | None = None
+    head_line: int = 0  #: of the file
     data: tuple[RecordedData, ...] = ()
+    waits: tuple[RecordedWait, ...] = ()  #: of the client's own exchange alone
     end: Literal["end", "client_closed", "failed"] | None = None
     end_t: float | None = None
+    end_line: int = 0  #: of the file
     failure: str | None = None  #: of ``failed``: a `Failure`'s value
     reason: str | None = None  #: of ``failed``: in words
 
@@ -98,6 +112,19 @@ class TextMode(Enum):
     """An x for each character that is no blank: lengths and lines still show."""
 
 
+#: The numbers of a `Config` that an answer depends on.
+LIMITS: Final = (
+    "max_request_size",
+    "max_event_size",
+    "max_answer_size",
+    "max_fragment_size",
+    "max_agent_count",
+    "agent_page_count",
+    "keepalive_timeout",
+    "letta_silence_timeout",
+)
+
+
 @frozen(kw_only=True)
 class RecordingHead:
     """The first line."""
@@ -110,6 +137,7 @@ class RecordingHead:
     token: str | None = None  #: what the ids of the client's answer were made of
     created: int | None = None  #: Unix time, seconds
     reasoning: str = ReasoningField.REASONING_CONTENT.value
+    limits: Mapping[str, float] = field(factory=dict)  #: of `LIMITS`; what is missing is as today
     text: str = TextMode.KEEP.value
 
     @classmethod
@@ -121,7 +149,7 @@ class RecordingHead:
         note: str,
         token: str,
         created: int,
-        reasoning: ReasoningField,
+        config: Config,
         text: TextMode,
     ) -> "RecordingHead":
         """The head of a recording that is made now."""
@@ -133,9 +161,20 @@ class RecordingHead:
             note=note,
             token=token,
             created=created,
-            reasoning=reasoning.value,
+            reasoning=config.reasoning_field.value,
+            limits={name: getattr(config, name) for name in LIMITS},
             text=text.value,
         )
+
+    @property
+    def config(self) -> Config:
+        """What the answer was made by.
+
+        :raises ValueError: if a limit is out of its range, which is told while the recording is read.
+        """
+        # Others are of a later version.
+        limits: dict[str, Any] = {name: self.limits[name] for name in LIMITS if name in self.limits}
+        return Config(reasoning_field=ReasoningField(self.reasoning), **limits)
 
 
 @frozen(kw_only=True)
@@ -169,7 +208,16 @@ class _Happening:
     reason: str | None = None
 
 
-_lines: Final = strict_converter()
+def _make_converter() -> Converter:
+    converter = strict_converter()
+    numbers = converter.get_structure_hook(dict[str, float])
+    converter.register_structure_hook_func(
+        lambda kind: kind == Mapping[str, float], lambda value, kind: numbers(exactly(value, dict), kind)
+    )
+    return converter
+
+
+_lines: Final = _make_converter()
 
 
 def read_recording(data: bytes) -> Recording:
@@ -218,6 +266,10 @@ def _read_head(number: int, line: bytes) -> RecordingHead:
         known = [member.value for member in kind]
         if getattr(head, name) not in known:
             raise RecordingError(f"line {number}: {name}: expected one of {', '.join(known)}")
+    try:
+        assert head.config
+    except ValueError as exc:
+        raise RecordingError(f"line {number}: limits: {exc.args[0]}") from None
     return head
 
 
@@ -243,9 +295,12 @@ class _Exchange:
     status: int | None = None
     headers: tuple[tuple[str, str], ...] = ()
     head_t: float | None = None
+    head_line: int = 0
     data: list[RecordedData] = field(factory=list)
+    waits: list[RecordedWait] = field(factory=list)
     end: Literal["end", "client_closed", "failed"] | None = None
     end_t: float | None = None
+    end_line: int = 0
     failure: str | None = None
     reason: str | None = None
 
@@ -257,9 +312,12 @@ class _Exchange:
             status=self.status,
             headers=self.headers,
             head_t=self.head_t,
+            head_line=self.head_line,
             data=tuple(self.data),
+            waits=tuple(self.waits),
             end=self.end,
             end_t=self.end_t,
+            end_line=self.end_line,
             failure=self.failure,
             reason=self.reason,
         )
@@ -283,17 +341,19 @@ def _take(item: _Happening, number: int, exchanges: dict[int, _Exchange]) -> Non
             if item.status is None:
                 raise RecordingError(f"line {number}: status: missing")
             exchange.status, exchange.headers = item.status, _pairs(item.headers, number)
-            exchange.head_t = item.t
+            exchange.head_t, exchange.head_line = item.t, number
         case "data" if exchange.status is None:
             raise RecordingError(f"line {number}: data of exchange {item.x} before its response")
         case "data":
-            exchange.data.append(RecordedData(t=item.t, data=_bytes(item, number)))
+            exchange.data.append(RecordedData(t=item.t, data=_bytes(item, number), line=number))
+        case "waited":
+            exchange.waits.append(RecordedWait(t=item.t, line=number))
         case "end" | "client_closed" | "failed":
-            exchange.end, exchange.end_t = item.dir, item.t
+            exchange.end, exchange.end_t, exchange.end_line = item.dir, item.t, number
             exchange.failure, exchange.reason = item.failure, item.reason
         case _:
             raise RecordingError(
-                f"line {number}: dir: expected request, response, data, end, client_closed or failed, "
+                f"line {number}: dir: expected request, response, data, waited, end, client_closed or failed, "
                 f"got {item.dir[:40]!r}"
             )
 

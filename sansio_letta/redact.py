@@ -1,6 +1,7 @@
 """What a recording may hold: never a key, and of texts what the one who records has chosen."""
 
 import re
+import string
 from collections.abc import Callable, Iterable
 from hashlib import sha256
 from typing import Final
@@ -10,6 +11,7 @@ from attrs import fields
 
 from . import letta
 from ._signal import Signal
+from .errors import RemoteProtocolError
 from .recording import TextMode
 from .sse import SSEDecoder, encode_data
 
@@ -23,7 +25,11 @@ _SECRET_HEADERS: Final = frozenset(
 _SECRET_QUERY: Final = re.compile(r"(?i)([?&][^=&]*(?:key|token|secret|password|authorization)=)[^&#]+")
 
 #: Keys as providers write them, wherever they stand: a model's error repeats the one it was given.
-_KEY: Final = re.compile(r"\b(sk-|pk-|Bearer )[A-Za-z0-9._~+/*-]{6,}")
+_KEY: Final = re.compile(r"\b(sk-|pk-|Bearer )[A-Za-z0-9._~+/*-]{6,}", re.ASCII)
+_KEY_IN_BYTES: Final = re.compile(_KEY.pattern.encode())
+#: What a key, or the word before it, can consist of.
+_KEY_BYTES: Final = string.ascii_letters.encode() + string.digits.encode() + b"._~+/*-"
+_BEARER: Final = b"Bearer "
 
 _AGENT_FIELDS: Final = tuple(attribute.name for attribute in fields(letta.Agent))
 
@@ -48,6 +54,10 @@ _TEXT_FIELDS: Final = frozenset(
         "url",
     }
 )
+
+
+#: Objects of which every string is a text: what a client notes there is its own.
+_TEXT_OBJECTS: Final = frozenset({"metadata"})
 
 
 def redact_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -101,7 +111,9 @@ def _redact(value: object, text: Callable[[str], str], *, is_text: bool) -> obje
             return text(value) if is_text else redact_keys(value)
         case dict():
             return {
-                key: _redact(item, text, is_text=key in _TEXT_FIELDS and not isinstance(item, dict))
+                key: _redact_all(item, text)
+                if key in _TEXT_OBJECTS
+                else _redact(item, text, is_text=key in _TEXT_FIELDS and not isinstance(item, dict))
                 for key, item in value.items()
             }
         case list():
@@ -109,27 +121,68 @@ def _redact(value: object, text: Callable[[str], str], *, is_text: bool) -> obje
     return value
 
 
+def _redact_all(value: object, text: Callable[[str], str]) -> object:
+    match value:
+        case str():
+            return text(value)
+        case dict():
+            return {key: _redact_all(item, text) for key, item in value.items()}
+        case list():
+            return [_redact_all(item, text) for item in value]
+    return value
+
+
 class StreamRedactor:
     """Server-sent events without keys and texts, event by event: a text cut in two would not be recognised.
 
-    :param mode: KEEP passes bytes on as they come, but for what looks like a key.
-    :param max_size: bytes of an event that has not ended.
+    :param mode: KEEP passes bytes on as they come, but for what looks like a key, or like the start of one.
+    :param max_size: bytes of an event that has not ended, or of what may be a key that has not.
     """
 
     def __init__(self, mode: TextMode, max_size: int) -> None:
         self._mode = mode
+        self._max_size = max_size
         self._decoder = SSEDecoder(max_size)
+        self._held = b""  #: KEEP: the end of what came, in which a key may have begun
+        self._broken: RemoteProtocolError | None = None
 
     def redact(self, data: bytes) -> bytes:
-        """What may be written of these bytes; of an event that has not ended, nothing yet."""
+        """What may be written of these bytes; of an event that has not ended, nothing yet.
+
+        :raises RemoteProtocolError: beyond `max_size`; again ever after.
+        """
         if self._mode is TextMode.KEEP:
-            return redact_keys(data.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+            return self._redact_keys(data)
         redacted = []
         self._decoder.receive_data(data)
         while not isinstance(event := self._decoder.next_event(), Signal):
             name = b"" if event.event == "message" else b"event: %b\n" % event.event.encode()
             redacted.append(name + encode_data(redact_body(event.data, self._mode)))
         return b"".join(redacted)
+
+    def finish(self) -> bytes:
+        """What was held back: no more will come."""
+        held, self._held = self._held, b""
+        return _redact_keys_in(held)
+
+    def _redact_keys(self, data: bytes) -> bytes:
+        if self._broken is not None:
+            raise self._broken
+        data = self._held + data
+        size = len(data.rstrip(_KEY_BYTES))
+        while data.endswith(_BEARER, 0, size):
+            # It may be the end of a longer word, and then it is none.
+            size = len(data[: size - len(_BEARER)].rstrip(_KEY_BYTES))
+        self._held = data[size:]
+        if len(self._held) > self._max_size:
+            self._held = b""
+            self._broken = RemoteProtocolError(f"A word of the stream is longer than {self._max_size} bytes.")
+            raise self._broken
+        return _redact_keys_in(data[:size])
+
+
+def _redact_keys_in(data: bytes) -> bytes:
+    return _KEY_IN_BYTES.sub(rb"\1<redacted>", data)
 
 
 def redact_body(data: bytes, mode: TextMode) -> bytes:

@@ -4,21 +4,23 @@ The tool for upgrades, of this library and of Letta.
 """
 
 import re
+from collections import deque
 from collections.abc import Iterator
 from difflib import unified_diff
+from math import inf
 from typing import Any
 
 import orjson
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from . import letta
 from ._signal import Signal
-from .config import Config, ReasoningField
+from .config import Config
 from .cycle import Cycle, HttpRequest, Item, ResponseBody, ResponseHead
 from .events import Command, Failure
 from .exchange import is_agent_id
 from .proxy import Proxy
-from .recording import RecordedExchange, Recording, RecordingError, TextMode
+from .recording import RecordedExchange, RecordedWait, Recording, RecordingError, TextMode
 from .redact import StreamRedactor, redact_body
 
 
@@ -42,6 +44,8 @@ class ReplayedClient:
     unanswered: Command | None = field(default=None, init=False)  #: where the recording knows no further
     _cycle: Cycle = field(init=False)
     _client: RecordedExchange = field(init=False)
+    #: The client's own part, in order: its comments, and its leaving.
+    _own: deque[tuple[int, RecordedWait | None]] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         head, client = self.recording.head, self.recording.client
@@ -55,7 +59,19 @@ class ReplayedClient:
         request = HttpRequest(
             method=client.request.method, target=client.request.path, headers=headers, body=body
         )
-        proxy = Proxy(Config(reasoning_field=ReasoningField(head.reasoning)))
+        self._own = deque((wait.line, wait) for wait in client.waits)
+        if client.end == "client_closed":
+            self._own.append((client.end_line, None))
+        # A silence that was too long is in the recording, so it is not measured again; nor is anything else.
+        config = evolve(
+            head.config,
+            letta_silence_timeout=inf,
+            letta_answer_timeout=inf,
+            first_item_timeout=inf,
+            turn_timeout=inf,
+            repeat_wait_timeout=0.0,
+        )
+        proxy = Proxy(config)
         self._remember(proxy)
         self._cycle = proxy.open(request, token=head.token or "replayed", created=head.created or 0, now=0.0)
 
@@ -77,8 +93,8 @@ class ReplayedClient:
         moments: Iterator[float] = iter(())
         while (item := cycle.next_event()) is not Signal.FINISHED:
             if item is Signal.WAITING:
-                t = cycle.next_deadline()
-                cycle.handle_deadline(t)
+                # How long it paused shows in the times of what was recorded next.
+                cycle.handle_deadline(cycle.next_deadline())
                 continue
             if isinstance(item, Signal):
                 t = next(moments)  # what was recorded ends every exchange, so the cycle waits no longer
@@ -97,15 +113,15 @@ class ReplayedClient:
         cycle = self._cycle
         if exchange.status is not None:
             head_t = exchange.head_t if exchange.head_t is not None else exchange.t
-            yield from self._until(head_t)
+            yield from self._until(exchange.head_line)
             cycle.receive_response(exchange.status, exchange.headers, head_t)
             yield head_t
         for piece in exchange.data:
-            yield from self._until(piece.t)
+            yield from self._until(piece.line)
             cycle.receive_data(piece.data, piece.t)
             yield piece.t
         end_t = exchange.end_t if exchange.end_t is not None else exchange.t
-        yield from self._until(end_t, inclusive=True)
+        yield from self._until(exchange.end_line if exchange.end is not None else inf)
         if exchange.end == "end":
             cycle.receive_data(b"", end_t)
         else:
@@ -114,19 +130,21 @@ class ReplayedClient:
             cycle.receive_failure(failure, exchange.reason or "the recording ends here", end_t)
         yield end_t
 
-    def _until(self, t: float, *, inclusive: bool = False) -> Iterator[float]:
-        """What came due before a moment: comments for a client that waited, and the client's leaving.
-
-        Its leaving is recorded at the time of what Letta had said last, so that comes first.
-        """
-        client, cycle = self._client, self._cycle
-        left = client.end_t if client.end == "client_closed" else None
-        if left is not None and (left < t or (inclusive and left == t)):
-            cycle.abandon(t)
-            yield left
-        while (due := cycle.next_deadline()) < t:
-            cycle.handle_deadline(due)
-            yield due
+    def _until(self, line: float) -> Iterator[float]:
+        """What the client did before a line: it waited for so long that it got a comment, or it left."""
+        cycle = self._cycle
+        while self._own and self._own[0][0] < line:
+            _, wait = self._own.popleft()
+            if wait is None:
+                assert self._client.end_t is not None
+                cycle.abandon(self._client.end_t)
+                yield self._client.end_t
+            else:
+                due = cycle.next_deadline()
+                if due < inf:
+                    # Times are rounded: by that of the recording it might not be due yet.
+                    cycle.handle_deadline(max(wait.t, due))
+                yield wait.t
 
 
 @frozen(kw_only=True)

@@ -75,8 +75,9 @@ class SSEDecoder:
                 data, event = self._data, self._event
                 self._data, self._data_size, self._event = [], 0, "message"
                 if data:
-                    return ServerSentEvent(data=b"\n".join(data), event=event)
-            self._check_size(len(self._tail))
+                    return ServerSentEvent(data=data[0] if len(data) == 1 else b"\n".join(data), event=event)
+            if self._tail:
+                self._check_size(len(self._tail))
             if not self._received:
                 return Signal.FINISHED if self._ended else Signal.NEED_DATA
             self._split(self._received.popleft())
@@ -95,25 +96,27 @@ class SSEDecoder:
             data = data.removeprefix(b"\n")
             self._skip_lf = False
         has_cr = b"\r" in data
-        first, *lines = _LINE_END.split(data) if has_cr else data.split(b"\n")
-        self._tail += first
-        if not lines:
-            return
-        self._skip_lf = has_cr and data.endswith(b"\r")
-        line = bytes(self._tail)
-        if self._first_line:
-            self._first_line = False
-            line = line.removeprefix(_BOM)
-        self._tail[:] = lines.pop()
-        self._lines.append(line)
-        self._lines.extend(lines)
+        lines = _LINE_END.split(data) if has_cr else data.split(b"\n")
+        tail = lines.pop()
+        if lines:
+            self._skip_lf = has_cr and data.endswith(b"\r")
+            if self._tail:
+                lines[0] = bytes(self._tail + lines[0])
+                self._tail.clear()
+            if self._first_line:
+                self._first_line = False
+                lines[0] = lines[0].removeprefix(_BOM)
+            self._lines.extend(lines)
+        if tail:
+            self._tail += tail
 
     def _take_field(self, line: bytes) -> None:
         name, _, value = line.partition(b":")
         if name == b"data":
             self._data.append(value.removeprefix(b" "))
             self._data_size += len(line)
-            self._check_size(0)
+            if self._data_size > self.max_size:
+                self._check_size(0)
         elif name == b"event":
             self._event = value.removeprefix(b" ").decode("utf-8", "replace") or "message"
         # A comment has an empty name. `id` and `retry` are for readers that reconnect by themselves.

@@ -171,7 +171,10 @@ class RunStream:
                 RemoteProtocolError(f"Letta sent a {_tag(message)} while the run was {self.state.name}.")
             )
         self.state = following
-        self._watch_step(getattr(message, "step_id", None))
+        step_id = getattr(message, "step_id", None)
+        if step_id is not None and step_id != self._step_id:
+            self.step_kept = self.step_kept or self._step_id is not None
+            self._step_id = step_id
         match message:
             case letta.AssistantMessage(id=id, content=content):
                 if not self.started:
@@ -208,13 +211,6 @@ class RunStream:
                 self.error = run_failure(kind, text)
             case _:
                 yield from self._end()
-
-    def _watch_step(self, step_id: str | None) -> None:
-        if step_id is None:
-            return
-        if self._step_id not in (None, step_id):
-            self.step_kept = True
-        self._step_id = step_id
 
     def _start(self) -> Iterator[TurnStarted]:
         if not self.started:

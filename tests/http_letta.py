@@ -1,16 +1,17 @@
 """A Letta over HTTP on a thread, for programs that run in processes of their own."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @contextmanager
-def http_letta(answer: Callable[[str, bytes], tuple[str, bytes]]) -> Iterator[str]:
+def http_letta(answer: Callable[[str, bytes], tuple[str, bytes | Iterable[bytes]]]) -> Iterator[str]:
     """Serve until the block ends.
 
-    :param answer: makes a content type and a body of a request's path and body; a GET has an empty one.
+    :param answer: makes a content type and a body of a request's path and body; a GET has an empty one. A body
+        in pieces is sent piece by piece.
     :return: the address.
     """
 
@@ -20,9 +21,12 @@ def http_letta(answer: Callable[[str, bytes], tuple[str, bytes]]) -> Iterator[st
             kind, body = answer(self.path, self.rfile.read(size))
             self.send_response(200)
             self.send_header("content-type", kind)
-            self.send_header("content-length", str(len(body)))
+            if isinstance(body, bytes):
+                self.send_header("content-length", str(len(body)))
+                body = [body]
             self.end_headers()
-            self.wfile.write(body)
+            for piece in body:
+                self.wfile.write(piece)
 
         do_POST = do_GET
 

@@ -30,7 +30,7 @@ NOT_NEGATIVE = [
     "max_kept_answer_size",
     "repeat_wait_timeout",
 ]
-CHOICES = ["reasoning_field", "background", "chat_key_headers"]
+CHOICES = ["reasoning_field", "background", "joins_repeats", "chat_key_headers"]
 
 
 def limited(name: str, value: float) -> Config:

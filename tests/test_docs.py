@@ -340,7 +340,7 @@ def test_the_format_of_recordings_is_the_one_that_is_read() -> None:
         field.name for field in attrs.fields(recording.RecordingHead)
     ]
     kinds = first_cells("recording-format.md", "The lines")
-    assert kinds == ["request", "response", "data", "end", "client_closed", "failed"]
+    assert kinds == ["request", "response", "data", "end", "client_closed", "waited", "failed"]
     page = (DOCS / "recording-format.md").read_text(encoding="utf-8")
     assert all(f"`{field.name}`" in page for field in attrs.fields(recording._Happening))
     assert all(f"`{failure.value}`" in page for failure in events.Failure)

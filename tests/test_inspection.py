@@ -29,7 +29,6 @@ from drive import (
 )
 from recordings import SCENARIOS, recording, translate
 from sansio_letta import Config, HttpRequest, Proxy, RecordingError, Signal, letta, read_recording
-from sansio_letta.config import ReasoningField
 from sansio_letta.errors import Kept
 from sansio_letta.events import (
     AgentGone,
@@ -395,7 +394,7 @@ class Played:
             note="",
             token="abcdef12",
             created=1_795_332_551,
-            reasoning=ReasoningField.REASONING_CONTENT,
+            config=self.proxy.config,
             text=self.text,
         )
         cycle = self.proxy.open(self.request, token="abcdef12", created=1_795_332_551, now=self.now)

@@ -40,7 +40,7 @@ TABLE = {
     "proxy": (
         "chat_request chat_writer config cycle errors inquiry letta places planning repeats routing turn"
     ),
-    "redact": "_signal letta recording sse",
+    "redact": "_signal errors letta recording sse",
     "recorder": "_signal cycle errors events exchange recording redact",
     "replay_client": "_signal config cycle events exchange letta proxy recording redact",
     "replay": "_signal chat_writer config cycle errors events letta recording replay_client sse turn",
@@ -66,8 +66,10 @@ OUTSIDE = {
     "enum",
     "hashlib",
     "itertools",
+    "math",
     "orjson",
     "re",
+    "string",
     "typing",
     "urllib.parse",
 }

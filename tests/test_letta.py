@@ -16,7 +16,7 @@ from support import JSON, payloads, spoiled
 
 # --- Messages of the stream -----------------------------------------------------------------------------------
 
-IDS = {"id": "message-1", "run_id": "run-1", "step_id": "step-1"}
+IDS: dict[str, Any] = {"id": "message-1", "run_id": "run-1", "step_id": "step-1"}
 CALL = {"tool_call_id": "call-1", "name": "get_weather", "arguments": "{}"}
 
 MESSAGES: dict[str, tuple[dict[str, Any], letta.Message]] = {
@@ -532,3 +532,43 @@ def test_a_run_is_cancelled_by_its_name() -> None:
 )
 def test_what_people_wrote_is_not_shown(value: object) -> None:
     assert "secret" not in repr(value)
+
+
+# --- Runs
+
+
+def test_a_run_is_over_when_it_neither_waits_nor_works() -> None:
+    for status, over in (("created", False), ("running", False), ("completed", True), ("cancelled", True)):
+        run = letta.decode_run(orjson.dumps({"id": "run-1", "status": status, "stop_reason": None}))
+        assert run.is_over is over
+
+
+def test_what_is_kept_of_a_run() -> None:
+    returned = {"tool_call_id": "call-1", "tool_return": [{"type": "image"}], "status": "error"}
+    kept = letta.decode_kept_messages(
+        orjson.dumps(
+            [
+                {"message_type": "user_message", "content": "hi"},
+                {"message_type": "news"},
+                {"message_type": "tool_return_message", "id": "m-1", **returned},
+                {"message_type": "tool_return_message", "id": "m-2", "tool_returns": [returned, returned]},
+            ]
+        )
+    )
+    assert (len(kept.messages), kept.has_input) == (4, True)
+    once = letta.ToolReturn(tool_call_id="call-1", tool_return="", status="error")
+    assert kept.returns == (once, once)
+    assert letta.decode_kept_messages(b"[]") == letta.KeptMessages()
+
+
+@pytest.mark.parametrize(
+    "data", [b"{", b"{}", b"[7]", b"[{}]", b'[{"message_type": "tool_return_message", "id": "m"}]'], ids=repr
+)
+def test_what_is_kept_must_be_messages(data: bytes) -> None:
+    with pytest.raises(RemoteProtocolError, match="messages of a run"):
+        letta.decode_kept_messages(data)
+
+
+def test_usage_of_a_run() -> None:
+    usage = letta.decode_usage(b'{"completion_tokens": 2, "prompt_tokens": 1, "prompt_tokens_details": null}')
+    assert usage == letta.UsageStatistics(completion_tokens=2, prompt_tokens=1)

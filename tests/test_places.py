@@ -1,5 +1,7 @@
 """One turn at a time in a thread."""
 
+from typing import Any
+
 import pytest
 
 from sansio_letta.errors import LettaError
@@ -63,7 +65,7 @@ def test_too_many() -> None:
 
 def test_a_place_is_left_once_and_may_be_another_threads() -> None:
     queue = ThreadQueue(5)
-    one, _ = enter(queue)
+    one: Any = enter(queue)[0]
     one.enter("a")
     assert one.granted
     one.enter("b")
@@ -75,7 +77,7 @@ def test_a_place_is_left_once_and_may_be_another_threads() -> None:
 
 
 def test_a_place_of_its_own() -> None:
-    place = Place()
+    place: Any = Place()
     assert not place.granted
     place.enter("a")
     assert place.granted

@@ -294,9 +294,9 @@ def test_silence_ends_the_turn_and_its_run() -> None:
     client = Client(chat(stream=True)).answer([agent_json()]).stream(PING, say("Hel"))
     client.cycle.handle_deadline(222.0)
     client.pump()
-    assert client.commands[-1] == FetchRun(run_id=RUN_ID)
     client.answer({}, status=403, now=223.0)
-    assert client.commands[-1] == CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)
+    cancel = CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)
+    assert client.commands[-2:] == [FetchRun(run_id=RUN_ID), cancel]
     client.answer({RUN_ID: "cancelled"}, now=223.0)
     assert b"no byte came for 120 seconds" in client.body
     assert b"[DONE]" not in client.body

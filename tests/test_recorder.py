@@ -135,7 +135,43 @@ def test_comments_for_a_client_that_waits_are_written() -> None:
     client = read(lines).client
     assert client is not None
     assert client.data[-1].data.startswith(b":")
-    assert client.data[-1].t == 15.0
+    assert client.data[-1].t == client.waits[-1].t == 15.0
+    assert client.waits[-1].line < client.data[-1].line
+
+
+def test_a_deadline_before_its_time_is_not_written() -> None:
+    recorded, lines = begin()
+    answer_agent(recorded, 100.0)
+    recorded.receive_data(encode(PING) + encode(say("one")), 100.0)
+    drain(recorded)
+    before = list(lines)
+    recorded.handle_deadline(recorded.next_deadline() - 0.001)
+    assert drain(recorded) == [Signal.NEED_DATA]
+    assert lines == before
+
+
+def test_a_silence_is_written_as_the_failure_that_it_is() -> None:
+    recorded, lines = begin()
+    answer_agent(recorded, 100.0)
+    recorded.receive_data(encode(PING), 100.0)
+    recorded.handle_deadline(220.0)
+    drain(recorded)
+    [_, run, _] = read(lines).exchanges
+    assert (run.end, run.end_t, run.failure) == ("failed", 120.0, "silent")
+    assert run.reason == "no byte came for 120 seconds"
+
+
+def test_a_key_that_two_reads_cut_is_not_written() -> None:
+    recorded, lines = begin()
+    answer_agent(recorded, 100.0)
+    recorded.receive_data(encode(PING) + b'data: {"message_type": "x", "y": "sk-0123', 101.0)
+    drain(recorded)
+    recorded.receive_data(b'456789"}\n\ndata: sk-987', 102.0)
+    recorded.receive_data(b"", 103.0)
+    drain(recorded)
+    run = read(lines).exchanges[1]
+    assert run.body == encode(PING) + (b'data: {"message_type": "x", "y": "sk-<redacted>"}\n\ndata: sk-987')
+    assert [data.t for data in run.data] == [1.0, 2.0, 3.0]
 
 
 @pytest.mark.parametrize("kind", [FindAgent, OpenStream])

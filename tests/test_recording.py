@@ -4,17 +4,22 @@ from typing import Any
 
 import orjson
 import pytest
+from attrs import asdict, fields
 from hypothesis import given
 from hypothesis import strategies as st
 
 from recordings import SCENARIOS, recording
+from sansio_letta import Config, ReasoningField
 from sansio_letta.recording import (
+    LIMITS,
     RecordedData,
     RecordedExchange,
     RecordedRequest,
+    RecordedWait,
     Recording,
     RecordingError,
     RecordingHead,
+    TextMode,
     read_recording,
 )
 from support import JSON, spoiled
@@ -78,9 +83,14 @@ def test_a_recording_is_a_head_and_exchanges() -> None:
                 status=200,
                 headers=(("content-type", "text/plain"),),
                 head_t=0.1,
-                data=(RecordedData(t=0.2, data="ä€".encode()), RecordedData(t=0.3, data=b"\x82\xac")),
+                head_line=3,
+                data=(
+                    RecordedData(t=0.2, data="ä€".encode(), line=4),
+                    RecordedData(t=0.3, data=b"\x82\xac", line=5),
+                ),
                 end="end",
                 end_t=0.4,
+                end_line=6,
             ),
         ),
     )
@@ -184,7 +194,7 @@ BAD_LINES: dict[str, tuple[object, str]] = {
     "nothing that happened": ({"x": 1, "t": 0}, "dir: missing"),
     "something else that happened": (
         {**END, "dir": "pause"},
-        "dir: expected request, response, data, end, client_closed or failed, got 'pause'",
+        "dir: expected request, response, data, waited, end, client_closed or failed, got 'pause'",
     ),
     "the same exchange again": (REQUEST, "expected a new exchange with method and path"),
     "a request without a method": (
@@ -271,6 +281,46 @@ def test_a_failure_says_how_and_why() -> None:
 def test_heads_with_unknown_words_are_refused(name: str) -> None:
     with pytest.raises(RecordingError, match=f"line 1: {name}: expected one of"):
         read_recording(lines({**HEAD_2, name: "nonsense"}))
+
+
+def test_a_wait_is_kept_with_its_line() -> None:
+    wait = {"x": 0, "t": 15.0, "dir": "waited"}
+    client = read_recording(lines(HEAD_2, CLIENT, REQUEST, wait)).client
+    assert client is not None
+    assert client.waits == (RecordedWait(t=15.0, line=4),)
+
+
+def test_the_limits_of_then_are_those_of_the_replay() -> None:
+    then = Config(reasoning_field=ReasoningField.OFF, keepalive_timeout=2.5, max_fragment_size=100)
+    head = RecordingHead.begin(
+        server="x", scenario="x", note="", token="x", created=1, config=then, text=TextMode.KEEP
+    )
+    assert read_recording(lines(asdict(head))).head.config == then
+
+
+def test_limits_that_are_missing_are_those_of_today() -> None:
+    limits = {"max_event_size": 5, "of_a_later_version": 1}
+    assert read_recording(lines({**HEAD, "limits": limits})).head.config == Config(max_event_size=5)
+
+
+def test_every_number_that_an_answer_depends_on_is_in_the_head() -> None:
+    elsewhere = {"reasoning_field"}
+    without_part_in_it = {"agent_ttl", "max_remembered_agent_count"}
+    assert {*LIMITS, *elsewhere, *without_part_in_it} == {field.name for field in fields(Config)}
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"max_fragment_size": 3}, "limits: 'max_fragment_size' must be >= 64: 3"),
+        ({"keepalive_timeout": "soon"}, "limits"),
+        ([], "limits: expected an object, got an array"),
+    ],
+)
+def test_limits_that_are_none_are_refused(limits: object, message: str) -> None:
+    with pytest.raises(RecordingError) as caught:
+        read_recording(lines({**HEAD_2, "limits": limits}))
+    assert caught.value.message.startswith(f"line 1: {message}")
 
 
 def test_a_crash_leaves_all_but_the_line_under_way() -> None:

@@ -87,6 +87,46 @@ def test_keys_go_from_streams(mode: TextMode) -> None:
     assert KEY.encode() not in stream(mode, data)
 
 
+@given(
+    st.lists(
+        st.sampled_from(
+            ["sk-", "pk-", "Bearer ", "Bearer", KEY, "task", "é", " ", '"', "_", "\n\n", "abc123", "sk"]
+        )
+    ),
+    st.data(),
+)
+def test_where_a_kept_stream_is_cut_does_not_show(words: list[str], data: st.DataObject) -> None:
+    whole = "".join(words).encode()
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
+    parts = [whole[start:end] for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    assert kept(*parts) == kept(whole)
+
+
+def kept(*parts: bytes) -> bytes:
+    """What is written of a stream whose texts are kept, to its end."""
+    redactor = StreamRedactor(TextMode.KEEP, 10_000)
+    return b"".join([*(redactor.redact(part) for part in parts), redactor.finish()])
+
+
+def test_a_word_beyond_the_limit_is_an_error_ever_after() -> None:
+    redactor = StreamRedactor(TextMode.KEEP, 100)
+    assert redactor.redact(b"data: sk-") == b"data: "
+    for data in (b"x" * 100, b" and more"):
+        with pytest.raises(RemoteProtocolError):
+            redactor.redact(data)
+    assert redactor.finish() == b""
+
+
+@pytest.mark.parametrize("mode", [TextMode.DROP, TextMode.HASH])
+def test_what_a_client_notes_is_its_own(mode: TextMode) -> None:
+    noted = {"topic": "secret", "list": ["secret", {"deep": "secret"}], "n": 1}
+    redacted: Any = redact_json({"model": "Milo", "metadata": noted, "tools": [{"metadata": "secret"}]}, mode)
+    assert "secret" not in str(redacted)
+    assert redacted["model"] == "Milo"
+    assert redacted["metadata"].keys() == noted.keys()
+    assert redacted["metadata"]["n"] == 1
+
+
 # --- Texts ----------------------------------------------------------------------------------------------------
 
 

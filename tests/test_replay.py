@@ -5,7 +5,7 @@ from attrs import evolve
 
 from drive import DONE, JSON, PING, SSE, USAGE, agent_json, encode, say, stop
 from recordings import recording, translate
-from sansio_letta import HttpRequest, Proxy, ReasoningField, Recording, Signal, letta, read_recording
+from sansio_letta import Config, HttpRequest, Proxy, Recording, Signal, letta, read_recording
 from sansio_letta.events import CancelRun, FetchAgent, FetchRun, OpenStream, TurnFailed
 from sansio_letta.recorder import record
 from sansio_letta.recording import RecordedExchange, RecordingHead, TextMode
@@ -96,7 +96,7 @@ def recorded_client(*, answered: bool = True) -> Recording:
         note="",
         token="0123abcd",
         created=7,
-        reasoning=ReasoningField.REASONING_CONTENT,
+        config=Config(),
         text=TextMode.KEEP,
     )
     recorded = record(cycle, request, head, lines.append, now=0.0)

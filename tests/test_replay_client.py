@@ -12,6 +12,7 @@ from drive import (
     DONE,
     JSON,
     PING,
+    RUN_ID,
     SSE,
     USAGE,
     WEATHER,
@@ -57,6 +58,11 @@ def run(*pieces: dict[str, Any] | str | Happening, t: float = 0.0) -> list[Happe
     return [piece if isinstance(piece, tuple) else (t, encode(piece)) for piece in pieces]
 
 
+def reply(t: float) -> list[Happening]:
+    """A run of which nothing but its first words come before this time."""
+    return [*run(PING, say("a")), (t, encode(say("b"))), *run(stop(), DONE, t=t)]
+
+
 def cancelled(t: float) -> list[Happening]:
     """The run is cancelled."""
     return [(t, b"{}"), (t, b"")]
@@ -68,8 +74,12 @@ def recorded(
     mode: TextMode = TextMode.KEEP,
     config: Config | None = None,
     known: letta.Agent | None = None,
+    late: float | None = 0.001,
 ) -> Recording:
-    """A request, recorded as a server does it whose Letta answers so."""
+    """A request, recorded as a server does it whose Letta answers so.
+
+    :param late: seconds by which a deadline is missed; None: there is no timer, as in-process.
+    """
     proxy, lines = Proxy(config or Config()), list[bytes]()
     if known is not None:
         proxy.remember(orjson.loads(request.body)["model"], known, now=0.0)
@@ -80,7 +90,7 @@ def recorded(
         note="",
         token=TOKEN,
         created=7,
-        reasoning=plain.config.reasoning_field,
+        config=plain.config,
         text=mode,
     )
     cycle = record(plain, request, head, lines.append, now=0.0)
@@ -91,16 +101,18 @@ def recorded(
             if happenings and not isinstance(happenings[0][1], Failure):
                 is_run = item.target.endswith("/stream")
                 cycle.receive_response(200, SSE if is_run else JSON, happenings[0][0])
+        elif item is Signal.WAITING:
+            cycle.handle_deadline(cycle.next_deadline())
         elif item is Signal.NEED_DATA:
             if not happenings:
                 break  # a crash
             t, what = happenings[0]
-            if cycle.next_deadline() < t:
-                cycle.handle_deadline(cycle.next_deadline() + 0.001)  # no timer is exact
+            if late is not None and cycle.next_deadline() < t:
+                cycle.handle_deadline(cycle.next_deadline() + late)
                 continue
             del happenings[0]
             if what is LEAVES:
-                cycle.abandon()
+                cycle.abandon(t)
             elif isinstance(what, Failure):
                 cycle.receive_failure(what, "it went wrong", t)
             else:
@@ -116,7 +128,34 @@ SAME: dict[str, Recording] = {
     "text": recorded(chat(), *AGENT, run(PING, say("Hello"), stop(), USAGE, DONE)),
     "whole": recorded(chat(stream=False), *AGENT, run(PING, say("Hello"), stop(), USAGE, DONE)),
     "tools": recorded(chat(tools=TOOLS), *AGENT, run(PING, CALL, stop("requires_approval"), DONE)),
-    "a comment": recorded(chat(), *AGENT, run(PING, say("a"), (40.0, encode(say("b"))), stop(), DONE, t=40.0)),
+    "a comment": recorded(chat(), *AGENT, reply(40.0)),
+    "a comment when Letta speaks": recorded(chat(), *AGENT, reply(15.00002), late=0.0),
+    "a comment just before Letta speaks": recorded(chat(), *AGENT, reply(15.00004), late=0.00003),
+    "no timer": recorded(chat(), *AGENT, reply(40.0), late=None),
+    "no timer, and pings": recorded(
+        chat(), *AGENT, [*run(PING, say("a")), *run(PING, t=40.0), *run(PING, stop(), DONE, t=70.0)], late=None
+    ),
+    "silence to the tick": recorded(
+        chat(), *AGENT, run(PING, (200.0, encode(say("b")))), cancelled(120.0), late=0.0
+    ),
+    "silence before an answer": recorded(chat(), [(0.0, b"["), (200.0, b"]")]),
+    "left before what came then": recorded(
+        chat(), *AGENT, run((1.0, LEAVES), (1.0, encode(PING) + encode(say("a")))), cancelled(1.0)
+    ),
+    "other limits": recorded(
+        chat(),
+        *AGENT,
+        [*run(PING, say("0123456789" * 20)), *run(say("b"), t=9.0), *run(say("c"), t=30.0)],
+        cancelled(19.0),
+        config=Config(keepalive_timeout=4.0, letta_silence_timeout=10.0, max_fragment_size=64),
+    ),
+    "a limit that was reached": recorded(
+        chat(),
+        *AGENT,
+        run(PING, say("a"), say("x" * 400)),
+        cancelled(0.0),
+        config=Config(max_event_size=300),
+    ),
     "silence": recorded(chat(), *AGENT, run(PING, (200.0, encode(say("b")))), cancelled(120.002)),
     "left": recorded(chat(), *AGENT, run(PING, say("a"), (2.0, LEAVES), t=1.0), cancelled(2.0)),
     "left at once": recorded(chat(), [(0.0, LEAVES)]),
@@ -170,7 +209,37 @@ def test_what_came_when() -> None:
     )
     items = list(ReplayedClient(recording))
     assert [item.t for item in items if isinstance(item.item, ResponseBody)][-1] == 2.0
-    assert items[-1].t == 2.0  # leaving is written at the time of what Letta said last
+    assert items[-1].t == 3.0
+
+
+@pytest.mark.parametrize(
+    ("name", "comment_count"),
+    [
+        ("a comment", 2),
+        ("a comment when Letta speaks", 1),
+        ("a comment just before Letta speaks", 1),
+        ("no timer", 0),
+        ("no timer, and pings", 2),
+    ],
+)
+@pytest.mark.parametrize("mode", TextMode)
+def test_comments_come_where_they_came(name: str, comment_count: int, mode: TextMode) -> None:
+    recording = evolve(SAME[name], head=evolve(SAME[name].head, text=mode.value))
+    body = b"".join(
+        found.item.data for found in ReplayedClient(recording) if isinstance(found.item, ResponseBody)
+    )
+    assert body.count(b": keepalive\n\n") == comment_count
+    assert recording.client is not None
+    assert body == recording.client.body
+
+
+def test_a_comment_for_a_client_that_gets_no_stream_today_is_none() -> None:
+    recording = SAME["a comment"]
+    client = recording.client
+    assert client is not None
+    asked = evolve(client.request, json={**client.request.json, "stream": False})
+    items = [found.item for found in ReplayedClient(evolve(recording, client=evolve(client, request=asked)))]
+    assert b"".join(item.data for item in items if isinstance(item, ResponseBody)).startswith(b"{")
 
 
 def test_a_recording_that_breaks_off_ends_as_a_broken_connection() -> None:
@@ -180,9 +249,7 @@ def test_a_recording_that_breaks_off_ends_as_a_broken_connection() -> None:
     compared = compare(recording)
     assert not compared.same
     assert compared.unanswered is not None
-    assert list(compared.lines())[-1] == (
-        f"+ asks: POST /v1/agents/{AGENT_ID}/messages/cancel, which was not recorded"
-    )
+    assert list(compared.lines())[-1] == (f"+ asks: GET /v1/runs/{RUN_ID}, which was not recorded")
 
 
 def test_an_answer_that_is_another_now() -> None:

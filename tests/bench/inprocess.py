@@ -59,7 +59,7 @@ def read(client: Any, url: str, body: dict[str, Any]) -> float:
     size = 0
     with client.stream("POST", url, json=body) as response:
         response.raise_for_status()
-        for piece in response.iter_raw():
+        for piece in response.iter_bytes():
             size += len(piece)
     took = time.process_time() - began
     assert size > 10_000, f"only {size} bytes came"
@@ -72,7 +72,7 @@ async def read_async(client: Any, url: str, body: dict[str, Any]) -> float:
     size = 0
     async with client.stream("POST", url, json=body) as response:
         response.raise_for_status()
-        async for piece in response.aiter_raw():
+        async for piece in response.aiter_bytes():
             size += len(piece)
     took = time.process_time() - began
     assert size > 10_000, f"only {size} bytes came"

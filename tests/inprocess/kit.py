@@ -19,7 +19,8 @@ from attrs import define, field, frozen
 
 import letta_httpx
 import letta_httpx2
-from drive import DONE, JSON, PING, SSE, USAGE, agent_json, encode, say, stop
+from drive import DONE, JSON, PING, RUN_ID, SSE, USAGE, agent_json, encode, say, stop
+from sansio_letta import Config
 
 LETTA: Final = "http://letta.invalid"
 CHAT: Final = "/v1/chat/completions"
@@ -189,6 +190,11 @@ def hello() -> Script:
     return runs(PING, say("Hel"), say("lo"), stop(), USAGE, DONE)
 
 
+def unreadable() -> Script:
+    """Letta does not tell what became of the run."""
+    return Script("GET", f"/v1/runs/{RUN_ID}", status=403)
+
+
 def cancelled() -> Script:
     """The run is cancelled."""
     return Script("POST", CANCEL, [b"{}"])
@@ -259,7 +265,13 @@ class Kit:
     def client(self, letta: ScriptedLetta | None = None, **arguments: Any) -> "Client":
         """A client in front of a script, or of whatever else the arguments say."""
         if letta is not None:
-            arguments = {"base_url": LETTA, "inner": letta.transport(), **arguments}
+            arguments = {
+                "base_url": LETTA,
+                "inner": letta.transport(),
+                # A script has no second answer to the same question.
+                "config": Config().without_pauses(),
+                **arguments,
+            }
         return Client(self, self.transport_class(**arguments))
 
 

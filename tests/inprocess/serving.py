@@ -7,6 +7,7 @@ import trio
 import trio.testing
 
 from inprocess.kit import Client
+from sansio_letta import Proxy
 from server.scripted import RawClient, Response, Script, make_server
 
 
@@ -14,6 +15,8 @@ async def _ask_server(
     data: bytes, method: str, script: tuple[Script, ...], settings: dict[str, Any]
 ) -> Response:
     server, _ = make_server(*script, **settings)
+    # A script has no second answer to the same question.
+    server.proxy = Proxy(server.settings.config().without_pauses())
     ours, theirs = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.handle, theirs)

@@ -161,6 +161,27 @@ async def test_a_configured_client(kit: Kit) -> None:
 
 
 @everywhere
+async def test_a_hook_of_its_client_may_read_the_answer(kit: Kit) -> None:
+    read: list[Any] = []
+
+    def look(response: Any) -> None:
+        read.append(response.read())
+
+    async def look_async(response: Any) -> None:
+        read.append(await response.aread())
+
+    letta = Kit(httpx, letta_httpx, kit.backend).letta(found(), hello())
+    base = httpx.Client if kit.is_sync else httpx.AsyncClient
+    hooks: Any = {"response": [look if kit.is_sync else look_async]}
+    http: Any = base(transport=letta.transport(), event_hooks=hooks)
+    given, _ = letta_clients(kit, base_url=LETTA, api_key="x", http_client=http)
+    assert text_of(await kit.client(None, client=given).answer()) == "Hello"
+    assert len(read) == 2
+    assert read[1].endswith(b"data: [DONE]\n\n")
+    await finished(http.close() if kit.is_sync else http.aclose())
+
+
+@everywhere
 async def test_its_client_is_of_its_own_library(kit: Kit) -> None:
     """letta-client uses httpx whatever the program uses: its exceptions are understood."""
     refused = httpx.ConnectError("refused")

@@ -22,11 +22,12 @@ from inprocess.kit import (
     hello,
     runs,
     text_of,
+    unreadable,
 )
 from inprocess.serving import from_server, shown
 from letta_httpx import LettaTransport
 from letta_server import UpstreamError
-from sansio_letta.events import Failure, FindAgent
+from sansio_letta.events import Failure, FetchRun, FindAgent
 from server import scripted
 from server.scripted import Response
 
@@ -94,15 +95,16 @@ def test_the_message_cannot_be_sent(kit: Kit, name: str, failure: Failure, strea
 @pytest.mark.parametrize("name", ["ReadTimeout", "RemoteProtocolError"])
 @pytest.mark.parametrize("stream", [True, False])
 def test_the_stream_breaks(kit: Kit, name: str, stream: bool) -> None:
-    """The run may go on at Letta, so it is ended first."""
+    """The run may go on at Letta, so it is ended first if nothing can be learned of it."""
     failure = dict(FAILURES.values())[name]
     broken: list[Piece | dict[str, Any]] = [PING, say("one"), getattr(kit.library, name)("it went wrong")]
-    got = fetch(kit, found(), runs(*broken), cancelled(), stream=stream)
+    got = fetch(kit, found(), runs(*broken), unreadable(), cancelled(), stream=stream)
     theirs = from_server(
         "POST",
         CHAT,
         scripted.found(),
         scripted.runs(PING, say("one"), UpstreamError(failure, "it went wrong")),
+        scripted.Script(FetchRun, status=403),
         scripted.cancelled(),
         body=ask(stream=stream),
     )
@@ -144,6 +146,11 @@ def test_letta_refuses(kit: Kit, status: int, kind: str | None, body: bytes, str
     assert b"sk-secret" not in got.body
 
 
+def lost() -> list[scripted.Script]:
+    """The server finds out nothing of a run whose stream it lost."""
+    return [scripted.Script(FetchRun, status=403), scripted.cancelled()]
+
+
 RUN_FAILURES = {
     "the model": [PING, stop("error"), error("llm_error"), DONE],
     "its limit": [PING, stop("llm_api_error"), error("llm_rate_limit"), DONE],
@@ -157,7 +164,7 @@ RUN_FAILURES = {
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_run_fails(kit: Kit, pieces: list[Any], stream: bool) -> None:
     ends_too_soon = pieces == [PING]
-    after, after_theirs = ([cancelled()], [scripted.cancelled()]) if ends_too_soon else ([], [])
+    after, after_theirs = ([unreadable(), cancelled()], lost()) if ends_too_soon else ([], [])
     got = fetch(kit, found(), runs(*pieces), *after, stream=stream)
     theirs = from_server(
         "POST", CHAT, scripted.found(), scripted.runs(*pieces), *after_theirs, body=ask(stream=stream)

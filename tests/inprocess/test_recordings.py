@@ -13,11 +13,26 @@ import orjson
 import pytest
 import trio
 import trio.testing
+from attrs import evolve
 
-from drive import DONE, PING, USAGE, agent_json, encode, error, say, stop, think, want
-from inprocess.kit import CHAT, KITS, Kit, Piece, Script, ask, cancelled, everywhere, found, hello, runs
+from drive import AGENT_ID, DONE, PING, USAGE, agent_json, encode, error, say, stop, think, want
+from inprocess.kit import (
+    CHAT,
+    KITS,
+    Kit,
+    Piece,
+    Script,
+    ask,
+    cancelled,
+    everywhere,
+    found,
+    hello,
+    runs,
+    unreadable,
+)
 from letta_inprocess._recordings import RecordingFolder
 from sansio_letta import HttpRequest, Proxy, Signal
+from sansio_letta.events import FetchRun
 from sansio_letta.recording import Recording, RecordingError, TextMode, read_recording
 from sansio_letta.replay_client import compare
 from server import scripted
@@ -175,11 +190,17 @@ def test_a_limit_below_one_is_none(limit: str, tmp_path: Path) -> None:
 @everywhere
 async def test_one_that_made_room_is_not_written_again(kit: Kit, tmp_path: Path) -> None:
     """Two turns at once and room for one: the older recording is gone for good, its turn goes on."""
-    letta = kit.letta(found(), runs(PING, say("one"), say(" two"), stop(), DONE), hello())
+    other = agent_json() | {"name": "Ada", "id": AGENT_ID.replace("1", "2")}
+    letta = kit.letta(
+        found(),
+        runs(PING, say("one"), say(" two"), stop(), DONE),
+        Script("GET", "/v1/agents/?name=Ada", [orjson.dumps([other])]),
+        evolve(hello(), target=f"/v1/agents/{other['id']}/messages/stream"),
+    )
     client = kit.client(letta, record=RecordingFolder(path=tmp_path, max_count=1))
     slow = await client.ask()
     first = await slow.next()
-    assert b"Hel" in await client.answer()
+    assert b"Hel" in await client.answer(model="Ada")
     assert b"two" in first + await slow.read()
     assert only(tmp_path).client is not None
     assert compare(only(tmp_path)).unanswered is None
@@ -383,7 +404,8 @@ def test_a_turn_of_a_transport_replays(
     cancels: bool,
     tmp_path: Path,
 ) -> None:
-    letta = [found(), runs(PING, *pieces), *([cancelled()] if cancels else [])]
+    looks = [unreadable()] if pieces == TURNS["the end too soon"][0] else []
+    letta = [found(), runs(PING, *pieces), *looks, *([cancelled()] if cancels else [])]
     got = recorded_by_transport(
         kit, RecordingFolder(path=tmp_path, text=mode), letta, ask(stream=stream, **asked)
     )
@@ -394,7 +416,9 @@ def test_a_turn_of_a_transport_replays(
 def test_a_turn_of_the_server_replays(
     mode: TextMode, stream: bool, pieces: list[Any], asked: dict[str, Any], cancels: bool, tmp_path: Path
 ) -> None:
-    letta = [scripted.found(), scripted.runs(PING, *pieces), *([scripted.cancelled()] if cancels else [])]
+    looks = [scripted.Script(FetchRun, status=403)] if pieces == TURNS["the end too soon"][0] else []
+    cancel = [scripted.cancelled()] if cancels else []
+    letta = [scripted.found(), scripted.runs(PING, *pieces), *looks, *cancel]
     got = recorded_by_server(RecordingFolder(path=tmp_path, text=mode), letta, ask(stream=stream, **asked))
     check_replays(only(tmp_path), got, mode)
 
@@ -432,8 +456,10 @@ async def test_failures_of_the_connection_replay(kit: Kit, tmp_path: Path) -> No
             refused,
             found(),
             runs(PING, say("one"), library.ReadTimeout("slow")),
+            unreadable(),
             cancelled(),
             runs(PING, library.RemoteProtocolError("broken")),
+            unreadable(),
             Script("POST", cancelled().target, sending=library.ConnectError("refused")),
         ),
         record=tmp_path,
@@ -468,5 +494,5 @@ def test_a_cycle_without_anybody_to_tell_raises(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         recorded.next_event()
     # Once is enough: what follows is not recorded.
-    recorded.abandon()
+    recorded.abandon(time.monotonic())
     assert recorded.next_event() is Signal.FINISHED

@@ -17,6 +17,18 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
+def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A command under way, for a block that sees it end."""
+    with subprocess.Popen(
+        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
 def running(*arguments: str) -> Iterator[tuple[str, IO[str]]]:
     """A server's base URL and its standard output; it must end by itself on SIGTERM."""
     process = subprocess.Popen(

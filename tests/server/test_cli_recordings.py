@@ -1,6 +1,8 @@
 """The commands on recordings, and the server that makes and serves them."""
 
 import json
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,12 +11,12 @@ import orjson
 import pytest
 from openai import OpenAI
 
-from drive import DONE, PING, USAGE, agent_json, encode, error, say, stop
+from drive import DONE, PING, RUN_ID, USAGE, agent_json, encode, error, say, stop
 from http_letta import http_letta
 from recordings import FIXTURES
 from sansio_letta.recording import read_recording
 
-from .commands import run, running
+from .commands import run, running, started
 
 RECORDINGS = FIXTURES / "recordings"
 
@@ -196,6 +198,36 @@ def test_record_of_a_failure(tmp_path: Path) -> None:
         done = run(*arguments, "--expect", "status=429", "--expect", "error=rate_limit_exceeded")
     assert done.returncode == 0, done.stderr
     assert read_recording(out.read_bytes()).client is not None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_record_that_is_interrupted_ends_its_run(tmp_path: Path, number: signal.Signals) -> None:
+    asked, may_end = threading.Event(), threading.Event()
+    cancelled: list[object] = []
+
+    def slow() -> Iterator[bytes]:
+        yield encode(PING) + encode(say("Hel"))
+        asked.set()
+        may_end.wait(60)
+
+    def answer(path: str, body: bytes) -> tuple[str, bytes | Iterator[bytes]]:
+        if path.endswith("/cancel"):
+            cancelled.append(orjson.loads(body))
+        elif body:
+            return "text/event-stream", slow()
+        return "application/json", orjson.dumps({"status": "ok"} if "health" in path else [agent_json()])
+
+    out = tmp_path / "hello.jsonl"
+    with http_letta(answer) as url:
+        arguments = ("record", "Milo", str(out), "--text", "hi", "--letta-url", url, "--expect", "status=200")
+        with started(*arguments) as process:
+            assert asked.wait(30)
+            process.send_signal(number)
+            printed, told = process.communicate(timeout=30)
+        may_end.set()
+    assert (process.returncode, printed, told) == (128 + number, "", "letta-proxy: not saved: interrupted\n")
+    assert cancelled == [{"run_ids": [RUN_ID]}]
+    assert not out.exists()
 
 
 # --- inspect

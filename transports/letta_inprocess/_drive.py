@@ -1,17 +1,18 @@
 """Carries out a cycle with an HTTP client of httpx or httpx2, sync or async."""
 
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping
-from contextlib import aclosing, closing, suppress
+from contextlib import AbstractContextManager, aclosing, closing, suppress
 from typing import Any, Final
 
 import anyio
 from attrs import define, field, frozen
 
 from sansio_letta import PRODUCT_ID, Cycle, LocalProtocolError, ResponseBody, ResponseHead, Signal
+from sansio_letta.cycle import Item
 from sansio_letta.events import CancelRun, Command, Failure
-from sansio_letta.proxy import Item
 from sansio_letta.recorder import RecordedCycle
 
 #: Letta Cloud, as the official client has it.
@@ -141,36 +142,52 @@ def _package(cls: type) -> str:
 
 @define
 class Steps:
-    """A cycle's items, bodies joined: what comes of one read of Letta's leaves as one piece."""
+    """A cycle's items, bodies joined: what comes of one read of Letta's leaves as one piece.
+
+    :param lock: shared by all cycles of a proxy, which know of each other: threads take turns.
+    """
 
     cycle: Cycle | RecordedCycle
+    lock: AbstractContextManager[Any]
     _held: Item | Signal | None = field(default=None, init=False)
     _left: bool = field(default=False, init=False)
     ended_well: bool = field(default=False, init=False)  #: what is left of Letta's answer is its end
 
     def next_step(self) -> Item | Signal:
         """The next item."""
-        if self._held is not None:
-            held, self._held = self._held, None
+        held, self._held = self._held, None
+        if held is not None:
             return held
-        pieces: list[ResponseBody] = []
+        with self.lock:
+            return self._next_step()
+
+    def _next_step(self) -> Item | Signal:
+        first = self.cycle.next_event()
+        if type(first) is not ResponseBody:
+            self._look_at(first)
+            return first
+        more: list[bytes] = []
         while type(item := self.cycle.next_event()) is ResponseBody:
-            pieces.append(item)
+            more.append(item.data)
+        self._look_at(item)
+        self._held = item
+        return ResponseBody(data=b"".join([first.data, *more])) if more else first
+
+    def _look_at(self, item: Item | Signal) -> None:
         if item is Signal.FINISHED:
             self.ended_well = not self._left and self.cycle.summary.kept is None
-        if not pieces:
-            return item
-        self._held = item
-        return pieces[0] if len(pieces) == 1 else ResponseBody(data=b"".join([piece.data for piece in pieces]))
 
     def receive_response(self, response: Any) -> None:
         """Letta's answer has begun: a response of the client's."""
         headers = [(name.lower(), value) for name, value in response.headers.multi_items()]
-        self.cycle.receive_response(response.status_code, headers, time.monotonic())
+        with self.lock:
+            self.cycle.receive_response(response.status_code, headers, time.monotonic())
 
-    def receive_data(self, data: bytes) -> None:
-        """See `Cycle.receive_data`."""
-        self.cycle.receive_data(data, time.monotonic())
+    def receive_piece(self, piece: bytes | None) -> None:
+        """More of Letta's answer, None at its end. An empty piece is none: a cycle takes it for the end."""
+        if piece or piece is None:
+            with self.lock:
+                self.cycle.receive_data(piece or b"", time.monotonic())
 
     def receive_exception(self, error: BaseException, item: Item | Signal, endpoint: Endpoint) -> None:
         """Carrying out an item went wrong, or was cancelled.
@@ -183,7 +200,24 @@ class Steps:
             if isinstance(item, CancelRun):
                 self._held = item
             raise error
-        self.cycle.receive_failure(*found, time.monotonic())
+        with self.lock:
+            self.cycle.receive_failure(*found, time.monotonic())
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a cycle which waits for another may wait, until `end_wait`."""
+        with self.lock:
+            return max(0.0, self.cycle.next_deadline() - time.monotonic())
+
+    def end_wait(self) -> None:
+        """It was woken, or has waited long enough."""
+        with self.lock:
+            self.cycle.handle_deadline(time.monotonic())
+
+    def close(self) -> None:
+        """Nothing more will be carried out."""
+        with self.lock:
+            self.cycle.close()
 
     def abandon(self) -> Item | Signal:
         """The response was closed, before its end or after it: none of it comes any more.
@@ -193,11 +227,21 @@ class Steps:
         self._left = not self.ended_well
         if not isinstance(self._held, CancelRun):
             self._held = None
-        self.cycle.abandon()
+        with self.lock:
+            self.cycle.stop(time.monotonic())
         item = self.next_step()
         # After NEED_DATA there may be another item by the time somebody asks.
         self._held = None if item is Signal.NEED_DATA else item
         return item
+
+
+def _is_plain(response: Any) -> bool:
+    """Whether a response's stream is its body: nothing to decode, and nobody has read it, a hook perhaps.
+
+    Then it is read as it stands: the library's own reading of it costs as much as half of our translation.
+    """
+    coding = response.headers.get("content-encoding", "identity")
+    return coding == "identity" and not response.is_stream_consumed
 
 
 @define
@@ -208,6 +252,10 @@ class SyncExchange:
     endpoint: Endpoint
     _response: Any = field(default=None, init=False)  #: Letta's, while it is read
     _data: Generator[bytes] = field(init=False)
+    _woken: threading.Event = field(factory=threading.Event, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.steps.cycle.wake = self._woken.set
 
     def head(self) -> ResponseHead:
         """The head of the client's response."""
@@ -222,8 +270,11 @@ class SyncExchange:
 
     def close(self) -> None:
         """Whether it was read to its end or not: a run that goes on is cancelled."""
-        self.steps.abandon()
-        self._advance()
+        try:
+            self.steps.abandon()
+            self._advance()
+        finally:
+            self.steps.close()
 
     def _advance(self) -> ResponseHead | ResponseBody | None:
         while True:
@@ -232,13 +283,19 @@ class SyncExchange:
                 return item
             try:
                 if item is Signal.NEED_DATA and self._response is not None:
-                    self.steps.receive_data(next(self._data, b""))
+                    self.steps.receive_piece(next(self._data, None))
+                    continue
+                if item is Signal.WAITING:
+                    self._woken.wait(self.steps.patience)
+                    self._woken.clear()
+                    self.steps.end_wait()
                     continue
                 self._release()
                 if item is Signal.FINISHED:
                     return None
                 self._response = self.endpoint.client.send(self.endpoint.request(item), stream=True)
-                self._data = (data for data in self._response.iter_bytes() if data)
+                response = self._response
+                self._data = iter(response.stream if _is_plain(response) else response.iter_bytes())
                 self.steps.receive_response(self._response)
             except BaseException as exc:
                 self.steps.receive_exception(exc, item, self.endpoint)
@@ -262,6 +319,13 @@ class AsyncExchange:
     endpoint: Endpoint
     _response: Any = field(default=None, init=False)  #: Letta's, while it is read
     _data: AsyncIterator[bytes] | None = field(default=None, init=False)
+    _woken: anyio.Event = field(factory=anyio.Event, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.steps.cycle.wake = self._wake
+
+    def _wake(self) -> None:
+        self._woken.set()
 
     async def head(self) -> ResponseHead:
         """The head of the client's response.
@@ -303,9 +367,12 @@ class AsyncExchange:
 
     async def aclose(self) -> None:
         """Whether it was read to its end or not: a run that goes on is cancelled, even if the task is, too."""
-        self.steps.abandon()
-        with anyio.move_on_after(_CANCEL_TIMEOUT, shield=True):
-            await self._advance()
+        try:
+            self.steps.abandon()
+            with anyio.move_on_after(_CANCEL_TIMEOUT, shield=True):
+                await self._advance()
+        finally:
+            self.steps.close()
 
     async def _advance(self) -> ResponseHead | ResponseBody | None:
         while True:
@@ -314,13 +381,20 @@ class AsyncExchange:
                 return item
             try:
                 if item is Signal.NEED_DATA and self._data is not None:
-                    self.steps.receive_data(await anext(self._data, b""))
+                    self.steps.receive_piece(await anext(self._data, None))
+                    continue
+                if item is Signal.WAITING:
+                    with anyio.move_on_after(self.steps.patience):
+                        await self._woken.wait()
+                    self._woken = anyio.Event()
+                    self.steps.end_wait()
                     continue
                 await self._release()
                 if item is Signal.FINISHED:
                     return None
                 self._response = await self.endpoint.client.send(self.endpoint.request(item), stream=True)
-                self._data = (data async for data in self._response.aiter_bytes() if data)
+                response = self._response
+                self._data = aiter(response.stream if _is_plain(response) else response.aiter_bytes())
                 self.steps.receive_response(self._response)
             except BaseException as exc:
                 self.steps.receive_exception(exc, item, self.endpoint)

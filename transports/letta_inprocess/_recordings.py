@@ -56,7 +56,7 @@ class RecordingFolder:
             note=f"{request.method} {request.target.partition('?')[0][:200]}",
             token=token,
             created=created,
-            reasoning=cycle.config.reasoning_field,
+            config=cycle.config,
             text=self.text,
         )
         path = self.path / f"{name}{_SUFFIX}"

@@ -3,10 +3,13 @@
 import logging
 import os
 import secrets
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Final
+
+from attrs import evolve
 
 from sansio_letta import Config, HttpRequest, Proxy, RequestError
 from sansio_letta.routing import route
@@ -57,7 +60,9 @@ class Shared:
             record = RecordingFolder(path=Path(record))
         if not isinstance(record, RecordingFolder | None):
             raise TypeError(f"record: expected a path or a RecordingFolder, got {_name(type(record))}")
-        self._proxy = Proxy(config or Config())
+        # A program that leaves a response ends its turn, and none but itself could go on with it.
+        self._proxy = Proxy(evolve(config or Config(), repeat_wait_timeout=0.0, joins_repeats=False))
+        self._lock = threading.Lock()
         self._endpoint: Endpoint = endpoint(
             self.library,
             self.client_class,
@@ -92,16 +97,18 @@ class Shared:
             body=body,
         )
         token, created, now = secrets.token_hex(12), int(time.time()), time.monotonic()
-        cycle = self._proxy.open(ours, token=token, created=created, now=now)
+        with self._lock:
+            cycle = self._proxy.open(ours, token=token, created=created, now=now)
         if self._folder is None:
-            return Steps(cycle)
+            return Steps(cycle, self._lock)
         try:
-            return Steps(
-                self._folder.record(cycle, ours, token=token, created=created, now=now, on_error=_log_failure)
+            recorded = self._folder.record(
+                cycle, ours, token=token, created=created, now=now, on_error=_log_failure
             )
+            return Steps(recorded, self._lock)
         except OSError as exc:
             _log_failure(exc)
-            return Steps(cycle)
+            return Steps(cycle, self._lock)
 
     def _response(self, request: Any, head: Any, stream: Any) -> Any:
         return self.library.Response(head.status, headers=list(head.headers), stream=stream, request=request)

@@ -182,7 +182,11 @@ def record_command(
         "stream_options": {"include_usage": True},
         **({"tools": tools} if tools else {}),
     }
-    lines, outcome = trio.run(_record, settings, body, out.stem, note)
+    recorded = trio.run(_record_until_signal, settings, body, out.stem, note)
+    if isinstance(recorded, signal.Signals):
+        # As a shell tells of a program that a signal ended: 130 for Ctrl-C.
+        stop("not saved: interrupted", code=128 + recorded)
+    lines, outcome = recorded
     try:
         check_all(outcome, expectations)
         out.write_bytes(lines)
@@ -193,16 +197,32 @@ def record_command(
     print(f"{out}: {outcome.finish or outcome.error}, {len(lines)} bytes")
 
 
-async def _record(
+async def _record_until_signal(
     settings: Settings, body: dict[str, object], scenario: str, note: str
-) -> tuple[bytes, Outcome]:
-    async with trio.open_nursery() as nursery:
-        letta = LettaPool(settings)
-        await nursery.start(letta.run)
-        try:
-            return await record_turn(letta, body, scenario=scenario, note=note)
-        finally:
-            letta.stop()
+) -> tuple[bytes, Outcome] | signal.Signals:
+    """The recording, or the signal that came before it was whole; its run is ended then."""
+    recorded: list[tuple[bytes, Outcome] | signal.Signals] = []
+
+    async def record(scope: trio.CancelScope) -> None:
+        async with trio.open_nursery() as nursery:
+            letta = LettaPool(settings)
+            await nursery.start(letta.run)
+            try:
+                recorded.append(
+                    await record_turn(
+                        letta, body, scenario=scenario, note=note, cancel_timeout=settings.cancel_timeout
+                    )
+                )
+            finally:
+                letta.stop()
+        scope.cancel()
+
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(record, nursery.cancel_scope)
+            number = await anext(signals)
+            nursery.cancel_scope.cancel()
+    return recorded[0] if recorded else signal.Signals(number)
 
 
 def _tool(text: str) -> object:

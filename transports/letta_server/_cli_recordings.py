@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Final
 
+from attrs import evolve
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
@@ -63,7 +64,9 @@ def replay(
     Example: letta-proxy replay --as text --timing fixtures/recordings/text.jsonl
     """
     recording = load(file)
-    config = Config(reasoning_field=reasoning or ReasoningField(recording.head.reasoning))
+    config = recording.head.config
+    if reasoning is not None:
+        config = evolve(config, reasoning_field=reasoning)
     began = time.monotonic()
     for rendered in _VIEWS[view](recording, config):
         if timing:

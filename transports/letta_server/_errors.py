@@ -4,7 +4,10 @@ import sys
 from typing import NoReturn
 
 
-def stop(message: str) -> NoReturn:
-    """Say why on standard error, and end with the code for wrong usage."""
+def stop(message: str, *, code: int = 2) -> NoReturn:
+    """Say why on standard error, and end.
+
+    :param code: the exit code; 2 is the one for wrong usage.
+    """
     print(f"letta-proxy: {message}", file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(code)

@@ -63,11 +63,12 @@ class Outcome:
 
 
 async def record_turn(
-    upstream: Upstream, body: dict[str, Any], *, scenario: str, note: str
+    upstream: Upstream, body: dict[str, Any], *, scenario: str, note: str, cancel_timeout: float
 ) -> tuple[bytes, Outcome]:
     """Send one chat request through a proxy of its own.
 
     :param body: the request, as for ``POST /v1/chat/completions``.
+    :param cancel_timeout: seconds to end the run in, if this is cancelled.
     :return: the recording, with all texts, and what came of it.
     """
     proxy = Proxy()
@@ -83,14 +84,14 @@ async def record_turn(
         note=note,
         token=token,
         created=created,
-        reasoning=proxy.config.reasoning_field,
+        config=proxy.config,
         text=TextMode.KEEP,
     )
     lines: list[bytes] = []
     cycle = record(
         proxy.open(request, token=token, created=created, now=now), request, head, lines.append, now=now
     )
-    status, answer = await Carrier(cycle, upstream).collect()
+    status, answer = await Carrier(cycle, upstream).collect(cancel_timeout=cancel_timeout)
     outcome = Outcome(status=status)
     _read(answer, outcome)
     return b"".join(lines), outcome

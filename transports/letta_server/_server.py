@@ -82,7 +82,7 @@ class Carrier:
             self.cycle.handle_deadline(trio.current_time())
 
     async def _send(self, command: Command) -> None:
-        self.close()
+        self._release()
         try:
             self._exchange = await self.upstream.send(command)
         except UpstreamError as exc:
@@ -104,9 +104,13 @@ class Carrier:
         except UpstreamError as exc:
             cycle.receive_failure(exc.failure, exc.reason, trio.current_time())
 
-    async def collect(self) -> tuple[int, bytes]:
-        """The cycle's whole answer, where nobody waits for its pieces: status and body."""
+    async def collect(self, *, cancel_timeout: float) -> tuple[int, bytes]:
+        """The cycle's whole answer, where nobody waits for its pieces: status and body.
+
+        :param cancel_timeout: seconds to end the run in, if this is cancelled or fails.
+        """
         status, body = 0, b""
+        finished = False
         try:
             while (item := self.cycle.next_event()) is not Signal.FINISHED:
                 match item:
@@ -116,8 +120,13 @@ class Carrier:
                         body += data
                     case _:
                         await self.advance(item)
+            finished = True
         finally:
-            self.close()
+            try:
+                if not finished:
+                    await self.finish(cancel_timeout)
+            finally:
+                self.close()
         return status, body
 
     async def finish(self, cancel_timeout: float) -> None:
@@ -141,6 +150,11 @@ class Carrier:
                         await self.advance(item)
 
     def close(self) -> None:
+        """Nothing more will be carried out."""
+        self._release()
+        self.cycle.close()
+
+    def _release(self) -> None:
         """No more will be asked in the exchange under way."""
         if self._exchange is not None:
             self._exchange.release()
@@ -159,7 +173,8 @@ async def ask(proxy: Proxy, upstream: Upstream, target: str) -> tuple[int, bytes
     """
     request = HttpRequest(method="GET", target=target)
     cycle = proxy.open(request, token=secrets.token_hex(8), created=int(time.time()), now=trio.current_time())
-    return await Carrier(cycle, upstream).collect()
+    # A question starts no run.
+    return await Carrier(cycle, upstream).collect(cancel_timeout=0.0)
 
 
 @define(eq=False)
@@ -264,7 +279,6 @@ class Server:
                     await carrier.finish(self.settings.cancel_timeout)
             finally:
                 carrier.close()
-                cycle.close()
                 self.log(cycle.summary, trio.current_time() - began, response.first and response.first - began)
         if client.gone:
             raise ClientGone
