@@ -13,7 +13,7 @@ from ._signal import Signal
 from .agents import AgentMemory
 from .chat_writer import Writer
 from .config import Config
-from .errors import Advice, RemoteProtocolError
+from .errors import Advice, RemoteProtocolError, shutting_down
 from .events import (
     AgentFound,
     AgentGone,
@@ -232,6 +232,16 @@ class Cycle:
         self.summary.outcome = self.summary.outcome or "abandoned"
         self._left_at, self._stopped = None, True
         self._source.abandon()
+
+    def interrupt(self, now: float) -> None:
+        """The proxy itself must end, and cannot wait for this answer. Go on until FINISHED.
+
+        A run is cancelled. The client gets 503 with ``retry-after`` if nothing of the turn was kept, else what
+        it must not repeat: 424, or an error in the stream. Who listens to a turn hears how it ended.
+        """
+        self._now = now
+        self._source.interrupt(shutting_down())
+        self.wake()
 
     def close(self) -> None:
         """Nothing more will be carried out: nobody waits for this cycle any longer. May be called again."""

@@ -15,7 +15,7 @@ from . import letta
 from ._signal import Signal
 from .config import Config, ReasoningField
 from .cycle import Cycle, HttpRequest, Item, ResponseBody, ResponseHead
-from .events import Command, Failure
+from .events import INTERRUPTED, Command, Failure
 from .exchange import is_agent_id
 from .proxy import Proxy
 from .recording import RecordedExchange, Recording, RecordingError, TextMode
@@ -108,6 +108,8 @@ class ReplayedClient:
         yield from self._until(end_t, inclusive=True)
         if exchange.end == "end":
             cycle.receive_data(b"", end_t)
+        elif exchange.failure == INTERRUPTED:
+            cycle.interrupt(end_t)
         else:
             known = exchange.failure in [failure.value for failure in Failure]
             failure = Failure(exchange.failure) if known else Failure.BROKEN

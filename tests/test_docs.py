@@ -284,6 +284,7 @@ def test_every_code_of_an_error_is_explained() -> None:
             *errors._RUN_FAILURES.values(),
             *errors._HTTP_FAILURES.values(),
             errors.LettaError.advice,
+            errors.shutting_down().advice,
         )
     }
     page = hook.expand((DOCS / "errors.md").read_text(encoding="utf-8"))

@@ -37,8 +37,9 @@ from sansio_letta.recording import (
 from sansio_letta.replay_client import ReplayedClient, compare
 
 #: How Letta answers: seconds, then bytes, a failure, or that the client leaves.
-Happening = tuple[float, bytes | Failure | None]
+Happening = tuple[float, bytes | Failure | str | None]
 LEAVES = None
+ENDS = "the proxy ends"
 TOKEN = "0123456789"
 
 
@@ -91,6 +92,8 @@ def recorded(
             if happenings and not isinstance(happenings[0][1], Failure):
                 is_run = item.target.endswith("/stream")
                 cycle.receive_response(200, SSE if is_run else JSON, happenings[0][0])
+        elif item is Signal.WAITING:
+            cycle.handle_deadline(cycle.next_deadline())
         elif item is Signal.NEED_DATA:
             if not happenings:
                 break  # a crash
@@ -100,7 +103,9 @@ def recorded(
                 continue
             del happenings[0]
             if what is LEAVES:
-                cycle.abandon()
+                cycle.abandon(t)
+            elif isinstance(what, str):
+                cycle.interrupt(t)
             elif isinstance(what, Failure):
                 cycle.receive_failure(what, "it went wrong", t)
             else:
@@ -119,6 +124,9 @@ SAME: dict[str, Recording] = {
     "a comment": recorded(chat(), *AGENT, run(PING, say("a"), (40.0, encode(say("b"))), stop(), DONE, t=40.0)),
     "silence": recorded(chat(), *AGENT, run(PING, (200.0, encode(say("b")))), cancelled(120.002)),
     "left": recorded(chat(), *AGENT, run(PING, say("a"), (2.0, LEAVES), t=1.0), cancelled(2.0)),
+    "interrupted": recorded(chat(), *AGENT, run(PING, say("a"), (2.0, ENDS), t=1.0), cancelled(2.0)),
+    "interrupted early": recorded(chat(), *AGENT, run(PING, (2.0, ENDS), t=1.0), cancelled(2.0)),
+    "interrupted while finding": recorded(chat(), [(1.0, ENDS)]),
     "left at once": recorded(chat(), [(0.0, LEAVES)]),
     "refused": recorded(chat(), [(1.0, Failure.NOT_SENT)]),
     "broken": recorded(chat(), *AGENT, run(PING, say("a"), (3.0, Failure.BROKEN)), cancelled(3.0)),

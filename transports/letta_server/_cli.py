@@ -1,11 +1,9 @@
 """The command line: arguments and environment -> Settings -> trio.run."""
 
 import resource
-import signal
-from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final
 
 import orjson
 import trio
@@ -16,13 +14,14 @@ from letta_inprocess._recordings import RecordingFolder
 from sansio_letta import PRODUCT_ID, ReasoningField, RecordingError
 from sansio_letta.recording import TextMode
 
-from ._announce import announce_demo, announce_letta, announce_replay, say
+from ._announce import announce_demo, announce_letta, announce_replay
 from ._cli_recordings import recordings_app
 from ._errors import stop
 from ._log import LogFormat, configure_log
 from ._record import Expectation, ExpectationError, Outcome, check_all, record_turn
 from ._recorded import demo_letta, letta_of_folder
-from ._server import Server, serve
+from ._running import Announce, serve_until_signal
+from ._service import ServiceOptions
 from ._settings import LETTA_CLOUD, Settings, SettingsError
 from ._upstream import LettaPool, Upstream
 
@@ -34,9 +33,6 @@ app = App(
 )
 
 app.command(recordings_app, name="*")
-
-#: Tells a person at the terminal what is served; gets the server and its own address.
-Announce: TypeAlias = Callable[[Server, str], Awaitable[None]]
 
 Host = Annotated[str, Parameter(env_var="LETTA_PROXY_HOST", help="Address to listen on.")]
 Port = Annotated[
@@ -59,6 +55,9 @@ LettaApiKey = Annotated[
 LettaProject = Annotated[
     str | None, Parameter(env_var="LETTA_PROJECT", show_default=False, help="Project at Letta Cloud.")
 ]
+
+
+_SERVICE: Final = ServiceOptions()
 
 
 @app.command(name="serve")
@@ -95,6 +94,7 @@ def serve_command(
         Parameter(help="Serve the recordings of this folder as agents, without a Letta.", show_default=False),
     ] = None,
     replay_pauses: Annotated[bool, Parameter(help="Keep the recorded pauses when replaying.")] = True,
+    service: ServiceOptions = _SERVICE,
 ) -> None:
     """Serve Letta's agents to OpenAI clients.
 
@@ -115,6 +115,8 @@ def serve_command(
             letta_timeout=letta_timeout,
             reasoning=reasoning,
             allow_anyone=allow_anyone,
+            shutdown_delay=service.shutdown_delay,
+            shutdown_timeout=service.shutdown_timeout,
             recordings=recordings,
         )
         upstream = None if replay is None else letta_of_folder(replay, keep_pauses=replay_pauses)
@@ -224,7 +226,7 @@ def _run(settings: Settings, upstream: Upstream | None, announce: Announce) -> N
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     refused: list[BaseException] = []
     try:
-        trio.run(_serve_until_signal, settings, upstream, announce)
+        trio.run(serve_until_signal, settings, upstream, announce)
     except* OSError as group:
         refused += group.exceptions
     # Outside of `except*`: what is raised there arrives in a group, which ends the process with a traceback.
@@ -234,20 +236,3 @@ def _run(settings: Settings, upstream: Upstream | None, announce: Announce) -> N
             cause = cause.exceptions[0]
         reason = getattr(cause, "strerror", None) or str(cause)
         stop(f"cannot listen on {settings.host} port {settings.port}: {reason.lower()}. Choose with --port.")
-
-
-async def _serve_until_signal(settings: Settings, upstream: Upstream | None, announce: Announce) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-            server, listeners = await nursery.start(serve, settings, upstream)
-            port = listeners[0].socket.getsockname()[1]
-            host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            say(f"letta-proxy {_version()} listens on http://{host}:{port}")
-            say(f"  base URL  http://{host}:{port}/v1   (for the client; any API key will do)")
-            nursery.start_soon(announce, server, f"http://{host}:{port}")
-            await anext(signals)
-            nursery.cancel_scope.cancel()
-
-
-def _version() -> str:
-    return PRODUCT_ID.partition("/")[2]

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 import structlog
@@ -26,6 +26,7 @@ from sansio_letta.events import Command, Failure
 from sansio_letta.inquiry import error_reply
 from sansio_letta.recorder import RecordedCycle
 
+from ._ending import Ending
 from ._http import BadRequest, BodyTooLarge, ClientConnection, ClientGone
 from ._settings import Settings
 from ._upstream import LettaPool, Upstream, UpstreamError, UpstreamExchange
@@ -60,6 +61,7 @@ class Carrier:
     _exchange: UpstreamExchange | None = field(default=None, init=False)
     _has_head: bool = field(default=False, init=False)
     _woken: trio.Event = field(factory=trio.Event, init=False)
+    wait: trio.CancelScope | None = field(default=None, init=False)  #: around a wait for Letta, not a sending
 
     def __attrs_post_init__(self) -> None:
         self.cycle.wake = self._wake
@@ -70,6 +72,7 @@ class Carrier:
     async def advance(self, item: Command | Signal) -> None:
         """Carry out a command, or wait for what the signal wants, until the cycle's deadline."""
         with trio.move_on_at(self.cycle.next_deadline()) as scope:
+            self.wait = scope if isinstance(item, Signal) else None
             if item is Signal.WAITING:
                 await self._woken.wait()
             elif isinstance(item, Signal):
@@ -140,6 +143,12 @@ class Carrier:
                     if not isinstance(item, ResponseHead | ResponseBody):
                         await self.advance(item)
 
+    def interrupt(self) -> None:
+        """See `Interruptible`: what Letta might still say is not waited for."""
+        self.cycle.interrupt(trio.current_time())
+        if self.wait is not None:
+            self.wait.cancel()
+
     def close(self) -> None:
         """No more will be asked in the exchange under way."""
         if self._exchange is not None:
@@ -174,11 +183,33 @@ class Server:
     upstream: Upstream
     log: Log = log_request
     proxy: Proxy = field(init=False)
+    ending: Ending = field(init=False)
     recordings: RecordingFolder | None = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.proxy = Proxy(self.settings.config())
+        self.ending = Ending(self.settings)
         self.recordings = self.settings.recordings
+
+    def end(self) -> None:
+        """Let the turns under way finish and end; called again, end at once. See `Ending`."""
+        self.proxy.ending = True
+        self.ending.begin()
+
+    async def run(self, listeners: Sequence[trio.abc.Listener[trio.abc.Stream]]) -> None:
+        """Serve all who come, until `end` or until cancelled; the listeners are closed then."""
+        limiter = trio.CapacityLimiter(self.settings.max_connection_count)
+
+        async def handle(stream: trio.abc.Stream) -> None:
+            async with limiter:
+                await self.handle(stream)
+
+        async with trio.open_nursery() as beside:
+            async with trio.open_nursery() as connections:
+                with trio.CancelScope() as accepting:
+                    beside.start_soon(self.ending.run, accepting, connections.cancel_scope)
+                    await trio.serve_listeners(handle, list(listeners), handler_nursery=connections)
+            beside.cancel_scope.cancel()
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection until its end; never raises for what a peer does."""
@@ -194,12 +225,12 @@ class Server:
             _log.exception("connection failed")
         finally:
             with trio.move_on_after(settings.send_timeout, shield=True):
-                await _close(stream)
+                await _close(stream, linger=not client.is_idle)
 
     async def _serve_request(self, client: ClientConnection) -> bool:
         """Answer one request; False if the connection is to be closed."""
         waited = False
-        with trio.move_on_after(self.settings.idle_timeout):
+        with trio.move_on_after(self.settings.idle_timeout) as scope, self.ending.waiting(scope):
             waited = await client.wait_for_request()
         if not waited:
             return False
@@ -243,7 +274,13 @@ class Server:
 
     async def _answer(self, client: ClientConnection, cycle: Cycle | RecordedCycle, began: float) -> None:
         carrier = Carrier(cycle, self.upstream)
-        response = _Response(client, carrier)
+        with self.ending.answering(carrier):
+            await self._carry(client, carrier, began)
+        if client.gone:
+            raise ClientGone
+
+    async def _carry(self, client: ClientConnection, carrier: Carrier, began: float) -> None:
+        cycle, response = carrier.cycle, _Response(client, carrier, self.ending)
         finished = False
         try:
             async with trio.open_nursery() as nursery:
@@ -266,8 +303,6 @@ class Server:
                 carrier.close()
                 cycle.close()
                 self.log(cycle.summary, trio.current_time() - began, response.first and response.first - began)
-        if client.gone:
-            raise ClientGone
 
 
 @define(eq=False)
@@ -276,6 +311,7 @@ class _Response:
 
     client: ClientConnection
     carrier: Carrier
+    ending: Ending
     first: float | None = field(default=None, init=False)  #: when the first bytes of the body went out
     streaming: bool = field(default=False, init=False)
 
@@ -285,6 +321,7 @@ class _Response:
         item: Command | Signal = Signal.NEED_DATA
         while item is not Signal.FINISHED:
             with trio.move_on_at(carrier.cycle.next_deadline()) as scope:
+                carrier.wait = scope
                 item = await self._pass_on(scope)
             if scope.cancelled_caught:
                 carrier.cycle.handle_deadline(trio.current_time())
@@ -326,7 +363,7 @@ class _Response:
                     client.write_body(data)
                 case ResponseHead() as head:
                     self.streaming = ("content-type", "text/event-stream") in head.headers
-                    client.write_head(head)
+                    client.write_head(head, last=self.ending.begun)
                 case Signal.NEED_DATA:
                     # What came in one read leaves in one write, and nothing waits for more.
                     if not client.flush_now():
@@ -337,10 +374,10 @@ class _Response:
                     return item
 
 
-async def _close(stream: trio.abc.Stream) -> None:
+async def _close(stream: trio.abc.Stream, *, linger: bool) -> None:
     """Close so that the client gets our last bytes: with its own unread, closing at once would reset them."""
     try:
-        if isinstance(stream, trio.SocketStream):
+        if linger and isinstance(stream, trio.SocketStream):
             await stream.send_eof()
             with trio.move_on_after(_LINGER_TIMEOUT):
                 while await stream.receive_some(64 * 1024):
@@ -356,7 +393,7 @@ async def serve(
     *,
     task_status: trio.TaskStatus[tuple[Server, list[trio.SocketListener]]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Listen and serve until cancelled; turns under way are ended then.
+    """Listen and serve until `Server.end`, or until cancelled: then turns under way are cancelled, too.
 
     :param upstream: who answers the core's commands; by default a pool of connections to `settings.letta_url`.
     :param task_status: is told the server and its listeners, whose sockets know the port if it was 0.
@@ -381,12 +418,5 @@ async def _serve(
 ) -> None:
     server = Server(settings, upstream)
     listeners = await trio.open_tcp_listeners(settings.port, host=settings.host)
-    limiter = trio.CapacityLimiter(settings.max_connection_count)
-
-    async def handle(stream: trio.SocketStream) -> None:
-        async with limiter:
-            await server.handle(stream)
-
-    async with trio.open_nursery() as connections:
-        task_status.started((server, listeners))
-        await trio.serve_listeners(handle, listeners, handler_nursery=connections)
+    task_status.started((server, listeners))
+    await server.run(listeners)
