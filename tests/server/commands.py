@@ -24,17 +24,16 @@ class Command:
 
     process: subprocess.Popen[str]
     stdout: IO[str]
+    stderr: IO[str]
     url: str  #: its base URL
 
     def send_signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def wait(self) -> int:
-        """Its exit code.
-
-        :raises subprocess.TimeoutExpired: if it does not end by itself.
-        """
-        return self.process.wait(timeout=20)
+    def ends_well(self) -> None:
+        """Wait for its end, which must come by itself, with success and without a traceback."""
+        code, printed = self.process.wait(timeout=20), self.stderr.read()
+        assert (code, "Traceback" in printed) == (0, False), printed
 
 
 @contextmanager
@@ -49,9 +48,7 @@ def command(*arguments: str) -> Iterator[Command]:
         head = [process.stdout.readline(), process.stdout.readline()]
         url = re.search(r"http://127\.0\.0\.1:\d+/v1", head[1])
         assert url is not None, (head, process.stderr.read())
-        yield Command(process, process.stdout, url.group())
-        if process.poll() is not None:
-            assert "Traceback" not in process.stderr.read()
+        yield Command(process, process.stdout, process.stderr, url.group())
     finally:
         process.kill()
         process.wait()
@@ -65,4 +62,4 @@ def running(*arguments: str) -> Iterator[tuple[str, IO[str]]]:
     with command(*arguments) as running:
         yield running.url, running.stdout
         running.send_signal(signal.SIGTERM)
-        assert running.wait() == 0
+        running.ends_well()

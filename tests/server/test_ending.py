@@ -257,7 +257,7 @@ def test_signal_lets_a_turn_finish(letta: GatedLetta, number: int) -> None:
                 httpx2.get(f"{process.url}/models")
             letta.gate.set()
             assert [chunk.choices[0].finish_reason for chunk in stream][-1] == "stop"
-        assert process.wait() == 0
+        process.ends_well()
     assert letta.cancelled == []
 
 
@@ -271,7 +271,7 @@ def test_second_signal_interrupts(letta: GatedLetta) -> None:
             with pytest.raises(APIError) as caught:
                 list(stream)
         assert (caught.value.type, caught.value.code) == ("upstream_error", "shutting_down")
-        assert process.wait() == 0
+        process.ends_well()
     assert letta.cancelled == [RUN_ID]
 
 
@@ -282,7 +282,7 @@ def test_time_runs_out(letta: GatedLetta) -> None:
             process.send_signal(signal.SIGTERM)
             with pytest.raises(APIError, match="shutting down"):
                 list(stream)
-        assert process.wait() == 0
+        process.ends_well()
     assert letta.cancelled == [RUN_ID]
 
 
@@ -290,4 +290,4 @@ def test_signal_with_nothing_to_wait_for(letta: GatedLetta) -> None:
     with command("serve", "--letta-url", letta.url) as process:
         process.send_signal(signal.SIGTERM)
         read_until(process.stdout, "letta-proxy ends.")
-        assert process.wait() == 0
+        process.ends_well()

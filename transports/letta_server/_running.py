@@ -28,13 +28,15 @@ async def serve_until_signal(settings: Settings, upstream: Upstream | None, anno
                 server, listeners = await serving.start(serve, settings, upstream)
                 url = base_url(settings.host, listeners[0].socket.getsockname()[1])
                 say_where(url)
-                beside.start_soon(announce, server, url)
-                beside.start_soon(_end_on_signals, server, signals)
+                beside.start_soon(_announce_and_end, server, url, announce, signals)
             beside.cancel_scope.cancel()
 
 
-async def _end_on_signals(server: Server, signals: AsyncIterator[int]) -> None:
-    await anext(signals)
+async def _announce_and_end(server: Server, url: str, announce: Announce, signals: AsyncIterator[int]) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(announce, server, url)
+        await anext(signals)
+        nursery.cancel_scope.cancel()
     server.end()
     say_end(server.ending.answer_count, server.settings)
     await anext(signals)

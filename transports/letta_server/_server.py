@@ -2,12 +2,12 @@
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Sequence
+from typing import Final
 
 import structlog
 import trio
-from attrs import asdict, define, evolve, field
+from attrs import define, evolve, field
 
 from letta_inprocess._recordings import RecordingFolder
 from sansio_letta import (
@@ -19,7 +19,6 @@ from sansio_letta import (
     ResponseBody,
     ResponseHead,
     Signal,
-    Summary,
 )
 from sansio_letta.chat_writer import encode_stream_error
 from sansio_letta.events import Command, Failure
@@ -28,28 +27,14 @@ from sansio_letta.recorder import RecordedCycle
 
 from ._ending import Ending
 from ._http import BadRequest, BodyTooLarge, ClientConnection, ClientGone
+from ._log import Log, Observer, log_request
 from ._settings import Settings
 from ._upstream import LettaPool, Upstream, UpstreamError, UpstreamExchange
 
 _log: Final = structlog.get_logger("letta_server")
 
-Log: TypeAlias = Callable[[Summary, float, float | None], None]
-
 #: How long a refused client may go on sending until its connection is reset.
 _LINGER_TIMEOUT: Final = 2.0
-
-
-def log_request(summary: Summary, seconds: float, first: float | None) -> None:
-    """One line for one request; no key and no text."""
-    fields: dict[str, Any] = asdict(summary, recurse=False)
-    usage, settled = fields.pop("usage"), fields.pop("settled")
-    if usage is not None:
-        fields |= {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
-    if settled is not None:
-        fields |= {f"{name}_calls": len(ids) for name, ids in asdict(settled).items() if ids}
-    fields["first_seconds"] = None if first is None else round(first, 4)
-    fields["seconds"] = round(seconds, 4)
-    _log.info("request", **{name: value for name, value in fields.items() if value not in (None, (), 0)})
 
 
 @define(eq=False)
@@ -177,11 +162,13 @@ class Server:
 
     :param upstream: carries out the core's commands: a `LettaPool`, or recordings.
     :param log: called once a request has been answered.
+    :param observers: see each request begin and end.
     """
 
     settings: Settings
     upstream: Upstream
     log: Log = log_request
+    observers: Sequence[Observer] = ()
     proxy: Proxy = field(init=False)
     ending: Ending = field(init=False)
     recordings: RecordingFolder | None = field(init=False)
@@ -254,9 +241,10 @@ class Server:
             return False
         now = trio.current_time()
         if refusal is not None:
-            await self._answer(client, self.proxy.reject(refusal, request, token=token, now=now), now)
+            rejected = self.proxy.reject(refusal, request, token=token, now=now)
+            await self._answer(client, request, rejected, now)
         else:
-            await self._answer(client, self._open(evolve(request, body=body), token, now), now)
+            await self._answer(client, request, self._open(evolve(request, body=body), token, now), now)
         return client.start_next_cycle()
 
     def _open(self, request: HttpRequest, token: str, now: float) -> Cycle | RecordedCycle:
@@ -272,14 +260,19 @@ class Server:
             _recording_failed(exc)
             return cycle
 
-    async def _answer(self, client: ClientConnection, cycle: Cycle | RecordedCycle, began: float) -> None:
+    async def _answer(
+        self, client: ClientConnection, request: HttpRequest, cycle: Cycle | RecordedCycle, began: float
+    ) -> None:
+        logs = [self.log, *(observe(request, cycle.summary) for observe in self.observers)]
         carrier = Carrier(cycle, self.upstream)
         with self.ending.answering(carrier):
-            await self._carry(client, carrier, began)
+            await self._carry(client, carrier, began, logs)
         if client.gone:
             raise ClientGone
 
-    async def _carry(self, client: ClientConnection, carrier: Carrier, began: float) -> None:
+    async def _carry(
+        self, client: ClientConnection, carrier: Carrier, began: float, logs: Sequence[Log]
+    ) -> None:
         cycle, response = carrier.cycle, _Response(client, carrier, self.ending)
         finished = False
         try:
@@ -302,7 +295,8 @@ class Server:
             finally:
                 carrier.close()
                 cycle.close()
-                self.log(cycle.summary, trio.current_time() - began, response.first and response.first - began)
+                for log in logs:
+                    log(cycle.summary, trio.current_time() - began, response.first and response.first - began)
 
 
 @define(eq=False)

@@ -125,12 +125,12 @@ class LettaPool:
             async with trio.open_nursery() as self._nursery:
                 task_status.started()
                 await trio.sleep_forever()
-        self._nursery = None
         while self._idle:
             self._idle.pop().connection.drop()
 
     def stop(self) -> None:
-        """Nobody uses the pool any more."""
+        """Nobody uses the pool any more; who does all the same gets no connection back into it."""
+        self._nursery = None
         self._scope.cancel()
 
     async def send(self, command: Command) -> "_Connection":
