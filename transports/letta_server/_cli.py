@@ -1,12 +1,14 @@
 """The command line: arguments and environment -> Settings -> trio.run."""
 
 import resource
+import socket
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
 import orjson
 import trio
+from attrs import evolve
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
@@ -17,13 +19,15 @@ from sansio_letta.recording import TextMode
 from ._announce import announce_demo, announce_letta, announce_replay
 from ._cli_recordings import recordings_app
 from ._errors import stop
+from ._listening import address, inherited_sockets, listen
 from ._log import LogFormat, configure_log
 from ._record import Expectation, ExpectationError, Outcome, check_all, record_turn
 from ._recorded import demo_letta, letta_of_folder
-from ._running import Announce, serve_until_signal
+from ._running import Announce, Service, run_alone
 from ._service import ServiceOptions
 from ._settings import LETTA_CLOUD, Settings, SettingsError
 from ._upstream import LettaPool, Upstream
+from ._workers import Workers
 
 app = App(
     name="letta-proxy",
@@ -125,7 +129,7 @@ def serve_command(
     except OSError as exc:
         stop(f"{exc.filename}: {(exc.strerror or str(exc)).lower()}")
     configure_log(log_format)
-    _run(settings, upstream, partial(announce_replay, folder=replay) if replay else announce_letta)
+    _run(settings, upstream, partial(announce_replay, folder=replay) if replay else announce_letta, service)
 
 
 @app.command
@@ -220,19 +224,44 @@ def _tool(text: str) -> object:
         stop(f"{path}: expected a tool's JSON, got {exc}")
 
 
-def _run(settings: Settings, upstream: Upstream | None, announce: Announce) -> None:
+def _run(
+    settings: Settings, upstream: Upstream | None, announce: Announce, options: ServiceOptions = _SERVICE
+) -> None:
     # A stream takes two descriptors, and the usual soft limit of 1,024 is there for `select` alone.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    refused: list[BaseException] = []
+    inherited = inherited_sockets()
+    sockets = [each for name, each in inherited if name != "metrics"]
+    metrics = [each for name, each in inherited if name == "metrics"]
     try:
-        trio.run(serve_until_signal, settings, upstream, announce)
+        for each in sockets:
+            host, port = address(each)
+            if not host.startswith("/"):
+                settings = evolve(settings, host=host, port=port)  # whom it lets in is checked as ever
+    except SettingsError as exc:
+        stop(str(exc))
+    service = Service(
+        settings=settings,
+        upstream=upstream,
+        announce=announce,
+        sockets=sockets or _listen(settings.host, settings.port, "--port"),
+        metrics_sockets=metrics
+        if metrics or options.metrics_port is None
+        else _listen(options.metrics_host, options.metrics_port, "--metrics-port"),
+    )
+    if options.workers == 1:
+        trio.run(run_alone, service)
+    else:
+        raise SystemExit(Workers(service, options.workers).run())
+
+
+def _listen(host: str, port: int, option: str) -> list[socket.socket]:
+    try:
+        return listen(host, port)
     except* OSError as group:
-        refused += group.exceptions
-    # Outside of `except*`: what is raised there arrives in a group, which ends the process with a traceback.
-    if refused:
-        [cause, *_] = refused
-        while isinstance(cause, BaseExceptionGroup):
-            cause = cause.exceptions[0]
-        reason = getattr(cause, "strerror", None) or str(cause)
-        stop(f"cannot listen on {settings.host} port {settings.port}: {reason.lower()}. Choose with --port.")
+        refused = group
+    cause: BaseException = refused
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    reason = getattr(cause, "strerror", None) or str(cause)
+    stop(f"cannot listen on {host} port {port}: {reason.lower()}. Choose with {option}.")

@@ -385,32 +385,35 @@ async def serve(
     settings: Settings,
     upstream: Upstream | None = None,
     *,
+    listeners: Sequence[trio.SocketListener] | None = None,
+    observers: Sequence[Observer] = (),
     task_status: trio.TaskStatus[tuple[Server, list[trio.SocketListener]]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Listen and serve until `Server.end`, or until cancelled: then turns under way are cancelled, too.
 
     :param upstream: who answers the core's commands; by default a pool of connections to `settings.letta_url`.
+    :param listeners: by default new ones, at the settings' host and port.
+    :param observers: see `Server`.
     :param task_status: is told the server and its listeners, whose sockets know the port if it was 0.
     :raises OSError: if the address cannot be listened on.
     """
+    listening = listeners or await trio.open_tcp_listeners(settings.port, host=settings.host)
     if upstream is not None:
-        await _serve(settings, upstream, task_status)
+        await _serve(Server(settings, upstream, observers=observers), listening, task_status)
         return
     pool = LettaPool(settings)
     async with trio.open_nursery() as nursery:
         await nursery.start(pool.run)
         try:
-            await _serve(settings, pool, task_status)
+            await _serve(Server(settings, pool, observers=observers), listening, task_status)
         finally:
             pool.stop()
 
 
 async def _serve(
-    settings: Settings,
-    upstream: Upstream,
+    server: Server,
+    listeners: Sequence[trio.SocketListener],
     task_status: trio.TaskStatus[tuple[Server, list[trio.SocketListener]]],
 ) -> None:
-    server = Server(settings, upstream)
-    listeners = await trio.open_tcp_listeners(settings.port, host=settings.host)
-    task_status.started((server, listeners))
+    task_status.started((server, list(listeners)))
     await server.run(listeners)

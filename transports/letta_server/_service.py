@@ -1,4 +1,4 @@
-"""Options of ``letta-proxy serve`` for one that runs as a service: how it ends."""
+"""Options of ``letta-proxy serve`` for one that runs as a service: how it ends, its metrics, its processes."""
 
 from typing import Annotated, Final
 
@@ -34,3 +34,24 @@ class ServiceOptions:
             help="Seconds for which turns may finish at the end, before they are interrupted.",
         ),
     ] = field(default=_DEFAULT.shutdown_timeout)
+    workers: Annotated[
+        int,
+        Parameter(
+            env_var="LETTA_PROXY_WORKERS",
+            validator=Number(gte=1),
+            help="Processes that serve the port. What one remembers the others do not, as with replicas.",
+        ),
+    ] = 1
+    metrics_port: Annotated[
+        int | None,
+        Parameter(
+            env_var="LETTA_PROXY_METRICS_PORT",
+            validator=Number(gte=0, lte=65535),
+            show_default=False,
+            help="Port of Prometheus metrics, at /metrics; 0 takes a free one. Without it nothing is counted.",
+        ),
+    ] = None
+    metrics_host: Annotated[
+        str,
+        Parameter(env_var="LETTA_PROXY_METRICS_HOST", help="Address to show metrics on; no key is asked for."),
+    ] = "127.0.0.1"
