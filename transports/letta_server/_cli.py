@@ -3,6 +3,7 @@
 import resource
 import socket
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -227,6 +228,8 @@ def _tool(text: str) -> object:
 def _run(
     settings: Settings, upstream: Upstream | None, announce: Announce, options: ServiceOptions = _SERVICE
 ) -> None:
+    if options.traces and find_spec("opentelemetry") is None:
+        stop("--traces needs OpenTelemetry: pip install 'sansio-letta[otel]'")
     # A stream takes two descriptors, and the usual soft limit of 1,024 is there for `select` alone.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -248,6 +251,7 @@ def _run(
         metrics_sockets=metrics
         if metrics or options.metrics_port is None
         else _listen(options.metrics_host, options.metrics_port, "--metrics-port"),
+        traces=options.traces,
     )
     if options.workers == 1:
         trio.run(run_alone, service)

@@ -3,8 +3,9 @@
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import trio
 from attrs import frozen
@@ -13,13 +14,11 @@ from sansio_letta import PRODUCT_ID
 
 from ._announce import say
 from ._listening import address, as_listeners
+from ._log import Observer
 from ._server import Server, serve
 from ._settings import Settings
 from ._systemd import notify
 from ._upstream import Upstream
-
-if TYPE_CHECKING:
-    from ._log import Observer
 
 #: Tells a person at the terminal what is served; gets the server and its own address.
 Announce: TypeAlias = Callable[[Server, str], Awaitable[None]]
@@ -35,6 +34,7 @@ class Service:
     :param upstream: None: the Letta of the settings.
     :param sockets: that listen for clients.
     :param metrics_sockets: that listen for Prometheus; none: nothing is counted.
+    :param traces: whether spans of turns go to an OpenTelemetry collector.
     """
 
     settings: Settings
@@ -42,6 +42,7 @@ class Service:
     announce: Announce
     sockets: Sequence[socket.socket]
     metrics_sockets: Sequence[socket.socket] = ()
+    traces: bool = False
 
     @property
     def url(self) -> str:
@@ -54,10 +55,10 @@ class Service:
 
 async def run_server(service: Service, obey: Obey) -> None:
     """Serve until the server was ended, by what `obey` does."""
-    observers: list[Observer] = []
-    async with trio.open_nursery() as beside:
+    settings, observers = service.settings, list[Observer]()
+    async with trio.open_nursery() as beside, AsyncExitStack() as last:
+        # Imported by those who want it: each takes a part of the time until the server listens.
         if service.metrics_sockets:
-            # Imported by those who want it: it takes a part of the time until the server listens.
             from ._metrics import Metrics
             from ._metrics_page import MetricsPage
 
@@ -65,16 +66,16 @@ async def run_server(service: Service, obey: Obey) -> None:
             observers.append(metrics)
             page, listeners = MetricsPage(metrics.page), as_listeners(service.metrics_sockets)
             beside.start_soon(trio.serve_listeners, page.handle, listeners)
+        if service.traces:
+            from ._traces import Traces, exporting_provider, send_last
+
+            provider = exporting_provider()
+            observers.append(Traces(provider, settings.letta_url))
+            last.push_async_callback(send_last, provider)
         async with trio.open_nursery() as serving:
-            server, _ = await serving.start(
-                partial(
-                    serve,
-                    service.settings,
-                    service.upstream,
-                    listeners=as_listeners(service.sockets),
-                    observers=observers,
-                )
-            )
+            listeners = as_listeners(service.sockets)
+            start = partial(serve, settings, service.upstream, listeners=listeners, observers=observers)
+            server, _ = await serving.start(start)
             beside.start_soon(obey, server)
         beside.cancel_scope.cancel()
 

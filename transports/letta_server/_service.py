@@ -55,3 +55,11 @@ class ServiceOptions:
         str,
         Parameter(env_var="LETTA_PROXY_METRICS_HOST", help="Address to show metrics on; no key is asked for."),
     ] = "127.0.0.1"
+    traces: Annotated[
+        bool,
+        Parameter(
+            env_var="LETTA_PROXY_TRACES",
+            negative="",
+            help="Send OpenTelemetry spans of turns, to where the variables OTEL_EXPORTER_OTLP_... say.",
+        ),
+    ] = False

@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Final, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
@@ -20,6 +21,10 @@ from ._settings import Settings
 from ._sockets import receive_some
 
 Headers: TypeAlias = list[tuple[str, str]]
+
+
+#: Sent with each request to Letta that the current task makes: whoever watches a turn may set it.
+letta_headers: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("letta_headers", default=())
 
 
 class UpstreamError(Exception):
@@ -137,7 +142,7 @@ class LettaPool:
         """See `Upstream.send`."""
         connection = await self._connect()
         body = command.body
-        headers = [*self._headers]
+        headers = [*self._headers, *letta_headers.get()]
         if body is not None:
             headers += [("content-type", "application/json"), ("content-length", str(len(body)))]
         request = h11.Request(method=command.method, target=self._prefix + command.target, headers=headers)
