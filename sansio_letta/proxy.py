@@ -53,6 +53,11 @@ class Proxy:
     def __attrs_post_init__(self) -> None:
         self._memory = Memory(self.config)
 
+    @property
+    def waiting_count(self) -> int:
+        """How many turns wait for another one to end."""
+        return self._memory.queue.waiting_count
+
     def refuse(self, request: HttpRequest) -> RequestError | None:
         """What is wrong with a request's head, so that its body need not be read.
 

@@ -6,13 +6,15 @@ import sys
 import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
-from trio.testing import MockClock, memory_stream_pair
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
+from drive import DONE, PING, stop
 from letta_server._metrics import METRICS, Metrics
 from letta_server._metrics_page import MetricsPage
 from sansio_letta import HttpRequest, Summary, letta
+from sansio_letta.cycle import Repeat
 
-from .scripted import RawClient
+from .scripted import RawClient, ask, found, hello, make_server, runs
 
 REQUEST = HttpRequest(method="POST", target="/v1/chat/completions")
 
@@ -82,6 +84,38 @@ def test_failures_of_letta_by_kind() -> None:
     observe(metrics, summary(failure="not sent", outcome="upstream_error"))
     assert value(metrics, "letta_failures_total", kind="not_sent") == 1
     assert value(metrics, "turns_total", outcome="upstream_error") == 1
+
+
+def test_a_repeat_counts_as_such_and_its_turn_once() -> None:
+    metrics = Metrics()
+    usage = letta.UsageStatistics(prompt_tokens=100, completion_tokens=20)
+    observe(metrics, summary(usage=usage, chunk_count=3, resume_count=2))
+    for repeat in Repeat:
+        observe(metrics, summary(usage=usage, chunk_count=3, repeat=repeat))
+    assert value(metrics, "repeats_total", kind="joined") == 1
+    assert value(metrics, "repeats_total", kind="answered") == 1
+    assert value(metrics, "repeats_total", kind="taken_up") == 1
+    assert value(metrics, "turns_total", outcome="stop") == 2
+    assert value(metrics, "tokens_total", type="input") == 200
+    assert value(metrics, "chunks_total") == 12
+    assert value(metrics, "resumed_streams_total") == 2
+
+
+async def test_who_waits_is_looked_at(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    server, _ = make_server(found(), runs(PING, 5.0, stop(), DONE), *[hello()])
+    metrics = Metrics()
+    nursery.start_soon(metrics.watch_queue, server.proxy)
+    clients = []
+    for text in ("one", "two"):
+        client, served = memory_stream_pair()
+        nursery.start_soon(server.handle, served)
+        await client.send_all(ask(messages=[{"role": "user", "content": text}]))
+        await wait_all_tasks_blocked()
+        clients.append(client)
+    await trio.sleep(1.5)
+    assert value(metrics, "queued_turns") == 1
+    await trio.sleep(6.0)
+    assert value(metrics, "queued_turns") == 0
 
 
 def test_no_client_can_make_labels() -> None:

@@ -9,13 +9,15 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
+import trio
 from attrs import define, field, frozen
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from sansio_letta import HttpRequest, RequestError, Summary
+from sansio_letta import HttpRequest, Proxy, RequestError, Summary
+from sansio_letta.cycle import Repeat
 from sansio_letta.routing import route
 
 from ._log import Log
@@ -24,6 +26,9 @@ from ._log import Log
 _FIRST_BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0)
 #: The SDKs give up after 600 s; an agent's turn has several of a model's.
 _TURN_BUCKETS: Final = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
+
+
+_QUEUE_INTERVAL: Final = 1.0  #: Prometheus looks every 15 to 60
 
 
 @frozen(kw_only=True)
@@ -55,6 +60,9 @@ TOKENS: Final = "letta_proxy_tokens_total"
 CALLS: Final = "letta_proxy_tool_calls_total"
 CANCELS: Final = "letta_proxy_cancelled_runs_total"
 FAILURES: Final = "letta_proxy_letta_failures_total"
+REPEATS: Final = "letta_proxy_repeats_total"
+RESUMES: Final = "letta_proxy_resumed_streams_total"
+QUEUED: Final = "letta_proxy_queued_turns"
 
 METRICS: Final[Mapping[str, Metric]] = {
     REQUESTS: Metric(
@@ -88,6 +96,14 @@ METRICS: Final[Mapping[str, Metric]] = {
         help="Exchanges with Letta that went wrong below HTTP: `not_sent`, `broken` or `silent`.",
         labels=("kind",),
     ),
+    REPEATS: Metric(
+        kind=Counter,
+        help="Requests that had been here before: `joined` a running turn, `answered` again, `taken_up`. "
+        "Only the last is a turn.",
+        labels=("kind",),
+    ),
+    RESUMES: Metric(kind=Counter, help="Streams of Letta's that were lost and found again."),
+    QUEUED: Metric(kind=Gauge, help="Turns that wait for another one to end, at most a second ago."),
 }
 
 Page: TypeAlias = Callable[[str], tuple[str, bytes]]
@@ -125,16 +141,27 @@ class Metrics:
             metrics[FAILURES].labels(summary.failure.replace(" ", "_")).inc()
         if summary.stream is None:  # no turn: a question, or a request that could not be read
             return
+        metrics[CHUNKS].inc(summary.chunk_count)
+        if summary.repeat is not None:
+            metrics[REPEATS].labels(summary.repeat.value.replace(" ", "_")).inc()
+            if summary.repeat is not Repeat.TAKEN_UP:
+                return  # the turn, its tokens and its calls count once
         metrics[TURNS].labels(summary.outcome or "none").inc()
         metrics[DURATION].observe(seconds)
         if summary.stream and first is not None:
             metrics[FIRST_CHUNK].observe(first)
-        metrics[CHUNKS].inc(summary.chunk_count)
         metrics[CALLS].inc(summary.call_count)
         metrics[CANCELS].inc(summary.cancel_count)
+        metrics[RESUMES].inc(summary.resume_count)
         if usage := summary.usage:
             metrics[TOKENS].labels("input").inc(usage.prompt_tokens or 0)
             metrics[TOKENS].labels("output").inc(usage.completion_tokens or 0)
+
+    async def watch_queue(self, proxy: Proxy) -> None:
+        """Look how many wait, for ever: workers cannot be asked when the page is."""
+        while True:
+            self._metrics[QUEUED].set(proxy.waiting_count)
+            await trio.sleep(_QUEUE_INTERVAL)
 
     def page(self, accept: str) -> tuple[str, bytes]:
         """All metrics, of all workers.

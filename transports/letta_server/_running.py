@@ -10,7 +10,7 @@ from typing import TypeAlias
 import trio
 from attrs import frozen
 
-from sansio_letta import PRODUCT_ID
+from sansio_letta import PRODUCT_ID, Proxy
 
 from ._announce import say
 from ._listening import address, as_listeners
@@ -56,6 +56,7 @@ class Service:
 async def run_server(service: Service, obey: Obey) -> None:
     """Serve until the server was ended, by what `obey` does."""
     settings, observers = service.settings, list[Observer]()
+    watching: list[Callable[[Proxy], Awaitable[None]]] = []
     async with trio.open_nursery() as beside, AsyncExitStack() as last:
         # Imported by those who want it: each takes a part of the time until the server listens.
         if service.metrics_sockets:
@@ -64,6 +65,7 @@ async def run_server(service: Service, obey: Obey) -> None:
 
             metrics = Metrics()
             observers.append(metrics)
+            watching.append(metrics.watch_queue)
             page, listeners = MetricsPage(metrics.page), as_listeners(service.metrics_sockets)
             beside.start_soon(trio.serve_listeners, page.handle, listeners)
         if service.traces:
@@ -77,6 +79,8 @@ async def run_server(service: Service, obey: Obey) -> None:
             start = partial(serve, settings, service.upstream, listeners=listeners, observers=observers)
             server, _ = await serving.start(start)
             beside.start_soon(obey, server)
+            for watch in watching:
+                beside.start_soon(watch, server.proxy)
         beside.cancel_scope.cancel()
 
 
