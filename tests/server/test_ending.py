@@ -14,9 +14,9 @@ from openai.types.chat import ChatCompletionChunk
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from drive import DONE, PING, RUN_ID, USAGE, encode, say, stop
-from letta_server import Server
+from letta_server import Server, UpstreamError
 from letta_server._ending import Stage
-from sansio_letta.events import CancelRun
+from sansio_letta.events import CancelRun, Failure, FetchRun
 
 from .commands import command
 from .gated_letta import GatedLetta, gated_letta
@@ -202,6 +202,58 @@ async def test_request_that_comes_whole_only_after_the_interruption(
     await client.send(data[30:])
     assert (await client.receive()).status == 503
     assert running.letta.commands == []
+
+
+async def test_who_joined_a_turn_is_told_as_well_though_its_first_client_has_left(
+    nursery: trio.Nursery,
+) -> None:
+    running = begin(nursery, found(), endless(say("Hel")), cancel_confirmed())
+    first, second = running.listener.connect(), running.listener.connect()
+    await first.send(ask())
+    await wait_all_tasks_blocked()
+    await second.send(ask())
+    response = await second.receive_head()
+    await first.stream.aclose()
+    await wait_all_tasks_blocked()
+    assert running.server.ending.answer_count == 2
+    running.server.end()
+    await wait_all_tasks_blocked()
+    running.server.end()
+    while await second.receive_more(response):
+        pass
+    assert b'"code":"shutting_down"' in response.body
+    await running.over.wait()
+    assert type(running.letta.commands[-1]) is CancelRun
+
+
+async def test_a_turn_that_waits_for_another_may_be_repeated_elsewhere(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    running = begin(nursery, found(), endless(say("Hel")), cancel_confirmed(), shutdown_timeout=3.0)
+    first, second = running.listener.connect(), running.listener.connect()
+    await first.send(ask())
+    await wait_all_tasks_blocked()
+    await second.send(ask(messages=[{"role": "user", "content": "another"}]))
+    await wait_all_tasks_blocked()
+    running.server.end()
+    response = await second.receive()
+    assert (response.status, response.headers["retry-after"]) == (503, "1")
+    await running.over.wait()
+
+
+async def test_a_run_whose_stream_was_lost_is_cancelled(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    broken = UpstreamError(Failure.BROKEN, "connection reset")
+    looks = [Script(FetchRun, status=503) for _ in range(3)]
+    running = begin(nursery, found(), runs(PING, broken), *looks, cancel_confirmed(), shutdown_timeout=1.0)
+    client = running.listener.connect()
+    await client.send(ask())
+    await wait_all_tasks_blocked()
+    running.server.end()
+    response = await client.receive()
+    assert (response.status, response.json()["error"]["code"]) == (424, "shutting_down")
+    await running.over.wait()
 
 
 async def test_cancel_that_hangs_is_bounded(nursery: trio.Nursery, autojump_clock: MockClock) -> None:

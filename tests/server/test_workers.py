@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import httpx2
@@ -63,9 +63,9 @@ def metric(url: str, line: str) -> float:
     return float(found.rpartition(" ")[2])
 
 
-def ask(url: str) -> str | None:
+def ask(url: str, text: str = "hi") -> str | None:
     with OpenAI(base_url=url, api_key="none", max_retries=0) as client:
-        reply = client.chat.completions.create(model="Milo", messages=[{"role": "user", "content": "hi"}])
+        reply = client.chat.completions.create(model="Milo", messages=[{"role": "user", "content": text}])
     return reply.choices[0].message.content
 
 
@@ -76,7 +76,8 @@ def test_all_serve_and_count_together_and_none_is_left(letta: GatedLetta) -> Non
         workers = children(process.process.pid)
         assert len(workers) == 2
         with ThreadPoolExecutor(8) as pool:
-            assert list(pool.map(ask, [process.url] * 40)) == ["Hello"] * 40
+            # The same text at the same time would be one turn.
+            assert list(pool.map(ask, [process.url] * 40, map(str, range(40)))) == ["Hello"] * 40
         assert {metric(url, 'turns_total{outcome="stop"}') for _ in range(8)} == {40.0}
         assert metric(url, "requests_in_progress") == 0
         process.send_signal(signal.SIGTERM)
@@ -91,7 +92,8 @@ def test_the_end_waits_for_turns_however_often_the_group_is_told(letta: GatedLet
         client, stream = streaming(process.url)
         with client, stream:
             for pid in (process.process.pid, *children(process.process.pid)):  # as systemd does
-                os.kill(pid, signal.SIGTERM)
+                with suppress(ProcessLookupError):  # a worker that waits for nothing is gone already
+                    os.kill(pid, signal.SIGTERM)
             line = read_until(process.stdout, "letta-proxy ends")
             assert "ends once 1 turn has finished, in 30 s at most" in line
             with pytest.raises(httpx2.ConnectError):
@@ -166,6 +168,31 @@ sys.exit(Workers(service, 2).run())
     assert done.returncode == 1
     assert "a worker ended before it listened: ending" in done.stdout  # where logs go unless configured
     assert done.stderr.count("Traceback (most recent call last)") <= 2 * 3
+
+
+def test_a_worker_that_hangs_is_killed_in_the_end() -> None:
+    code = """
+import signal, sys, trio
+from letta_server import Settings, _workers
+from letta_server._listening import listen
+from letta_server._running import Service
+
+async def announce(server, url):
+    print("announced", flush=True)
+
+_workers._KILL_TIMEOUT = 0.5
+settings = Settings(letta_url="http://127.0.0.1:1", shutdown_timeout=0.0, cancel_timeout=0.1)
+service = Service(settings=settings, upstream=None, announce=announce, sockets=listen("127.0.0.1", 0))
+sys.exit(_workers.Workers(service, 2).run())
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        read_until(process.stdout, "announced")
+        stuck, _ = children(process.pid)
+        os.kill(stuck, signal.SIGSTOP)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=PATIENCE) == 0
+    assert not is_there(stuck)
 
 
 def test_workers_whose_parent_is_gone_end_by_themselves(letta: GatedLetta) -> None:
