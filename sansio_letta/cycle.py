@@ -338,7 +338,10 @@ class Cycle:
 
     @property
     def _keeps_alive(self) -> bool:
-        return self._responding and self._writer is not None and self._writer.streaming
+        # Who has left is told nothing, so that no deadline may wait for a word to be said.
+        return (
+            self._responding and self._left_at is None and self._writer is not None and self._writer.streaming
+        )
 
     def next_event(self) -> Item | Signal:
         """The next item.
