@@ -18,9 +18,11 @@ from letta_server import Settings
 from letta_server import _settings as settings_module
 from letta_server._cli import app
 from letta_server._cli_recordings import recordings_app
-from sansio_letta import Config, Kept, errors, events, letta, redact, routing, stream
+from letta_server._metrics import METRICS
+from sansio_letta import Config, Kept, Summary, errors, events, letta, redact, routing, stream
 from sansio_letta import chat as chat_wire
 from sansio_letta import config as config_module
+from sansio_letta import cycle as cycle_module
 from sansio_letta.bridge import ToolBridge
 from sansio_letta.chat_request import FIELDS, Treatment
 from sansio_letta.chat_writer import ChunkWriter, Heading
@@ -458,6 +460,41 @@ def server_settings() -> str:
     )
 
 
+# --- The service ----------------------------------------------------------------------------------------------
+
+
+def metrics() -> str:
+    """What Prometheus is shown."""
+    return _table(
+        ("metric", "kind", "labels", ""),
+        (
+            (_code(name), metric.kind.__name__.lower(), _codes(metric.labels), _cell(metric.help))
+            for name, metric in METRICS.items()
+        ),
+    )
+
+
+#: What the log has instead of a field of the summary, and beside the summary.
+_LOGGED: Final[Mapping[str, str]] = {
+    "usage": "prompt_tokens ...",
+    "settled": "missing_calls, stale_calls, denied_calls",
+}
+_ALSO_LOGGED: Final = (
+    ("first_seconds", "until the first byte of the answer's body"),
+    ("seconds", "until the answer's end"),
+)
+
+
+def log_fields() -> str:
+    """A request's line in the log."""
+    said = _commented_fields(cycle_module, Summary)
+    rows = [
+        (_code(_LOGGED.get(attribute.name, attribute.name)), said[attribute.name])
+        for attribute in fields(Summary)
+    ]
+    return _table(("field", ""), [*rows, *((_code(name), what) for name, what in _ALSO_LOGGED)])
+
+
 # --- Recordings, figures --------------------------------------------------------------------------------------
 
 
@@ -519,6 +556,8 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     **{f"options-{command}": partial(_options, command) for command in COMMANDS if option_names(command)},
     "core-config": core_config,
     "server-settings": server_settings,
+    "metrics": metrics,
+    "log-fields": log_fields,
     "secret-headers": secret_headers,
     "text-fields": text_fields,
     "budgets": budgets,

@@ -14,7 +14,7 @@ from ._signal import Signal
 from .agents import AgentMemory
 from .chat_writer import Writer
 from .config import Config
-from .errors import Advice, RemoteProtocolError
+from .errors import Advice, RemoteProtocolError, shutting_down
 from .events import (
     AgentFound,
     AgentGone,
@@ -22,6 +22,7 @@ from .events import (
     CallArguments,
     CallsSettled,
     CallStarted,
+    CancelRun,
     Command,
     Event,
     Failure,
@@ -85,22 +86,24 @@ class Repeat(Enum):
 class Summary:
     """What happened in a cycle, for a log line; no key and no text."""
 
-    request_id: str
-    method: str
-    path: str
-    status: int | None = None  #: None: the client left before it was told
-    stream: bool | None = None
-    model: str | None = None
-    agent_id: str | None = None
-    outcome: str | None = None  #: the finish reason, ``abandoned``, or an error's code
+    request_id: str  #: as in the header `x-request-id`
+    method: str  #: the request's
+    path: str  #: without its query
+    status: int | None = None  #: the answer's; None: the client left before it was told
+    stream: bool | None = None  #: whether a turn's answer was asked for in chunks
+    model: str | None = None  #: as asked
+    agent_id: str | None = None  #: whom the model's name stands for
+    outcome: str | None = None  #: the finish reason, `abandoned`, or an error's code
     kept: str | None = None  #: after a failure: whether the agent's memory has something of the turn
-    chunk_count: int = 0
-    call_count: int = 0
-    usage: letta.UsageStatistics | None = None
-    ignored: tuple[str, ...] = ()
-    settled: CallsSettled | None = None
-    waited: bool = False  #: another turn spoke to the agent first
-    repeat: Repeat | None = None
+    failure: str | None = None  #: how an exchange with Letta went wrong below HTTP, the last if several did
+    chunk_count: int = 0  #: pieces written to the client, ends and errors included
+    call_count: int = 0  #: calls of the client's tools
+    cancel_count: int = 0  #: requests to Letta to cancel the run
+    usage: letta.UsageStatistics | None = None  #: tokens, as Letta counts them
+    ignored: tuple[str, ...] = ()  #: fields of the request that were not honoured
+    settled: CallsSettled | None = None  #: pending calls and results that did not match
+    waited: bool = False  #: another turn spoke to the agent first, or something was tried again
+    repeat: Repeat | None = None  #: what was done about a request that had been here before
     resume_count: int = 0  #: how often the run's stream was lost and found again
 
 
@@ -211,6 +214,7 @@ class Cycle:
     def receive_failure(self, failure: Failure, reason: str, now: float) -> None:
         """See `Turn.receive_failure`."""
         self._heard = self._now = now
+        self.summary.failure = failure.value
         self._source.receive_failure(failure, reason)
 
     def abandon(self, now: float) -> None:
@@ -233,6 +237,16 @@ class Cycle:
         self.summary.outcome = self.summary.outcome or "abandoned"
         self._left_at, self._stopped = None, True
         self._source.abandon()
+
+    def interrupt(self, now: float) -> None:
+        """The proxy itself must end, and cannot wait for this answer. Go on until FINISHED.
+
+        A run is cancelled. The client gets 503 with ``retry-after`` if nothing of the turn was kept, else what
+        it must not repeat: 424, or an error in the stream. Who listens to a turn hears how it ended.
+        """
+        self._now = now
+        self._source.interrupt(shutting_down())
+        self.wake()
 
     def close(self) -> None:
         """Nothing more will be carried out: nobody waits for this cycle any longer. May be called again."""
@@ -287,8 +301,8 @@ class Cycle:
             if self._resume_at is not None and now >= self._resume_at:
                 self._resume()
         elif now >= self._heard + self._silence_timeout:
-            self._heard, reason = now, self._silence
-            self._source.receive_failure(Failure.SILENT, reason)
+            reason = self._silence
+            self.receive_failure(Failure.SILENT, reason, now)
         if reason is None and now >= self.comment_deadline:
             assert self._writer is not None
             self._say(self._writer.write(KeepAlive()))
@@ -335,7 +349,10 @@ class Cycle:
 
     @property
     def _keeps_alive(self) -> bool:
-        return self._responding and self._writer is not None and self._writer.streaming
+        # Who has left is told nothing, so that no deadline may wait for a word to be said.
+        return (
+            self._responding and self._left_at is None and self._writer is not None and self._writer.streaming
+        )
 
     def next_event(self) -> Item | Signal:
         """The next item.
@@ -371,6 +388,7 @@ class Cycle:
 
     def _take_command(self, command: Command) -> None:
         self._heard, self._resume_at = self._now, None
+        self.summary.cancel_count += isinstance(command, CancelRun)
         config = self.config
         self._begins = isinstance(command, OpenStream | ResumeRun)
         self._silence_timeout = config.first_item_timeout if self._begins else config.letta_answer_timeout

@@ -127,6 +127,15 @@ class RemoteProtocolError(SansioLettaError):
     advice = Advice(status=502, type="server_error", code="upstream_error")
 
 
+#: Another replica, or this one once it is back, may answer at once: a restart takes a second.
+_SHUTTING_DOWN: Final = Advice(status=503, type="server_error", code="shutting_down", retry_after=1)
+
+
+def shutting_down() -> SansioLettaError:
+    """The proxy itself ends, and has no more time for this request."""
+    return SansioLettaError("The proxy is shutting down.", advice=_SHUTTING_DOWN)
+
+
 def unknown_model(model: str) -> RequestError:
     """No agent has this name or id. LiteLLM knows a missing model by status and code together."""
     return RequestError(

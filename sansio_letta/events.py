@@ -5,7 +5,7 @@ requests to Letta as values; whatever Letta answers goes back through the turn's
 """
 
 from enum import Enum
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 from urllib.parse import quote, urlencode
 
 from attrs import field, frozen
@@ -363,3 +363,7 @@ class Failure(Enum):
     """The connection ended before the answer did."""
     SILENT = "silent"
     """Letta said nothing for too long."""
+
+
+#: Stands in recordings where a failure's value would: it was the proxy that ended the exchange, to end itself.
+INTERRUPTED: Final = "interrupted"

@@ -64,6 +64,10 @@ class Answer:
         """What Letta says about a refusal."""
         return letta.decode_detail(bytes(self._body))
 
+    def cancelled(self, run_id: str) -> bool:
+        """Whether it confirms that this run was cancelled."""
+        return self.status == 200 and letta.decode_cancelled(bytes(self._body), run_id)
+
     def take(self) -> bytes:
         """What came of the body so far, for a reader of its own that goes on from there."""
         data = bytes(self._body)

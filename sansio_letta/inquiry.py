@@ -95,6 +95,13 @@ class Inquiry:
         self._asking = False
         self._answer = None
 
+    def interrupt(self, error: SansioLettaError) -> None:
+        """The proxy itself must end: the client is told why, unless the reply is there already."""
+        if self._asking:
+            self._items.clear()
+            self._answer = None
+            self._end(error_reply(error))
+
     def next_event(self) -> Command | Reply | Signal:
         """The next command, or the reply, which is the last item."""
         if self._items:
@@ -157,6 +164,11 @@ def ask_ready() -> Questions:
     except SansioLettaError as exc:
         return _status("unavailable", status=503, reason=exc.message)
     return _status("ready", letta=health.version)
+
+
+def say_ending() -> Reply:
+    """`GET /ready` once the proxy is about to end: a balancer sends nothing more."""
+    return _status("unavailable", status=503, reason="The proxy is shutting down.")
 
 
 def say_alive() -> Reply:

@@ -16,8 +16,8 @@ from ._signal import Signal
 from .chat_request import decode_request
 from .chat_writer import ChunkWriter, CompletionWriter, Heading, Writer
 from .config import Config
-from .errors import RemoteProtocolError, RequestError, SansioLettaError
-from .events import Command, Event, Failure, TurnFailed, TurnFinished
+from .errors import RemoteProtocolError, RequestError, SansioLettaError, shutting_down
+from .events import INTERRUPTED, Command, Event, Failure, TurnFailed, TurnFinished
 from .gist import (
     decoded,
     error_gist,
@@ -232,9 +232,13 @@ class _Walk:
                 failure, reason = known[0] if known else Failure.BROKEN, exchange.reason or "no reason recorded"
                 self._leave(t)
                 if turn := self._hear():
-                    turn.receive_failure(failure, reason)
+                    if exchange.failure == INTERRUPTED:
+                        turn.interrupt(shutting_down())
+                    else:
+                        turn.receive_failure(failure, reason)
                     self._take(turn)
-                self.add(exchange, t, Kind.END, failure.value, reason)
+                told = INTERRUPTED if exchange.failure == INTERRUPTED else failure.value
+                self.add(exchange, t, Kind.END, told, reason)
             case None:
                 self.add(exchange, t, Kind.END, "cut", "the recording ends here")
 

@@ -385,6 +385,15 @@ def _decode(data: bytes, kind: type[_T], what: str) -> _T:
         raise _unreadable(what, exc) from exc
 
 
+def decode_cancelled(data: bytes, run_id: str) -> bool:
+    """Whether the answer to a cancel request says that this run was cancelled: cancelled.jsonl, exchange 2."""
+    try:
+        raw = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(raw, dict) and raw.get(run_id) == "cancelled"
+
+
 def decode_detail(data: bytes) -> str | None:
     """The ``detail`` of an error answer, if it has one: whatever a server or a gateway sent is taken."""
     try:

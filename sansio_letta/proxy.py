@@ -32,6 +32,7 @@ from .inquiry import (
     ask_ready,
     error_reply,
     say_alive,
+    say_ending,
     say_where,
 )
 from .places import Place
@@ -46,10 +47,16 @@ class Proxy:
     """Answers requests; holds what they share."""
 
     config: Config = field(factory=Config)
+    ending: bool = field(default=False, init=False)  #: set by a transport about to end: `/ready` says so
     _memory: Memory = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._memory = Memory(self.config)
+
+    @property
+    def waiting_count(self) -> int:
+        """How many turns wait for another one to end."""
+        return self._memory.queue.waiting_count
 
     def refuse(self, request: HttpRequest) -> RequestError | None:
         """What is wrong with a request's head, so that its body need not be read.
@@ -183,7 +190,7 @@ class Proxy:
             case Endpoint.MODEL:
                 return ask_model(wanted.model or "")
             case Endpoint.READY:
-                return ask_ready()
+                return say_ending() if self.ending else ask_ready()
             case Endpoint.HEALTH:
                 return say_alive()
             case Endpoint.ROOT:

@@ -10,7 +10,7 @@ from attrs import asdict, define, field
 from ._signal import Signal
 from .cycle import Cycle, HttpRequest, Item, ResponseBody, ResponseHead, Summary
 from .errors import RemoteProtocolError
-from .events import Command, Failure
+from .events import INTERRUPTED, Command, Failure
 from .exchange import Headers
 from .recording import RecordingHead, TextMode
 from .redact import (
@@ -137,6 +137,7 @@ class RecordedCycle:
     _x: int = field(default=_CLIENT, init=False)
     _open: bool = field(default=False, init=False)  #: the exchange `_x` with Letta has not ended
     _ended: bool = field(default=False, init=False)
+    _interrupted: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         request = self.request
@@ -205,6 +206,12 @@ class RecordedCycle:
         self._end("client_closed")
         self.cycle.close()
 
+    def interrupt(self, now: float) -> None:
+        """See `Cycle`."""
+        self._t = now - self.began
+        self._interrupted = True
+        self.cycle.interrupt(now)
+
     def next_deadline(self) -> float:
         """See `Cycle`."""
         return self.cycle.next_deadline()
@@ -249,6 +256,10 @@ class RecordedCycle:
     def _end(self, how: str, **more: str) -> None:
         if self._open:
             self._open = False
+            if self._interrupted and how == "client_closed":
+                # A replay must interrupt the turn where it was interrupted: at the end of this exchange.
+                how, more = "failed", {"failure": INTERRUPTED, "reason": "the proxy was shut down"}
+                self._interrupted = False
             self.writer.end(self._x, self._t, how, **more)
 
 

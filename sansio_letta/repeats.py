@@ -15,7 +15,7 @@ from typing import Any, Final
 from attrs import define, evolve, field
 
 from ._signal import Signal
-from .errors import Kept, LocalProtocolError, RemoteProtocolError, kept_failure
+from .errors import Kept, LocalProtocolError, RemoteProtocolError, SansioLettaError, kept_failure
 from .events import (
     CallArguments,
     Event,
@@ -137,6 +137,9 @@ class Listener:
         if not self._left:
             self._left = True
             self.known.listeners.remove(self)
+
+    def interrupt(self, error: SansioLettaError) -> None:
+        """The proxy itself must end: the cycle that drives the turn is told, too, and this one hears of it."""
 
     def receive_response(self, status: int, headers: Headers) -> None:
         """:raises LocalProtocolError: always: it asks nothing."""

@@ -17,7 +17,7 @@ from . import letta
 from ._signal import Signal
 from .config import Config
 from .cycle import Cycle, HttpRequest, Item, ResponseBody, ResponseHead
-from .events import Command, Failure
+from .events import INTERRUPTED, Command, Failure
 from .exchange import is_agent_id
 from .proxy import Proxy
 from .recording import RecordedExchange, RecordedWait, Recording, RecordingError, TextMode
@@ -124,6 +124,8 @@ class ReplayedClient:
         yield from self._until(exchange.end_line if exchange.end is not None else inf)
         if exchange.end == "end":
             cycle.receive_data(b"", end_t)
+        elif exchange.failure == INTERRUPTED:
+            cycle.interrupt(end_t)
         else:
             known = exchange.failure in [failure.value for failure in Failure]
             failure = Failure(exchange.failure) if known else Failure.BROKEN

@@ -207,6 +207,7 @@ class Turn:
     _resent: bool = field(default=False, init=False)
     _results_sent: bool = field(default=False, init=False)
     _abandoned: bool = field(default=False, init=False)
+    _interruption: SansioLettaError | None = field(default=None, init=False)
     _failure: SansioLettaError | None = field(default=None, init=False)  #: told once the run is cancelled
     # What is asked for together, and what is tried again:
     _questions: Questions | None = field(default=None, init=False)
@@ -346,6 +347,29 @@ class Turn:
             self._cancel()
         else:
             self._move(Step.ABANDON)
+
+    def interrupt(self, error: SansioLettaError) -> None:
+        """The proxy itself must end: cancel the run, if there is one, and tell the client why.
+
+        Go on as before until FINISHED. A run without a name yet is cancelled as soon as it has one.
+
+        :param error: what the client is told if nothing was kept.
+        """
+        if self._interruption is not None or self._abandoned or self.phase in _OVER:
+            return
+        self._interruption = error
+        if self.phase is Phase.CANCELLING:
+            return  # it is failing already
+        unsent = any(isinstance(item, Command) for item in self._items)
+        self._items = deque(item for item in self._items if not isinstance(item, Command))
+        reading = self.phase in _READING_STREAM and not unsent and self._pause is None
+        if self._run.run_id is not None and (reading or self.phase is Phase.RECOVERING):
+            self._failure = error
+            self._cancel()
+        elif not reading:
+            self._pause = None
+            # What an earlier turn for the same request has left was not found out.
+            self._end_failed(error, Kept.NOTHING if self._earlier is None else Kept.UNKNOWN)
 
     # --- Out ----------------------------------------------------------------------------------------------
 
@@ -607,7 +631,8 @@ class Turn:
             self._take_run_failure(run)
         elif run.state is RunState.DONE:
             self._move(Step.ENDED)
-        elif self.phase is Phase.LEAVING and run.run_id is not None:
+        elif run.run_id is not None and (self.phase is Phase.LEAVING or self._interruption is not None):
+            self._failure = self._interruption
             self._cancel()
 
     def _is_after_end(self, message: letta.Message) -> bool:
@@ -741,9 +766,23 @@ class Turn:
 
     def _end_cancelled(self) -> None:
         if self._failure is not None:
-            self._end_failed(self._failure, Kept.UNKNOWN)
+            self._end_failed(self._failure, Kept.NOTHING if self._left_no_trace else Kept.UNKNOWN)
         else:
             self._move(Step.ENDED)
+
+    @property
+    def _left_no_trace(self) -> bool:
+        """Whether the run that was interrupted had said nothing yet, kept nothing, and was really cancelled.
+
+        A run cancelled in its first step leaves no trace (kept_nothing.jsonl), but results are kept at once.
+        """
+        run, answer = self._run, self._answer
+        if self._failure is not self._interruption or self.started or self._results_sent or run.step_kept:
+            return False
+        if self.resume_count:
+            return False  # some of it was not read
+        assert run.run_id is not None
+        return answer is not None and self._error is None and answer.cancelled(run.run_id)
 
     def _new_run(self) -> RunStream:
         return RunStream(ToolBridge(frozenset(tool.name for tool in self.plan.client_tools)))

@@ -20,6 +20,7 @@ import letta_httpx2
 import letta_server
 import sansio_letta
 from letta_server._cli import app
+from letta_server._metrics import METRICS
 from letta_server._record import EXPECTATIONS
 from sansio_letta import errors, events, letta, recording, stream, turn
 from sansio_letta.chat_request import FIELDS, Treatment
@@ -162,7 +163,7 @@ def test_commands_of_recordings_and_servers_can_be_parsed() -> None:
 
 def test_options_that_are_named_exist() -> None:
     known = set[str]().union(*(tables.option_names(command) for command in tables.COMMANDS))
-    foreign = {"--auto", "--config"}
+    foreign = {"--auto", "--config", "--stop-timeout"}
     for page in PAGES:
         for text in fixed(prose(page)):
             assert not re.fullmatch(r"--[a-z-]+", text) or text in known | foreign, (name(page), text)
@@ -284,6 +285,7 @@ def test_every_code_of_an_error_is_explained() -> None:
             *errors._RUN_FAILURES.values(),
             *errors._HTTP_FAILURES.values(),
             errors.LettaError.advice,
+            errors.shutting_down().advice,
         )
     }
     page = hook.expand((DOCS / "errors.md").read_text(encoding="utf-8"))
@@ -314,9 +316,18 @@ def test_every_setting_is_explained() -> None:
     options = tables.option_names("serve")
     assert {"--host", "--letta-url", "--record"} <= options
     assert all(f"`{option}`" in hook.GENERATED["options-serve"]() for option in options)
-    environment = (ROOT / "transports" / "letta_server" / "_cli.py").read_text(encoding="utf-8")
-    for variable in re.findall(r'env_var="(\w+)"', environment):
-        assert variable in hook.GENERATED["options-serve"]()
+    for module in ("_cli", "_service"):
+        source = (ROOT / "transports" / "letta_server" / f"{module}.py").read_text(encoding="utf-8")
+        for variable in re.findall(r'env_var="(\w+)"', source):
+            assert variable in hook.GENERATED["options-serve"]()
+
+
+def test_every_metric_and_every_field_of_the_log_is_explained() -> None:
+    assert all(f"| `{name}` |" in tables.metrics() for name in METRICS)
+    logged = tables.log_fields()
+    for field in attrs.fields(sansio_letta.Summary):
+        assert f"| `{tables._LOGGED.get(field.name, field.name)}` |" in logged
+    assert not re.search(r"\|  \|$", logged.partition("---|\n")[2], re.MULTILINE)
 
 
 def test_every_command_has_its_options_in_the_docs() -> None:

@@ -331,6 +331,49 @@ def test_leaving_a_question() -> None:
         client.cycle.receive_response(200, JSON, 101.0)
 
 
+# --- The proxy's own end
+
+
+def test_interrupting_a_stream_is_its_last_event_and_invites_no_repeat() -> None:
+    client = Client(chat(stream=True)).answer([agent_json()]).stream(PING, say("Hel"))
+    client.cycle.interrupt(104.0)
+    client.pump()
+    assert client.commands[-1] == CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)
+    client.answer({RUN_ID: "cancelled"})
+    last = orjson.loads(client.body.rstrip().rpartition(b"data: ")[2])["error"]
+    assert (last["type"], last["code"]) == ("upstream_error", "shutting_down")
+    assert client.cycle.summary.kept == "unknown"
+
+
+@pytest.mark.parametrize(("answered", "status"), [("cancelled", 503), ("failed", 424)])
+def test_interrupting_before_the_first_word(answered: str, status: int) -> None:
+    client = Client(chat(stream=True)).answer([agent_json()]).stream(PING)
+    client.cycle.interrupt(104.0)
+    client.pump()
+    client.answer({RUN_ID: answered})
+    assert (client.status, client.cycle.summary.outcome) == (status, "shutting_down")
+    assert ("retry-after" in client.headers) is (status == 503)
+
+
+def test_interrupting_a_question() -> None:
+    client = Client(get("/v1/models"))
+    client.cycle.interrupt(101.0)
+    client.pump()
+    assert (client.status, client.ended) == (503, True)
+    client.cycle.interrupt(102.0)
+    client.pump()
+    assert client.status == 503
+
+
+def test_ready_says_that_the_end_is_near() -> None:
+    proxy = Proxy()
+    proxy.ending = True
+    cycle = proxy.open(get("/ready"), token="0123456789ab", created=0, now=0.0)
+    head = cycle.next_event()
+    assert isinstance(head, ResponseHead)
+    assert head.status == 503
+
+
 # --- The summary
 
 

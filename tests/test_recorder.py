@@ -125,6 +125,19 @@ def test_a_client_that_leaves_is_written() -> None:
     assert recording.exchanges[-1].request.json == {"run_ids": [RUN_ID]}
 
 
+def test_an_interruption_is_written() -> None:
+    recorded, lines = begin()
+    answer_agent(recorded, 100.5)
+    recorded.receive_data(encode(PING) + encode(say("one")), 101.0)
+    drain(recorded)
+    recorded.interrupt(101.5)
+    assert drain(recorded)[0] == CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)
+    recorded.receive_failure(Failure.BROKEN, "closed", 102.0)
+    assert isinstance(drain(recorded)[0], ResponseBody)
+    ends = [(exchange.end, exchange.failure) for exchange in read(lines).exchanges]
+    assert ends == [("end", None), ("failed", "interrupted"), ("failed", "broken")]
+
+
 def test_comments_for_a_client_that_waits_are_written() -> None:
     recorded, lines = begin()
     answer_agent(recorded, 100.0)

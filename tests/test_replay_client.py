@@ -38,8 +38,9 @@ from sansio_letta.recording import (
 from sansio_letta.replay_client import ReplayedClient, compare
 
 #: How Letta answers: seconds, then bytes, a failure, or that the client leaves.
-Happening = tuple[float, bytes | Failure | None]
+Happening = tuple[float, bytes | Failure | str | None]
 LEAVES = None
+ENDS = "the proxy ends"
 TOKEN = "0123456789"
 
 
@@ -113,6 +114,8 @@ def recorded(
             del happenings[0]
             if what is LEAVES:
                 cycle.abandon(t)
+            elif isinstance(what, str):
+                cycle.interrupt(t)
             elif isinstance(what, Failure):
                 cycle.receive_failure(what, "it went wrong", t)
             else:
@@ -158,6 +161,9 @@ SAME: dict[str, Recording] = {
     ),
     "silence": recorded(chat(), *AGENT, run(PING, (200.0, encode(say("b")))), cancelled(120.002)),
     "left": recorded(chat(), *AGENT, run(PING, say("a"), (2.0, LEAVES), t=1.0), cancelled(2.0)),
+    "interrupted": recorded(chat(), *AGENT, run(PING, say("a"), (2.0, ENDS), t=1.0), cancelled(2.0)),
+    "interrupted early": recorded(chat(), *AGENT, run(PING, (2.0, ENDS), t=1.0), cancelled(2.0)),
+    "interrupted while finding": recorded(chat(), [(1.0, ENDS)]),
     "left at once": recorded(chat(), [(0.0, LEAVES)]),
     "refused": recorded(chat(), [(1.0, Failure.NOT_SENT)]),
     "broken": recorded(chat(), *AGENT, run(PING, say("a"), (3.0, Failure.BROKEN)), cancelled(3.0)),

@@ -1,5 +1,7 @@
 """One turn, through all its exchanges with Letta."""
 
+from typing import Any
+
 import orjson
 import pytest
 from hypothesis import given
@@ -29,6 +31,7 @@ from drive import (
     want,
 )
 from sansio_letta import Config, Kept, LocalProtocolError, Plan, Signal, Turn, letta
+from sansio_letta.errors import shutting_down
 from sansio_letta.events import (
     AgentFound,
     AgentGone,
@@ -277,6 +280,75 @@ def test_denials_do_not_make_a_message_kept() -> None:
     stream(turn, PING, stop("error"), CONFLICT, DONE)
     answer(turn, agent_json("call-1"))
     assert failed(stream(turn, PING, stop("llm_api_error"), error(), DONE)).kept is Kept.NOTHING
+
+
+# --- The proxy's own end
+
+
+def test_an_interruption_waits_for_the_runs_name() -> None:
+    turn = Turn(plan("hi"), agent=AGENT)
+    drain(turn)
+    turn.interrupt(shutting_down())
+    assert drain(turn) == []
+    assert CancelRun(agent_id=AGENT_ID, run_id=RUN_ID) in stream(turn, PING, end=False)
+    failure = failed(answer(turn, {RUN_ID: "cancelled"}))
+    assert (failure.error.status_hint, failure.kept) == (503, Kept.NOTHING)
+
+
+def test_an_interruption_before_anything_was_sent_leaves_nothing() -> None:
+    turn = Turn(plan("hi"), agent=AGENT)
+    turn.interrupt(shutting_down())
+    assert failed(drain(turn)).kept is Kept.NOTHING
+    looking = Turn(plan("hi"))
+    drain(looking)
+    looking.interrupt(shutting_down())
+    assert failed(drain(looking)).kept is Kept.NOTHING
+
+
+@pytest.mark.parametrize(
+    ("cancel_answer", "status"),
+    [({RUN_ID: "failed"}, 200), ([], 200), ({RUN_ID: "cancelled"}, 500)],
+    ids=["over", "unreadable", "refused"],
+)
+def test_an_interruption_that_nobody_confirms_may_have_left_something(cancel_answer: Any, status: int) -> None:
+    turn = Turn(plan("hi"), agent=AGENT)
+    drain(turn)
+    stream(turn, PING, end=False)
+    turn.interrupt(shutting_down())
+    drain(turn)
+    assert failed(answer(turn, cancel_answer, status)).kept is Kept.UNKNOWN
+
+
+def test_an_interruption_after_results_were_sent_has_left_them() -> None:
+    turn = Turn(plan(results=["call-1"]), agent=AGENT)
+    drain(turn)
+    answer(turn, agent_json("call-1"))
+    stream(turn, PING, end=False)
+    turn.interrupt(shutting_down())
+    drain(turn)
+    failure = failed(answer(turn, {RUN_ID: "cancelled"}))
+    assert (failure.error.status_hint, failure.kept) == (424, Kept.UNKNOWN)
+
+
+def test_an_interruption_whose_cancel_breaks_is_told_all_the_same() -> None:
+    turn = Turn(plan("hi"), agent=AGENT)
+    drain(turn)
+    stream(turn, PING, end=False)
+    turn.interrupt(shutting_down())
+    turn.interrupt(shutting_down())
+    assert drain(turn) == [CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)]
+    turn.receive_failure(Failure.SILENT, "no byte came")
+    assert failed(drain(turn)).error.code == "shutting_down"
+    turn.interrupt(shutting_down())
+    assert turn.next_event() is Signal.FINISHED
+
+
+def test_a_turn_that_ends_by_itself_is_not_interrupted() -> None:
+    turn = Turn(plan("hi"), agent=AGENT)
+    drain(turn)
+    turn.interrupt(shutting_down())
+    nameless = [{**message, "run_id": None} for message in (say("Hello"), stop())]
+    assert type(stream(turn, *nameless, DONE)[-1]) is TurnFinished
 
 
 @pytest.mark.parametrize(

@@ -88,8 +88,8 @@ class Proxy:
 
 
 @contextlib.contextmanager
-def serving(letta_url: str, *arguments: str) -> Iterator[Proxy]:
-    """Run a proxy on a free port inside the block; it has ended by itself afterwards.
+def serving(letta_url: str, *arguments: str, port: int = 0) -> Iterator[Proxy]:
+    """Run a proxy inside the block, on a free port unless one is given; it has ended by itself afterwards.
 
     :raises AssertionError: if it does not start, or does not end with success.
     """
@@ -99,7 +99,7 @@ def serving(letta_url: str, *arguments: str) -> Iterator[Proxy]:
         "letta_server",
         "serve",
         "--port",
-        "0",
+        str(port),
         "--letta-url",
         letta_url,
         *arguments,

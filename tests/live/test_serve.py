@@ -30,6 +30,38 @@ def test_probes(proxy: Proxy) -> None:
 @pytest.mark.parametrize("_time", range(3))
 def test_the_end_comes_in_mid_turn(rig: Rig, letta: LettaApi, agent: Agent, _time: int) -> None:
     """The client learns of it, and nothing goes on at Letta; thrice, for what ends first may be chance."""
+    with serving(rig.url, "--shutdown-timeout", "0.5") as proxy, sync_client(proxy.base_url) as client:
+        stream = client.chat.completions.create(
+            model=agent.name, messages=[{"role": "user", "content": "slow 0.25\nwords 120"}], stream=True
+        )
+        with stream:
+            next(stream)
+            proxy.terminate()
+            with pytest.raises(APIError) as caught:
+                list(stream)
+        # An error event, and not a connection that was cut: the type is one that no client repeats.
+        assert type(caught.value) is APIError
+        assert (caught.value.type, caught.value.code) == ("upstream_error", "shutting_down")
+        assert proxy.wait() == 0
+    assert [run["status"] for run in letta.ended_runs(agent, timeout=6.0)] == ["cancelled"]
+
+
+def test_a_turn_that_is_short_enough_finishes_after_sigterm(rig: Rig, letta: LettaApi, agent: Agent) -> None:
+    with serving(rig.url) as proxy, sync_client(proxy.base_url) as client:
+        stream = client.chat.completions.create(
+            model=agent.name, messages=[{"role": "user", "content": "slow 0.1\nwords 20"}], stream=True
+        )
+        with stream:
+            next(stream)
+            proxy.terminate()
+            chunks = list(stream)
+        assert chunks[-1].choices[0].finish_reason == "stop"
+        assert proxy.wait() == 0
+    assert any("ends once 1 turn has finished" in line for line in proxy.lines)
+    assert [run["status"] for run in letta.ended_runs(agent, timeout=6.0)] == ["completed"]
+
+
+def test_the_second_signal_ends_at_once(rig: Rig, letta: LettaApi, agent: Agent) -> None:
     with serving(rig.url) as proxy, sync_client(proxy.base_url) as client:
         stream = client.chat.completions.create(
             model=agent.name, messages=[{"role": "user", "content": "slow 0.25\nwords 120"}], stream=True
@@ -37,8 +69,12 @@ def test_the_end_comes_in_mid_turn(rig: Rig, letta: LettaApi, agent: Agent, _tim
         with stream:
             next(stream)
             proxy.terminate()
-            with pytest.raises(APIError):
+            while not any("Ctrl-C or SIGTERM again" in line for line in proxy.lines):
+                next(stream)
+            proxy.terminate()
+            with pytest.raises(APIError) as caught:
                 list(stream)
+        assert caught.value.code == "shutting_down"
         assert proxy.wait() == 0
     assert [run["status"] for run in letta.ended_runs(agent, timeout=6.0)] == ["cancelled"]
 

@@ -8,12 +8,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
+from attrs import define
+
 COMMAND = (sys.executable, "-m", "letta_server")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """A command to its end."""
     return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+@define(eq=False)
+class Command:
+    """A server that runs."""
+
+    process: subprocess.Popen[str]
+    stdout: IO[str]
+    stderr: IO[str]
+    url: str  #: its base URL
+
+    def send_signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def ends_well(self) -> None:
+        """Wait for its end, which must come by itself, with success and without a traceback."""
+        code, printed = self.process.wait(timeout=20), self.stderr.read()
+        assert (code, "Traceback" in printed) == (0, False), printed
 
 
 @contextmanager
@@ -29,8 +49,8 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @contextmanager
-def running(*arguments: str) -> Iterator[tuple[str, IO[str]]]:
-    """A server's base URL and its standard output; it must end by itself on SIGTERM."""
+def command(*arguments: str) -> Iterator[Command]:
+    """A server on a free port, killed at the end of the block if it is still there."""
     process = subprocess.Popen(
         [*COMMAND, *arguments, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -40,12 +60,18 @@ def running(*arguments: str) -> Iterator[tuple[str, IO[str]]]:
         head = [process.stdout.readline(), process.stdout.readline()]
         url = re.search(r"http://127\.0\.0\.1:\d+/v1", head[1])
         assert url is not None, (head, process.stderr.read())
-        yield url.group(), process.stdout
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=20) == 0
-        assert "Traceback" not in process.stderr.read()
+        yield Command(process, process.stdout, process.stderr, url.group())
     finally:
         process.kill()
         process.wait()
         process.stdout.close()
         process.stderr.close()
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[tuple[str, IO[str]]]:
+    """A server's base URL and its standard output; it must end by itself on SIGTERM."""
+    with command(*arguments) as running:
+        yield running.url, running.stdout
+        running.send_signal(signal.SIGTERM)
+        running.ends_well()

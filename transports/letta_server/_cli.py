@@ -1,14 +1,15 @@
 """The command line: arguments and environment -> Settings -> trio.run."""
 
 import resource
-import signal
-from collections.abc import Awaitable, Callable
+import socket
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final
 
 import orjson
 import trio
+from attrs import evolve
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
@@ -16,15 +17,18 @@ from letta_inprocess._recordings import RecordingFolder
 from sansio_letta import PRODUCT_ID, ReasoningField, RecordingError
 from sansio_letta.recording import TextMode
 
-from ._announce import announce_demo, announce_letta, announce_replay, say
+from ._announce import announce_demo, announce_letta, announce_replay
 from ._cli_recordings import recordings_app
 from ._errors import stop
+from ._listening import address, inherited_sockets, listen
 from ._log import LogFormat, configure_log
 from ._record import Expectation, ExpectationError, Outcome, check_all, record_turn
 from ._recorded import demo_letta, letta_of_folder
-from ._server import Server, serve
+from ._running import Announce, Service, run_alone
+from ._service import ServiceOptions
 from ._settings import LETTA_CLOUD, Settings, SettingsError
 from ._upstream import LettaPool, Upstream
+from ._workers import Workers
 
 app = App(
     name="letta-proxy",
@@ -34,9 +38,6 @@ app = App(
 )
 
 app.command(recordings_app, name="*")
-
-#: Tells a person at the terminal what is served; gets the server and its own address.
-Announce: TypeAlias = Callable[[Server, str], Awaitable[None]]
 
 Host = Annotated[str, Parameter(env_var="LETTA_PROXY_HOST", help="Address to listen on.")]
 Port = Annotated[
@@ -59,6 +60,9 @@ LettaApiKey = Annotated[
 LettaProject = Annotated[
     str | None, Parameter(env_var="LETTA_PROJECT", show_default=False, help="Project at Letta Cloud.")
 ]
+
+
+_SERVICE: Final = ServiceOptions()
 
 
 @app.command(name="serve")
@@ -95,6 +99,7 @@ def serve_command(
         Parameter(help="Serve the recordings of this folder as agents, without a Letta.", show_default=False),
     ] = None,
     replay_pauses: Annotated[bool, Parameter(help="Keep the recorded pauses when replaying.")] = True,
+    service: ServiceOptions = _SERVICE,
 ) -> None:
     """Serve Letta's agents to OpenAI clients.
 
@@ -115,6 +120,8 @@ def serve_command(
             letta_timeout=letta_timeout,
             reasoning=reasoning,
             allow_anyone=allow_anyone,
+            shutdown_delay=service.shutdown_delay,
+            shutdown_timeout=service.shutdown_timeout,
             recordings=recordings,
         )
         upstream = None if replay is None else letta_of_folder(replay, keep_pauses=replay_pauses)
@@ -123,7 +130,7 @@ def serve_command(
     except OSError as exc:
         stop(f"{exc.filename}: {(exc.strerror or str(exc)).lower()}")
     configure_log(log_format)
-    _run(settings, upstream, partial(announce_replay, folder=replay) if replay else announce_letta)
+    _run(settings, upstream, partial(announce_replay, folder=replay) if replay else announce_letta, service)
 
 
 @app.command
@@ -238,36 +245,47 @@ def _tool(text: str) -> object:
         stop(f"{path}: expected a tool's JSON, got {exc}")
 
 
-def _run(settings: Settings, upstream: Upstream | None, announce: Announce) -> None:
+def _run(
+    settings: Settings, upstream: Upstream | None, announce: Announce, options: ServiceOptions = _SERVICE
+) -> None:
+    if options.traces and find_spec("opentelemetry") is None:
+        stop("--traces needs OpenTelemetry: pip install 'sansio-letta[otel]'")
     # A stream takes two descriptors, and the usual soft limit of 1,024 is there for `select` alone.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    refused: list[BaseException] = []
+    inherited = inherited_sockets()
+    sockets = [each for name, each in inherited if name != "metrics"]
+    metrics = [each for name, each in inherited if name == "metrics"]
     try:
-        trio.run(_serve_until_signal, settings, upstream, announce)
+        for each in sockets:
+            host, port = address(each)
+            if not host.startswith("/"):
+                settings = evolve(settings, host=host, port=port)  # whom it lets in is checked as ever
+    except SettingsError as exc:
+        stop(str(exc))
+    service = Service(
+        settings=settings,
+        upstream=upstream,
+        announce=announce,
+        sockets=sockets or _listen(settings.host, settings.port, "--port"),
+        metrics_sockets=metrics
+        if metrics or options.metrics_port is None
+        else _listen(options.metrics_host, options.metrics_port, "--metrics-port"),
+        traces=options.traces,
+    )
+    if options.workers == 1:
+        trio.run(run_alone, service)
+    else:
+        raise SystemExit(Workers(service, options.workers).run())
+
+
+def _listen(host: str, port: int, option: str) -> list[socket.socket]:
+    try:
+        return listen(host, port)
     except* OSError as group:
-        refused += group.exceptions
-    # Outside of `except*`: what is raised there arrives in a group, which ends the process with a traceback.
-    if refused:
-        [cause, *_] = refused
-        while isinstance(cause, BaseExceptionGroup):
-            cause = cause.exceptions[0]
-        reason = getattr(cause, "strerror", None) or str(cause)
-        stop(f"cannot listen on {settings.host} port {settings.port}: {reason.lower()}. Choose with --port.")
-
-
-async def _serve_until_signal(settings: Settings, upstream: Upstream | None, announce: Announce) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-            server, listeners = await nursery.start(serve, settings, upstream)
-            port = listeners[0].socket.getsockname()[1]
-            host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            say(f"letta-proxy {_version()} listens on http://{host}:{port}")
-            say(f"  base URL  http://{host}:{port}/v1   (for the client; any API key will do)")
-            nursery.start_soon(announce, server, f"http://{host}:{port}")
-            await anext(signals)
-            nursery.cancel_scope.cancel()
-
-
-def _version() -> str:
-    return PRODUCT_ID.partition("/")[2]
+        refused = group
+    cause: BaseException = refused
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    reason = getattr(cause, "strerror", None) or str(cause)
+    stop(f"cannot listen on {host} port {port}: {reason.lower()}. Choose with {option}.")

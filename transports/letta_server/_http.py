@@ -14,6 +14,8 @@ from ._sockets import receive_some, send_now
 #: Bytes of further requests taken in while one is answered; a client that sends more is not watched any longer.
 _MAX_EARLY_SIZE: Final = 64 * 1024
 
+_IDLE: Final = {h11.CLIENT: h11.IDLE, h11.SERVER: h11.IDLE}
+
 _Event: TypeAlias = h11.Request | h11.Data | h11.EndOfMessage | None
 
 
@@ -138,10 +140,18 @@ class ClientConnection:
 
     # --- Out ----------------------------------------------------------------------------------------------
 
-    def write_head(self, head: ResponseHead) -> None:
-        """Begin a response; nothing is sent before `flush`."""
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing of a request has come since the last response."""
+        return self._h11.states == _IDLE and not self._h11.trailing_data[0]
+
+    def write_head(self, head: ResponseHead, *, last: bool = False) -> None:
+        """Begin a response; nothing is sent before `flush`.
+
+        :param last: tell the client that this connection takes no further request.
+        """
         headers = [(name.encode("ascii"), value.encode("latin1")) for name, value in head.headers]
-        if self._h11.their_state in (h11.ERROR, h11.SEND_BODY):
+        if last or self._h11.their_state in (h11.ERROR, h11.SEND_BODY):
             # What is left of the request cannot be read, or will not be.
             headers.append((b"connection", b"close"))
         reason = HTTPStatus(head.status).phrase.encode("ascii")

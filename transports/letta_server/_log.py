@@ -1,9 +1,22 @@
 """Logs: a line for a person at a terminal, JSON for everybody else."""
 
 import sys
+from collections.abc import Callable, Iterator
 from enum import Enum
+from typing import Any, Final, TypeAlias
 
 import structlog
+from attrs import asdict, has
+
+from sansio_letta import HttpRequest, Summary
+
+_log: Final = structlog.get_logger("letta_server")
+
+#: Gets what happened in a request, the seconds that it took, and those until the first byte of its body.
+Log: TypeAlias = Callable[[Summary, float, float | None], None]
+
+#: Sees a request when its answer begins; what it returns is called when the answer has ended.
+Observer: TypeAlias = Callable[[HttpRequest, Summary], Log]
 
 
 class LogFormat(Enum):
@@ -25,3 +38,28 @@ def configure_log(log_format: LogFormat) -> None:
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+def log_request(summary: Summary, seconds: float, first: float | None) -> None:
+    """One line for one request: all that the summary has, which is no key and no text."""
+    fields = dict(_fields(summary))
+    fields["first_seconds"] = None if first is None else round(first, 4)
+    fields["seconds"] = round(seconds, 4)
+    _log.info("request", **{name: value for name, value in fields.items() if value not in _NOTHING})
+
+
+#: Left out of a line.
+_NOTHING: Final = (None, False, 0, (), "")
+
+
+def _fields(summary: Summary) -> Iterator[tuple[str, Any]]:
+    """Its fields, and those of the values in it that have fields themselves: of lists of ids their number."""
+    for name, value in asdict(summary, recurse=False).items():
+        if isinstance(value, Enum):
+            yield name, value.value
+        elif value is None or not has(type(value)):
+            yield name, value
+        else:
+            for part, inner in asdict(value, recurse=False).items():
+                many = isinstance(inner, tuple)
+                yield f"{part}_calls" if many else part, len(inner) if many else inner

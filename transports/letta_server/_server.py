@@ -2,12 +2,12 @@
 
 import secrets
 import time
-from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from collections.abc import Sequence
+from typing import Final
 
 import structlog
 import trio
-from attrs import asdict, define, evolve, field
+from attrs import define, evolve, field
 
 from letta_inprocess._recordings import RecordingFolder
 from sansio_letta import (
@@ -19,36 +19,22 @@ from sansio_letta import (
     ResponseBody,
     ResponseHead,
     Signal,
-    Summary,
 )
 from sansio_letta.chat_writer import encode_stream_error
 from sansio_letta.events import Command, Failure
 from sansio_letta.inquiry import error_reply
 from sansio_letta.recorder import RecordedCycle
 
+from ._ending import Ending
 from ._http import BadRequest, BodyTooLarge, ClientConnection, ClientGone
+from ._log import Log, Observer, log_request
 from ._settings import Settings
 from ._upstream import LettaPool, Upstream, UpstreamError, UpstreamExchange
 
 _log: Final = structlog.get_logger("letta_server")
 
-Log: TypeAlias = Callable[[Summary, float, float | None], None]
-
 #: How long a refused client may go on sending until its connection is reset.
 _LINGER_TIMEOUT: Final = 2.0
-
-
-def log_request(summary: Summary, seconds: float, first: float | None) -> None:
-    """One line for one request; no key and no text."""
-    fields: dict[str, Any] = asdict(summary, recurse=False)
-    usage, settled = fields.pop("usage"), fields.pop("settled")
-    if usage is not None:
-        fields |= {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
-    if settled is not None:
-        fields |= {f"{name}_calls": len(ids) for name, ids in asdict(settled).items() if ids}
-    fields["first_seconds"] = None if first is None else round(first, 4)
-    fields["seconds"] = round(seconds, 4)
-    _log.info("request", **{name: value for name, value in fields.items() if value not in (None, (), 0)})
 
 
 @define(eq=False)
@@ -60,6 +46,7 @@ class Carrier:
     _exchange: UpstreamExchange | None = field(default=None, init=False)
     _has_head: bool = field(default=False, init=False)
     _woken: trio.Event = field(factory=trio.Event, init=False)
+    wait: trio.CancelScope | None = field(default=None, init=False)  #: around a wait for Letta, not a sending
 
     def __attrs_post_init__(self) -> None:
         self.cycle.wake = self._wake
@@ -70,6 +57,7 @@ class Carrier:
     async def advance(self, item: Command | Signal) -> None:
         """Carry out a command, or wait for what the signal wants, until the cycle's deadline."""
         with trio.move_on_at(self.cycle.next_deadline()) as scope:
+            self.wait = scope if isinstance(item, Signal) else None
             if item is Signal.WAITING:
                 await self._woken.wait()
             elif isinstance(item, Signal):
@@ -149,6 +137,12 @@ class Carrier:
                     if not isinstance(item, ResponseHead | ResponseBody):
                         await self.advance(item)
 
+    def interrupt(self) -> None:
+        """See `Interruptible`: what Letta might still say is not waited for."""
+        self.cycle.interrupt(trio.current_time())
+        if self.wait is not None:
+            self.wait.cancel()
+
     def close(self) -> None:
         """Nothing more will be carried out."""
         self._release()
@@ -183,17 +177,41 @@ class Server:
 
     :param upstream: carries out the core's commands: a `LettaPool`, or recordings.
     :param log: called once a request has been answered.
+    :param observers: see each request begin and end.
     """
 
     settings: Settings
     upstream: Upstream
     log: Log = log_request
+    observers: Sequence[Observer] = ()
     proxy: Proxy = field(init=False)
+    ending: Ending = field(init=False)
     recordings: RecordingFolder | None = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.proxy = Proxy(self.settings.config())
+        self.ending = Ending(self.settings)
         self.recordings = self.settings.recordings
+
+    def end(self) -> None:
+        """Let the turns under way finish and end; called again, end at once. See `Ending`."""
+        self.proxy.ending = True
+        self.ending.begin()
+
+    async def run(self, listeners: Sequence[trio.abc.Listener[trio.abc.Stream]]) -> None:
+        """Serve all who come, until `end` or until cancelled; the listeners are closed then."""
+        limiter = trio.CapacityLimiter(self.settings.max_connection_count)
+
+        async def handle(stream: trio.abc.Stream) -> None:
+            async with limiter:
+                await self.handle(stream)
+
+        async with trio.open_nursery() as beside:
+            async with trio.open_nursery() as connections:
+                with trio.CancelScope() as accepting:
+                    beside.start_soon(self.ending.run, accepting, connections.cancel_scope)
+                    await trio.serve_listeners(handle, list(listeners), handler_nursery=connections)
+            beside.cancel_scope.cancel()
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection until its end; never raises for what a peer does."""
@@ -209,12 +227,12 @@ class Server:
             _log.exception("connection failed")
         finally:
             with trio.move_on_after(settings.send_timeout, shield=True):
-                await _close(stream)
+                await _close(stream, linger=not client.is_idle)
 
     async def _serve_request(self, client: ClientConnection) -> bool:
         """Answer one request; False if the connection is to be closed."""
         waited = False
-        with trio.move_on_after(self.settings.idle_timeout):
+        with trio.move_on_after(self.settings.idle_timeout) as scope, self.ending.waiting(scope):
             waited = await client.wait_for_request()
         if not waited:
             return False
@@ -238,9 +256,10 @@ class Server:
             return False
         now = trio.current_time()
         if refusal is not None:
-            await self._answer(client, self.proxy.reject(refusal, request, token=token, now=now), now)
+            rejected = self.proxy.reject(refusal, request, token=token, now=now)
+            await self._answer(client, request, rejected, now)
         else:
-            await self._answer(client, self._open(evolve(request, body=body), token, now), now)
+            await self._answer(client, request, self._open(evolve(request, body=body), token, now), now)
         return client.start_next_cycle()
 
     def _open(self, request: HttpRequest, token: str, now: float) -> Cycle | RecordedCycle:
@@ -256,9 +275,20 @@ class Server:
             _recording_failed(exc)
             return cycle
 
-    async def _answer(self, client: ClientConnection, cycle: Cycle | RecordedCycle, began: float) -> None:
+    async def _answer(
+        self, client: ClientConnection, request: HttpRequest, cycle: Cycle | RecordedCycle, began: float
+    ) -> None:
+        logs = [self.log, *(observe(request, cycle.summary) for observe in self.observers)]
         carrier = Carrier(cycle, self.upstream)
-        response = _Response(client, carrier)
+        with self.ending.answering(carrier):
+            await self._carry(client, carrier, began, logs)
+        if client.gone:
+            raise ClientGone
+
+    async def _carry(
+        self, client: ClientConnection, carrier: Carrier, began: float, logs: Sequence[Log]
+    ) -> None:
+        cycle, response = carrier.cycle, _Response(client, carrier, self.ending)
         finished = False
         try:
             async with trio.open_nursery() as nursery:
@@ -279,9 +309,8 @@ class Server:
                     await carrier.finish(self.settings.cancel_timeout)
             finally:
                 carrier.close()
-                self.log(cycle.summary, trio.current_time() - began, response.first and response.first - began)
-        if client.gone:
-            raise ClientGone
+                for log in logs:
+                    log(cycle.summary, trio.current_time() - began, response.first and response.first - began)
 
 
 @define(eq=False)
@@ -290,6 +319,7 @@ class _Response:
 
     client: ClientConnection
     carrier: Carrier
+    ending: Ending
     first: float | None = field(default=None, init=False)  #: when the first bytes of the body went out
     streaming: bool = field(default=False, init=False)
 
@@ -299,6 +329,7 @@ class _Response:
         item: Command | Signal = Signal.NEED_DATA
         while item is not Signal.FINISHED:
             with trio.move_on_at(carrier.cycle.next_deadline()) as scope:
+                carrier.wait = scope
                 item = await self._pass_on(scope)
             if scope.cancelled_caught:
                 carrier.cycle.handle_deadline(trio.current_time())
@@ -340,7 +371,7 @@ class _Response:
                     client.write_body(data)
                 case ResponseHead() as head:
                     self.streaming = ("content-type", "text/event-stream") in head.headers
-                    client.write_head(head)
+                    client.write_head(head, last=self.ending.begun)
                 case Signal.NEED_DATA:
                     # What came in one read leaves in one write, and nothing waits for more.
                     if not client.flush_now():
@@ -351,10 +382,10 @@ class _Response:
                     return item
 
 
-async def _close(stream: trio.abc.Stream) -> None:
+async def _close(stream: trio.abc.Stream, *, linger: bool) -> None:
     """Close so that the client gets our last bytes: with its own unread, closing at once would reset them."""
     try:
-        if isinstance(stream, trio.SocketStream):
+        if linger and isinstance(stream, trio.SocketStream):
             await stream.send_eof()
             with trio.move_on_after(_LINGER_TIMEOUT):
                 while await stream.receive_some(64 * 1024):
@@ -368,39 +399,35 @@ async def serve(
     settings: Settings,
     upstream: Upstream | None = None,
     *,
+    listeners: Sequence[trio.SocketListener] | None = None,
+    observers: Sequence[Observer] = (),
     task_status: trio.TaskStatus[tuple[Server, list[trio.SocketListener]]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Listen and serve until cancelled; turns under way are ended then.
+    """Listen and serve until `Server.end`, or until cancelled: then turns under way are cancelled, too.
 
     :param upstream: who answers the core's commands; by default a pool of connections to `settings.letta_url`.
+    :param listeners: by default new ones, at the settings' host and port.
+    :param observers: see `Server`.
     :param task_status: is told the server and its listeners, whose sockets know the port if it was 0.
     :raises OSError: if the address cannot be listened on.
     """
+    listening = listeners or await trio.open_tcp_listeners(settings.port, host=settings.host)
     if upstream is not None:
-        await _serve(settings, upstream, task_status)
+        await _serve(Server(settings, upstream, observers=observers), listening, task_status)
         return
     pool = LettaPool(settings)
     async with trio.open_nursery() as nursery:
         await nursery.start(pool.run)
         try:
-            await _serve(settings, pool, task_status)
+            await _serve(Server(settings, pool, observers=observers), listening, task_status)
         finally:
             pool.stop()
 
 
 async def _serve(
-    settings: Settings,
-    upstream: Upstream,
+    server: Server,
+    listeners: Sequence[trio.SocketListener],
     task_status: trio.TaskStatus[tuple[Server, list[trio.SocketListener]]],
 ) -> None:
-    server = Server(settings, upstream)
-    listeners = await trio.open_tcp_listeners(settings.port, host=settings.host)
-    limiter = trio.CapacityLimiter(settings.max_connection_count)
-
-    async def handle(stream: trio.SocketStream) -> None:
-        async with limiter:
-            await server.handle(stream)
-
-    async with trio.open_nursery() as connections:
-        task_status.started((server, listeners))
-        await trio.serve_listeners(handle, listeners, handler_nursery=connections)
+    task_status.started((server, list(listeners)))
+    await server.run(listeners)

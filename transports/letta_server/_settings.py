@@ -55,6 +55,10 @@ class Settings:
     request_timeout: float = 60.0  #: from a request's first byte to its last; nginx waits 60 for each part
     send_timeout: float = 60.0  #: for a client that does not read; nginx's default
     cancel_timeout: float = 10.0  #: for ending a run whose client has left
+    #: with 503 on `/ready` before the listeners close; a balancer needs two intervals of its probe
+    shutdown_delay: float = field(default=0.0, validator=validators.ge(0.0))
+    #: for turns to finish at the end, before they are interrupted; gunicorn's default, and Kubernetes'
+    shutdown_timeout: float = field(default=30.0, validator=validators.ge(0.0))
     max_header_size: int = 64 * 1024  #: request line and headers; nginx takes 32 KB, undici and h11 16
     max_request_size: int = Config().max_request_size
     max_connection_count: int = field(default=10_000, validator=validators.ge(1))

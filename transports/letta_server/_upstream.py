@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Final, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
@@ -20,6 +21,10 @@ from ._settings import Settings
 from ._sockets import receive_some
 
 Headers: TypeAlias = list[tuple[str, str]]
+
+
+#: Sent with each request to Letta that the current task makes: whoever watches a turn may set it.
+letta_headers: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("letta_headers", default=())
 
 
 class UpstreamError(Exception):
@@ -125,19 +130,19 @@ class LettaPool:
             async with trio.open_nursery() as self._nursery:
                 task_status.started()
                 await trio.sleep_forever()
-        self._nursery = None
         while self._idle:
             self._idle.pop().connection.drop()
 
     def stop(self) -> None:
-        """Nobody uses the pool any more."""
+        """Nobody uses the pool any more; who does all the same gets no connection back into it."""
+        self._nursery = None
         self._scope.cancel()
 
     async def send(self, command: Command) -> "_Connection":
         """See `Upstream.send`."""
         connection = await self._connect()
         body = command.body
-        headers = [*self._headers]
+        headers = [*self._headers, *letta_headers.get()]
         if body is not None:
             headers += [("content-type", "application/json"), ("content-length", str(len(body)))]
         request = h11.Request(method=command.method, target=self._prefix + command.target, headers=headers)

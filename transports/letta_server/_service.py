@@ -1,0 +1,65 @@
+"""Options of ``letta-proxy serve`` for one that runs as a service: how it ends, its metrics, its processes."""
+
+from typing import Annotated, Final
+
+from attrs import field, frozen
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from ._settings import Settings
+
+_DEFAULT: Final = Settings()
+
+_not_negative: Final = Number(gte=0)
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
+class ServiceOptions:
+    """What only the process knows; the server's own settings are `Settings`."""
+
+    shutdown_delay: Annotated[
+        float,
+        Parameter(
+            env_var="LETTA_PROXY_SHUTDOWN_DELAY",
+            validator=_not_negative,
+            help="Seconds for which /ready answers 503 before the port closes, for a balancer to notice.",
+        ),
+    ] = field(default=_DEFAULT.shutdown_delay)
+    shutdown_timeout: Annotated[
+        float,
+        Parameter(
+            env_var="LETTA_PROXY_SHUTDOWN_TIMEOUT",
+            validator=_not_negative,
+            help="Seconds for which turns may finish at the end, before they are interrupted.",
+        ),
+    ] = field(default=_DEFAULT.shutdown_timeout)
+    workers: Annotated[
+        int,
+        Parameter(
+            env_var="LETTA_PROXY_WORKERS",
+            validator=Number(gte=1),
+            help="Processes that serve the port. What one remembers the others do not, as with replicas.",
+        ),
+    ] = 1
+    metrics_port: Annotated[
+        int | None,
+        Parameter(
+            env_var="LETTA_PROXY_METRICS_PORT",
+            validator=Number(gte=0, lte=65535),
+            show_default=False,
+            help="Port of Prometheus metrics, at /metrics; 0 takes a free one. Without it nothing is counted.",
+        ),
+    ] = None
+    metrics_host: Annotated[
+        str,
+        Parameter(env_var="LETTA_PROXY_METRICS_HOST", help="Address to show metrics on; no key is asked for."),
+    ] = "127.0.0.1"
+    traces: Annotated[
+        bool,
+        Parameter(
+            env_var="LETTA_PROXY_TRACES",
+            negative="",
+            help="Send OpenTelemetry spans of turns, to where the variables OTEL_EXPORTER_OTLP_... say.",
+        ),
+    ] = False
