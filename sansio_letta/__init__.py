@@ -5,6 +5,7 @@ one turn of an agent without HTTP on the client's side; the wires and machines b
 """
 
 from ._signal import Signal
+from .access import Caller
 from .config import Config, ReasoningField
 from .errors import (
     Kept,
@@ -24,6 +25,7 @@ PRODUCT_ID = "sansio-letta/0.1.0"
 
 __all__ = [
     "PRODUCT_ID",
+    "Caller",
     "Config",
     "Cycle",
     "HttpRequest",

@@ -13,6 +13,7 @@ from attrs import define, field, frozen
 
 from . import chat, letta
 from ._signal import Signal
+from .access import ANYONE, Caller
 from .agents import encode_model, list_models
 from .config import Config
 from .errors import LettaError, LocalProtocolError, SansioLettaError
@@ -38,10 +39,12 @@ class Inquiry:
 
     :param questions: yields commands and is sent their answers; or the reply, if nothing need be asked.
     :param max_answer_size: bytes of one answer.
+    :param caller: who asks.
     """
 
     questions: Questions | Reply
     max_answer_size: int
+    caller: Caller = ANYONE
     _items: deque[Command | Reply] = field(factory=deque, init=False)
     _answer: Answer | None = field(default=None, init=False)
     _asking: bool = field(default=False, init=False)
@@ -59,7 +62,12 @@ class Inquiry:
         """
         if not self._asking or self._answer is not None:
             raise LocalProtocolError("receive_response called while no answer is awaited")
-        self._answer = Answer(status=status, headers=headers, max_size=self.max_answer_size)
+        self._answer = Answer(
+            status=status,
+            headers=headers,
+            max_size=self.max_answer_size,
+            key_is_clients=self.caller.key_is_lettas,
+        )
 
     def receive_data(self, data: bytes) -> None:
         """Add bytes of the answer's body; ``b""`` is its end.
@@ -129,8 +137,8 @@ def error_reply(error: SansioLettaError) -> Reply:
     return Reply(status=error.status_hint, body=orjson.dumps(error.body()), headers=(*_JSON, *error.headers()))
 
 
-def ask_models(config: Config) -> Questions:
-    """`GET /v1/models`: all agents, page after page; no SDK asks for a second page."""
+def ask_models(config: Config, caller: Caller = ANYONE) -> Questions:
+    """`GET /v1/models`: all that the caller may use, page after page; no SDK asks for a second page."""
     agents: dict[str, letta.Agent] = {}
     after: str | None = None
     while len(agents) < config.max_agent_count:
@@ -141,12 +149,13 @@ def ask_models(config: Config) -> Questions:
         if len(page) < config.agent_page_count or len(agents) == known:
             break
         after = page[-1].id
-    return json_reply(chat.encode(list_models(list(agents.values())[: config.max_agent_count])))
+    shown = [agent for agent in agents.values() if caller.may_use(agent)]
+    return json_reply(chat.encode(list_models(shown[: config.max_agent_count])))
 
 
-def ask_model(model: str) -> Questions:
+def ask_model(model: str, caller: Caller = ANYONE) -> Questions:
     """`GET /v1/models/{id}`: one agent, under the id that was asked for."""
-    agent = found_agent(model, (yield find_agent(model)))
+    agent = found_agent(model, (yield find_agent(model)), caller.may_use)
     return json_reply(chat.encode(encode_model(agent, model)))
 
 

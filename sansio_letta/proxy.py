@@ -21,6 +21,7 @@ from attrs import define, field, frozen
 
 from . import letta
 from ._signal import Signal
+from .access import ANYONE, Caller
 from .agents import AgentMemory
 from .chat_request import ChatRequest, decode_request
 from .chat_writer import ChunkWriter, CompletionWriter, Heading, Writer
@@ -99,6 +100,7 @@ class Summary:
     request_id: str
     method: str
     path: str
+    caller: str | None = None  #: the name of its key
     status: int | None = None  #: None: the client left before it was told
     stream: bool | None = None
     model: str | None = None
@@ -151,27 +153,35 @@ class Proxy:
             code="request_too_large",
         )
 
-    def open(self, request: HttpRequest, *, token: str, created: int, now: float) -> "Cycle":
+    def open(
+        self, request: HttpRequest, *, token: str, created: int, now: float, caller: Caller = ANYONE
+    ) -> "Cycle":
         """Begin to answer a request. Nothing is raised for what the client sent: it becomes the answer.
 
         :param token: random and unique, 8 to 64 letters and digits; ids are made of it.
         :param created: Unix time, seconds.
         :param now: monotonic seconds.
+        :param caller: whose request it is; agents that it may not use do not exist for it.
         """
-        summary = Summary(request_id=f"req_{token}", method=request.method, path=_log_path(request.target))
+        summary = Summary(
+            request_id=f"req_{token}",
+            method=request.method,
+            path=_log_path(request.target),
+            caller=caller.name,
+        )
         head_only = request.method == "HEAD"
         try:
             wanted = route(request.method, request.target)
             if wanted.endpoint is Endpoint.CHAT:
                 if refusal := self.refuse(request):
                     raise refusal
-                return self._open_chat(request, summary, token, created, now)
-            questions = self._questions(wanted)
+                return self._open_chat(request, summary, token, created, now, caller)
+            questions = self._questions(wanted, caller)
         except RequestError as exc:
             summary.outcome = exc.code
             questions = error_reply(exc)
-        inquiry = Inquiry(questions, self.config.max_answer_size)
-        return Cycle(inquiry, None, self._memory, self.config, summary, now, head_only)
+        inquiry = Inquiry(questions, self.config.max_answer_size, caller)
+        return Cycle(inquiry, None, self._memory, self.config, summary, now, head_only, caller)
 
     def remember(self, model: str, agent: letta.Agent, *, now: float) -> None:
         """Tell which agent a model's name or id stands for, so that Letta is not asked.
@@ -180,27 +190,38 @@ class Proxy:
         """
         self._memory.remember(model, agent, now)
 
-    def reject(self, error: SansioLettaError, request: HttpRequest, *, token: str, now: float) -> "Cycle":
-        """Answer a request that could not be read to its end."""
-        summary = Summary(request_id=f"req_{token}", method=request.method, path=_log_path(request.target))
+    def reject(
+        self,
+        error: SansioLettaError,
+        request: HttpRequest,
+        *,
+        token: str,
+        now: float,
+        caller: Caller = ANYONE,
+    ) -> "Cycle":
+        """Answer a request that is refused, or that could not be read to its end."""
+        summary = Summary(
+            request_id=f"req_{token}",
+            method=request.method,
+            path=_log_path(request.target),
+            caller=caller.name,
+        )
         summary.outcome = error.code
         inquiry = Inquiry(error_reply(error), self.config.max_answer_size)
         return Cycle(inquiry, None, self._memory, self.config, summary, now, request.method == "HEAD")
 
     def _open_chat(
-        self, request: HttpRequest, summary: Summary, token: str, created: int, now: float
+        self, request: HttpRequest, summary: Summary, token: str, created: int, now: float, caller: Caller
     ) -> "Cycle":
         asked = decode_request(request.body)
         summary.stream, summary.model = asked.stream, asked.model
         planned = plan_turn(asked)
         summary.ignored = planned.ignored
-        agent = self._memory.recall(asked.model, now)
+        agent = self._memory.recall(asked.model, now, caller)
         summary.agent_id = agent.id if agent else None
-        turn = Turn(planned.plan, self.config, agent)
+        turn = Turn(planned.plan, self.config, agent, caller=caller)
         heading = Heading(completion_id=f"chatcmpl-{token}", created=created, model=asked.model)
-        return Cycle(
-            turn, self._writer(asked, heading), self._memory, self.config, summary, now, head_only=False
-        )
+        return Cycle(turn, self._writer(asked, heading), self._memory, self.config, summary, now, False, caller)
 
     def _writer(self, asked: ChatRequest, heading: Heading) -> Writer:
         config = self.config
@@ -208,12 +229,12 @@ class Proxy:
             return CompletionWriter(heading, config.reasoning_field)
         return ChunkWriter(heading, asked.include_usage, config.reasoning_field, config.max_fragment_size)
 
-    def _questions(self, wanted: Route) -> Questions | Reply:
+    def _questions(self, wanted: Route, caller: Caller) -> Questions | Reply:
         match wanted.endpoint:
             case Endpoint.MODELS:
-                return ask_models(self.config)
+                return ask_models(self.config, caller)
             case Endpoint.MODEL:
-                return ask_model(wanted.model or "")
+                return ask_model(wanted.model or "", caller)
             case Endpoint.READY:
                 return ask_ready()
             case Endpoint.HEALTH:
@@ -241,6 +262,7 @@ class Cycle:
     summary: Summary
     _now: float
     _head_only: bool
+    _caller: Caller = ANYONE
     _items: deque[Item] = field(factory=deque, init=False)
     _heard: float = field(init=False)
     _said: float = field(init=False)
@@ -325,7 +347,7 @@ class Cycle:
                 pass
             case AgentFound(model=model, agent=agent):
                 summary.agent_id = agent.id
-                self._memory.remember(model, agent, self._now)
+                self._memory.remember(model, agent, self._now, self._caller)
             case AgentGone(agent_id=agent_id):
                 self._memory.forget(agent_id)
             case CallsSettled(stale=stale):

@@ -28,6 +28,7 @@ from attrs import define, field, frozen
 
 from . import letta
 from ._signal import Signal
+from .access import ANYONE, Caller
 from .bridge import ToolBridge, settle
 from .config import Config
 from .errors import (
@@ -148,12 +149,14 @@ class Turn:
     :param config: limits.
     :param agent: the agent, if the caller remembers it.
     :param pending: what the agent waits for, if the caller has just looked.
+    :param caller: whose request it is: no other agent is found than those that it may use.
     """
 
     plan: Plan
     config: Config = field(factory=Config)
     _agent: letta.Agent | None = field(default=None, alias="agent")
     _pending: letta.PendingApproval | None = field(default=None, alias="pending")
+    _caller: Caller = field(default=ANYONE, alias="caller")
     phase: Phase = field(default=Phase.READY, init=False)
     started: bool = field(default=False, init=False)  #: `TurnStarted` was handed over: no status line any more
     _found: bool = field(default=False, init=False)  #: Letta named the agent in this turn
@@ -197,7 +200,12 @@ class Turn:
         """
         if self.phase in _OVER or self._answer is not None or self._ended:
             raise LocalProtocolError(f"receive_response called in {self.phase.name}: no answer is awaited")
-        self._answer = Answer(status=status, headers=headers, max_size=self.config.max_answer_size)
+        self._answer = Answer(
+            status=status,
+            headers=headers,
+            max_size=self.config.max_answer_size,
+            key_is_clients=self._caller.key_is_lettas,
+        )
 
     def receive_data(self, data: bytes) -> None:
         """Add bytes of the answer's body; nothing is parsed until `next_event`.
@@ -305,7 +313,7 @@ class Turn:
 
     def _take_agent(self, answer: Answer) -> None:
         self._found = True
-        self._agent = found_agent(self.plan.model, answer)
+        self._agent = found_agent(self.plan.model, answer, self._caller.may_use)
         self._items.append(AgentFound(model=self.plan.model, agent=self._agent))
         self._send(pending=self._agent.pending_approval)
 
@@ -319,7 +327,7 @@ class Turn:
         if answer.status == 404 and not self._found:
             self._forget_agent(self._agent)
             return
-        self._agent = found_agent(self._agent.id, answer)
+        self._agent = found_agent(self._agent.id, answer, self._caller.may_use)
         self._send(pending=self._agent.pending_approval)
 
     def _send(self, pending: letta.PendingApproval | None) -> None:

@@ -24,18 +24,20 @@ TABLE = {
     "chat_request": "_convert errors",
     "recording": "_convert config errors",
     "routing": "errors",
-    "agents": "chat letta",
     "events": "errors letta",
     "exchange": "errors events letta",
+    "access": "errors exchange letta routing",
+    "origins": "errors exchange routing",
+    "agents": "access chat letta",
     "bridge": "errors events letta",
     "stream": "bridge errors events letta",
-    "turn": "_signal bridge config errors events exchange letta sse stream",
+    "turn": "_signal access bridge config errors events exchange letta sse stream",
     "planning": "chat_request errors letta turn",
     "chat_writer": "chat config errors events letta sse",
-    "inquiry": "_signal agents chat config errors events exchange letta",
+    "inquiry": "_signal access agents chat config errors events exchange letta",
     "proxy": (
-        "_signal agents chat_request chat_writer config errors events exchange inquiry letta planning routing "
-        "turn"
+        "_signal access agents chat_request chat_writer config errors events exchange inquiry letta planning "
+        "routing turn"
     ),
     "redact": "_signal letta recording sse",
     "recorder": "_signal errors events exchange proxy recording redact",
@@ -62,6 +64,8 @@ OUTSIDE = {
     "difflib",
     "enum",
     "hashlib",
+    "ipaddress",
+    "math",
     "orjson",
     "re",
     "typing",
