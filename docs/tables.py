@@ -375,12 +375,14 @@ def codes_in_source() -> set[str]:
 
 
 #: All commands of ``letta-proxy``.
-COMMANDS: Final = ("serve", "demo", "record", "replay", "inspect", "diff")
+COMMANDS: Final = ("serve", "demo", "keys", "record", "replay", "inspect", "diff")
 
 
 def _arguments(command: str) -> list[Any]:
     source = recordings_app if command in list(recordings_app) else app
-    return list(source[command].assemble_argument_collection())
+    # `keys` has commands of its own, of which one takes options.
+    found = source[command]["new"] if command == "keys" else source[command]
+    return [argument for argument in found.assemble_argument_collection() if argument.show]
 
 
 def option_names(command: str) -> set[str]:

@@ -64,6 +64,8 @@ class Caller:
 
 #: Where no key is asked for.
 ANYONE: Final = Caller()
+#: Somebody without a key, where keys are asked for: there are no agents.
+NOBODY: Final = Caller(agents=())
 
 
 def is_open(route: Route) -> bool:

@@ -16,7 +16,7 @@ from ._signal import Signal
 from .access import ANYONE, Caller
 from .agents import encode_model, list_models
 from .config import Config
-from .errors import LettaError, LocalProtocolError, SansioLettaError
+from .errors import LettaError, LocalProtocolError, SansioLettaError, unknown_model
 from .events import CheckHealth, Command, Failure, ListAgents
 from .exchange import Answer, Headers, find_agent, found_agent
 
@@ -140,6 +140,8 @@ def error_reply(error: SansioLettaError) -> Reply:
 def ask_models(config: Config, caller: Caller = ANYONE) -> Questions:
     """`GET /v1/models`: all that the caller may use, page after page; no SDK asks for a second page."""
     agents: dict[str, letta.Agent] = {}
+    if caller.agents == ():
+        return json_reply(chat.encode(list_models(())))
     after: str | None = None
     while len(agents) < config.max_agent_count:
         page = letta.decode_agents((yield ListAgents(limit=config.agent_page_count, after=after)).data)
@@ -155,6 +157,8 @@ def ask_models(config: Config, caller: Caller = ANYONE) -> Questions:
 
 def ask_model(model: str, caller: Caller = ANYONE) -> Questions:
     """`GET /v1/models/{id}`: one agent, under the id that was asked for."""
+    if caller.agents == ():
+        raise unknown_model(model)
     agent = found_agent(model, (yield find_agent(model)), caller.may_use)
     return json_reply(chat.encode(encode_model(agent, model)))
 

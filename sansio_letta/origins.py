@@ -36,7 +36,7 @@ class OriginRules:
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] | None = None
 
-    def refuse(self, target: str, headers: Headers) -> RequestError | None:
+    def refuse(self, method: str, target: str, headers: Headers) -> RequestError | None:
         """What is wrong with the name that a request calls us by, or with the page that it comes from.
 
         :param target: of the request line, raw.
@@ -55,6 +55,9 @@ class OriginRules:
                 )
         origin = _header(headers, "origin")
         if origin is None or self._allows(origin) or self._is_ours(origin.partition("://")[2]):
+            return None
+        if method == "OPTIONS":
+            # It is only a question, and an answer without a word of the page is a no.
             return None
         return RequestError(
             f"Pages of {quoted(origin)} may not use this server. To let them, start it with --cors-origin "

@@ -24,7 +24,7 @@ CHAT = OriginRules(origins=("https://chat.example",), hosts=())
     ],
 )
 def test_names_of_this_machine(host: str) -> None:
-    assert LOCAL.refuse("/v1/models", [("host", host)]) is None
+    assert LOCAL.refuse("GET", "/v1/models", [("host", host)]) is None
 
 
 @pytest.mark.parametrize(
@@ -52,26 +52,26 @@ def test_names_of_this_machine(host: str) -> None:
     ],
 )
 def test_names_that_are_not_ours(host: str) -> None:
-    refused = LOCAL.refuse("/v1/models", [("host", host)])
+    refused = LOCAL.refuse("GET", "/v1/models", [("host", host)])
     assert refused is not None
     assert (refused.status_hint, refused.code) == (403, "host_not_allowed")
     assert "--allowed-host" in refused.message
 
 
 def test_an_absolute_target_is_a_name_too() -> None:
-    assert LOCAL.refuse("http://evil.example/v1/models", [("host", "localhost")]) is not None
-    assert LOCAL.refuse("http://evil.example?", [("host", "localhost")]) is not None
-    assert LOCAL.refuse("http://localhost@evil.example/", [("host", "localhost")]) is not None
-    assert LOCAL.refuse("http://localhost:8284/v1/models", [("host", "localhost")]) is None
+    assert LOCAL.refuse("GET", "http://evil.example/v1/models", [("host", "localhost")]) is not None
+    assert LOCAL.refuse("GET", "http://evil.example?", [("host", "localhost")]) is not None
+    assert LOCAL.refuse("GET", "http://localhost@evil.example/", [("host", "localhost")]) is not None
+    assert LOCAL.refuse("GET", "http://localhost:8284/v1/models", [("host", "localhost")]) is None
 
 
 def test_http_1_0_needs_no_name() -> None:
-    assert LOCAL.refuse("/health", []) is None
+    assert LOCAL.refuse("GET", "/health", []) is None
 
 
 def test_a_server_for_other_machines_may_be_called_anything() -> None:
     headers = [("host", "evil.example"), ("origin", "https://evil.example")]
-    assert OriginRules().refuse("http://x/", headers) is None
+    assert OriginRules().refuse("GET", "http://x/", headers) is None
 
 
 @pytest.mark.parametrize(
@@ -91,14 +91,24 @@ def test_a_server_for_other_machines_may_be_called_anything() -> None:
     ],
 )
 def test_pages(origin: str, good: bool) -> None:
-    refused = CHAT.refuse("/v1/models", [("host", "localhost"), ("origin", origin)])
+    refused = CHAT.refuse("GET", "/v1/models", [("host", "localhost"), ("origin", origin)])
     assert (refused is None) is good
     if refused is not None:
         assert (refused.status_hint, refused.code) == (403, "origin_not_allowed")
 
 
+def test_a_question_of_a_page_is_answered_without_a_word_of_it() -> None:
+    asked = [
+        ("host", "localhost"),
+        ("origin", "https://evil.example"),
+        ("access-control-request-method", "POST"),
+    ]
+    assert CHAT.refuse("OPTIONS", "/v1/models", asked) is None
+    assert CHAT.headers("OPTIONS", asked) == (("vary", "origin"),)
+
+
 def test_what_a_message_repeats_cannot_end_a_line() -> None:
-    refused = LOCAL.refuse("/", [("host", "a\x1b[2J\r\nb")])
+    refused = LOCAL.refuse("GET", "/", [("host", "a\x1b[2J\r\nb")])
     assert refused is not None
     assert refused.message.isprintable()
 
@@ -147,7 +157,7 @@ def test_a_preflight_is_not_an_echo_of_anything(names: str) -> None:
 def test_a_star_is_for_every_page() -> None:
     everyone = OriginRules(origins=("*",), hosts=())
     asked = [("host", "localhost"), ("origin", "https://evil.example")]
-    assert everyone.refuse("/", asked) is None
+    assert everyone.refuse("GET", "/", asked) is None
     assert dict(everyone.headers("GET", asked))["access-control-allow-origin"] == "https://evil.example"
 
 

@@ -16,9 +16,12 @@ from letta_inprocess._recordings import RecordingFolder
 from sansio_letta import PRODUCT_ID, ReasoningField, RecordingError
 from sansio_letta.recording import TextMode
 
+from ._access import Access
 from ._announce import announce_demo, announce_letta, announce_replay, say
+from ._cli_access import check, client_advice, complete, keys_app, read_config
 from ._cli_recordings import recordings_app
 from ._errors import stop
+from ._hangup import reload_on_hangup
 from ._log import LogFormat, configure_log
 from ._record import Expectation, ExpectationError, Outcome, check_all, record_turn
 from ._recorded import demo_letta, letta_of_folder
@@ -34,6 +37,7 @@ app = App(
 )
 
 app.command(recordings_app, name="*")
+app.command(keys_app)
 
 #: Tells a person at the terminal what is served; gets the server and its own address.
 Announce: TypeAlias = Callable[[Server, str], Awaitable[None]]
@@ -61,7 +65,7 @@ LettaProject = Annotated[
 ]
 
 
-@app.command(name="serve")
+@app.command(name="serve", config=read_config)
 def serve_command(
     *,
     host: Host = "127.0.0.1",
@@ -95,6 +99,7 @@ def serve_command(
         Parameter(help="Serve the recordings of this folder as agents, without a Letta.", show_default=False),
     ] = None,
     replay_pauses: Annotated[bool, Parameter(help="Keep the recorded pauses when replaying.")] = True,
+    access: Annotated[Access, Parameter(name="*")] = Access(),  # noqa: B008  # frozen
 ) -> None:
     """Serve Letta's agents to OpenAI clients.
 
@@ -115,8 +120,10 @@ def serve_command(
             letta_timeout=letta_timeout,
             reasoning=reasoning,
             allow_anyone=allow_anyone,
+            access=complete(access),
             recordings=recordings,
         )
+        check(settings)
         upstream = None if replay is None else letta_of_folder(replay, keep_pauses=replay_pauses)
     except (RecordingError, ValueError) as exc:
         stop(str(exc))
@@ -238,9 +245,11 @@ async def _serve_until_signal(settings: Settings, upstream: Upstream | None, ann
             server, listeners = await nursery.start(serve, settings, upstream)
             port = listeners[0].socket.getsockname()[1]
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            say(f"letta-proxy {_version()} listens on http://{host}:{port}")
-            say(f"  base URL  http://{host}:{port}/v1   (for the client; any API key will do)")
-            nursery.start_soon(announce, server, f"http://{host}:{port}")
+            scheme = "http" if server.door.certificate is None else "https"
+            say(f"letta-proxy {_version()} listens on {scheme}://{host}:{port}")
+            say(f"  base URL  {scheme}://{host}:{port}/v1   (for the client; {client_advice(settings)})")
+            nursery.start_soon(announce, server, f"{scheme}://{host}:{port}")
+            nursery.start_soon(reload_on_hangup, server)
             await anext(signals)
             nursery.cancel_scope.cancel()
 

@@ -11,6 +11,7 @@ from attrs import asdict, define, evolve, field
 
 from letta_inprocess._recordings import RecordingFolder
 from sansio_letta import (
+    Caller,
     Cycle,
     HttpRequest,
     LocalProtocolError,
@@ -23,19 +24,21 @@ from sansio_letta import (
 )
 from sansio_letta.chat_writer import encode_stream_error
 from sansio_letta.events import Command, Failure
+from sansio_letta.exchange import Headers
 from sansio_letta.inquiry import error_reply
 from sansio_letta.recorder import RecordedCycle
 
+from ._door import Door
+from ._errors import SettingsError
+from ._gate import Admission, Gate
 from ._http import BadRequest, BodyTooLarge, ClientConnection, ClientGone
 from ._settings import Settings
-from ._upstream import LettaPool, Upstream, UpstreamError, UpstreamExchange
+from ._tls import close_gently
+from ._upstream import KeyedUpstream, LettaPool, Upstream, UpstreamError, UpstreamExchange
 
 _log: Final = structlog.get_logger("letta_server")
 
 Log: TypeAlias = Callable[[Summary, float, float | None], None]
-
-#: How long a refused client may go on sending until its connection is reset.
-_LINGER_TIMEOUT: Final = 2.0
 
 
 def log_request(summary: Summary, seconds: float, first: float | None) -> None:
@@ -144,6 +147,7 @@ class Server:
 
     :param upstream: carries out the core's commands: a `LettaPool`, or recordings.
     :param log: called once a request has been answered.
+    :raises SettingsError: if keys or certificate cannot be read.
     """
 
     settings: Settings
@@ -151,9 +155,14 @@ class Server:
     log: Log = log_request
     proxy: Proxy = field(init=False)
     recordings: RecordingFolder | None = field(init=False)
+    gate: Gate = field(init=False)
+    door: Door = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.proxy = Proxy(self.settings.config())
+        self.gate, self.door = Gate(self.settings), Door(self.settings)
+        if self.settings.access.pass_through and not isinstance(self.upstream, KeyedUpstream):
+            raise SettingsError("pass_through: expected an upstream that takes a client's key")
         self.recordings = self.settings.recordings
 
     async def handle(self, stream: trio.abc.Stream) -> None:
@@ -179,11 +188,12 @@ class Server:
             waited = await client.wait_for_request()
         if not waited:
             return False
-        token, request = secrets.token_hex(12), HttpRequest(method="", target="")
+        token, request, admission = secrets.token_hex(12), HttpRequest(method="", target=""), Admission()
         try:
             with trio.fail_after(self.settings.request_timeout):
                 request = await client.receive_head()
-                refusal = self.proxy.refuse(request)
+                admission = await self.gate.admit(request)
+                refusal = admission.refusal or self.proxy.refuse(request)
                 body = b"" if refusal else await client.receive_body(self.settings.max_request_size)
         except BadRequest as exc:
             if not client.can_respond:
@@ -199,14 +209,17 @@ class Server:
             return False
         now = trio.current_time()
         if refusal is not None:
-            await self._answer(client, self.proxy.reject(refusal, request, token=token, now=now), now)
+            cycle: Cycle | RecordedCycle = self.proxy.reject(
+                refusal, request, token=token, now=now, caller=admission.caller
+            )
         else:
-            await self._answer(client, self._open(evolve(request, body=body), token, now), now)
+            cycle = self._open(evolve(request, body=body), token, now, admission.caller)
+        await self._answer(client, cycle, now, admission)
         return client.start_next_cycle()
 
-    def _open(self, request: HttpRequest, token: str, now: float) -> Cycle | RecordedCycle:
+    def _open(self, request: HttpRequest, token: str, now: float, caller: Caller) -> Cycle | RecordedCycle:
         created = int(time.time())
-        cycle = self.proxy.open(request, token=token, created=created, now=now)
+        cycle = self.proxy.open(request, token=token, created=created, now=now, caller=caller)
         if self.recordings is None:
             return cycle
         try:
@@ -217,9 +230,17 @@ class Server:
             _recording_failed(exc)
             return cycle
 
-    async def _answer(self, client: ClientConnection, cycle: Cycle | RecordedCycle, began: float) -> None:
-        carrier = Carrier(cycle, self.upstream)
-        response = _Response(client, carrier)
+    def _upstream_for(self, admission: Admission) -> Upstream:
+        if admission.letta_key is None:
+            return self.upstream
+        assert isinstance(self.upstream, KeyedUpstream)
+        return self.upstream.with_key(admission.letta_key)
+
+    async def _answer(
+        self, client: ClientConnection, cycle: Cycle | RecordedCycle, began: float, admission: Admission
+    ) -> None:
+        carrier = Carrier(cycle, self._upstream_for(admission))
+        response = _Response(client, carrier, admission.headers)
         finished = False
         try:
             async with trio.open_nursery() as nursery:
@@ -250,6 +271,7 @@ class _Response:
 
     client: ClientConnection
     carrier: Carrier
+    headers: Headers = ()  #: more of them, for whatever answer there is
     first: float | None = field(default=None, init=False)  #: when the first bytes of the body went out
     streaming: bool = field(default=False, init=False)
 
@@ -275,7 +297,8 @@ class _Response:
         if client.can_respond:
             reply = error_reply(error)
             length = ("content-length", str(len(reply.body)))
-            client.write_head(ResponseHead(status=reply.status, headers=(*reply.headers, length)))
+            headers = (*reply.headers, length, *self.headers)
+            client.write_head(ResponseHead(status=reply.status, headers=headers))
             client.write_body(reply.body)
         elif self.streaming:
             client.write_body(encode_stream_error(error))
@@ -300,7 +323,7 @@ class _Response:
                     client.write_body(data)
                 case ResponseHead() as head:
                     self.streaming = ("content-type", "text/event-stream") in head.headers
-                    client.write_head(head)
+                    client.write_head(evolve(head, headers=(*head.headers, *self.headers)))
                 case Signal.NEED_DATA:
                     # What came in one read leaves in one write, and nothing waits for more.
                     if not client.flush_now():
@@ -315,11 +338,9 @@ async def _close(stream: trio.abc.Stream) -> None:
     """Close so that the client gets our last bytes: with its own unread, closing at once would reset them."""
     try:
         if isinstance(stream, trio.SocketStream):
-            await stream.send_eof()
-            with trio.move_on_after(_LINGER_TIMEOUT):
-                while await stream.receive_some(64 * 1024):
-                    pass
-        await stream.aclose()
+            await close_gently(stream)
+        else:
+            await stream.aclose()
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         await trio.aclose_forcefully(stream)
 
@@ -355,11 +376,9 @@ async def _serve(
 ) -> None:
     server = Server(settings, upstream)
     listeners = await trio.open_tcp_listeners(settings.port, host=settings.host)
-    limiter = trio.CapacityLimiter(settings.max_connection_count)
 
     async def handle(stream: trio.SocketStream) -> None:
-        async with limiter:
-            await server.handle(stream)
+        await server.door.let_in(stream, server.handle)
 
     async with trio.open_nursery() as connections:
         task_status.started((server, listeners))
