@@ -75,8 +75,8 @@ def is_open(route: Route) -> bool:
 
 def bearer(authorization: str | None) -> str | None:
     """The key of an ``Authorization`` header; None if it is of another kind, or can be no key."""
-    scheme, _, key = (authorization or "").strip().partition(" ")
-    key = key.strip()
+    scheme, _, key = (authorization or "").strip(" \t").partition(" ")
+    key = key.strip(" \t")
     return key if scheme.lower() == "bearer" and re.fullmatch(r"[!-~]{1,4096}", key) else None
 
 
