@@ -1,6 +1,7 @@
 """Tables of the docs that are made of the code, so that they cannot say something else than it does."""
 
 import ast
+import importlib.util
 import inspect
 import json
 import re
@@ -296,6 +297,7 @@ REQUEST_CODES: Final[Mapping[str, tuple[str, str]]] = {
     "method_not_allowed": ("405", "the header `allow` names the methods"),
     "request_too_large": ("413", "the body is above the limit"),
     "unsupported_media_type": ("415", "the body is compressed"),
+    "rate_limit_exceeded": ("429", "the key was used too often; `retry-after` says when to come back"),
 }
 
 
@@ -455,7 +457,28 @@ def server_settings() -> str:
         (
             (_code(attribute.name), _value(attribute.default), _cell(said[attribute.name]))
             for attribute in fields(Settings)
-            if attribute.name not in options | {"recordings"}
+            if attribute.name not in options | {"recordings", "access"}
+        ),
+    )
+
+
+def attacks() -> str:
+    """What was tried on the server, and what came of it."""
+    path = ROOT / "tests" / "server" / "attacks.py"
+    spec = importlib.util.spec_from_file_location("attacks", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for row in (*module.ATTACKS, *module.TRIALS.values()):
+        kinds.setdefault(row.kind, []).append((row.what, row.outcome))
+    return _table(
+        ("", "tried", "what comes of it"),
+        (
+            (kind if number == 0 else "", _cell(what), _cell(outcome))
+            for kind, rows in kinds.items()
+            for number, (what, outcome) in enumerate(rows)
         ),
     )
 
@@ -521,6 +544,7 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     **{f"options-{command}": partial(_options, command) for command in COMMANDS if option_names(command)},
     "core-config": core_config,
     "server-settings": server_settings,
+    "attacks": attacks,
     "secret-headers": secret_headers,
     "text-fields": text_fields,
     "budgets": budgets,
