@@ -14,9 +14,9 @@ from drive import AGENT_ID, DONE, PING, USAGE, agent_json, encode, say, stop
 from letta_server import Access, LettaPool, Server, Settings
 from letta_server._errors import SettingsError
 from letta_server._keys import toml_lines
-from sansio_letta.events import CheckHealth, FetchAgent, ListAgents
+from sansio_letta.events import CancelRun, CheckHealth, FetchAgent, ListAgents
 
-from .scripted import RawClient, Response, Script, ScriptedLetta, ask, found, hello
+from .scripted import RawClient, Response, Script, ScriptedLetta, ask, cancelled, found, hello, runs
 
 ALICE, BOB = "alices-key-is-long-enough", "bobs-key-is-long-enough"
 KEYS = f"alice={ALICE} bob={BOB}"
@@ -265,6 +265,32 @@ async def test_the_clients_key_goes_to_letta_and_what_it_finds_stays_with_it(
     said = capsys.readouterr().out
     assert "request" in said
     assert ALICE not in said + repr(server.proxy) + repr(settings)
+
+
+class OneLetta:
+    """Takes commands only of a client with a key."""
+
+    def __init__(self, letta: ScriptedLetta) -> None:
+        self.letta, self.keys = letta, list[str]()
+
+    def with_key(self, key: str) -> ScriptedLetta:
+        self.keys.append(key)
+        return self.letta
+
+    async def send(self, _: Any) -> Script:
+        raise AssertionError("a command without a key")
+
+
+async def test_a_run_is_cancelled_with_the_key_of_its_client(nursery: trio.Nursery) -> None:
+    letta = OneLetta(ScriptedLetta([found(), runs(PING, say("Hel"), trio.Event()), cancelled()]))
+    access = Access(pass_through=True, allowed_host=("x",))
+    server = Server(Settings(letta_url="http://letta.invalid", access=access), letta)
+    client = connect(nursery, server)
+    await client.send(with_headers(ask(), bearing(ALICE)))
+    await wait_all_tasks_blocked()
+    await client.stream.aclose()
+    await letta.letta.saw(CancelRun)
+    assert letta.keys == [ALICE]
 
 
 def test_an_upstream_that_takes_no_keys() -> None:

@@ -1,6 +1,7 @@
 """What can be set: where to listen, which Letta to speak to, how long to wait."""
 
 import ipaddress
+import re
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -33,7 +34,7 @@ def _without_login(url: str) -> str:
 
 
 def _check_key(_: object, attribute: object, value: str | None) -> None:
-    if value is not None and not (value.isascii() and value.isprintable() and value.strip() == value and value):
+    if value is not None and not re.fullmatch(r"[!-~]+", value):
         raise SettingsError(f"{getattr(attribute, 'name', 'a key')}: expected printable ASCII without blanks")
 
 
@@ -60,7 +61,8 @@ class Settings:
     max_connection_count: int = field(default=10_000, validator=validators.ge(1))
     #: Of one address; None: no such limit, as with nginx, since all clients behind one proxy have its address.
     max_peer_connection_count: int | None = field(default=None, validator=validators.optional(validators.ge(1)))
-    handshake_timeout: float = 10.0  #: for TLS, before the first request; Go's own is 10, nginx waits 60
+    #: For TLS, before the first request; Go's servers take that of reading a head, nginx waits 60.
+    handshake_timeout: float = field(default=10.0, validator=validators.gt(0.0))
     access: Access = field(factory=Access)  #: who may come in
     recordings: RecordingFolder | None = None  #: where requests are recorded
 
