@@ -1,6 +1,7 @@
 """Tables of the docs that are made of the code, so that they cannot say something else than it does."""
 
 import ast
+import importlib.util
 import inspect
 import json
 import re
@@ -293,11 +294,16 @@ REQUEST_CODES: Final[Mapping[str, tuple[str, str]]] = {
     "unsupported_parameter": ("400", "the field cannot be honoured at all, or not with this agent"),
     "invalid_json": ("400", "the body is no JSON"),
     "invalid_http": ("400, 431", "the request is no HTTP, or its head is too long; of the server alone"),
-    "model_not_found": ("404", "no agent has this name or id"),
+    "invalid_api_key": ("401", "no key, or one that is not known"),
+    "insufficient_permissions": ("403", "a key that is passed on, and may not do this at Letta"),
+    "host_not_allowed": ("403", "the server is called by a name that is not its own; of the server alone"),
+    "origin_not_allowed": ("403", "a page of another site asks; of the server alone"),
+    "model_not_found": ("404", "no agent has this name or id, or none that the key may use"),
     "unknown_url": ("404", "no such path; the message says what to use instead"),
     "method_not_allowed": ("405", "the header `allow` names the methods"),
     "request_too_large": ("413", "the body is above the limit"),
     "unsupported_media_type": ("415", "the body is compressed"),
+    "rate_limit_exceeded": ("429", "the key was used too often; `retry-after` says when to come back"),
 }
 
 
@@ -377,12 +383,14 @@ def codes_in_source() -> set[str]:
 
 
 #: All commands of ``letta-proxy``.
-COMMANDS: Final = ("serve", "demo", "record", "replay", "inspect", "diff")
+COMMANDS: Final = ("serve", "demo", "keys", "record", "replay", "inspect", "diff")
 
 
 def _arguments(command: str) -> list[Any]:
     source = recordings_app if command in list(recordings_app) else app
-    return list(source[command].assemble_argument_collection())
+    # `keys` has commands of its own, of which one takes options.
+    found = source[command]["new"] if command == "keys" else source[command]
+    return [argument for argument in found.assemble_argument_collection() if argument.show]
 
 
 def option_names(command: str) -> set[str]:
@@ -455,7 +463,28 @@ def server_settings() -> str:
         (
             (_code(attribute.name), _value(attribute.default), _cell(said[attribute.name]))
             for attribute in fields(Settings)
-            if attribute.name not in options | {"recordings"}
+            if attribute.name not in options | {"recordings", "access"}
+        ),
+    )
+
+
+def attacks() -> str:
+    """What was tried on the server, and what came of it."""
+    path = ROOT / "tests" / "server" / "attacks.py"
+    spec = importlib.util.spec_from_file_location("attacks", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for row in (*module.ATTACKS, *module.TRIALS.values()):
+        kinds.setdefault(row.kind, []).append((row.what, row.outcome))
+    return _table(
+        ("", "tried", "what comes of it"),
+        (
+            (kind if number == 0 else "", _cell(what), _cell(outcome))
+            for kind, rows in kinds.items()
+            for number, (what, outcome) in enumerate(rows)
         ),
     )
 
@@ -558,6 +587,7 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "server-settings": server_settings,
     "metrics": metrics,
     "log-fields": log_fields,
+    "attacks": attacks,
     "secret-headers": secret_headers,
     "text-fields": text_fields,
     "budgets": budgets,

@@ -5,6 +5,7 @@ one turn of an agent without HTTP on the client's side; the wires and machines b
 """
 
 from ._signal import Signal
+from .access import Caller
 from .config import Background, Config, ReasoningField
 from .cycle import Cycle, HttpRequest, Repeat, ResponseBody, ResponseHead, Summary
 from .errors import (
@@ -26,6 +27,7 @@ PRODUCT_ID = "sansio-letta/0.1.0"
 __all__ = [
     "PRODUCT_ID",
     "Background",
+    "Caller",
     "Config",
     "Cycle",
     "HttpRequest",

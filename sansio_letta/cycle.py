@@ -11,6 +11,7 @@ from attrs import define, field, frozen
 
 from . import letta
 from ._signal import Signal
+from .access import ANYONE, Caller
 from .agents import AgentMemory
 from .chat_writer import Writer
 from .config import Config
@@ -89,6 +90,7 @@ class Summary:
     request_id: str  #: as in the header `x-request-id`
     method: str  #: the request's
     path: str  #: without its query
+    caller: str | None = None  #: the name of its key
     status: int | None = None  #: the answer's; None: the client left before it was told
     stream: bool | None = None  #: whether a turn's answer was asked for in chunks
     model: str | None = None  #: as asked
@@ -163,6 +165,7 @@ class Cycle:
     _now: float
     _head_only: bool = False
     _driven: Driven | None = field(default=None, kw_only=True)
+    _caller: Caller = field(default=ANYONE, kw_only=True)
     wake: Callable[[], None] = field(default=nobody, kw_only=True)
     """Called when a cycle that is WAITING may go on before its deadline, while another one is at work."""
     _items: deque[Item] = field(factory=deque, init=False)
@@ -406,7 +409,7 @@ class Cycle:
                 pass
             case AgentFound(model=model, agent=agent):
                 summary.agent_id = agent.id
-                self._memory.agents.remember(model, agent, self._now)
+                self._memory.agents.remember(model, agent, self._now, self._caller)
             case AgentGone(agent_id=agent_id):
                 self._memory.agents.forget(agent_id)
             case BackgroundRefused():

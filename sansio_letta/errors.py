@@ -107,12 +107,14 @@ class RequestError(SansioLettaError):
         code: str = "invalid_value",
         status: int = 400,
         allow: str | None = None,
+        more_headers: tuple[tuple[str, str], ...] = (),
     ) -> None:
         super().__init__(message, param=param, advice=evolve(RequestError.advice, code=code, status=status))
         self.allow = allow  #: the methods that a path takes, for 405
+        self.more_headers = more_headers
 
     def headers(self) -> list[tuple[str, str]]:
-        return [*super().headers(), *([("allow", self.allow)] if self.allow else [])]
+        return [*super().headers(), *([("allow", self.allow)] if self.allow else []), *self.more_headers]
 
 
 class LettaError(SansioLettaError):
@@ -139,7 +141,7 @@ def shutting_down() -> SansioLettaError:
 def unknown_model(model: str) -> RequestError:
     """No agent has this name or id. LiteLLM knows a missing model by status and code together."""
     return RequestError(
-        f"The model {_quoted(model)} does not exist: no Letta agent has this name or id. "
+        f"The model {quoted(model)} does not exist: no Letta agent has this name or id. "
         "Names are exact and case-sensitive; GET /v1/models lists them.",
         param="model",
         code="model_not_found",
@@ -147,15 +149,29 @@ def unknown_model(model: str) -> RequestError:
     )
 
 
+def invalid_key(rest: str) -> RequestError:
+    """The client's key is no good. LiteLLM knows it by the first words.
+
+    :param rest: of the sentence; the key is never repeated.
+    """
+    return RequestError(
+        f"Incorrect API key provided{rest}",
+        status=401,
+        code="invalid_api_key",
+        more_headers=(("www-authenticate", "Bearer"),),
+    )
+
+
 def ambiguous_model(model: str, agent_ids: list[str]) -> RequestError:
     """Several agents share the name, and we never guess."""
     return RequestError(
-        f"{len(agent_ids)} agents are named {_quoted(model)}: ask for one by its id: {', '.join(agent_ids)}.",
+        f"{len(agent_ids)} agents are named {quoted(model)}: ask for one by its id: {', '.join(agent_ids)}.",
         param="model",
     )
 
 
-def _quoted(name: str, limit: int = 200) -> str:
+def quoted(name: str, limit: int = 200) -> str:
+    """What a client sent, for a message: short, and with nothing in it that a line could end by."""
     return orjson.dumps(name if len(name) <= limit else name[:limit] + "...").decode()
 
 
@@ -210,12 +226,23 @@ def run_failure(reason: str, message: str | None) -> LettaError:
     return LettaError(text, advice=advice)
 
 
-def http_failure(status: int, detail: str | None, retry_after: int | None = None) -> LettaError:
+def http_failure(
+    status: int, detail: str | None, retry_after: int | None = None, *, key_is_clients: bool = False
+) -> SansioLettaError:
     """The error for a request that Letta answered with an HTTP status other than success.
 
     :param detail: Letta's ``detail``, shown for the statuses that are about the request itself.
     :param retry_after: seconds, Letta's own ``Retry-After``.
+    :param key_is_clients: the key that Letta was given is the client's own.
     """
+    if key_is_clients and status == 401:
+        return invalid_key(
+            ": Letta does not take it. This proxy passes your key on, so it must be one of Letta's."
+        )
+    if key_is_clients and status == 403:
+        return RequestError(
+            "Letta answered 403: your key may not do this there.", status=403, code="insufficient_permissions"
+        )
     advice = _HTTP_FAILURES.get(status, LettaError.advice)
     if retry_after is not None and advice.should_retry is not False:
         advice = evolve(advice, retry_after=max(1, min(retry_after, MAX_RETRY_AFTER_SECONDS)))

@@ -1,7 +1,7 @@
 """One HTTP exchange with Letta that is answered whole, and what such an answer says."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 from attrs import define, field
@@ -29,11 +29,13 @@ class Answer:
     """Letta's answer to one request, collected.
 
     :param max_size: bytes of the body; beyond it the answer makes no sense.
+    :param key_is_clients: the key that Letta was given is the client's own.
     """
 
     status: int
     headers: Headers
     max_size: int
+    key_is_clients: bool = False
     _body: bytearray = field(factory=bytearray, init=False)
 
     @property
@@ -80,7 +82,7 @@ class Answer:
             return LettaError(
                 f"Letta answered with a redirect ({self.status}): the base URL must be its final address."
             )
-        return http_failure(self.status, self.detail, self._retry_after())
+        return http_failure(self.status, self.detail, self._retry_after(), key_is_clients=self.key_is_clients)
 
     def _retry_after(self) -> int | None:
         value = self._header("retry-after") or ""
@@ -103,9 +105,12 @@ def find_agent(model: str, *, with_pending: bool = False) -> FindAgent | FetchAg
     return FindAgent(name=model, with_pending=with_pending)
 
 
-def found_agent(model: str, answer: Answer) -> letta.Agent:
+def found_agent(
+    model: str, answer: Answer, may_use: Callable[[letta.Agent], bool] = lambda _: True
+) -> letta.Agent:
     """The answer to `find_agent`.
 
+    :param may_use: whether an agent exists for the one who asks; there is no word of any other.
     :raises RequestError: if no agent has the name or id, or several have.
     :raises LettaError: if Letta refused to tell.
     :raises RemoteProtocolError: if the answer cannot be read.
@@ -113,9 +118,12 @@ def found_agent(model: str, answer: Answer) -> letta.Agent:
     if is_agent_id(model):
         if answer.status == 404:
             raise unknown_model(model)
-        return letta.decode_agent(answer.data)
+        agent = letta.decode_agent(answer.data)
+        if not may_use(agent):
+            raise unknown_model(model)
+        return agent
     # Letta's filter is exact; a gateway's or a stand-in's might not be.
-    agents = [agent for agent in letta.decode_agents(answer.data) if agent.name == model]
+    agents = [agent for agent in letta.decode_agents(answer.data) if agent.name == model and may_use(agent)]
     if not agents:
         raise unknown_model(model)
     if len(agents) > 1:

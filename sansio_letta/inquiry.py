@@ -13,9 +13,10 @@ from attrs import define, field, frozen
 
 from . import chat, letta
 from ._signal import Signal
+from .access import ANYONE, Caller
 from .agents import encode_model, list_models
 from .config import Config
-from .errors import LettaError, LocalProtocolError, SansioLettaError
+from .errors import LettaError, LocalProtocolError, SansioLettaError, unknown_model
 from .events import CheckHealth, Command, Failure, ListAgents
 from .exchange import Answer, Headers, find_agent, found_agent
 
@@ -38,10 +39,12 @@ class Inquiry:
 
     :param questions: yields commands and is sent their answers; or the reply, if nothing need be asked.
     :param max_answer_size: bytes of one answer.
+    :param caller: who asks.
     """
 
     questions: Questions | Reply
     max_answer_size: int
+    caller: Caller = ANYONE
     _items: deque[Command | Reply] = field(factory=deque, init=False)
     _answer: Answer | None = field(default=None, init=False)
     _asking: bool = field(default=False, init=False)
@@ -59,7 +62,12 @@ class Inquiry:
         """
         if not self._asking or self._answer is not None:
             raise LocalProtocolError("receive_response called while no answer is awaited")
-        self._answer = Answer(status=status, headers=headers, max_size=self.max_answer_size)
+        self._answer = Answer(
+            status=status,
+            headers=headers,
+            max_size=self.max_answer_size,
+            key_is_clients=self.caller.key_is_lettas,
+        )
 
     def receive_data(self, data: bytes) -> None:
         """Add bytes of the answer's body; ``b""`` is its end.
@@ -136,9 +144,11 @@ def error_reply(error: SansioLettaError) -> Reply:
     return Reply(status=error.status_hint, body=orjson.dumps(error.body()), headers=(*_JSON, *error.headers()))
 
 
-def ask_models(config: Config) -> Questions:
-    """`GET /v1/models`: all agents, page after page; no SDK asks for a second page."""
+def ask_models(config: Config, caller: Caller = ANYONE) -> Questions:
+    """`GET /v1/models`: all that the caller may use, page after page; no SDK asks for a second page."""
     agents: dict[str, letta.Agent] = {}
+    if caller.agents == ():
+        return json_reply(chat.encode(list_models(())))
     after: str | None = None
     while len(agents) < config.max_agent_count:
         page = letta.decode_agents((yield ListAgents(limit=config.agent_page_count, after=after)).data)
@@ -148,12 +158,15 @@ def ask_models(config: Config) -> Questions:
         if len(page) < config.agent_page_count or len(agents) == known:
             break
         after = page[-1].id
-    return json_reply(chat.encode(list_models(list(agents.values())[: config.max_agent_count])))
+    shown = [agent for agent in agents.values() if caller.may_use(agent)]
+    return json_reply(chat.encode(list_models(shown[: config.max_agent_count])))
 
 
-def ask_model(model: str) -> Questions:
+def ask_model(model: str, caller: Caller = ANYONE) -> Questions:
     """`GET /v1/models/{id}`: one agent, under the id that was asked for."""
-    agent = found_agent(model, (yield find_agent(model)))
+    if caller.agents == ():
+        raise unknown_model(model)
+    agent = found_agent(model, (yield find_agent(model)), caller.may_use)
     return json_reply(chat.encode(encode_model(agent, model)))
 
 

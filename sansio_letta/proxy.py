@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from attrs import define, field
 
 from . import letta
+from .access import ANYONE, Caller
 from .chat_request import ChatRequest, decode_request
 from .chat_writer import ChunkWriter, CompletionWriter, Heading, Writer
 from .config import Background, Config
@@ -87,26 +88,34 @@ class Proxy:
             code="request_too_large",
         )
 
-    def open(self, request: HttpRequest, *, token: str, created: int, now: float) -> "Cycle":
+    def open(
+        self, request: HttpRequest, *, token: str, created: int, now: float, caller: Caller = ANYONE
+    ) -> "Cycle":
         """Begin to answer a request. Nothing is raised for what the client sent: it becomes the answer.
 
         :param token: random and unique, 8 to 64 letters and digits; ids are made of it.
         :param created: Unix time, seconds.
         :param now: monotonic seconds.
+        :param caller: whose request it is; agents that it may not use do not exist for it.
         """
-        summary = Summary(request_id=f"req_{token}", method=request.method, path=_log_path(request.target))
+        summary = Summary(
+            request_id=f"req_{token}",
+            method=request.method,
+            path=_log_path(request.target),
+            caller=caller.name,
+        )
         head_only = request.method == "HEAD"
         try:
             wanted = route(request.method, request.target)
             if wanted.endpoint is Endpoint.CHAT:
                 if refusal := self.refuse(request):
                     raise refusal
-                return self._open_chat(request, summary, token, created, now)
-            questions = self._questions(wanted)
+                return self._open_chat(request, summary, token, created, now, caller)
+            questions = self._questions(wanted, caller)
         except RequestError as exc:
             summary.outcome = exc.code
             questions = error_reply(exc)
-        inquiry = Inquiry(questions, self.config.max_answer_size)
+        inquiry = Inquiry(questions, self.config.max_answer_size, caller)
         return Cycle(inquiry, None, self._memory, summary, now, head_only)
 
     def remember(self, model: str, agent: letta.Agent, *, now: float) -> None:
@@ -116,14 +125,29 @@ class Proxy:
         """
         self._memory.agents.remember(model, agent, now)
 
-    def reject(self, error: SansioLettaError, request: HttpRequest, *, token: str, now: float) -> "Cycle":
-        """Answer a request that could not be read to its end."""
-        summary = Summary(request_id=f"req_{token}", method=request.method, path=_log_path(request.target))
+    def reject(
+        self,
+        error: SansioLettaError,
+        request: HttpRequest,
+        *,
+        token: str,
+        now: float,
+        caller: Caller = ANYONE,
+    ) -> "Cycle":
+        """Answer a request that is refused, or that could not be read to its end."""
+        summary = Summary(
+            request_id=f"req_{token}",
+            method=request.method,
+            path=_log_path(request.target),
+            caller=caller.name,
+        )
         summary.outcome = error.code
         inquiry = Inquiry(error_reply(error), self.config.max_answer_size)
         return Cycle(inquiry, None, self._memory, summary, now, request.method == "HEAD")
 
-    def _open_chat(self, request: HttpRequest, summary: Summary, token: str, created: int, now: float) -> Cycle:
+    def _open_chat(
+        self, request: HttpRequest, summary: Summary, token: str, created: int, now: float, caller: Caller
+    ) -> Cycle:
         asked = decode_request(request.body)
         summary.stream, summary.model = asked.stream, asked.model
         planned = plan_turn(asked)
@@ -131,15 +155,15 @@ class Proxy:
         heading = Heading(completion_id=f"chatcmpl-{token}", created=created, model=asked.model)
         writer = self._writer(asked, heading)
         headers = dict(request.headers)
-        key = fingerprint(summary.path, headers, request.body, self._chat_key(headers))
+        key = fingerprint(summary.path, headers, request.body, self._chat_key(headers), caller.scope)
         known = self._memory.turns.recall(key, now)
         if known is not None and (repeat := self._listens(known, headers)) is not None:
             summary.repeat, summary.agent_id = repeat, known.turn.agent_id
-            return Cycle(Listener(known), writer, self._memory, summary, now)
+            return Cycle(Listener(known), writer, self._memory, summary, now, caller=caller)
         earlier = known.earlier if known is not None else None
         if earlier is not None:
             summary.repeat = Repeat.TAKEN_UP
-        agent = self._memory.agents.recall(asked.model, now)
+        agent = self._memory.agents.recall(asked.model, now, caller)
         summary.agent_id = agent.id if agent else None
         turn = Turn(
             planned.plan,
@@ -148,11 +172,12 @@ class Proxy:
             place=Place(self._memory.queue),
             earlier=earlier,
             background=self._wants_background(asked),
+            caller=caller,
         )
         driven = Driven(
             known=self._memory.turns.begin(key, turn), fingerprint=key, wait_timeout=self._patience(headers)
         )
-        return Cycle(turn, writer, self._memory, summary, now, driven=driven)
+        return Cycle(turn, writer, self._memory, summary, now, driven=driven, caller=caller)
 
     def _chat_key(self, headers: Mapping[str, str]) -> str:
         return next((headers[name] for name in self.config.chat_key_headers if headers.get(name)), "")
@@ -183,12 +208,12 @@ class Proxy:
             return CompletionWriter(heading, config.reasoning_field)
         return ChunkWriter(heading, asked.include_usage, config.reasoning_field, config.max_fragment_size)
 
-    def _questions(self, wanted: Route) -> Questions | Reply:
+    def _questions(self, wanted: Route, caller: Caller) -> Questions | Reply:
         match wanted.endpoint:
             case Endpoint.MODELS:
-                return ask_models(self.config)
+                return ask_models(self.config, caller)
             case Endpoint.MODEL:
-                return ask_model(wanted.model or "")
+                return ask_model(wanted.model or "", caller)
             case Endpoint.READY:
                 return say_ending() if self.ending else ask_ready()
             case Endpoint.HEALTH:

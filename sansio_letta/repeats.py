@@ -7,7 +7,7 @@ answer again.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import groupby
 from typing import Any, Final
@@ -32,15 +32,18 @@ from .recovery import EarlierTurn
 from .turn import Turn
 
 
-def fingerprint(path: str, headers: Mapping[str, str], body: bytes, chat_key: str) -> bytes:
+def fingerprint(
+    path: str, headers: Mapping[str, str], body: bytes, chat_key: str, scope: Hashable = None
+) -> bytes:
     """What two requests have in common if one is a repeat of the other.
 
     :param path: the request's, without its query.
     :param headers: by lower-case name.
     :param chat_key: which chat it is of; empty if it says nothing of that.
+    :param scope: of the caller: a key that may see less than before gets no answer of before.
     """
     # Another client's key is another request, even with the same idempotency key.
-    digest = sha256(f"{headers.get('authorization', '')}\n{path}\n".encode())
+    digest = sha256(f"{headers.get('authorization', '')}\n{scope!r}\n{path}\n".encode())
     if idempotency_key := headers.get("idempotency-key"):
         digest.update(f"key {idempotency_key}".encode())
     else:

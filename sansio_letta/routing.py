@@ -1,5 +1,6 @@
 """Which answer a method and a path ask for, or an error that says what would have been right."""
 
+import re
 from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Final
@@ -55,6 +56,7 @@ _ABSENT: Final[Mapping[str, str]] = {
 }
 
 _MODELS: Final = "/models/"
+_ABSOLUTE: Final = ("http://", "https://")
 
 
 def route(method: str, target: str) -> Route:
@@ -86,8 +88,15 @@ def route(method: str, target: str) -> Route:
     return Route(endpoint=endpoint, model=model, head_only=method == "HEAD")
 
 
+def authority(target: str) -> str | None:
+    """The host and port of an absolute target; None of a path."""
+    if not target.startswith(_ABSOLUTE):
+        return None
+    return re.split(r"[/?#]", target.partition("://")[2], maxsplit=1)[0]
+
+
 def _path(target: str) -> str:
-    if target.startswith(("http://", "https://")):
+    if target.startswith(_ABSOLUTE):
         target = "/" + target.partition("://")[2].partition("/")[2]
     return target.partition("?")[0].partition("#")[0]
 

@@ -37,6 +37,7 @@ from attrs import define, evolve, field, frozen
 
 from . import letta
 from ._signal import Signal
+from .access import ANYONE, Caller
 from .bridge import ToolBridge, settle
 from .config import Config
 from .errors import (
@@ -184,6 +185,7 @@ class Turn:
     :param place: in the queue for the agent's thread; without one the turn waits for nobody.
     :param earlier: a turn for the same request that broke off.
     :param background: whether to ask for a run whose stream can be taken up again.
+    :param caller: whose request it is: no other agent is found than those that it may use.
     """
 
     plan: Plan
@@ -193,6 +195,7 @@ class Turn:
     place: Place = field(factory=Place, kw_only=True)
     _earlier: EarlierTurn | None = field(default=None, alias="earlier", kw_only=True)
     _background: bool = field(default=False, alias="background", kw_only=True)
+    _caller: Caller = field(default=ANYONE, alias="caller", kw_only=True)
     phase: Phase = field(default=Phase.READY, init=False)
     started: bool = field(default=False, init=False)  #: `TurnStarted` was handed over: no status line any more
     resume_count: int = field(default=0, init=False)  #: how often its stream was lost and found again
@@ -270,7 +273,12 @@ class Turn:
         """
         if not self._is_asking or self._answer is not None or self._ended:
             raise LocalProtocolError(f"receive_response called in {self.phase.name}: no answer is awaited")
-        self._answer = Answer(status=status, headers=headers, max_size=self.config.max_answer_size)
+        self._answer = Answer(
+            status=status,
+            headers=headers,
+            max_size=self.config.max_answer_size,
+            key_is_clients=self._caller.key_is_lettas,
+        )
 
     def receive_data(self, data: bytes) -> None:
         """Add bytes of the answer's body; nothing is parsed until `next_event`.
@@ -468,7 +476,7 @@ class Turn:
 
     def _take_agent(self, answer: Answer) -> None:
         self._found = True
-        agent = found_agent(self.plan.model, answer)
+        agent = found_agent(self.plan.model, answer, self._caller.may_use)
         self._items.append(AgentFound(model=self.plan.model, agent=agent))
         self._agent, self._paused = agent, 0.0
         self._pending, self._looked = agent.pending_approval, bool(self.plan.results)
@@ -511,7 +519,7 @@ class Turn:
         if answer.status == 404 and not self._found:
             self._forget_agent(self._agent)
             return
-        self._agent = found_agent(self._agent.id, answer)
+        self._agent = found_agent(self._agent.id, answer, self._caller.may_use)
         self._paused = 0.0
         self._send(pending=self._agent.pending_approval)
 

@@ -19,7 +19,9 @@ import letta_httpx
 import letta_httpx2
 import letta_server
 import sansio_letta
+from letta_server import _keys
 from letta_server._cli import app
+from letta_server._keys import read_keys
 from letta_server._metrics import METRICS
 from letta_server._record import EXPECTATIONS
 from sansio_letta import errors, events, letta, recording, stream, turn
@@ -141,6 +143,7 @@ def command_lines() -> Iterator[tuple[str, list[str]]]:
         for code in blocks(page, "sh"):
             for line in code.replace("\\\n", " ").splitlines():
                 words = shlex.split(line, comments=True)
+                words = words[: words.index(">>")] if ">>" in words else words
                 if "letta-proxy" in words:
                     yield name(page), words[words.index("letta-proxy") + 1 :]
         for text in fixed(prose(page)):
@@ -154,8 +157,13 @@ def test_commands_take_their_options(page: str, words: list[str]) -> None:
     assert {word for word in rest if word.startswith("--")} <= tables.option_names(command)
 
 
-def test_commands_of_recordings_and_servers_can_be_parsed() -> None:
-    """Whole lines, values and all; nothing is run."""
+def test_commands_of_recordings_and_servers_can_be_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole lines, values and all; nothing is run. A file of settings is read, the one of the docs."""
+    [settings] = [text for text in blocks(DOCS / "access.md", "toml") if "letta-url" in text]
+    (tmp_path / "proxy.toml").write_text(settings, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
     for _, words in command_lines():
         if len(words) > 1:
             app.parse_args(words, exit_on_error=False, print_error=False)
@@ -360,6 +368,15 @@ def test_the_format_of_recordings_is_the_one_that_is_read() -> None:
     [example] = blocks(DOCS / "recording-format.md", "json")
     [exchange] = recording.read_recording(example.encode()).exchanges
     assert exchange.starts_run
+
+
+def test_the_keys_files_of_the_docs_are_read(tmp_path: Path) -> None:
+    for number, text in enumerate(blocks(DOCS / "access.md", "toml")):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(text, encoding="utf-8")
+        assert read_keys([path]).keys[0].caller.name == "alice"
+    fields = first_cells("access.md", "Keys")
+    assert fields == list(_keys._FIELDS)
 
 
 def test_the_modes_of_redaction_are_all_there() -> None:

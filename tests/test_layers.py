@@ -24,21 +24,25 @@ TABLE = {
     "chat_request": "_convert errors",
     "recording": "_convert config errors",
     "routing": "errors",
-    "agents": "chat letta",
     "events": "errors letta",
     "exchange": "errors events letta",
+    "access": "errors exchange letta routing",
+    "origins": "errors exchange routing",
+    "agents": "access chat letta",
     "bridge": "errors events letta",
     "stream": "bridge errors events letta",
     "places": "errors",
     "recovery": "errors events exchange letta stream",
-    "turn": "_signal bridge config errors events exchange letta places recovery sse stream",
+    "turn": "_signal access bridge config errors events exchange letta places recovery sse stream",
     "planning": "chat_request errors letta turn",
     "chat_writer": "chat config errors events letta sse",
-    "inquiry": "_signal agents chat config errors events exchange letta",
+    "inquiry": "_signal access agents chat config errors events exchange letta",
     "repeats": "_signal errors events exchange places recovery turn",
-    "cycle": ("_signal agents chat_writer config errors events exchange inquiry letta places repeats turn"),
+    "cycle": (
+        "_signal access agents chat_writer config errors events exchange inquiry letta places repeats turn"
+    ),
     "proxy": (
-        "chat_request chat_writer config cycle errors inquiry letta places planning repeats routing turn"
+        "access chat_request chat_writer config cycle errors inquiry letta places planning repeats routing turn"
     ),
     "redact": "_signal errors letta recording sse",
     "recorder": "_signal cycle errors events exchange recording redact",
@@ -66,6 +70,7 @@ OUTSIDE = {
     "enum",
     "hashlib",
     "itertools",
+    "ipaddress",
     "math",
     "orjson",
     "re",

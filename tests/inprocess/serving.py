@@ -36,7 +36,7 @@ def from_server(
     **settings: Any,
 ) -> Response:
     """One request to the server, in front of a script."""
-    lines = [f"{method} {target} HTTP/1.1", "host: client.invalid", f"content-length: {len(body)}"]
+    lines = [f"{method} {target} HTTP/1.1", "host: localhost", f"content-length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     data = "\r\n".join((*lines, "", "")).encode() + body
     return trio.run(_ask_server, data, method, script, settings)

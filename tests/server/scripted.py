@@ -9,7 +9,7 @@ import trio
 from attrs import define, field
 
 from drive import DONE, JSON, PING, RUN_ID, SSE, USAGE, agent_json, encode, say, stop
-from letta_server import Server, Settings, UpstreamError
+from letta_server import Access, Server, Settings, UpstreamError
 from letta_server._upstream import Headers
 from sansio_letta.events import CancelRun, Command, FetchKept, FetchRun, FetchUsage, FindAgent, OpenStream
 
@@ -196,5 +196,5 @@ class RawClient:
 def make_server(*script: Script, **settings: Any) -> tuple[Server, ScriptedLetta]:
     """A server in front of a script."""
     letta = ScriptedLetta(list(script))
-    options = {"letta_url": "http://letta.invalid", **settings}
+    options = {"letta_url": "http://letta.invalid", "access": Access(allowed_host=("x",)), **settings}
     return Server(Settings(**options), letta, log=lambda *_: None), letta

@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from drive import DONE, PING, USAGE, agent_json, encode, error, say, stop
-from letta_server import Server, Settings, UpstreamError, serve
+from letta_server import Access, Server, Settings, UpstreamError, serve
 from sansio_letta.events import CancelRun, CheckHealth, Failure, FetchRun, FindAgent, ListAgents, OpenStream
 
 from .scripted import RawClient, Script, ask, book, cancelled, found, hello, make_server, runs
@@ -413,7 +413,9 @@ async def test_ending_the_server_leaves_the_pool_time_to_cancel() -> None:
         listeners = await outside.start(trio.serve_tcp, letta, 0)
         url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
         async with trio.open_nursery() as nursery:
-            _, served = await nursery.start(serve, Settings(port=0, letta_url=url))
+            _, served = await nursery.start(
+                serve, Settings(port=0, letta_url=url, access=Access(allowed_host=("x",)))
+            )
             client = await trio.open_tcp_stream("127.0.0.1", served[0].socket.getsockname()[1])
             await client.send_all(ask())
             await told.wait()

@@ -1,7 +1,17 @@
 """The trio server: OpenAI clients on one side, Letta on the other, `sansio_letta` between them."""
 
+from ._access import Access
 from ._server import Server, serve
 from ._settings import Settings
 from ._upstream import LettaPool, Upstream, UpstreamError, UpstreamExchange
 
-__all__ = ["LettaPool", "Server", "Settings", "Upstream", "UpstreamError", "UpstreamExchange", "serve"]
+__all__ = [
+    "Access",
+    "LettaPool",
+    "Server",
+    "Settings",
+    "Upstream",
+    "UpstreamError",
+    "UpstreamExchange",
+    "serve",
+]

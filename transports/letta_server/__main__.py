@@ -6,8 +6,13 @@ import sys
 def main() -> None:
     """Run the command line."""
     from ._cli import app
+    from ._errors import SettingsError, stop
 
-    app()
+    try:
+        app()
+    except SettingsError as exc:
+        # Those that are checked while the command line is read.
+        stop(str(exc))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,9 @@ async def announce_letta(server: Server, _: str) -> None:
         say("            Serving anyway: requests fail until it does. Set another with --letta-url.")
         return
     say(f"  Letta     {settings.letta_url}, version {answer['letta'] or 'unknown'}")
+    if settings.access.pass_through:
+        say("  agents    those of each client's own key")
+        return
     status, body = await ask(server.proxy, server.upstream, "/v1/models")
     answer = orjson.loads(body)
     if status != 200:

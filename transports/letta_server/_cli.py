@@ -1,6 +1,7 @@
 """The command line: arguments and environment -> Settings -> trio.run."""
 
 import resource
+import signal
 import socket
 from functools import partial
 from importlib.util import find_spec
@@ -17,7 +18,9 @@ from letta_inprocess._recordings import RecordingFolder
 from sansio_letta import PRODUCT_ID, ReasoningField, RecordingError
 from sansio_letta.recording import TextMode
 
+from ._access import Access
 from ._announce import announce_demo, announce_letta, announce_replay
+from ._cli_access import check, complete, keys_app, read_config
 from ._cli_recordings import recordings_app
 from ._errors import stop
 from ._listening import address, inherited_sockets, listen
@@ -38,6 +41,7 @@ app = App(
 )
 
 app.command(recordings_app, name="*")
+app.command(keys_app)
 
 Host = Annotated[str, Parameter(env_var="LETTA_PROXY_HOST", help="Address to listen on.")]
 Port = Annotated[
@@ -63,9 +67,10 @@ LettaProject = Annotated[
 
 
 _SERVICE: Final = ServiceOptions()
+_ACCESS: Final = Access()
 
 
-@app.command(name="serve")
+@app.command(name="serve", config=read_config)
 def serve_command(
     *,
     host: Host = "127.0.0.1",
@@ -100,6 +105,7 @@ def serve_command(
     ] = None,
     replay_pauses: Annotated[bool, Parameter(help="Keep the recorded pauses when replaying.")] = True,
     service: ServiceOptions = _SERVICE,
+    access: Annotated[Access, Parameter(name="*")] = _ACCESS,
 ) -> None:
     """Serve Letta's agents to OpenAI clients.
 
@@ -122,8 +128,10 @@ def serve_command(
             allow_anyone=allow_anyone,
             shutdown_delay=service.shutdown_delay,
             shutdown_timeout=service.shutdown_timeout,
+            access=complete(access),
             recordings=recordings,
         )
+        check(settings)
         upstream = None if replay is None else letta_of_folder(replay, keep_pauses=replay_pauses)
     except (RecordingError, ValueError) as exc:
         stop(str(exc))

@@ -1,7 +1,11 @@
-"""How the command line ends when it cannot do what was asked."""
+"""A setting that cannot be used, and how the command line ends then."""
 
 import sys
 from typing import NoReturn
+
+
+class SettingsError(ValueError):
+    """A setting has a value that cannot be used; the message names it and what was expected."""
 
 
 def stop(message: str, *, code: int = 2) -> NoReturn:

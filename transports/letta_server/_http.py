@@ -39,6 +39,22 @@ class BodyTooLarge(Exception):
     """The body outgrew its limit."""
 
 
+def _refuse_two_lengths(request: h11.Request) -> None:
+    """A body with two lengths is read by one server as one request and by another as two: smuggling.
+
+    h11 takes the chunks and goes on; RFC 9112, 6.1 lets a server refuse it.
+
+    :raises BadRequest: if there are two, or one that its version does not have.
+    """
+    names = {name for name, _ in request.headers}
+    if b"transfer-encoding" not in names:
+        return
+    if b"content-length" in names:
+        raise BadRequest(400, "it has both Content-Length and Transfer-Encoding")
+    if request.http_version < b"1.1":
+        raise BadRequest(400, "HTTP/1.0 has no Transfer-Encoding")
+
+
 @define(eq=False)
 class ClientConnection:
     """Requests of one client in, responses out, one after the other.
@@ -76,6 +92,7 @@ class ClientConnection:
         event = await self._next_event()
         if not isinstance(event, h11.Request):
             raise ClientGone
+        _refuse_two_lengths(event)
         return HttpRequest(
             method=event.method.decode("ascii"),
             target=event.target.decode("ascii", "replace"),

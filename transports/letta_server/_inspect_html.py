@@ -18,7 +18,7 @@ from sansio_letta.inspected import Fold, Inspection, Kind, Outcome, Part, Passag
 from sansio_letta.inspection import inspect
 from sansio_letta.recording import Recording
 
-from ._inspect import gap_text, notes, origin, seconds, short_ids, states, words
+from ._inspect import gap_text, notes, origin, printable, seconds, short_ids, states, words
 
 _TEMPLATE: Final = resources.files("letta_server") / "inspect.html"
 _MARK: Final = re.compile("@(POLICY|TITLE|DATA)@")
@@ -49,7 +49,7 @@ def page(recording: Recording) -> str:
     inspection = inspect(recording)
     parts = {
         "POLICY": _policy(template),
-        "TITLE": html.escape(f"{inspection.head.scenario}: what happened"),
+        "TITLE": html.escape(printable(f"{inspection.head.scenario}: what happened")),
         "DATA": _embedded(_data(inspection)),
     }
     return _MARK.sub(lambda found: parts[found.group(1)], template)

@@ -1,7 +1,7 @@
 """Logs: a line for a person at a terminal, JSON for everybody else."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
@@ -25,16 +25,41 @@ class LogFormat(Enum):
     JSON = "json"
 
 
+#: Characters of one value; a model's name is the client's to choose, and as long as it likes.
+_MAX_VALUE: Final = 500
+
+
+def tame(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Let no value forge a line, move a terminal's cursor, or fill a disk: clients choose some of them."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = _tamed(value)
+        elif isinstance(value, tuple | list):
+            event[name] = [_tamed(item) if isinstance(item, str) else item for item in value]
+    return event
+
+
+def _tamed(text: str) -> str:
+    shown = text if len(text) <= _MAX_VALUE else text[:_MAX_VALUE] + "..."
+    if shown.isprintable():
+        return shown
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown)
+
+
 def configure_log(log_format: LogFormat) -> None:
     """Send log lines to standard error. `auto` is the console's form on a terminal and JSON elsewhere."""
     console = log_format is LogFormat.CONSOLE or (log_format is LogFormat.AUTO and sys.stderr.isatty())
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
+            tame,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             # Only the console's renderer shows a traceback by itself.
             *([] if console else [structlog.processors.format_exc_info]),
-            structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer(),
+            # The usual traceback shows local variables, and so keys and texts.
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+            if console
+            else structlog.processors.JSONRenderer(),
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )

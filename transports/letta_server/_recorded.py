@@ -95,6 +95,10 @@ class RecordedLetta:
             turns = [exchange for exchange in recording.exchanges if exchange.starts_run]
             self._agents[agent.id] = _RecordedAgent(agent, turns)
 
+    def with_key(self, key: str) -> "RecordedLetta":
+        """See `KeyedUpstream`: recordings take any."""
+        return self
+
     async def send(self, command: Command) -> "_Answer":
         """See `Upstream.send`."""
         await trio.lowlevel.checkpoint()

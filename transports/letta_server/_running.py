@@ -13,6 +13,8 @@ from attrs import frozen
 from sansio_letta import PRODUCT_ID, Proxy
 
 from ._announce import say
+from ._cli_access import client_advice
+from ._hangup import reload_on_hangup
 from ._listening import address, as_listeners
 from ._log import Observer
 from ._server import Server, serve
@@ -50,7 +52,8 @@ class Service:
         host, port = address(self.sockets[0])
         if host.startswith("/"):
             return f"unix:{host}"
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        scheme = "http" if self.settings.access.tls_cert is None else "https"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 async def run_server(service: Service, obey: Obey) -> None:
@@ -79,6 +82,7 @@ async def run_server(service: Service, obey: Obey) -> None:
             start = partial(serve, settings, service.upstream, listeners=listeners, observers=observers)
             server, _ = await serving.start(start)
             beside.start_soon(obey, server)
+            beside.start_soon(reload_on_hangup, server)
             for watch in watching:
                 beside.start_soon(watch, server.proxy)
         beside.cancel_scope.cancel()
@@ -106,7 +110,7 @@ async def run_alone(service: Service) -> None:
 def say_where(service: Service, worker_count: int = 1) -> None:
     """Tell the terminal and the service manager that all is ready, and what a client needs."""
     say(f"letta-proxy {PRODUCT_ID.partition('/')[2]} listens on {service.url}")
-    say(f"  base URL  {service.url}/v1   (for the client; any API key will do)")
+    say(f"  base URL  {service.url}/v1   (for the client; {client_advice(service.settings)})")
     if worker_count > 1:
         say(f"  workers   {worker_count}")
     for each in service.metrics_sockets[:1]:

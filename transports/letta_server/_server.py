@@ -11,6 +11,7 @@ from attrs import define, evolve, field
 
 from letta_inprocess._recordings import RecordingFolder
 from sansio_letta import (
+    Caller,
     Cycle,
     HttpRequest,
     LocalProtocolError,
@@ -22,19 +23,21 @@ from sansio_letta import (
 )
 from sansio_letta.chat_writer import encode_stream_error
 from sansio_letta.events import Command, Failure
+from sansio_letta.exchange import Headers
 from sansio_letta.inquiry import error_reply
 from sansio_letta.recorder import RecordedCycle
 
+from ._door import Door
 from ._ending import Ending
+from ._errors import SettingsError
+from ._gate import Admission, Gate
 from ._http import BadRequest, BodyTooLarge, ClientConnection, ClientGone
 from ._log import Log, Observer, log_request
 from ._settings import Settings
-from ._upstream import LettaPool, Upstream, UpstreamError, UpstreamExchange
+from ._tls import close_gently
+from ._upstream import KeyedUpstream, LettaPool, Upstream, UpstreamError, UpstreamExchange
 
 _log: Final = structlog.get_logger("letta_server")
-
-#: How long a refused client may go on sending until its connection is reset.
-_LINGER_TIMEOUT: Final = 2.0
 
 
 @define(eq=False)
@@ -178,6 +181,7 @@ class Server:
     :param upstream: carries out the core's commands: a `LettaPool`, or recordings.
     :param log: called once a request has been answered.
     :param observers: see each request begin and end.
+    :raises SettingsError: if keys or certificate cannot be read.
     """
 
     settings: Settings
@@ -187,10 +191,15 @@ class Server:
     proxy: Proxy = field(init=False)
     ending: Ending = field(init=False)
     recordings: RecordingFolder | None = field(init=False)
+    gate: Gate = field(init=False)
+    door: Door = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.proxy = Proxy(self.settings.config())
         self.ending = Ending(self.settings)
+        self.gate, self.door = Gate(self.settings), Door(self.settings)
+        if self.settings.access.pass_through and not isinstance(self.upstream, KeyedUpstream):
+            raise SettingsError("pass_through: expected an upstream that takes a client's key")
         self.recordings = self.settings.recordings
 
     def end(self) -> None:
@@ -200,10 +209,11 @@ class Server:
 
     async def run(self, listeners: Sequence[trio.abc.Listener[trio.abc.Stream]]) -> None:
         """Serve all who come, until `end` or until cancelled; the listeners are closed then."""
-        limiter = trio.CapacityLimiter(self.settings.max_connection_count)
 
         async def handle(stream: trio.abc.Stream) -> None:
-            async with limiter:
+            if isinstance(stream, trio.SocketStream):
+                await self.door.let_in(stream, self.handle)
+            else:
                 await self.handle(stream)
 
         async with trio.open_nursery() as beside:
@@ -236,11 +246,12 @@ class Server:
             waited = await client.wait_for_request()
         if not waited:
             return False
-        token, request = secrets.token_hex(12), HttpRequest(method="", target="")
+        token, request, admission = secrets.token_hex(12), HttpRequest(method="", target=""), Admission()
         try:
             with trio.fail_after(self.settings.request_timeout):
                 request = await client.receive_head()
-                refusal = self.proxy.refuse(request)
+                admission = await self.gate.admit(request)
+                refusal = admission.refusal or self.proxy.refuse(request)
                 body = b"" if refusal else await client.receive_body(self.settings.max_request_size)
         except BadRequest as exc:
             if not client.can_respond:
@@ -256,15 +267,17 @@ class Server:
             return False
         now = trio.current_time()
         if refusal is not None:
-            rejected = self.proxy.reject(refusal, request, token=token, now=now)
-            await self._answer(client, request, rejected, now)
+            cycle: Cycle | RecordedCycle = self.proxy.reject(
+                refusal, request, token=token, now=now, caller=admission.caller
+            )
         else:
-            await self._answer(client, request, self._open(evolve(request, body=body), token, now), now)
+            cycle = self._open(evolve(request, body=body), token, now, admission.caller)
+        await self._answer(client, request, cycle, now, admission)
         return client.start_next_cycle()
 
-    def _open(self, request: HttpRequest, token: str, now: float) -> Cycle | RecordedCycle:
+    def _open(self, request: HttpRequest, token: str, now: float, caller: Caller) -> Cycle | RecordedCycle:
         created = int(time.time())
-        cycle = self.proxy.open(request, token=token, created=created, now=now)
+        cycle = self.proxy.open(request, token=token, created=created, now=now, caller=caller)
         if self.recordings is None:
             return cycle
         try:
@@ -275,20 +288,31 @@ class Server:
             _recording_failed(exc)
             return cycle
 
+    def _upstream_for(self, admission: Admission) -> Upstream:
+        if admission.letta_key is None:
+            return self.upstream
+        assert isinstance(self.upstream, KeyedUpstream)
+        return self.upstream.with_key(admission.letta_key)
+
     async def _answer(
-        self, client: ClientConnection, request: HttpRequest, cycle: Cycle | RecordedCycle, began: float
+        self,
+        client: ClientConnection,
+        request: HttpRequest,
+        cycle: Cycle | RecordedCycle,
+        began: float,
+        admission: Admission,
     ) -> None:
         logs = [self.log, *(observe(request, cycle.summary) for observe in self.observers)]
-        carrier = Carrier(cycle, self.upstream)
+        carrier = Carrier(cycle, self._upstream_for(admission))
+        response = _Response(client, carrier, self.ending, admission.headers)
         with self.ending.answering(carrier):
-            await self._carry(client, carrier, began, logs)
+            await self._carry(response, began, logs)
         if client.gone:
             raise ClientGone
 
-    async def _carry(
-        self, client: ClientConnection, carrier: Carrier, began: float, logs: Sequence[Log]
-    ) -> None:
-        cycle, response = carrier.cycle, _Response(client, carrier, self.ending)
+    async def _carry(self, response: "_Response", began: float, logs: Sequence[Log]) -> None:
+        client, carrier = response.client, response.carrier
+        cycle = carrier.cycle
         finished = False
         try:
             async with trio.open_nursery() as nursery:
@@ -320,6 +344,7 @@ class _Response:
     client: ClientConnection
     carrier: Carrier
     ending: Ending
+    headers: Headers = ()  #: more of them, for whatever answer there is
     first: float | None = field(default=None, init=False)  #: when the first bytes of the body went out
     streaming: bool = field(default=False, init=False)
 
@@ -346,7 +371,8 @@ class _Response:
         if client.can_respond:
             reply = error_reply(error)
             length = ("content-length", str(len(reply.body)))
-            client.write_head(ResponseHead(status=reply.status, headers=(*reply.headers, length)))
+            headers = (*reply.headers, length, *self.headers)
+            client.write_head(ResponseHead(status=reply.status, headers=headers))
             client.write_body(reply.body)
         elif self.streaming:
             client.write_body(encode_stream_error(error))
@@ -371,6 +397,7 @@ class _Response:
                     client.write_body(data)
                 case ResponseHead() as head:
                     self.streaming = ("content-type", "text/event-stream") in head.headers
+                    head = evolve(head, headers=(*head.headers, *self.headers))
                     client.write_head(head, last=self.ending.begun)
                 case Signal.NEED_DATA:
                     # What came in one read leaves in one write, and nothing waits for more.
@@ -386,11 +413,9 @@ async def _close(stream: trio.abc.Stream, *, linger: bool) -> None:
     """Close so that the client gets our last bytes: with its own unread, closing at once would reset them."""
     try:
         if linger and isinstance(stream, trio.SocketStream):
-            await stream.send_eof()
-            with trio.move_on_after(_LINGER_TIMEOUT):
-                while await stream.receive_some(64 * 1024):
-                    pass
-        await stream.aclose()
+            await close_gently(stream)
+        else:
+            await stream.aclose()
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         await trio.aclose_forcefully(stream)
 

@@ -1,6 +1,7 @@
 """What can be set: where to listen, which Letta to speak to, how long to wait."""
 
 import ipaddress
+import re
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -9,12 +10,11 @@ from attrs import field, frozen, validators
 from letta_inprocess._recordings import RecordingFolder
 from sansio_letta import Config, ReasoningField
 
+from ._access import Access
+from ._errors import SettingsError as SettingsError
+
 #: Letta Cloud, as the official client has it.
 LETTA_CLOUD: Final = "https://api.letta.com"
-
-
-class SettingsError(ValueError):
-    """A setting has a value that cannot be used; the message names it and what was expected."""
 
 
 def _check_url(_: object, __: object, value: str) -> None:
@@ -34,7 +34,7 @@ def _without_login(url: str) -> str:
 
 
 def _check_key(_: object, attribute: object, value: str | None) -> None:
-    if value is not None and not (value.isascii() and value.isprintable() and value.strip() == value and value):
+    if value is not None and not re.fullmatch(r"[!-~]+", value):
         raise SettingsError(f"{getattr(attribute, 'name', 'a key')}: expected printable ASCII without blanks")
 
 
@@ -60,15 +60,28 @@ class Settings:
     #: for turns to finish at the end, before they are interrupted; gunicorn's default, and Kubernetes'
     shutdown_timeout: float = field(default=30.0, validator=validators.ge(0.0))
     max_header_size: int = 64 * 1024  #: request line and headers; nginx takes 32 KB, undici and h11 16
+    max_header_count: int = field(default=100, validator=validators.ge(1))  #: of one request; Apache takes 100
     max_request_size: int = Config().max_request_size
     max_connection_count: int = field(default=10_000, validator=validators.ge(1))
+    #: Of one address; None: no such limit, as with nginx, since all clients behind one proxy have its address.
+    max_peer_connection_count: int | None = field(default=None, validator=validators.optional(validators.ge(1)))
+    #: For TLS, before the first request; Go's servers take that of reading a head, nginx waits 60.
+    handshake_timeout: float = field(default=10.0, validator=validators.gt(0.0))
+    access: Access = field(factory=Access)  #: who may come in
     recordings: RecordingFolder | None = None  #: where requests are recorded
 
     def __attrs_post_init__(self) -> None:
-        if not self.is_local and not self.allow_anyone:
+        if not self.is_local and not self.access.asks_for_key and not self.allow_anyone:
             raise SettingsError(
                 f"host: {self.host} can be reached from other machines, and whoever reaches it can use your "
-                "agents. Listen on 127.0.0.1, or say --allow-anyone if something in front of it asks for a key."
+                "agents. Give it keys (--keys, LETTA_PROXY_KEYS), let it pass on the clients' own to Letta "
+                "(--pass-through), listen on 127.0.0.1, or say --allow-anyone if something in front of it asks "
+                "for a key."
+            )
+        if self.access.pass_through and self.letta_api_key is not None:
+            raise SettingsError(
+                "letta_api_key: expected none beside pass_through, where each client brings its own (unset "
+                "LETTA_API_KEY)"
             )
 
     @property

@@ -7,7 +7,7 @@ import ssl
 from collections import deque
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 from urllib.parse import urlsplit
 
 import h11
@@ -69,6 +69,18 @@ class Upstream(Protocol):
         """Send a command's request.
 
         :raises UpstreamError: NOT_SENT if there is no connection, BROKEN if it failed while sending.
+        """
+        ...
+
+
+@runtime_checkable
+class KeyedUpstream(Protocol):
+    """An upstream that can be asked with a client's own key."""
+
+    def with_key(self, key: str) -> Upstream:
+        """The same, for one client.
+
+        :param key: what Letta is to be given as its key.
         """
         ...
 
@@ -138,11 +150,20 @@ class LettaPool:
         self._nursery = None
         self._scope.cancel()
 
-    async def send(self, command: Command) -> "_Connection":
-        """See `Upstream.send`."""
+    def with_key(self, key: str) -> Upstream:
+        """See `KeyedUpstream`. Connections are shared, each request brings its own key."""
+        return _WithKey(self, key)
+
+    async def send(self, command: Command, key: str | None = None) -> "_Connection":
+        """See `Upstream.send`.
+
+        :param key: the client's own, where the pool has none.
+        """
         connection = await self._connect()
         body = command.body
         headers = [*self._headers, *letta_headers.get()]
+        if key is not None:
+            headers.append(("authorization", f"Bearer {key}"))
         if body is not None:
             headers += [("content-type", "application/json"), ("content-length", str(len(body)))]
         request = h11.Request(method=command.method, target=self._prefix + command.target, headers=headers)
@@ -218,6 +239,18 @@ class LettaPool:
         self._idle.append(_Idle(connection, trio.current_time()))
         if len(self._idle) > _MAX_IDLE_COUNT and self._nursery is not None:
             self._nursery.start_soon(trio.aclose_forcefully, self._idle.popleft().connection.stream)
+
+
+@frozen(eq=False)
+class _WithKey:
+    """A pool for one client."""
+
+    pool: LettaPool
+    key: str = field(repr=False)
+
+    async def send(self, command: Command) -> "_Connection":
+        """See `Upstream.send`."""
+        return await self.pool.send(command, self.key)
 
 
 @define(eq=False)

@@ -1,0 +1,137 @@
+"""Who asks, and which agents there are for them: one that a caller may not use does not exist for it.
+
+Where keys come from, and how often one has been used, a transport knows; what follows from it stands here.
+"""
+
+import re
+from collections.abc import Hashable
+from math import ceil
+from typing import Final
+
+from attrs import field, frozen
+
+from . import letta
+from .errors import MAX_RETRY_AFTER_SECONDS, Advice, RequestError, invalid_key
+from .exchange import is_agent_id
+from .routing import Endpoint, Route
+
+#: Answered to everybody: they tell nothing of agents, and whoever watches over the process has no key.
+_OPEN: Final = frozenset({Endpoint.HEALTH, Endpoint.READY, Endpoint.ROOT, Endpoint.PREFLIGHT})
+
+#: Both official SDKs try three times, a minute apart at most: no repeat of theirs outwaits what takes longer.
+_HOPELESS_AFTER_SECONDS: Final = 2 * MAX_RETRY_AFTER_SECONDS
+
+
+@frozen(kw_only=True)
+class Caller:
+    """Whose request it is.
+
+    :param name: of its key, for logs and counters; never the key.
+    :param agents: what it may see and use: ids, and names in which ``*`` stands for any text; None: all.
+    :param key_is_lettas: its own key goes to Letta, so what Letta says of a key is about the caller's.
+    :param realm: what is found with one key is kept apart from what is found with another; never a key itself.
+    """
+
+    name: str | None = None
+    agents: tuple[str, ...] | None = None
+    key_is_lettas: bool = False
+    realm: str = field(default="", repr=False)
+    _ids: frozenset[str] = field(init=False, repr=False, eq=False)
+    _names: re.Pattern[str] = field(init=False, repr=False, eq=False)
+
+    @_ids.default
+    def _find_ids(self) -> frozenset[str]:
+        return frozenset(entry for entry in self.agents or () if is_agent_id(entry))
+
+    @_names.default
+    def _compile_names(self) -> re.Pattern[str]:
+        # An agent may be called what another's id is: an entry that is an id never means a name.
+        names = [entry for entry in self.agents or () if not is_agent_id(entry)]
+        patterns = [".*".join(map(re.escape, re.split(r"\*+", name))) for name in names]
+        return re.compile("|".join(patterns) if patterns else r"(?!)", re.DOTALL)
+
+    def may_use(self, agent: letta.Agent) -> bool:
+        """Whether the agent exists for this caller."""
+        if self.agents is None:
+            return True
+        return agent.id in self._ids or self._names.fullmatch(agent.name) is not None
+
+    @property
+    def scope(self) -> Hashable:
+        """Callers of the same scope see the same agents under the same names."""
+        return self.realm, self.agents
+
+
+#: Where no key is asked for.
+ANYONE: Final = Caller()
+#: Somebody without a key, where keys are asked for: there are no agents.
+NOBODY: Final = Caller(agents=())
+
+
+def is_open(route: Route) -> bool:
+    """Whether the answer is for everybody, with a key or without."""
+    return route.endpoint in _OPEN
+
+
+def bearer(authorization: str | None) -> str | None:
+    """The key of an ``Authorization`` header; None if it is of another kind, or can be no key."""
+    scheme, _, key = (authorization or "").strip(" \t").partition(" ")
+    key = key.strip(" \t")
+    return key if scheme.lower() == "bearer" and re.fullmatch(r"[!-~]{1,4096}", key) else None
+
+
+def no_key() -> RequestError:
+    """The request brings no key."""
+    return invalid_key(": the request has none. Send one as `Authorization: Bearer KEY`.")
+
+
+def wrong_key() -> RequestError:
+    """The request brings a key that is not known; it is not repeated."""
+    return invalid_key(". Whoever runs this proxy gives out its keys.")
+
+
+@frozen(kw_only=True)
+class RateState:
+    """How a caller stands with its rate.
+
+    :param limit: requests within the window.
+    :param remaining: of them, still to be had now.
+    :param reset_timeout: seconds until there is room for one more than now.
+    """
+
+    limit: int
+    remaining: int
+    reset_timeout: float
+
+    def headers(self) -> list[tuple[str, str]]:
+        """As OpenAI names them, on every answer."""
+        return [
+            ("x-ratelimit-limit-requests", str(self.limit)),
+            ("x-ratelimit-remaining-requests", str(self.remaining)),
+            ("x-ratelimit-reset-requests", _duration(self.reset_timeout)),
+        ]
+
+
+class RateLimitError(RequestError):
+    """The caller asks more often than its key may; nothing was done."""
+
+    def __init__(self, state: RateState, rate: str) -> None:
+        super().__init__(
+            f"Rate limit reached: this key may ask {rate}. Try again in {_duration(state.reset_timeout)}."
+        )
+        self.advice = Advice(
+            status=429,
+            type="rate_limit_error",
+            code="rate_limit_exceeded",
+            should_retry=False if state.reset_timeout > _HOPELESS_AFTER_SECONDS else None,
+            retry_after=max(1, min(ceil(state.reset_timeout), MAX_RETRY_AFTER_SECONDS)),
+        )
+
+
+def _duration(seconds: float) -> str:
+    """As OpenAI writes it: ``120ms``, ``7s``, ``6m0s``, ``1h0m0s``."""
+    if seconds < 1:
+        return f"{max(0, ceil(seconds * 1000))}ms"
+    minutes, rest = divmod(ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s" if minutes else f"{rest}s"

@@ -1,0 +1,398 @@
+"""Attacks that are tried on the server, and what comes of each: data for the tests and for the docs."""
+
+from typing import Final
+
+from attrs import frozen
+
+#: A chat request's body, and the heads that are put before it.
+BODY: Final = b'{"model":"Milo","messages":[{"role":"user","content":"hi"}],"stream":false}'
+CHAT: Final = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+_CHUNKS: Final = CHAT + b"transfer-encoding: chunked\r\n\r\n"
+#: A second request, hidden in the first: it must not be answered where the framing is in doubt.
+HIDDEN: Final = b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n"
+
+
+def _chunked(body: bytes) -> bytes:
+    return b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+
+
+def _sized(body: bytes, head: bytes = CHAT) -> bytes:
+    return head + b"content-length: %d\r\n\r\n" % len(body) + body
+
+
+def _get(target: bytes, *headers: bytes) -> bytes:
+    lines = b"".join(header + b"\r\n" for header in headers or (b"host: localhost",))
+    return b"GET " + target + b" HTTP/1.1\r\n" + lines + b"\r\n"
+
+
+def _ask(content: bytes) -> bytes:
+    return _sized(b'{"model":"Milo","messages":[{"role":"user","content":' + content + b"}]}")
+
+
+def _image(url: bytes) -> bytes:
+    return _ask(b'[{"type":"image_url","image_url":{"url":"' + url + b'"}}]')
+
+
+@frozen(kw_only=True)
+class Attack:
+    """One attack, on one connection.
+
+    :param what: in one line.
+    :param sent: the client's bytes.
+    :param status: of the first answer.
+    :param code: of its error.
+    :param closes: no second answer follows, and the connection ends.
+    :param targets: what Letta is asked, request line by request line.
+    """
+
+    kind: str
+    what: str
+    sent: bytes
+    status: int
+    code: str | None = None
+    closes: bool = False
+    targets: tuple[str, ...] = ()
+
+    @property
+    def outcome(self) -> str:
+        """In one line."""
+        error = f" `{self.code}`" if self.code else ""
+        asked = f"; Letta is asked `{', '.join(self.targets)}`" if self.targets else "; Letta hears nothing"
+        return f"{self.status}{error}{asked}{'; the connection ends' if self.closes else ''}"
+
+
+def _refused(what: str, sent: bytes) -> Attack:
+    return Attack(kind="request smuggling", what=what, sent=sent, status=400, code="invalid_http", closes=True)
+
+
+_FIND: Final = "GET /v1/agents/?name="
+
+SMUGGLING: Final = (
+    _refused(
+        "both Content-Length and Transfer-Encoding",
+        CHAT + b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n" + HIDDEN,
+    ),
+    _refused(
+        "the same, the other way round",
+        CHAT + b"transfer-encoding: chunked\r\ncontent-length: 300\r\n\r\n" + _chunked(BODY) + HIDDEN,
+    ),
+    _refused(
+        "Transfer-Encoding in HTTP/1.0",
+        CHAT.replace(b"1.1", b"1.0") + b"transfer-encoding: chunked\r\n\r\n" + _chunked(BODY) + HIDDEN,
+    ),
+    _refused(
+        "two lengths that differ", CHAT + b"content-length: 5\r\ncontent-length: 6\r\n\r\n" + b"x" * 6 + HIDDEN
+    ),
+    _refused("a length with a sign", CHAT + b"content-length: +%d\r\n\r\n" % len(BODY) + BODY),
+    _refused("a length below nothing", CHAT + b"content-length: -1\r\n\r\n" + HIDDEN),
+    _refused("a length with an underscore", CHAT + b"content-length: 1_0\r\n\r\n" + HIDDEN),
+    _refused("a coding that means none", CHAT + b"transfer-encoding: identity\r\n\r\n" + HIDDEN),
+    _refused("two codings", CHAT + b"transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n" + HIDDEN),
+    _refused(
+        "one coding twice",
+        CHAT + b"transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n" + HIDDEN,
+    ),
+    _refused("a coding that is nearly one", CHAT + b"transfer-encoding: xchunked\r\n\r\n0\r\n\r\n" + HIDDEN),
+    _refused("a coding behind a control character", CHAT + b"transfer-encoding: \x0bchunked\r\n\r\n0\r\n\r\n"),
+    _refused("a blank before a colon", CHAT + b"content-length : 3\r\n\r\nabc" + HIDDEN),
+    _refused("a chunk's size with junk", _CHUNKS + b"5 junk\r\nhello\r\n0\r\n\r\n"),
+    _refused("a chunk's size as C writes it", _CHUNKS + b"0x5\r\nhello\r\n0\r\n\r\n"),
+    _refused("a chunk's size with a sign", _CHUNKS + b"-2\r\nhi\r\n0\r\n\r\n"),
+    _refused("a chunk's size beyond numbers", _CHUNKS + b"F" * 21 + b"\r\nhi"),
+    _refused("a chunk longer than it says", _CHUNKS + b"2\r\nhello\r\n0\r\n\r\n"),
+    _refused("a line's end in a chunk's extension", _CHUNKS + b"2;a\nb\r\nhi\r\n"),
+    _refused("a bare CR in the request line", b"GET /health HTTP/1.1\rhost: localhost\r\n\r\n"),
+    _refused("a zero byte in a header", _get(b"/health", b"host: localhost", b"x: a\0b")),
+    _refused("two hosts", _get(b"/health", b"host: localhost", b"host: evil.example")),
+    _refused("no host", b"GET /health HTTP/1.1\r\n\r\n"),
+    Attack(
+        kind="request smuggling",
+        what="one length twice: one request, not two",
+        sent=_sized(BODY, CHAT + b"content-length: %d\r\n" % len(BODY)),
+        status=404,
+        code="model_not_found",
+        targets=(f"{_FIND}Milo",),
+    ),
+    Attack(
+        kind="request smuggling",
+        what="a folded line that looks like a length: part of the header above it",
+        sent=_sized(BODY, CHAT + b"x: a\r\n content-length: 3\r\n"),
+        status=404,
+        code="model_not_found",
+        targets=(f"{_FIND}Milo",),
+    ),
+    Attack(
+        kind="request smuggling",
+        what="bare LF in the head: read as line ends, as one request",
+        sent=_sized(BODY, CHAT).replace(b"\r\n", b"\n"),
+        status=404,
+        code="model_not_found",
+        targets=(f"{_FIND}Milo",),
+    ),
+    Attack(
+        kind="request smuggling",
+        what="a request in the body of a GET: it is its body",
+        sent=_sized(HIDDEN, b"GET /health HTTP/1.1\r\nhost: localhost\r\n"),
+        status=200,
+    ),
+    Attack(
+        kind="request smuggling",
+        what="a key in a trailer: no key",
+        sent=_CHUNKS + b"0\r\nauthorization: Bearer x\r\n\r\n",
+        status=400,
+        code="invalid_json",
+    ),
+    Attack(
+        kind="request smuggling",
+        what="an upgrade to HTTP/2: answered as HTTP/1.1",
+        sent=_get(b"/health", b"host: localhost", b"connection: upgrade", b"upgrade: h2c"),
+        status=200,
+    ),
+)
+
+
+def _path(what: str, target: bytes, asked: str) -> Attack:
+    return Attack(
+        kind="paths",
+        what=what,
+        sent=_get(target),
+        status=404,
+        code="model_not_found",
+        targets=(_FIND + asked,),
+    )
+
+
+PATHS: Final = (
+    _path("up, encoded", b"/v1/models/..%2f..%2fadmin", "..%2F..%2Fadmin"),
+    _path("up, bare", b"/v1/models/../../admin", "..%2F..%2Fadmin"),
+    _path("up, encoded twice", b"/v1/models/..%252fadmin", "..%252fadmin"),
+    _path("a zero byte", b"/v1/models/a%00b", "a%00b"),
+    _path("a line's end", b"/v1/models/a%0d%0ax-evil:%201", "a%0D%0Ax-evil%3A%201"),
+    _path("a query of Letta's", b"/v1/models/a%3finclude=x%26limit=9%23", "a%3Finclude%3Dx%26limit%3D9%23"),
+    _path("two slashes", b"/v1/models//health", "%2Fhealth"),
+    _path("bytes that are no UTF-8", b"/v1/models/%ff%fe", "%EF%BF%BD%EF%BF%BD"),
+    Attack(
+        kind="paths",
+        what="an absolute target of another host",
+        sent=_get(b"http://169.254.169.254/v1/models"),
+        status=403,
+        code="host_not_allowed",
+        closes=True,
+    ),
+    Attack(
+        kind="paths",
+        what="a tunnel to another host",
+        sent=b"CONNECT 169.254.169.254:80 HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        status=404,
+        code="unknown_url",
+    ),
+    Attack(kind="paths", what="out of the API", sent=_get(b"/v1/../health"), status=404, code="unknown_url"),
+    Attack(
+        kind="paths", what="a path of Letta's own", sent=_get(b"/v1/agents/"), status=404, code="unknown_url"
+    ),
+)
+
+
+def _model(what: str, model: bytes, asked: str) -> Attack:
+    return Attack(
+        kind="headers",
+        what=what,
+        sent=_sized(BODY.replace(b"Milo", model)),
+        status=404,
+        code="model_not_found",
+        targets=(_FIND + asked,),
+    )
+
+
+HEADERS: Final = (
+    _model(
+        "line ends in a model's name",
+        rb"a\r\nx-evil: 1\r\n\r\nGET /",
+        "a%0D%0Ax-evil%3A%201%0D%0A%0D%0AGET%20%2F",
+    ),
+    _model("a zero byte in a model's name", rb"a\u0000b", "a%00b"),
+    _model(
+        "an id that is none",
+        rb"agent-11111111-1111-4111-8111-111111111111/../x",
+        "agent-11111111-1111-4111-8111-111111111111%2F..%2Fx",
+    ),
+    Attack(
+        kind="headers",
+        what="line ends in the name of a field that is ignored, which is told in a header",
+        sent=_sized(BODY[:-1] + rb',"a\r\nx-evil: 1":1}'),
+        status=404,
+        code="model_not_found",
+        targets=(f"{_FIND}Milo",),
+    ),
+)
+
+
+def _json(what: str, body: bytes, code: str, status: int = 400) -> Attack:
+    return Attack(kind="JSON", what=what, sent=_sized(body), status=status, code=code)
+
+
+JSON: Final = (
+    _json("depth", b'{"model":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "invalid_json"),
+    _json("a number of a million digits", b'{"model":' + b"9" * 1_000_000 + b"}", "invalid_json"),
+    _json("an exponent beyond numbers", BODY[:-1] + b',"temperature":1e999999}', "invalid_json"),
+    _json("NaN", BODY[:-1] + b',"temperature":NaN}', "invalid_json"),
+    _json("half a surrogate pair", BODY.replace(b"hi", rb"\ud800"), "invalid_json"),
+    Attack(
+        kind="JSON",
+        what="one key twice: the last counts, there is no second reader",
+        sent=_sized(b'{"model":"Otto",' + BODY[1:]),
+        status=404,
+        code="model_not_found",
+        targets=(f"{_FIND}Milo",),
+    ),
+)
+
+SIZES: Final = (
+    Attack(
+        kind="sizes",
+        what="a body that unpacks to a thousand times its size",
+        sent=_sized(b"\x1f\x8b" + b"\0" * 100, CHAT + b"content-encoding: gzip\r\n"),
+        status=415,
+        code="unsupported_media_type",
+        closes=True,
+    ),
+    Attack(
+        kind="sizes",
+        what="a length of a thousand digits",
+        sent=CHAT + b"content-length: " + b"9" * 1000 + b"\r\n\r\n",
+        status=400,
+        code="invalid_http",
+        closes=True,
+    ),
+    Attack(
+        kind="sizes",
+        what="a length above the limit",
+        sent=CHAT + b"content-length: 99999999999\r\n\r\n",
+        status=413,
+        code="request_too_large",
+        closes=True,
+    ),
+    Attack(
+        kind="sizes",
+        what="a head that never ends",
+        sent=b"GET / HTTP/1.1\r\nhost: localhost\r\nx: " + b"y" * 200_000,
+        status=431,
+        code="invalid_http",
+        closes=True,
+    ),
+    Attack(
+        kind="sizes",
+        what="a hundred headers and one",
+        sent=_get(b"/health", b"host: localhost", *(b"x: 1",) * 100),
+        status=431,
+        code="invalid_http",
+        closes=True,
+    ),
+)
+
+
+def _url(what: str, url: bytes) -> Attack:
+    return Attack(
+        kind="addresses that Letta would fetch",
+        what=what,
+        sent=_image(url),
+        status=400,
+        code="invalid_value",
+    )
+
+
+IMAGES: Final = (
+    _url("an image of a cloud's metadata service", b"http://169.254.169.254/latest/meta-data/"),
+    _url("an image of Letta's disk", b"file:///etc/passwd"),
+    _url("an image over FTP", b"ftp://10.0.0.1/x.png"),
+    _url("an image of another protocol", b"gopher://127.0.0.1:6379/_FLUSHALL"),
+    _url("an image without a scheme", b"//169.254.169.254/"),
+    _url("a page in place of an image", b"data:text/html;base64,PGI+"),
+)
+
+REBINDING: Final = (
+    Attack(
+        kind="web pages",
+        what="a page's own name, made to mean this machine (DNS rebinding)",
+        sent=_get(b"/v1/models", b"host: evil.example:8284"),
+        status=403,
+        code="host_not_allowed",
+        closes=True,
+    ),
+    Attack(
+        kind="web pages",
+        what="a page of another site that asks localhost",
+        sent=_get(b"/v1/models", b"host: localhost", b"origin: https://evil.example"),
+        status=403,
+        code="origin_not_allowed",
+        closes=True,
+    ),
+    Attack(
+        kind="web pages",
+        what="the same from a frame without an origin",
+        sent=_sized(BODY, CHAT + b"origin: null\r\ncontent-type: text/plain\r\n"),
+        status=403,
+        code="origin_not_allowed",
+        closes=True,
+    ),
+)
+
+ATTACKS: Final = (*SMUGGLING, *PATHS, *HEADERS, *JSON, *SIZES, *IMAGES, *REBINDING)
+
+
+@frozen
+class Trial:
+    """An attack that takes more than one request: what, and its outcome, each in one line."""
+
+    kind: str
+    what: str
+    outcome: str
+
+
+#: By the name of the test that tries it.
+TRIALS: Final = {
+    "an_agents_id_is_one_segment": Trial(
+        "paths",
+        "an agent whose id, as Letta tells it, holds slashes, dots, a query and line ends",
+        "one segment of Letta's path, all of it encoded",
+    ),
+    "an_agents_name_ends_no_line": Trial(
+        "headers",
+        "an agent whose name holds line ends",
+        "a chat with it goes on; no header, no event and no line of ours ends early",
+    ),
+    "guessing_a_key": Trial(
+        "keys",
+        "guessing a key by the time of the answer",
+        "every key is compared, in constant time, over digests of one length",
+    ),
+    "a_key_in_another_case": Trial(
+        "keys", "a key with other case, a blank, a zero byte, cut short or doubled", "401 `invalid_api_key`"
+    ),
+    "another_keys_agent": Trial(
+        "keys",
+        "an agent of another key, by name, by id, by a name that looks like the id",
+        "404 `model_not_found`, word for word that of an agent that does not exist",
+    ),
+    "a_clients_key_of_two_lines": Trial(
+        "keys", "a key passed on to Letta that holds a line end or a blank", "400 or 401; Letta hears nothing"
+    ),
+    "a_forged_log_line": Trial(
+        "logs",
+        "line ends, escapes and a megabyte in path, model and User-Agent",
+        "one line, printable, short; in JSON and on the console",
+    ),
+    "a_secret_in_the_log": Trial(
+        "logs", "a defect of ours while a key is in use", "the traceback has no variables: no key, no text"
+    ),
+    "escapes_in_inspect": Trial(
+        "logs",
+        "terminal escapes and markup in a recording that is inspected",
+        "shown as text, on the terminal and in the page",
+    ),
+    "an_image_is_not_fetched_here": Trial(
+        "addresses that Letta would fetch",
+        "an https: image of an inner network",
+        "passed on: this server opens no connection for it; Letta fetches it, or not",
+    ),
+}

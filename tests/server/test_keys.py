@@ -1,0 +1,188 @@
+"""Keys files, lists of keys, and the ring that all of them end in."""
+
+import hmac
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from letta_server._errors import SettingsError
+from letta_server._keys import MAX_FILE_SIZE, MAX_KEY_COUNT, KeyRing, digest_of, new_key, read_keys, toml_lines
+
+SECRET = "a-key-that-nobody-guesses"
+DIGEST = sha256(SECRET.encode()).hexdigest()
+
+
+def written(folder: Path, text: str, name: str = "keys.toml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o600)
+    return path
+
+
+def test_a_file_of_keys(tmp_path: Path) -> None:
+    text = f"""
+        [keys.alice]
+        sha256 = "{DIGEST.upper()}"
+        agents = ["Milo", "Support *"]
+        rate = "10/second; 60/minute"
+
+        [keys."bob@example.com"]
+        key = "another-plain-long-key"
+    """
+    ring = read_keys([written(tmp_path, text)])
+    alice, bob = ring.find(SECRET), ring.find("another-plain-long-key")
+    assert alice is not None
+    assert bob is not None
+    assert (alice.caller.name, alice.caller.agents) == ("alice", ("Milo", "Support *"))
+    assert [(rate.amount, rate.get_expiry()) for rate in alice.rates] == [(10, 1), (60, 60)]
+    assert (bob.caller.name, bob.caller.agents, bob.rates) == ("bob@example.com", None, ())
+    assert ring.find(DIGEST) is None
+    assert ring.find("") is None
+
+
+def test_what_keys_new_prints_is_read(tmp_path: Path) -> None:
+    key = new_key()
+    lines = toml_lines("alice", key, agents=['the "best"\n\\one', "M*"], rate="60/minute")
+    found = read_keys([written(tmp_path, lines)]).find(key)
+    assert found is not None
+    assert found.caller.agents == ('the "best"\n\\one', "M*")
+    assert key not in lines
+    assert len({new_key() for _ in range(100)}) == 100
+
+
+def test_a_name_with_a_dot_is_one_name(tmp_path: Path) -> None:
+    path = written(tmp_path, toml_lines("a.b@c", SECRET))
+    assert [key.caller.name for key in read_keys([path]).keys] == ["a.b@c"]
+
+
+def test_keys_of_several_places(tmp_path: Path) -> None:
+    path = written(tmp_path, toml_lines("alice", SECRET))
+    ring = read_keys(
+        [path], f"bob=plain-key-of-bobs, carol=sha256:{digest_of('carols').hex()}", rate="5/minute"
+    )
+    assert [key.caller.name for key in ring.keys] == ["alice", "bob", "carol"]
+    assert [key.rates[0].amount for key in ring.keys] == [5, 5, 5]
+    assert ring.find("carols") is ring.keys[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "keys: expected a table [keys.NAME] for each key, found none"),
+        ("keys = 1", "keys: expected a table [keys.NAME] for each key, found none"),
+        ("[keys]\nalice = 1", "keys.alice: expected a table [keys.alice]"),
+        ("[keys.alice\n", "expected TOML: "),
+        ("[keys.alice]\n\n[keys.alice]", "line 3"),
+        ('[keys.alice]\nkey = "\udc80"', "expected TOML in UTF-8, line 2 is not"),
+        ("[keys.'a b']\nkey = 'x'", "keys.a b: expected a name of up to 64 letters"),
+        ("[keys.alice]", "keys.alice: expected either sha256 or key"),
+        (f"[keys.alice]\nkey = '{SECRET}'\nsha256 = '{DIGEST}'", "keys.alice: expected either sha256 or key"),
+        ("[keys.alice]\nsha256 = 'abc'", "keys.alice.sha256: expected 64 hexadecimal digits"),
+        ("[keys.alice]\nsha256 = 1", "keys.alice.sha256: expected 64 hexadecimal digits"),
+        ("[keys.alice]\nkey = 'short'", "keys.alice.key: expected at least 16 characters"),
+        ("[keys.alice]\nkey = 'with a blank in between'", "keys.alice.key: expected at least 16 characters"),
+        ("[keys.alice]\nkey = 1", "keys.alice.key: expected at least 16 characters"),
+        (f"[keys.alice]\nkey = '{SECRET}'\nagents = 'Milo'", "keys.alice.agents: expected a list of names"),
+        (f"[keys.alice]\nkey = '{SECRET}'\nagents = ['']", "keys.alice.agents: expected a list of names"),
+        (f"[keys.alice]\nkey = '{SECRET}'\nagents = [1]", "keys.alice.agents: expected a list of names"),
+        (f"[keys.alice]\nkey = '{SECRET}'\nrate = 5", 'keys.alice.rate: expected a text like "60/minute"'),
+        (f"[keys.alice]\nkey = '{SECRET}'\nrate = 'often'", 'keys.alice.rate: expected "60/minute"'),
+        (f"[keys.alice]\nkey = '{SECRET}'\nrate = '0/minute'", "of 1 to 100000 requests, got '0/minute'"),
+        (f"[keys.alice]\nkey = '{SECRET}'\nrate = '1000000/day'", "of 1 to 100000 requests"),
+        (
+            f"[keys.alice]\nkey = '{SECRET}'\nagent = 'x'",
+            "keys.alice.agent: expected one of sha256, key, agents, rate",
+        ),
+        (
+            f"[keys.a]\nkey = '{SECRET}'\n[keys.b]\nsha256 = '{DIGEST}'",
+            "keys.b: expected a key of its own, found that",
+        ),
+    ],
+)
+def test_what_is_wrong_is_told_without_a_key(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(SettingsError) as caught:
+        read_keys([path])
+    assert told in str(caught.value)
+    assert "keys.toml" in str(caught.value) or "own" in told
+    for secret in (SECRET, DIGEST, "short", "with a blank"):
+        assert secret not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "entry 1: expected NAME=KEY"),
+        (SECRET, "entry 1: expected NAME=KEY"),
+        (f"alice={SECRET} bob", "entry 2: expected NAME=KEY"),
+        (f"alice={SECRET},alice=another-long-secret-key", "keys.alice: expected one key of each name"),
+        ("alice=short", "keys.alice.key: expected at least 16"),
+        ("alice=sha256:short", "keys.alice.sha256: expected 64"),
+    ],
+)
+def test_a_list_that_is_none(text: str, told: str) -> None:
+    with pytest.raises(SettingsError, match="LETTA_PROXY_KEYS: ") as caught:
+        read_keys([], text)
+    assert told in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"absent\.toml: no such file or directory"):
+        read_keys([tmp_path / "absent.toml"])
+    with pytest.raises(SettingsError, match="is a directory"):
+        read_keys([tmp_path])
+    with pytest.raises(SettingsError, match=f"expected at most {MAX_FILE_SIZE} bytes"):
+        read_keys([written(tmp_path, "#" * (MAX_FILE_SIZE + 1))])
+
+
+def test_a_name_in_two_files(tmp_path: Path) -> None:
+    one = written(tmp_path, toml_lines("alice", SECRET))
+    two = written(tmp_path, toml_lines("alice", "another"), "more.toml")
+    with pytest.raises(
+        SettingsError, match=r"more\.toml: keys\.alice: expected one key of each name, found two"
+    ):
+        read_keys([one, two])
+
+
+def test_there_is_a_most(tmp_path: Path) -> None:
+    text = "\n".join(toml_lines(f"k{number}", f"key-{number}") for number in range(MAX_KEY_COUNT + 1))
+    with pytest.raises(
+        SettingsError, match=f"keys: expected at most {MAX_KEY_COUNT}, found {MAX_KEY_COUNT + 1}"
+    ):
+        read_keys([written(tmp_path, text)])
+
+
+def test_nothing_secret_shows(tmp_path: Path) -> None:
+    ring = read_keys([written(tmp_path, toml_lines("alice", SECRET))])
+    assert "alice" in repr(ring)
+    assert DIGEST not in repr(ring)
+    assert repr(digest_of(SECRET)) not in repr(ring)
+
+
+@given(st.text(min_size=1, max_size=200))
+def test_guessing_compares_all_keys_over_digests_of_one_length(guess: str) -> None:
+    ring = read_keys([], " ".join(f"k{number}=a-plain-key-number-{number}" for number in range(5)))
+    compared: list[tuple[bytes, bytes]] = []
+    same = hmac.compare_digest
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return same(one, other)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hmac, "compare_digest", compare)
+        for key in (guess, "a-plain-key-number-0", "a-plain-key-number-4"):
+            compared.clear()
+            found = ring.find(key.encode("utf-8", "replace").decode())
+            assert [other for _, other in compared] == [known.digest for known in ring.keys]
+            assert {len(part) for pair in compared for part in pair} == {32}
+    assert found is ring.keys[4]
+
+
+def test_an_empty_ring_opens_nothing() -> None:
+    assert KeyRing(()).find(SECRET) is None
