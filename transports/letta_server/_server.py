@@ -36,6 +36,8 @@ Log: TypeAlias = Callable[[Summary, float, float | None], None]
 
 #: How long a refused client may go on sending until its connection is reset.
 _LINGER_TIMEOUT: Final = 2.0
+#: How long a command may take to be sent whatever else is due; a connection to Letta has ten seconds to stand.
+_COMMAND_TIMEOUT: Final = 15.0
 
 
 def log_request(summary: Summary, seconds: float, first: float | None) -> None:
@@ -62,7 +64,12 @@ class Carrier:
 
     async def advance(self, item: Command | Signal) -> None:
         """Carry out a command, or wait for more of the answer to the last one, until the cycle's deadline."""
-        with trio.move_on_at(self.cycle.next_deadline()) as scope:
+        deadline = self.cycle.next_deadline()
+        if not isinstance(item, Signal):
+            # What is due already, or will be in a moment, must not stop a command: it may be the cancel of a
+            # run that was silent, or whose client has not read for a minute.
+            deadline = max(deadline, trio.current_time() + _COMMAND_TIMEOUT)
+        with trio.move_on_at(deadline) as scope:
             if isinstance(item, Signal):
                 await self.receive()
             else:
