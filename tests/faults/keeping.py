@@ -3,8 +3,8 @@
 It speaks HTTP as values, a method, a target and a body in and an `Exchange` out, so that the core alone, the
 server's commands and real sockets can all be put in front of it. It keeps what Letta 0.16.7 keeps:
 
-- A turn's messages are kept when its first step has ended well: a tool's return, another step, or a stop that is
-  no failure (kept_nothing, kept_first_step.jsonl).
+- A turn's messages are kept when its first step has ended well: a tool's return, another step, or a stop that
+  is no failure (kept_nothing, kept_first_step.jsonl).
 - Answers to pending calls are kept at once, whatever becomes of the step after them (kept_results.jsonl).
 - A run goes on without its reader until somebody cancels it by its id (disconnect.jsonl).
 - A message while calls are pending, or answers to other calls, are refused in the stream (pending_conflict,
@@ -301,7 +301,8 @@ class KeepingLetta:
             return self._add(agent, _refusing(error("internal_error", wrong)), texts)
         if agent.script.status != 200:
             return None
-        agent.results += answers
+        # Answers to calls that nobody waits for are no message: Letta goes on without (stale_tool_result.jsonl).
+        agent.results += answers if agent.pending else []
         agent.pending, agent.wanted = (), {}
         return self._add(agent, agent.script, texts)
 
@@ -334,11 +335,8 @@ class KeepingLetta:
 
 def _pieces(ends: Sequence[int], whole: int, size: int) -> Iterator[tuple[int, int]]:
     """How the first bytes of a stream arrive: at most so many at a time, or item by item."""
-    if size:
-        edges = [*range(0, whole, size), whole]
-    else:
-        edges = [0, *(end for end in ends if end < whole), whole]
-    yield from ((begin, end) for begin, end in pairwise(edges) if begin < end)
+    edges = range(0, whole, size) if size else (0, *(end for end in ends if end < whole))
+    yield from ((begin, end) for begin, end in pairwise((*edges, whole)) if begin < end)
 
 
 def _break(fault: Fault) -> Exchange:
