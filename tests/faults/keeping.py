@@ -301,7 +301,7 @@ class KeepingLetta:
             return self._add(agent, _refusing(error("internal_error", wrong)), texts)
         if agent.script.status != 200:
             return None
-        # Answers to calls that nobody waits for are no message: Letta goes on without (stale_tool_result.jsonl).
+        # Answers to calls that nobody waits for are not kept: Letta goes on without (stale_tool_result.jsonl).
         agent.results += answers if agent.pending else []
         agent.pending, agent.wanted = (), {}
         return self._add(agent, agent.script, texts)
