@@ -96,7 +96,8 @@ async def hold_and_do(scene: Scene, step: int, deed: Deed, *, stream: bool, canc
     letta, agent = arrange(scene)
     agent.cancel_fault = cancel
     server, line = make_server(letta)
-    line.hold_at = step
+    # So slow afterwards that no run comes to its end before the server gives up.
+    line.hold_at, line.pace = step, 4.0
     ours, theirs = memory_stream_pair()
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:

@@ -32,11 +32,13 @@ class LettaLine:
     :param size: see `KeepingLetta.answer`.
     :param hold_at: the number of the happening, counted over all exchanges, before which Letta takes its time
         until `let_go`; a cancel is not held back.
+    :param pace: seconds before each happening of a run from then on.
     """
 
     letta: KeepingLetta
     size: int = 0
     hold_at: int | None = None
+    pace: float = 0.0
     count: int = 0
     held: trio.Event = field(factory=trio.Event)
     let_go: trio.Event = field(factory=trio.Event)
@@ -53,14 +55,15 @@ class LettaLine:
     async def pass_hold(self, kind: str) -> None:
         """Wait, if this is where Letta takes its time."""
         await trio.lowlevel.checkpoint()
-        self.count += kind != "CancelRun"
-        if self.count - 1 == self.hold_at and kind != "CancelRun":
+        if kind == "CancelRun":
+            return
+        # Whoever is cancelled here and comes back finds the same place.
+        if self.count == self.hold_at:
             self.held.set()
-            try:
-                await self.let_go.wait()
-            except trio.Cancelled:
-                self.count -= 1  # whoever comes back finds the same place
-                raise
+            await self.let_go.wait()
+        if self.let_go.is_set() and kind == "OpenStream":
+            await trio.sleep(self.pace)
+        self.count += 1
 
 
 @define(eq=False)

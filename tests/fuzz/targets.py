@@ -50,13 +50,14 @@ Target = Callable[[bytes], None]
 
 MAX_EVENT_SIZE: Final = 4096
 MAX_COMMAND_COUNT: Final = 8
+MAX_PIECE_COUNT: Final = 300
 _HEADING: Final = Heading(completion_id="chatcmpl-1", created=0, model="Milo")
 
 
 def pieces(data: bytes) -> tuple[int, list[bytes]]:
-    """The first byte, and the rest cut as it says: whole, byte by byte, or in pieces of its value."""
+    """The first byte, and the rest cut as it says: whole, or in pieces of its value, a few hundred at most."""
     how, rest = data[0] if data else 0, data[1:]
-    size = {0: len(rest) or 1}.get(how, how)
+    size = max(how, len(rest) // MAX_PIECE_COUNT, 1) if how else len(rest) or 1
     return how, [rest[at : at + size] for at in range(0, len(rest), size)]
 
 
