@@ -143,6 +143,31 @@ async def test_that_reads_no_further(scene: Scene, pieces: int, autojump_clock: 
     check_nothing_left(letta, f"{scene}, {pieces} reads")
 
 
+async def test_that_reads_no_further_holds_its_own_turn_back(autojump_clock: MockClock) -> None:
+    """What a reader does not take is left with Letta: nothing piles up for it, and others get their answers."""
+    long = next(scene for scene in STREAMED if scene.name == "long-1")
+    letta, agent = arrange(long)
+    other = letta.add(SCENES["text-1"].script)
+    server, line = make_server(letta)
+    ours, theirs = lockstep_stream_pair()
+    reader, served = memory_stream_pair()
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.handle, theirs)
+            nursery.start_soon(server.handle, served)
+            await ours.send_all(request_bytes(long.request(agent.name)))
+            for _ in range(5):
+                await ours.receive_some(100)
+            await wait_all_tasks_blocked()
+            assert line.count < 20, f"{line.count} happenings were taken from Letta"
+            client = RawClient(reader)
+            await client.send(request_bytes(SCENES["text-1"].request(other.name)))
+            response = await client.receive()
+            assert read(200, list(response.headers.items()), response.body).whole
+            await reader.aclose()
+    check_nothing_left(letta, "a slow reader")
+
+
 @scenes
 async def test_that_sends_ahead(scene: Scene, autojump_clock: MockClock) -> None:
     """Three requests at once, wherever Letta takes its time: each gets its whole answer, in their order."""
