@@ -78,6 +78,8 @@ class CoreClient:
                     head = item
                 case ResponseBody(data=data):
                     said.append(data)
+                case Signal(name="WAITING"):  # for another turn, or for time to pass
+                    self._feed(cycle, Silence.FOR_EVER)
                 case Signal():
                     self._feed(cycle, next(exchange, Silence.FOR_EVER))
                 case command:

@@ -6,13 +6,14 @@ server's commands and real sockets can all be put in front of it. It keeps what 
 - A turn's messages are kept when its first step has ended well: a tool's return, another step, or a stop that
   is no failure (kept_nothing, kept_first_step.jsonl).
 - Answers to pending calls are kept at once, whatever becomes of the step after them (kept_results.jsonl).
-- A run goes on without its reader until somebody cancels it by its id (disconnect.jsonl).
+- A run goes on without its reader until somebody cancels it by its id (disconnect.jsonl). What became of it and
+  what of it was kept can be asked for; it goes on by an item whenever somebody asks whether it does.
 - A message while calls are pending, or answers to other calls, are refused in the stream (pending_conflict,
   parallel_partial.jsonl).
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from itertools import accumulate, pairwise
 from typing import Any, Final, TypeAlias
@@ -25,6 +26,13 @@ from drive import CONFLICT, DONE, JSON, SSE, agent_json, encode, error, stop
 from sansio_letta.events import Failure
 
 HTML: Final = b"<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>\n"
+KEPT_TYPES: Final = (
+    "assistant_message",
+    "reasoning_message",
+    "tool_call_message",
+    "tool_return_message",
+    "approval_request_message",
+)
 FAILED_STOPS: Final = ("error", "llm_api_error", "invalid_llm_response", "invalid_tool_call", "cancelled")
 
 
@@ -133,9 +141,11 @@ class Run:
     id: str | None = None  #: as its items name it
     named: bool = False  #: whether its reader was told the id
     state: RunState = RunState.RUNNING
+    stop_reason: str | None = None
+    failed: bool = False
+    kept_count: int = 0  #: items whose steps have ended well
     _count: int = 0  #: items that it has made
     _step: str | None = None
-    _kept: bool = False
 
     def come_to(self, size: int) -> None:
         """Make all items that begin before this byte of the stream."""
@@ -151,6 +161,35 @@ class Run:
         self.come_to(len(self.script.body))
         self.state = RunState.ENDED if self.state is RunState.RUNNING else self.state
 
+    def go_on_a_little(self) -> None:
+        """Make the next item without a reader."""
+        if self._count >= len(self.script.items):
+            self.go_on()
+        else:
+            self.come_to(self.script.ends[self._count])
+
+    def status(self) -> dict[str, Any]:
+        """The run as Letta shows it."""
+        status = self.state.value
+        if self.state is RunState.ENDED:
+            status = "failed" if self.failed else "completed"
+        return {"id": self.id, "agent_id": self.agent.id, "status": status, "stop_reason": self.stop_reason}
+
+    def messages(self) -> list[dict[str, Any]]:
+        """What the agent's memory holds of it: whole messages, the user's before them."""
+        if not self.kept_count:
+            return []
+        told = [
+            {"message_type": "user_message", "id": f"message-u{at}", "content": text, "run_id": self.id}
+            for at, text in enumerate(self.texts)
+        ]
+        return told + joined(map(parse, self.script.items[: self.kept_count]))
+
+    def usage(self) -> dict[str, Any]:
+        """What it cost."""
+        found = (parse(item) for item in self.script.items)
+        return next((item for item in found if item.get("message_type") == "usage_statistics"), {})
+
     def _make(self, message: Mapping[str, Any]) -> None:
         self.id = message.get("run_id") or self.id
         kind, step = message.get("message_type"), message.get("step_id")
@@ -160,19 +199,44 @@ class Run:
         if kind == "approval_request_message":
             self.agent.wanted |= {call["tool_call_id"]: None for call in _calls(message)}
         elif kind == "stop_reason":
-            if message["stop_reason"] not in FAILED_STOPS:
+            self.stop_reason = message["stop_reason"]
+            self.failed = self.stop_reason in FAILED_STOPS
+            if not self.failed:
                 self._keep()
             self.agent.pending = (
                 tuple(self.agent.wanted) if message["stop_reason"] == "requires_approval" else ()
             )
             self.state = RunState.ENDED
         elif kind == "error_message":
+            self.failed = True
             self.state = RunState.ENDED
 
     def _keep(self) -> None:
-        if not self._kept:
-            self._kept = True
+        """Keep what was made so far: this item is a sign that it ended well."""
+        if not self.kept_count:
             self.agent.kept += self.texts
+        self.kept_count = max(self._count, 1)
+
+
+def joined(fragments: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Messages as they are kept, of the fragments in which they were streamed."""
+    whole: dict[tuple[str, str], dict[str, Any]] = {}
+    for fragment in fragments:
+        kind = fragment.get("message_type", "")
+        if kind not in KEPT_TYPES:
+            continue
+        message = whole.setdefault((kind, fragment["id"]), {**fragment, "content": "", "reasoning": ""})
+        for text in ("content", "reasoning"):
+            said = fragment.get(text) or ""
+            message[text] += said if isinstance(said, str) else "".join(part["text"] for part in said)
+        if kind in ("tool_call_message", "approval_request_message"):
+            calls = message.setdefault("calls", {})
+            for call in _calls(fragment):
+                known = calls.setdefault(call["tool_call_id"], {**call, "name": "", "arguments": ""})
+                known["name"] += call.get("name") or ""
+                known["arguments"] += call.get("arguments") or ""
+            message |= {"tool_calls": list(calls.values()), "tool_call": None}
+    return [{key: value for key, value in message.items() if key != "calls"} for message in whole.values()]
 
 
 def _calls(message: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -240,8 +304,8 @@ class KeepingLetta:
                 begin = next((at for at, one in enumerate(found, 1) if [one.id] == query.get("after")), 0)
                 count = int(query.get("limit", ["50"])[0])
                 return _whole(200, [_shown(agent) for agent in found[begin : begin + count]])
-            case "GET", ["v1", "runs", run_id]:
-                return self._run(run_id)
+            case "GET", ["v1", "runs", run_id, *what]:
+                return self._run(run_id, what)
         agent = self.agents.get(path[2]) if len(path) > 2 else None
         if agent is None:
             return _whole(404, {"detail": "Agent not found"})
@@ -254,11 +318,16 @@ class KeepingLetta:
                 return self._cancel(agent, told)
         return _whole(404, {"detail": f"Not Found: {method} {target}"})
 
-    def _run(self, run_id: str) -> Exchange:
-        for agent in self.agents.values():
-            for run in agent.runs:
-                if run.id == run_id:
-                    return _whole(200, {"id": run_id, "agent_id": agent.id, "status": run.state.value})
+    def _run(self, run_id: str, what: Sequence[str]) -> Exchange:
+        runs = [run for agent in self.agents.values() for run in agent.runs if run.id == run_id]
+        match what:
+            case [] if runs:
+                runs[0].go_on_a_little()
+                return _whole(200, runs[0].status())
+            case ["messages"] if runs:
+                return _whole(200, runs[0].messages())
+            case ["usage"] if runs:
+                return _whole(200, runs[0].usage())
         return _whole(404, {"detail": "Run not found"})
 
     def _cancel(self, agent: KeepingAgent, told: Mapping[str, Any]) -> Exchange:
@@ -273,6 +342,8 @@ class KeepingLetta:
         return _whole(200, dict.fromkeys(ids, "cancelled")) if fault is None else _instead(fault)
 
     def _stream(self, agent: KeepingAgent, told: Mapping[str, Any], size: int) -> Exchange:
+        if told.get("background"):
+            return _whole(503, {"detail": "Background streaming needs Redis"})
         fault = agent.faults.get(agent.stream_count)
         agent.stream_count += 1
         if fault is not None and fault.at is None and not (fault.began and fault.how is not Break.UNREACHABLE):

@@ -136,6 +136,8 @@ class SocketLetta:
                         return
                 finally:
                     getattr(exchange, "close", lambda: None)()
+                if http.our_state is not h11.DONE:
+                    return  # the reader wants no more on this connection
                 http.start_next_cycle()
         except (trio.BrokenResourceError, h11.RemoteProtocolError):
             pass  # the proxy has left
