@@ -150,7 +150,7 @@ class Run:
     def come_to(self, size: int) -> None:
         """Make all items that begin before this byte of the stream."""
         count = 1 + bisect_left(self.script.ends, size) if size else 0
-        while self._count < min(count, len(self.script.items)) and self.state is RunState.RUNNING:
+        while self._count < min(count, len(self.script.items)) and self.state is not RunState.CANCELLED:
             self._make(parse(self.script.items[self._count]))
             self._count += 1
         whole = bisect_right(self.script.ends, size)
@@ -171,8 +171,10 @@ class Run:
     def status(self) -> dict[str, Any]:
         """The run as Letta shows it."""
         status = self.state.value
-        if self.state is RunState.ENDED:
+        if self.state is RunState.ENDED and self.stop_reason != "cancelled":
             status = "failed" if self.failed else "completed"
+        elif self.state is RunState.ENDED:
+            status = "cancelled"  # by somebody else (cancelled.jsonl)
         return {"id": self.id, "agent_id": self.agent.id, "status": status, "stop_reason": self.stop_reason}
 
     def messages(self) -> list[dict[str, Any]]:

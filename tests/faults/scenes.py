@@ -48,6 +48,11 @@ class Scene:
         return body
 
     @property
+    def cancelled(self) -> bool:
+        """Whether somebody cancels the run."""
+        return any(b'"stop_reason":"cancelled"' in item for item in self.script.items)
+
+    @property
     def boundaries(self) -> Sequence[int]:
         """The ends of the items, and the beginning, in bytes."""
         return (0, *self.script.ends)

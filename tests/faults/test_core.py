@@ -85,7 +85,7 @@ def try_fault(
     for told in answers:
         if told.whole and not whole.whole and any(stopped_well(scene, fault) for fault in faults):
             continue  # it failed behind a stop that was none, and the cut fell in between
-        check_against(told, whole, where)
+        check_against(told, whole, where, cancelled=scene.cancelled)
     check_memory(agent, where)
     check_runs(agent, where)
     assert letta.open_count == 0, f"{where}: an exchange is left open"

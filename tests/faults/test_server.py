@@ -42,7 +42,7 @@ async def ask_stubbornly(
         told = await ask(client, scene.request(agent.name, stream=stream), attempt=attempt)
         early = any(stopped_well(scene, fault) for fault in agent.faults.values())
         if not (told.whole and not whole.whole and early):
-            check_against(told, whole, where)
+            check_against(told, whole, where, cancelled=scene.cancelled)
         if not told.retried:
             return
 
