@@ -3,14 +3,13 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-import orjson
 from attrs import frozen
 
 from recordings import SCENARIOS, recording, turns
 from sansio_letta.recording import RecordedExchange, Recording
 from sansio_letta.replay import pending_after
 
-from .keeping import Script
+from .keeping import Script, parse
 
 
 @frozen(kw_only=True, eq=False)
@@ -50,7 +49,7 @@ class Scene:
     @property
     def cancelled(self) -> bool:
         """Whether somebody cancels the run."""
-        return any(b'"stop_reason":"cancelled"' in item for item in self.script.items)
+        return any(parse(item).get("stop_reason") == "cancelled" for item in self.script.items)
 
     @property
     def boundaries(self) -> Sequence[int]:
@@ -108,8 +107,7 @@ def spoken(scene: Scene) -> str:
     """The text of a scene, from Letta's own items: what the agent says, a blank line between messages."""
     text, last = "", None
     for item in scene.script.items:
-        line = next((line[6:] for line in item.split(b"\n") if line.startswith(b"data: {")), b"{}")
-        message = orjson.loads(line)
+        message = parse(item)
         content = message.get("content")
         if message.get("message_type") == "assistant_message" and content:
             said = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
