@@ -164,10 +164,10 @@ class Run:
     def go_on_a_little(self) -> None:
         """Make some more items without a reader: a quarter of them, so that nobody has to ask often."""
         following = self._count + len(self.script.items) // 4
-        if following >= len(self.script.items):
-            self.go_on()
-        else:
+        if following < len(self.script.items):
             self.come_to(self.script.ends[following])
+        if following >= len(self.script.items) or self.state is RunState.ENDED:
+            self.go_on()  # what is said behind a stop is in the books when the run is over
 
     def status(self) -> dict[str, Any]:
         """The run as Letta shows it."""

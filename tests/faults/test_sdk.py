@@ -88,10 +88,11 @@ def test_at_random(server: RunningServer, line: LettaLine, seed: int, form: Form
 
 
 def test_a_failure_that_left_no_trace_is_repeated(server: RunningServer, line: LettaLine) -> None:
-    """What the other tests must not forbid: the SDK does repeat, and the answer is whole."""
+    """What the other tests must not forbid: the SDK or the server tries again, and the answer is whole."""
     scene = next(scene for scene in STREAMED if scene.name == "text-1")
     agent = line.letta.add(scene.script)
     agent.faults = {0: Fault(how=Break.UNREACHABLE), 1: Fault(how=Break.UNREACHABLE)}
     answer = ask(server, scene, agent.name, "sync-stream")
-    assert (answer.error, answer.text, answer.request_count) == (None, reference(scene).text, 3)
+    assert (answer.error, answer.text) == (None, reference(scene).text)
+    assert agent.stream_count == 3
     assert agent.kept == list(scene.texts)
