@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo check format lint types test wheel golden live clients docs bench clean
+.PHONY: demo check format lint types test wheel golden live clients docs bench fuzz load clean
 
 demo: $(STAMP)  ## Serve recorded agents: no Letta needed
 	$(BIN)/letta-proxy demo
@@ -61,6 +61,14 @@ docs: $(STAMP)  ## The documentation site, in build/site
 
 bench: $(STAMP)  ## The table of the budgets
 	$(BIN)/python tests/bench/run.py
+
+fuzz: $(STAMP)  ## Coverage-guided fuzzing, SECONDS for each target
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement tests/fuzz/requirements.txt
+	$(BIN)/python tests/fuzz/harness.py --seconds $(or $(SECONDS),60)
+
+load: $(STAMP)  ## 1,000 streams for a minute, and MINUTES of mixed traffic with faults
+	mkdir -p build
+	$(BIN)/python tests/load/run.py --minutes $(or $(MINUTES),30) --json build/load.json
 
 clean:
 	rm -rf $(VENV) build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

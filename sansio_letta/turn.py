@@ -590,6 +590,9 @@ class Turn:
         elif answer.status == 200:
             kind = answer.content_type or "no content type"
             raise RemoteProtocolError(f"Letta answered with {kind} instead of an event stream.")
+        elif answer.status == 502 and answer.detail is None:
+            # A gateway's, whose connection to Letta ended: Letta may have taken the message before.
+            raise RemoteProtocolError(answer.error().message)
         else:
             raise answer.error()
 

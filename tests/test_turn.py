@@ -362,6 +362,19 @@ def test_refusals_by_status(status: int, expected: int) -> None:
     assert (failure.error.status_hint, failure.kept) == (expected, Kept.NOTHING)
 
 
+def test_gateway_that_lost_letta_may_have_passed_the_message_on() -> None:
+    told = {}
+    for body in (b"<html>502 Bad Gateway</html>", b'{"detail": "The model cannot be reached."}'):
+        turn = Turn(plan("hi"), agent=AGENT)
+        drain(turn)
+        turn.receive_response(502, JSON)
+        turn.receive_data(body)
+        turn.receive_data(b"")
+        failure = failed(drain(turn))
+        told[body[:1]] = (failure.error.status_hint, failure.kept)
+    assert told == {b"<": (424, Kept.UNKNOWN), b"{": (502, Kept.NOTHING)}
+
+
 @pytest.mark.parametrize(
     ("failure", "status", "kept"),
     [

@@ -135,12 +135,14 @@ async def test_ending_the_server_cancels_the_runs_under_way() -> None:
 
 
 async def test_client_that_does_not_read_is_dropped(autojump_clock: MockClock) -> None:
+    """A comment was due long ago by then, and does not stop the cancel."""
     server, letta = make_server(found(), runs(PING, say("x"), 1.0, say("y"), trio.Event()), cancelled())
     client, handled = trio.testing.lockstep_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.handle, handled)
         await client.send_all(ask())
     assert type(letta.commands[-1]) is CancelRun
+    assert not letta.script
 
 
 # --- Time
@@ -162,6 +164,20 @@ async def test_silence_of_lettas_is_an_error(nursery: trio.Nursery, autojump_clo
     response = await client.receive()
     assert response.status == 424
     assert "no byte came for 30 seconds" in response.json()["error"]["message"]
+
+
+async def test_silence_in_a_started_stream_cancels_the_run(autojump_clock: MockClock) -> None:
+    """The eighth comment is due when the silence has lasted long enough: it must not stop the cancel."""
+    server, letta = make_server(found(), runs(PING, say("x"), trio.Event()), cancelled())
+    client, handled = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.handle, handled)
+        await client.send_all(ask())
+        response = await RawClient(client).receive()
+        await client.aclose()
+    assert b"no byte came for 120 seconds" in response.body
+    assert type(letta.commands[-1]) is CancelRun
+    assert not letta.script
 
 
 async def test_idle_connection_is_closed(nursery: trio.Nursery, autojump_clock: MockClock) -> None:

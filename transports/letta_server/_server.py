@@ -39,6 +39,9 @@ from ._upstream import KeyedUpstream, LettaPool, Upstream, UpstreamError, Upstre
 
 _log: Final = structlog.get_logger("letta_server")
 
+#: How long a command may take to be sent whatever else is due; a connection to Letta has ten seconds to stand.
+_COMMAND_TIMEOUT: Final = 15.0
+
 
 @define(eq=False)
 class Carrier:
@@ -59,7 +62,12 @@ class Carrier:
 
     async def advance(self, item: Command | Signal) -> None:
         """Carry out a command, or wait for what the signal wants, until the cycle's deadline."""
-        with trio.move_on_at(self.cycle.next_deadline()) as scope:
+        deadline = self.cycle.next_deadline()
+        if not isinstance(item, Signal):
+            # What is due already, or will be in a moment, must not stop a command: it may be the cancel of a
+            # run that was silent, or whose client has not read for a minute.
+            deadline = max(deadline, trio.current_time() + _COMMAND_TIMEOUT)
+        with trio.move_on_at(deadline) as scope:
             self.wait = scope if isinstance(item, Signal) else None
             if item is Signal.WAITING:
                 await self._woken.wait()

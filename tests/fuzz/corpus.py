@@ -1,0 +1,68 @@
+"""Where fuzzing starts from: all that was recorded of Letta and of clients, as inputs of each target."""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import orjson
+
+from faults.scenes import SCENES, STREAMED
+from recordings import FIXTURES, SCENARIOS
+from support import payloads
+
+#: Longest input kept: coverage does not grow with length, and speed falls with it.
+MAX_SIZE: Final = 6_000
+
+
+def seeds(target: str) -> Iterator[bytes]:
+    """A target's inputs, of at most `MAX_SIZE` bytes, each once."""
+    yield from dict.fromkeys(seed for seed in _SEEDS[target] if len(seed) <= MAX_SIZE)
+
+
+def _streams() -> Iterator[bytes]:
+    for cut in (b"\0", b"\1", b"\x40"):
+        yield from (cut + scene.script.body for scene in SCENES)
+
+
+def _messages() -> Iterator[bytes]:
+    yield from (payload for scenario in SCENARIOS for payload in payloads(scenario))
+    yield b'{"status": "ok", "version": "0.16.7"}'
+    yield b'{"detail": "Agent not found"}'
+    yield from (scene.script.body for scene in SCENES if scene not in STREAMED)
+
+
+def _bodies() -> Iterator[bytes]:
+    for path in sorted((FIXTURES / "requests").glob("*.json")):
+        yield orjson.dumps(orjson.loads(path.read_bytes())["body"])
+
+
+def _requests() -> Iterator[bytes]:
+    yield from (b"POST\n/v1/chat/completions\napplication/json\n" + body for body in _bodies())
+    for target in (b"/v1/models", b"/v1/models/Milo", b"/health", b"/ready", b"/", b"/v1/v1/models", b"*"):
+        yield b"GET\n" + target + b"\n\n"
+        yield b"OPTIONS\n" + target + b"\n\n"
+
+
+def _connections() -> Iterator[bytes]:
+    heads = (b"\0", b"\1", b"\x40")
+    for cut in heads:
+        for number, body in enumerate(_bodies()):
+            request = orjson.loads(body) | {"model": "Milo"}
+            data = orjson.dumps(request)
+            if number % 2:
+                framing = b"transfer-encoding: chunked\r\nexpect: 100-continue\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"
+            else:
+                framing = b"content-length: %d\r\n\r\n%b"
+            head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            yield cut + head + framing % (len(data), data)
+        yield cut + b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\nHEAD /health HTTP/1.1\r\nhost: x\r\n\r\n"
+        yield cut + b"GET / HTTP/1.0\r\n\r\n"
+        yield cut + b"\x16\x03\x01\x02\x00"
+
+
+_SEEDS: Final[Mapping[str, tuple[bytes, ...]]] = {
+    "sse": tuple(_streams()),
+    "message": tuple(_messages()),
+    "turn": tuple(_streams()),
+    "request": tuple(_requests()),
+    "connection": tuple(_connections()),
+}
