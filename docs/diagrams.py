@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from sansio_letta import letta, stream, turn
+from sansio_letta import letta, phases, stream
 
 Point = tuple[float, float]
 Transition = tuple[str, str, str]  # state, input, next state
@@ -56,7 +56,7 @@ def turn_machine() -> Machine:
     """The walk of `sansio_letta.turn`."""
     table = {
         phase.name: {step.name: then.name for step, then in row.items()}
-        for phase, row in turn.TRANSITIONS.items()
+        for phase, row in phases.TRANSITIONS.items()
     }
     return Machine(
         name="turn",

@@ -16,10 +16,11 @@ from .errors import (
     RequestError,
     SansioLettaError,
 )
+from .plan import Plan
 from .proxy import Proxy
 from .recording import Recording, RecordingError, read_recording
 from .sse import ServerSentEvent, SSEDecoder
-from .turn import Plan, Turn
+from .turn import Turn
 
 #: Names this library to Letta, as a User-Agent does.
 PRODUCT_ID = "sansio-letta/0.1.0"

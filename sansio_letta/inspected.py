@@ -8,9 +8,9 @@ from attrs import evolve, field, frozen
 from . import letta
 from .errors import Kept, SansioLettaError
 from .events import CallStarted, Command
+from .phases import Phase
 from .recording import RecordingHead
 from .stream import RunState
-from .turn import Phase
 
 
 class Kind(Enum):

@@ -30,13 +30,14 @@ from .gist import (
     short,
 )
 from .inspected import Inspection, Kind, Outcome, Part, Passage, Row
+from .phases import Phase
 from .planning import plan_turn
 from .recording import RecordedExchange, Recording
 from .replay import plan_recorded
 from .replay_client import compare
 from .routing import Endpoint, route
 from .sse import ServerSentEvent, SSEDecoder
-from .turn import Phase, Turn
+from .turn import Turn
 
 
 def inspect(recording: Recording) -> Inspection:

@@ -11,7 +11,7 @@ from attrs import frozen
 from . import chat_request as chat
 from . import letta
 from .errors import RequestError
-from .turn import Plan
+from .plan import Plan
 
 _EMPTY_SCHEMA: Final = {"type": "object", "properties": {}}
 

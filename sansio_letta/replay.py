@@ -13,10 +13,11 @@ from .config import Config
 from .cycle import ResponseBody, ResponseHead
 from .errors import RemoteProtocolError
 from .events import CallsSettled, Command, Event, Failure, TurnFailed, TurnStarted
+from .plan import Plan
 from .recording import RecordedExchange, Recording
 from .replay_client import ReplayedClient
 from .sse import SSEDecoder
-from .turn import Plan, Turn
+from .turn import Turn
 
 _NO_AGENT: Final = "agent-00000000-0000-4000-8000-000000000000"
 

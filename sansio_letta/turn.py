@@ -30,18 +30,16 @@ no answer may invite a repeat that the agent would hear twice.
 
 from collections import deque
 from collections.abc import Iterable
-from enum import Enum, auto
-from typing import Final
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from . import letta
 from ._signal import Signal
 from .access import ANYONE, Caller
+from .asking import Asking
 from .bridge import ToolBridge, settle
 from .config import Config
 from .errors import (
-    Advice,
     Kept,
     LettaError,
     LocalProtocolError,
@@ -69,104 +67,11 @@ from .events import (
     TurnStarted,
 )
 from .exchange import Answer, Headers, find_agent, found_agent
+from .phases import LOOKING_BACK, OVER, READING_STREAM, TRANSITIONS, Phase, Step
 from .places import Place
+from .plan import Plan
 from .recovery import EarlierTurn, EndedRun, Pause, Questions, Said, read_run
-from .sse import SSEDecoder
 from .stream import EndOfStream, RunState, RunStream, refusal_in
-
-
-@frozen(kw_only=True)
-class Plan:
-    """What a client's request asks of Letta, made before the agent is known.
-
-    :param model: the agent's name or id, as asked.
-    :param messages: the new input, in order.
-    :param results: the results of calls that the client brings, in order.
-    :param client_tools: the tools that the client offers for this turn.
-    """
-
-    model: str
-    messages: tuple[letta.MessageCreate, ...] = ()
-    results: tuple[letta.ToolReturn | letta.Approval, ...] = ()
-    client_tools: tuple[letta.ClientTool, ...] = ()
-    thread: AgentThread | None = None  #: None: the agent's own, once the agent is known
-
-
-class Phase(Enum):
-    """Which exchange with Letta is under way."""
-
-    READY = auto()
-    FINDING = auto()
-    QUEUED = auto()
-    REVIEWING = auto()
-    LOOKING = auto()
-    SENDING = auto()
-    STREAMING = auto()
-    RECOVERING = auto()
-    LEAVING = auto()
-    CANCELLING = auto()
-    DONE = auto()
-    FAILED = auto()
-
-
-class Step(Enum):
-    """What moves the turn from one phase to the next."""
-
-    FIND = auto()  #: the agent is not known
-    QUEUE = auto()  #: the agent is known
-    REVIEW = auto()  #: the request was here before
-    LOOK = auto()  #: results came, and what is pending is not known
-    SEND = auto()  #: all is known
-    OPENED = auto()  #: the run's stream has begun, or goes on
-    GONE = auto()  #: the remembered agent does not exist any more
-    REFUSED = auto()  #: what is pending does not fit the input
-    LOST = auto()  #: the stream ended before the run
-    ENDED = auto()
-    CANCEL = auto()  #: the run must be ended
-    ABANDON = auto()  #: the client left before the run had a name
-    FAIL = auto()
-
-
-_ENDS: Final = {Step.FAIL: Phase.FAILED, Step.ENDED: Phase.DONE}
-
-TRANSITIONS: Final[dict[Phase, dict[Step, Phase]]] = {
-    Phase.READY: {**_ENDS, Step.FIND: Phase.FINDING, Step.QUEUE: Phase.QUEUED},
-    Phase.FINDING: {**_ENDS, Step.QUEUE: Phase.QUEUED},
-    Phase.QUEUED: {
-        **_ENDS,
-        Step.REVIEW: Phase.REVIEWING,
-        Step.LOOK: Phase.LOOKING,
-        Step.SEND: Phase.SENDING,
-    },
-    Phase.REVIEWING: {**_ENDS, Step.LOOK: Phase.LOOKING, Step.SEND: Phase.SENDING},
-    Phase.LOOKING: {**_ENDS, Step.SEND: Phase.SENDING, Step.GONE: Phase.FINDING},
-    Phase.SENDING: {
-        **_ENDS,
-        Step.OPENED: Phase.STREAMING,
-        Step.GONE: Phase.FINDING,
-        Step.REFUSED: Phase.LOOKING,
-        Step.ABANDON: Phase.LEAVING,
-    },
-    Phase.STREAMING: {
-        **_ENDS,
-        Step.REFUSED: Phase.LOOKING,
-        Step.LOST: Phase.RECOVERING,
-        Step.CANCEL: Phase.CANCELLING,
-        Step.ABANDON: Phase.LEAVING,
-    },
-    Phase.RECOVERING: {**_ENDS, Step.OPENED: Phase.STREAMING, Step.CANCEL: Phase.CANCELLING},
-    Phase.LEAVING: {**_ENDS, Step.CANCEL: Phase.CANCELLING},
-    Phase.CANCELLING: _ENDS,
-    Phase.DONE: {},
-    Phase.FAILED: {},
-}
-
-_OVER: Final = (Phase.DONE, Phase.FAILED)
-_READING_STREAM: Final = (Phase.STREAMING, Phase.SENDING, Phase.LEAVING)
-_ASKING: Final = (Phase.REVIEWING, Phase.RECOVERING)
-
-#: Seconds before something is tried again: little at first, then more, the last as often as need be.
-_PAUSES: Final = (0.25, 0.5, 1.0, 2.0)
 
 
 @define
@@ -212,19 +117,12 @@ class Turn:
     _abandoned: bool = field(default=False, init=False)
     _interruption: SansioLettaError | None = field(default=None, init=False)
     _failure: SansioLettaError | None = field(default=None, init=False)  #: told once the run is cancelled
-    # What is asked for together, and what is tried again:
-    _questions: Questions | None = field(default=None, init=False)
-    _pause: float | None = field(default=None, init=False)
-    _paused: float = field(default=0.0, init=False)  #: seconds, since something last went well
-    # The exchange under way:
-    _command: Command | None = field(default=None, init=False)
-    _answer: Answer | None = field(default=None, init=False)
-    _sse: SSEDecoder | None = field(default=None, init=False)
-    _ended: bool = field(default=False, init=False)
-    _error: SansioLettaError | None = field(default=None, init=False)  #: why it ended too soon
-    _fault: Failure | None = field(default=None, init=False)  #: how
+    _questions: Questions | None = field(default=None, init=False)  #: that are asked one after the other
+    _asking: Asking = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        config = self.config
+        self._asking = Asking(config.max_answer_size, config.max_event_size, self._caller.key_is_lettas)
         self._looked = self._pending is not None
         self._run = self._new_run()
         try:
@@ -256,11 +154,7 @@ class Turn:
 
         For a thread its `place` wakes the caller.
         """
-        return self._pause
-
-    @property
-    def _is_asking(self) -> bool:
-        return self._pause is None and self.phase not in (Phase.QUEUED, *_OVER)
+        return self._asking.pause
 
     # --- In -----------------------------------------------------------------------------------------------
 
@@ -271,14 +165,8 @@ class Turn:
         :param headers: pairs of lower-case name and value.
         :raises LocalProtocolError: if no answer is awaited.
         """
-        if not self._is_asking or self._answer is not None or self._ended:
-            raise LocalProtocolError(f"receive_response called in {self.phase.name}: no answer is awaited")
-        self._answer = Answer(
-            status=status,
-            headers=headers,
-            max_size=self.config.max_answer_size,
-            key_is_clients=self._caller.key_is_lettas,
-        )
+        self._check_asking("receive_response")
+        self._asking.receive_response(status, headers)
 
     def receive_data(self, data: bytes) -> None:
         """Add bytes of the answer's body; nothing is parsed until `next_event`.
@@ -286,13 +174,7 @@ class Turn:
         :param data: any number of bytes, cut anywhere; ``b""`` is the end of the body.
         :raises LocalProtocolError: if called before `receive_response` or after the end.
         """
-        if self._answer is None or self._ended:
-            raise LocalProtocolError(f"receive_data called in {self.phase.name}: no body is awaited")
-        if self._sse is not None:
-            self._sse.receive_data(data)
-        else:
-            self._answer.receive_data(data)
-        self._ended = not data
+        self._asking.receive_data(data)
 
     def receive_failure(self, failure: Failure, reason: str) -> None:
         """The exchange went wrong; nothing more will come of it.
@@ -301,33 +183,36 @@ class Turn:
         :param reason: for the client, like "connection refused"; no key, no address of an inner network.
         :raises LocalProtocolError: if no exchange is under way.
         """
-        if not self._is_asking or self._ended:
-            raise LocalProtocolError(f"receive_failure called in {self.phase.name}: no exchange is under way")
-        self._ended = True
-        # Raised only when what had arrived before is read: the run may have stopped already.
-        self._error, self._fault = _transport_error(failure, reason), failure
+        self._check_asking("receive_failure")
+        self._asking.receive_failure(failure, reason)
+
+    def _check_asking(self, method: str) -> None:
+        if self._asking.pause is not None or self.phase in (Phase.QUEUED, *OVER):
+            raise LocalProtocolError(
+                f"{method} called in {self.phase.name}: no exchange is under way, no answer is awaited"
+            )
 
     def end_pause(self) -> None:
         """The pause is over: go on with what it was made for.
 
         :raises LocalProtocolError: if there was none.
         """
-        if self._pause is None:
+        if self._asking.pause is None:
             raise LocalProtocolError(f"end_pause called in {self.phase.name}: there is no pause")
-        self._pause = None
-        if self._command is None:
+        command = self._asking.end_pause()
+        if command is None:
             self._ask_next(None)
         else:
-            self._ask(self._command)
+            self._ask(command)
 
     def give_up(self, error: SansioLettaError) -> None:
         """It has taken too long: the turn fails, and its run is cancelled.
 
         :param error: what the client is told, if it has not left.
         """
-        if self.phase in _OVER:
+        if self.phase in OVER:
             return
-        self._pause = None
+        self._asking.pause = None
         if self.phase is Phase.RECOVERING:
             self._failure = error
         # What was not handed over yet never happens; what was said stays said.
@@ -340,7 +225,7 @@ class Turn:
         Go on as before until FINISHED: `next_event` hands out a CancelRun as soon as the run has a name. May be
         called at any time, and again.
         """
-        if self._abandoned or self.phase in _OVER:
+        if self._abandoned or self.phase in OVER:
             return
         self._abandoned = True
         unsent = [item for item in self._items if isinstance(item, Command)]
@@ -349,7 +234,7 @@ class Turn:
             self._items.extend(unsent)
         elif self.phase is Phase.RECOVERING:
             self._cancel()
-        elif self.phase not in _READING_STREAM or unsent or self._pause is not None:
+        elif self.phase not in READING_STREAM or unsent or self._asking.pause is not None:
             self._move(Step.ENDED)
         elif self._run.run_id is not None:
             self._cancel()
@@ -363,19 +248,19 @@ class Turn:
 
         :param error: what the client is told if nothing was kept.
         """
-        if self._interruption is not None or self._abandoned or self.phase in _OVER:
+        if self._interruption is not None or self._abandoned or self.phase in OVER:
             return
         self._interruption = error
         if self.phase is Phase.CANCELLING:
             return  # it is failing already
         unsent = any(isinstance(item, Command) for item in self._items)
         self._items = deque(item for item in self._items if not isinstance(item, Command))
-        reading = self.phase in _READING_STREAM and not unsent and self._pause is None
+        reading = self.phase in READING_STREAM and not unsent and self._asking.pause is None
         if self._run.run_id is not None and (reading or self.phase is Phase.RECOVERING):
             self._failure = error
             self._cancel()
         elif not reading:
-            self._pause = None
+            self._asking.pause = None
             # What an earlier turn for the same request has left was not found out.
             self._end_failed(error, Kept.NOTHING if self._earlier is None else Kept.UNKNOWN)
 
@@ -388,9 +273,9 @@ class Turn:
         after the last. Nothing is raised for what Letta sent: it ends the turn as `TurnFailed`, once and last.
         """
         while not self._items:
-            if self.phase in _OVER:
+            if self.phase in OVER:
                 return Signal.FINISHED
-            if self._pause is not None:
+            if self._asking.pause is not None:
                 return Signal.WAITING
             try:
                 if not self._advance():
@@ -406,69 +291,49 @@ class Turn:
 
     def _advance(self) -> bool:
         """Take one step with what Letta has said so far; False if there is nothing to take it with."""
-        if self._sse is not None or self._opened():
+        if self._asking.stream is not None or self._opened():
             return self._read_stream()
         if self.phase is Phase.QUEUED:
             return self._leave_queue()
-        if not self._ended:
+        if not self._asking.has_ended:
             return False
-        if self._error is not None:
+        if self._asking.error is not None:
             if self._try_again():
                 return True
-            raise self._error
-        assert self._answer is not None
+            raise self._asking.error
+        assert self._asking.answer is not None
         match self.phase:
             case Phase.FINDING:
-                self._take_agent(self._answer)
+                self._take_agent(self._asking.answer)
             case Phase.LOOKING:
-                self._take_pending(self._answer)
+                self._take_pending(self._asking.answer)
             case Phase.REVIEWING | Phase.RECOVERING:
-                self._take_book(self._answer)
+                self._take_book(self._asking.answer)
             case Phase.CANCELLING:
                 # Whether it came in time matters to nobody here: the run is not read any more.
                 self._end_cancelled()
             case _:
-                self._take_refusal(self._answer)
+                self._take_refusal(self._asking.answer)
         return True
 
     def _move(self, step: Step) -> None:
         following = TRANSITIONS[self.phase].get(step)
         assert following is not None, f"{step} in {self.phase}"
         self.phase = following
-        if following in _OVER:
+        if following in OVER:
             self._questions = None
             self.place.leave()
 
     def _ask(self, command: Command) -> None:
-        self._command = command
-        self._answer = self._sse = self._error = self._fault = None
-        self._ended = False
+        self._asking.ask(command)
         self._items.append(command)
 
     def _try_again(self) -> bool:
         """After a failure that left nothing at Letta, pause, if there is time left."""
-        repeatable = self._fault is Failure.NOT_SENT or (
-            # Whether a question arrived does not matter, nor whether a run is cancelled twice.
-            self._fault is Failure.BROKEN and not isinstance(self._command, OpenStream)
-        )
-        if not repeatable or (self._abandoned and self.phase is not Phase.CANCELLING):
+        if not self._asking.is_repeatable or (self._abandoned and self.phase is not Phase.CANCELLING):
             return False
-        limit = self.config.resume_timeout if self.phase in _ASKING else self.config.connect_retry_timeout
-        return self._make_pause(limit)
-
-    def _make_pause(self, limit: float) -> bool:
-        """Pause, unless pauses have taken longer than `limit` seconds since something last went well."""
-        if self._paused >= limit:
-            return False
-        spent, pause = 0.0, _PAUSES[-1]
-        for pause in _PAUSES:
-            if spent >= self._paused:
-                break
-            spent += pause
-        self._pause = min(pause, limit - self._paused)
-        self._paused += self._pause
-        self._answer = self._sse = None
-        return True
+        config, looks_back = self.config, self.phase in LOOKING_BACK
+        return self._asking.pause_within(config.resume_timeout if looks_back else config.connect_retry_timeout)
 
     def _find(self, step: Step) -> None:
         self._move(step)
@@ -478,7 +343,8 @@ class Turn:
         self._found = True
         agent = found_agent(self.plan.model, answer, self._caller.may_use)
         self._items.append(AgentFound(model=self.plan.model, agent=agent))
-        self._agent, self._paused = agent, 0.0
+        self._agent = agent
+        self._asking.went_well()
         self._pending, self._looked = agent.pending_approval, bool(self.plan.results)
         self._queue(agent)
 
@@ -520,7 +386,7 @@ class Turn:
             self._forget_agent(self._agent)
             return
         self._agent = found_agent(self._agent.id, answer, self._caller.may_use)
-        self._paused = 0.0
+        self._asking.went_well()
         self._send(pending=self._agent.pending_approval)
 
     def _send(self, pending: letta.PendingApproval | None) -> None:
@@ -579,14 +445,16 @@ class Turn:
         elif answer.status == 409 and refusal_in(answer.detail) and not self._resent:
             self._resent = True
             self._look(Step.REFUSED)
-        elif answer.status == 409 and self._make_pause(self.config.queue_timeout):
+        elif answer.status == 409 and self._asking.pause_within(self.config.queue_timeout):
             # Another process speaks in this conversation: Letta has taken nothing.
             pass
         elif answer.status == 503 and self._background:
             self._background = False
             self._items.append(BackgroundRefused())
-            assert isinstance(self._command, OpenStream)
-            self._ask(evolve(self._command, request=evolve(self._command.request, background=False)))
+            assert isinstance(self._asking.command, OpenStream)
+            self._ask(
+                evolve(self._asking.command, request=evolve(self._asking.command.request, background=False))
+            )
         elif answer.status == 200:
             kind = answer.content_type or "no content type"
             raise RemoteProtocolError(f"Letta answered with {kind} instead of an event stream.")
@@ -603,34 +471,34 @@ class Turn:
 
     def _opened(self) -> bool:
         """Whether the run's stream is being read; from its head on it is."""
-        answer = self._answer
-        if answer is None or answer.status != 200 or answer.content_type != "text/event-stream":
+        asking = self._asking
+        if not asking.is_stream:
             return False
-        if self.phase is Phase.SENDING or isinstance(self._command, ResumeRun):
+        if self.phase is Phase.SENDING or isinstance(asking.command, ResumeRun):
             self._move(Step.OPENED)
         elif self.phase is not Phase.LEAVING:
             return False
-        self._sse = SSEDecoder(self.config.max_event_size)
-        if data := answer.take():
-            self._sse.receive_data(data)
+        asking.read_stream()
         return True
 
     def _read_stream(self) -> bool:
-        assert self._sse is not None
-        run, event = self._run, self._sse.next_event()
+        assert self._asking.stream is not None
+        run, event = self._run, self._asking.stream.next_event()
         if not isinstance(event, Signal):
             message = letta.decode_message(event.data)
             if self._background and self._is_after_end(message):
                 self._lose(RemoteProtocolError("Letta forgot how the run ended."))
                 return True
             self._emit(run.receive_message(message))
-        elif not self._ended:
+        elif not self._asking.has_ended:
             return False
         elif run.state is not RunState.STOPPED and run.run_id is not None and self.phase is Phase.STREAMING:
-            self._lose(self._error or RemoteProtocolError("Letta's stream ended before the run had stopped."))
+            self._lose(
+                self._asking.error or RemoteProtocolError("Letta's stream ended before the run had stopped.")
+            )
             return True
-        elif self._error is not None and run.state is not RunState.STOPPED:
-            raise self._error
+        elif self._asking.error is not None and run.state is not RunState.STOPPED:
+            raise self._asking.error
         else:
             self._emit(run.receive_message(EndOfStream()))
         self._take_state(run)
@@ -678,37 +546,38 @@ class Turn:
         run_id = self._run.run_id
         assert run_id is not None
         self._move(Step.LOST)
-        self._failure, self._sse = error, None
+        self._failure, self._asking.stream = error, None
         self.resume_count += 1
         if not self._background or self._over:
             self._ask_for(read_run(run_id))
             return
         progress, self._lost_at = self._lost_at != self._seq_id, self._seq_id
         if progress:
-            self._paused = 0.0
+            self._asking.went_well()
             self._ask(FetchRun(run_id=run_id))
-        elif self._make_pause(self.config.resume_timeout):
-            self._command = FetchRun(run_id=run_id)
+        elif self._asking.pause_within(self.config.resume_timeout):
+            self._asking.command = FetchRun(run_id=run_id)
         else:
             raise error
 
     def _take_book(self, answer: Answer) -> None:
         """What Letta's books say of a run."""
-        if answer.status >= 500 and self._make_pause(self.config.resume_timeout):
+        if answer.status >= 500 and self._asking.pause_within(self.config.resume_timeout):
             return
         if self._questions is not None:
             self._ask_next(answer)
-        elif isinstance(self._command, FetchRun):
+        elif isinstance(self._asking.command, FetchRun):
             run = letta.decode_run(answer.data)
             self._over = run.is_over
             self._ask(ResumeRun(run_id=run.id, seq_id=self._seq_id))
         else:
             # The stream cannot be taken up again; what was kept of the run can be read.
-            assert isinstance(self._command, ResumeRun)
-            self._ask_for(read_run(self._command.run_id))
+            assert isinstance(self._asking.command, ResumeRun)
+            self._ask_for(read_run(self._asking.command.run_id))
 
     def _ask_for(self, questions: Questions) -> None:
-        self._questions, self._paused = questions, 0.0
+        self._questions = questions
+        self._asking.went_well()
         self._ask_next(None)
 
     def _ask_next(self, answer: Answer | None) -> None:
@@ -723,7 +592,7 @@ class Turn:
                 self._take_rest(stop.value)
             return
         if isinstance(question, Pause):
-            self._command, self._pause = None, question.seconds
+            self._asking.hold(question.seconds)
         else:
             self._ask(question)
 
@@ -772,7 +641,8 @@ class Turn:
         assert self._agent is not None
         assert self._run.run_id is not None
         self._move(Step.CANCEL)
-        self._questions, self._pause, self._paused = None, None, 0.0
+        self._questions, self._asking.pause = None, None
+        self._asking.went_well()
         self._ask(CancelRun(agent_id=self._agent.id, run_id=self._run.run_id))
 
     def _end_cancelled(self) -> None:
@@ -787,13 +657,13 @@ class Turn:
 
         A run cancelled in its first step leaves no trace (kept_nothing.jsonl), but results are kept at once.
         """
-        run, answer = self._run, self._answer
+        run, answer = self._run, self._asking.answer
         if self._failure is not self._interruption or self.started or self._results_sent or run.step_kept:
             return False
         if self.resume_count:
             return False  # some of it was not read
         assert run.run_id is not None
-        return answer is not None and self._error is None and answer.cancelled(run.run_id)
+        return answer is not None and self._asking.error is None and answer.cancelled(run.run_id)
 
     def _new_run(self) -> RunStream:
         return RunStream(ToolBridge(frozenset(tool.name for tool in self.plan.client_tools)))
@@ -806,7 +676,7 @@ class Turn:
         elif self.phase is Phase.RECOVERING:
             # How the stream was lost matters more than why it was not found again.
             self._cancel()
-        elif self.phase in _READING_STREAM and isinstance(error, RemoteProtocolError):
+        elif self.phase in READING_STREAM and isinstance(error, RemoteProtocolError):
             # Letta was told, and what it does now we cannot see. A run that may be going on is ended first.
             if self._run.run_id is not None:
                 self._failure = error
@@ -821,14 +691,3 @@ class Turn:
         if not self._abandoned:
             told = error if kept is Kept.NOTHING else kept_failure(error)
             self._items.append(TurnFailed(error=told, kept=kept))
-
-
-def _transport_error(failure: Failure, reason: str) -> SansioLettaError:
-    if failure is Failure.NOT_SENT:
-        return LettaError(f"Letta cannot be reached: {reason}.")
-    if failure is Failure.BROKEN:
-        return RemoteProtocolError(f"The connection to Letta broke: {reason}.")
-    return RemoteProtocolError(
-        f"Letta fell silent: {reason}.",
-        advice=Advice(status=504, type="server_error", code="upstream_timeout"),
-    )

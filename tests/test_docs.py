@@ -24,7 +24,7 @@ from letta_server._cli import app
 from letta_server._keys import read_keys
 from letta_server._metrics import METRICS
 from letta_server._record import EXPECTATIONS
-from sansio_letta import errors, events, letta, recording, stream, turn
+from sansio_letta import errors, events, letta, phases, recording, stream
 from sansio_letta.chat_request import FIELDS, Treatment
 
 ROOT = Path(__file__).parent.parent
@@ -211,7 +211,7 @@ def test_a_drawing_shows_all_states_and_transitions(machine: str) -> None:
 def test_the_drawings_are_of_the_tables() -> None:
     assert diagrams.turn_machine().transitions == {
         (phase.name, step.name, then.name)
-        for phase, row in turn.TRANSITIONS.items()
+        for phase, row in phases.TRANSITIONS.items()
         for step, then in row.items()
     }
     assert diagrams.run_machine().transitions == {
@@ -390,7 +390,7 @@ def test_what_record_expects_is_all_there() -> None:
 
 
 def test_every_phase_of_the_turn_is_explained() -> None:
-    assert first_cells("turn.md", "The turn") == [phase.name for phase in turn.Phase]
+    assert first_cells("turn.md", "The turn") == [phase.name for phase in phases.Phase]
 
 
 @pytest.mark.parametrize(

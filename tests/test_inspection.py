@@ -43,10 +43,10 @@ from sansio_letta.events import (
 from sansio_letta.gist import event_gist, message_gist, request_gist, usage_gist
 from sansio_letta.inspected import Fold, Inspection, Kind, Outcome, Part, Passage, Row, fold
 from sansio_letta.inspection import inspect
+from sansio_letta.phases import Phase
 from sansio_letta.recorder import RecordedCycle, record
 from sansio_letta.recording import RecordedData, Recording, RecordingHead, TextMode
 from sansio_letta.stream import RunState
-from sansio_letta.turn import Phase
 from support import JSON as ANY_JSON
 from support import spoiled
 

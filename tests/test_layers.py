@@ -33,8 +33,13 @@ TABLE = {
     "stream": "bridge errors events letta",
     "places": "errors",
     "recovery": "errors events exchange letta stream",
-    "turn": "_signal access bridge config errors events exchange letta places recovery sse stream",
-    "planning": "chat_request errors letta turn",
+    "asking": "errors events exchange sse",
+    "phases": "",
+    "plan": "events letta",
+    "turn": (
+        "_signal access asking bridge config errors events exchange letta phases places plan recovery stream"
+    ),
+    "planning": "chat_request errors letta plan",
     "chat_writer": "chat config errors events letta sse",
     "inquiry": "_signal access agents chat config errors events exchange letta",
     "repeats": "_signal errors events exchange places recovery turn",
@@ -47,12 +52,12 @@ TABLE = {
     "redact": "_signal errors letta recording sse",
     "recorder": "_signal cycle errors events exchange recording redact",
     "replay_client": "_signal config cycle events exchange letta proxy recording redact",
-    "replay": "_signal chat_writer config cycle errors events letta recording replay_client sse turn",
+    "replay": "_signal chat_writer config cycle errors events letta plan recording replay_client sse turn",
     "replay_views": "chat_writer config events recording replay",
     "gist": "errors events letta",
-    "inspected": "errors events letta recording stream turn",
+    "inspected": "errors events letta phases recording stream",
     "inspection": (
-        "_signal chat_request chat_writer config errors events gist inspected letta planning recording replay "
+        "_signal chat_request chat_writer config errors events gist inspected letta phases planning recording replay "
         "replay_client routing sse turn"
     ),
 }

@@ -10,8 +10,9 @@ from drive import AGENT, AGENT_ID, CONFLICT, DONE, PING, RUN_ID, USAGE, agent_js
 from drive_cycle import Client, chat
 from sansio_letta import Background, Config, HttpRequest, LocalProtocolError, Proxy, Repeat
 from sansio_letta.events import CancelRun, Failure, FetchRun, FindAgent, OpenStream, TextDelta
+from sansio_letta.plan import Plan
 from sansio_letta.repeats import KnownTurn, KnownTurns, fingerprint, retry_count
-from sansio_letta.turn import Plan, Turn
+from sansio_letta.turn import Turn
 
 HELLO = (PING, say("Hel"), say("lo"), stop(), USAGE, DONE)
 CANCEL = CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)

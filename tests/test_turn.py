@@ -50,7 +50,7 @@ from sansio_letta.events import (
     TurnFinished,
     TurnStarted,
 )
-from sansio_letta.turn import TRANSITIONS, Phase, Step
+from sansio_letta.phases import TRANSITIONS, Phase, Step
 
 HELLO = (PING, say("Hello"), stop(), USAGE, DONE)
 CANCEL = CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)

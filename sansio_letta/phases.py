@@ -1,0 +1,81 @@
+"""The phases of a turn, and the table of what leads from one to the next. What they mean stands in `turn`."""
+
+from enum import Enum, auto
+from typing import Final
+
+
+class Phase(Enum):
+    """Which exchange with Letta is under way."""
+
+    READY = auto()
+    FINDING = auto()
+    QUEUED = auto()
+    REVIEWING = auto()
+    LOOKING = auto()
+    SENDING = auto()
+    STREAMING = auto()
+    RECOVERING = auto()
+    LEAVING = auto()
+    CANCELLING = auto()
+    DONE = auto()
+    FAILED = auto()
+
+
+class Step(Enum):
+    """What moves the turn from one phase to the next."""
+
+    FIND = auto()  #: the agent is not known
+    QUEUE = auto()  #: the agent is known
+    REVIEW = auto()  #: the request was here before
+    LOOK = auto()  #: results came, and what is pending is not known
+    SEND = auto()  #: all is known
+    OPENED = auto()  #: the run's stream has begun, or goes on
+    GONE = auto()  #: the remembered agent does not exist any more
+    REFUSED = auto()  #: what is pending does not fit the input
+    LOST = auto()  #: the stream ended before the run
+    ENDED = auto()
+    CANCEL = auto()  #: the run must be ended
+    ABANDON = auto()  #: the client left before the run had a name
+    FAIL = auto()
+
+
+_ENDS: Final = {Step.FAIL: Phase.FAILED, Step.ENDED: Phase.DONE}
+
+TRANSITIONS: Final[dict[Phase, dict[Step, Phase]]] = {
+    Phase.READY: {**_ENDS, Step.FIND: Phase.FINDING, Step.QUEUE: Phase.QUEUED},
+    Phase.FINDING: {**_ENDS, Step.QUEUE: Phase.QUEUED},
+    Phase.QUEUED: {
+        **_ENDS,
+        Step.REVIEW: Phase.REVIEWING,
+        Step.LOOK: Phase.LOOKING,
+        Step.SEND: Phase.SENDING,
+    },
+    Phase.REVIEWING: {**_ENDS, Step.LOOK: Phase.LOOKING, Step.SEND: Phase.SENDING},
+    Phase.LOOKING: {**_ENDS, Step.SEND: Phase.SENDING, Step.GONE: Phase.FINDING},
+    Phase.SENDING: {
+        **_ENDS,
+        Step.OPENED: Phase.STREAMING,
+        Step.GONE: Phase.FINDING,
+        Step.REFUSED: Phase.LOOKING,
+        Step.ABANDON: Phase.LEAVING,
+    },
+    Phase.STREAMING: {
+        **_ENDS,
+        Step.REFUSED: Phase.LOOKING,
+        Step.LOST: Phase.RECOVERING,
+        Step.CANCEL: Phase.CANCELLING,
+        Step.ABANDON: Phase.LEAVING,
+    },
+    Phase.RECOVERING: {**_ENDS, Step.OPENED: Phase.STREAMING, Step.CANCEL: Phase.CANCELLING},
+    Phase.LEAVING: {**_ENDS, Step.CANCEL: Phase.CANCELLING},
+    Phase.CANCELLING: _ENDS,
+    Phase.DONE: {},
+    Phase.FAILED: {},
+}
+
+#: The turn has come to its end.
+OVER: Final = (Phase.DONE, Phase.FAILED)
+#: Letta has been told, or is being told.
+READING_STREAM: Final = (Phase.STREAMING, Phase.SENDING, Phase.LEAVING)
+#: Letta is asked what became of a run.
+LOOKING_BACK: Final = (Phase.REVIEWING, Phase.RECOVERING)
