@@ -66,7 +66,10 @@ class UserMessage:
 
 @frozen(kw_only=True)
 class AssistantMessage:
-    """What the agent said before, as the client remembers it: only its place counts, Letta has a memory."""
+    """What the agent said before, as the client remembers it. Letta has a memory: the text counts for a new
+    conversation alone."""
+
+    content: Content = field(default="", repr=False)
 
 
 @frozen(kw_only=True)
@@ -390,9 +393,11 @@ def _decode_message(value: object, path: str, notices: _Notices) -> Message:
     if role not in _ROLES:
         raise RequestError(f"`{path}.role` must be one of {', '.join(_ROLES)}.", param=f"{path}.role")
     if role == "assistant":
-        if raw.get("content") is not None:
-            _decode_content(raw["content"], f"{path}.content", _ROLES[role], notices)
-        return AssistantMessage()
+        if raw.get("content") is None:
+            return AssistantMessage()
+        return AssistantMessage(
+            content=_decode_content(raw["content"], f"{path}.content", _ROLES[role], notices)
+        )
     known = {"role", "content", "tool_call_id"} if role == "tool" else {"role", "content"}
     for name in sorted(raw.keys() - known):
         if raw[name] is not None:

@@ -29,6 +29,30 @@ class Background(Enum):
     NEVER = "never"
 
 
+class InstructionPolicy(Enum):
+    """What becomes of a client's system and developer messages; the agent has instructions of its own."""
+
+    ONCE = "once"
+    """A system message before the input, when they differ from what the thread was last given."""
+    ALWAYS = "always"
+    """The same before every input."""
+    OVERRIDE = "override"
+    """In place of the agent's own, for the turn."""
+    IGNORE = "ignore"
+    """Nothing; a header of the answer names them."""
+
+
+class TaskPolicy(Enum):
+    """What becomes of a prompt that is not the user's."""
+
+    ISOLATE = "isolate"
+    """It runs in a conversation of its own, which is deleted afterwards."""
+    PASS = "pass"
+    """It is said to the agent like any other."""
+    REFUSE = "refuse"
+    """It is answered with an error."""
+
+
 #: Typed for numbers of any kind; attrs ties a validator to the type it was made with.
 _positive: Final[Any] = validators.gt(0)
 _not_negative: Final[Any] = validators.ge(0)
@@ -73,6 +97,14 @@ class Config:
     connect_retry_timeout: float = field(default=0.75, validator=_not_negative)
     #: The same, while a run of ours goes on that we have lost sight of: a restart of Letta itself.
     resume_timeout: float = field(default=30.0, validator=_not_negative)
+    #: What becomes of system and developer messages. Coding agents live by theirs.
+    instructions: InstructionPolicy = InstructionPolicy.ONCE
+    #: What becomes of prompts that are a chat program's own, for titles and the like.
+    tasks: TaskPolicy = TaskPolicy.ISOLATE
+    #: Beginnings of further prompts of that kind.
+    task_prompts: tuple[str, ...] = ()
+    #: Chats and threads remembered at most: their conversations, and the instructions that they were given.
+    max_remembered_thread_count: int = field(default=4096, validator=_positive)
     #: Whether to ask for runs whose stream can be taken up again.
     background: Background = Background.AUTO
     #: A turn that broke off, and an answer that was given, are remembered for repeats this long.
@@ -85,7 +117,8 @@ class Config:
     #: Whether a repeat listens to its turn while that runs. A program that drives both in one thread would wait
     #: for itself: without it the repeat has a turn of its own, after the first.
     joins_repeats: bool = True
-    #: Headers that name a chat, the first that is there; they tell requests apart that say the same.
+    #: Headers that name a chat, the first that is there: each chat has a conversation of its own at Letta.
+    #: `X-Letta-Conversation-Id` names one that exists. Without a name a request is of the agent's own thread.
     chat_key_headers: tuple[str, ...] = (
         "x-letta-conversation-id",
         "x-letta-chat-key",

@@ -32,6 +32,8 @@ from .events import (
     ReasoningDelta,
     ResumeRun,
     TextDelta,
+    ThreadFound,
+    ThreadGone,
     TurnFailed,
     TurnFinished,
     TurnStarted,
@@ -40,6 +42,7 @@ from .exchange import Headers
 from .inquiry import Inquiry, Reply, error_reply, json_reply
 from .places import ThreadQueue, nobody, thread_busy
 from .repeats import KnownTurn, KnownTurns, Listener
+from .thread_memory import ThreadMemory
 from .turn import Turn
 
 
@@ -94,6 +97,7 @@ class Summary:
     status: int | None = None  #: the answer's; None: the client left before it was told
     stream: bool | None = None  #: whether a turn's answer was asked for in chunks
     model: str | None = None  #: as asked
+    thread: str | None = None  #: where it was said: `agent`, `chat`, `conversation` or `task`
     agent_id: str | None = None  #: whom the model's name stands for
     outcome: str | None = None  #: the finish reason, `abandoned`, or an error's code
     kept: str | None = None  #: after a failure: whether the agent's memory has something of the turn
@@ -120,6 +124,7 @@ class Memory:
     agents: AgentMemory = field(init=False)
     turns: KnownTurns = field(init=False)
     queue: ThreadQueue = field(init=False)
+    threads: ThreadMemory = field(init=False)
     has_background: bool = field(default=True, init=False)  #: as long as Letta did not say that it has none
 
     def __attrs_post_init__(self) -> None:
@@ -127,6 +132,7 @@ class Memory:
         self.agents = AgentMemory(config.agent_ttl, config.max_remembered_agent_count)
         self.turns = KnownTurns(config.repeat_ttl, config.max_kept_answer_size)
         self.queue = ThreadQueue(config.max_queue_count)
+        self.threads = ThreadMemory(config.max_remembered_thread_count)
 
 
 @frozen(kw_only=True)
@@ -402,6 +408,11 @@ class Cycle:
             self.summary.resume_count = self._driven.known.turn.resume_count
             self._memory.turns.end(self._driven.fingerprint, self._driven.known, self._now)
 
+    @property
+    def _turn(self) -> Turn:
+        assert self._driven is not None
+        return self._driven.known.turn
+
     def _take(self, event: Event, writer: Writer) -> None:
         summary = self.summary
         match event:
@@ -412,6 +423,10 @@ class Cycle:
                 self._memory.agents.remember(model, agent, self._now, self._caller)
             case AgentGone(agent_id=agent_id):
                 self._memory.agents.forget(agent_id)
+            case ThreadFound(thread=thread):
+                self._memory.threads.remember(self._turn.agent_id, self._turn.plan.thread, thread)
+            case ThreadGone(thread=thread):
+                self._memory.threads.forget(thread)
             case BackgroundRefused():
                 self._memory.has_background = False
             case CallsSettled(stale=stale):
@@ -422,6 +437,8 @@ class Cycle:
                 summary.call_count += 1
             case TurnFinished(reason=reason, usage=usage):
                 summary.outcome, summary.usage = reason.value, usage
+                if isinstance(self._source, Turn) and self._source.told is not None:
+                    self._memory.threads.tell(*self._source.told)
                 if not writer.streaming:
                     self._reply(json_reply(writer.write(event)))
                     return

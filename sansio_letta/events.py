@@ -13,6 +13,35 @@ from attrs import field, frozen
 from . import letta
 from .errors import Kept, SansioLettaError
 
+# --- Threads --------------------------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class AgentThread:
+    """The agent's own thread, the one without a conversation. Letta does not lock it: its caller must."""
+
+    agent_id: str
+
+    @property
+    def messages_target(self) -> str:
+        """Where a turn's request goes."""
+        return f"/v1/agents/{quote(self.agent_id, safe='')}/messages/stream"
+
+
+@frozen(kw_only=True)
+class ConversationThread:
+    """One conversation with an agent. Letta locks it, with 409 (conversation_busy.jsonl)."""
+
+    conversation_id: str
+
+    @property
+    def messages_target(self) -> str:
+        """Where a turn's request goes."""
+        return f"/v1/conversations/{quote(self.conversation_id, safe='')}/messages"
+
+
+Thread: TypeAlias = AgentThread | ConversationThread
+
 # --- Events ---------------------------------------------------------------------------------------------------
 
 
@@ -46,6 +75,20 @@ class CallsSettled:
     missing: tuple[str, ...] = ()  #: pending calls that got an error result, since the client gave none
     stale: tuple[str, ...] = ()  #: results dropped, since no such call is pending
     denied: tuple[str, ...] = ()  #: pending calls denied, since the user wrote something instead
+
+
+@frozen(kw_only=True)
+class ThreadFound:
+    """Which conversation a chat's key stands for; worth remembering."""
+
+    thread: ConversationThread
+
+
+@frozen(kw_only=True)
+class ThreadGone:
+    """A remembered conversation no longer exists."""
+
+    thread: ConversationThread
 
 
 @frozen(kw_only=True)
@@ -120,6 +163,8 @@ Event: TypeAlias = (
     | AgentFound
     | AgentGone
     | CallsSettled
+    | ThreadFound
+    | ThreadGone
     | BackgroundRefused
     | TurnStarted
     | TurnFinished
@@ -129,18 +174,6 @@ Event: TypeAlias = (
 # --- Commands -------------------------------------------------------------------------------------------------
 
 _PENDING = "agent.pending_approval"
-
-
-@frozen(kw_only=True)
-class AgentThread:
-    """The agent's own thread, the one without a conversation. Letta does not lock it: its caller must."""
-
-    agent_id: str
-
-    @property
-    def messages_target(self) -> str:
-        """Where a turn's request goes."""
-        return f"/v1/agents/{quote(self.agent_id, safe='')}/messages/stream"
 
 
 @frozen(kw_only=True)
@@ -188,7 +221,7 @@ class FetchAgent:
 class OpenStream:
     """Start a run and read its stream."""
 
-    thread: AgentThread
+    thread: Thread
     request: letta.StreamRequest
 
     @property
@@ -303,6 +336,104 @@ class FetchUsage:
 
 
 @frozen(kw_only=True)
+class FindConversations:
+    """Which conversations of an agent have this in their summary? The newest come first."""
+
+    summary: str
+    agent_id: str | None = None  #: None: any agent's
+
+    @property
+    def method(self) -> Literal["GET"]:
+        return "GET"
+
+    @property
+    def target(self) -> str:
+        query = {**({"agent_id": self.agent_id} if self.agent_id else {}), "summary_search": self.summary}
+        return f"/v1/conversations/?{urlencode(query, quote_via=quote)}&limit=100"
+
+    @property
+    def body(self) -> None:
+        return None
+
+
+@frozen(kw_only=True)
+class CreateConversation:
+    """A new conversation with an agent."""
+
+    agent_id: str
+    summary: str
+
+    @property
+    def method(self) -> Literal["POST"]:
+        return "POST"
+
+    @property
+    def target(self) -> str:
+        return f"/v1/conversations/?agent_id={quote(self.agent_id, safe='')}"
+
+    @property
+    def body(self) -> bytes:
+        return letta.encode_conversation(self.summary)
+
+
+@frozen(kw_only=True)
+class FetchConversation:
+    """Whose is this conversation?"""
+
+    conversation_id: str
+
+    @property
+    def method(self) -> Literal["GET"]:
+        return "GET"
+
+    @property
+    def target(self) -> str:
+        return f"/v1/conversations/{quote(self.conversation_id, safe='')}"
+
+    @property
+    def body(self) -> None:
+        return None
+
+
+@frozen(kw_only=True)
+class DeleteConversation:
+    """Nobody needs this conversation any more."""
+
+    conversation_id: str
+
+    @property
+    def method(self) -> Literal["DELETE"]:
+        return "DELETE"
+
+    @property
+    def target(self) -> str:
+        return f"/v1/conversations/{quote(self.conversation_id, safe='')}"
+
+    @property
+    def body(self) -> None:
+        return None
+
+
+@frozen(kw_only=True)
+class FetchLast:
+    """What was said last in a conversation? A call that waits there is not shown by the agent."""
+
+    conversation_id: str
+
+    @property
+    def method(self) -> Literal["GET"]:
+        return "GET"
+
+    @property
+    def target(self) -> str:
+        return f"/v1/conversations/{quote(self.conversation_id, safe='')}/messages?limit=1&order=desc"
+
+    @property
+    def body(self) -> None:
+        return None
+
+
+@frozen(kw_only=True)
 class ListAgents:
     """One page of all agents."""
 
@@ -349,6 +480,11 @@ Command: TypeAlias = (
     | FetchRun
     | FetchKept
     | FetchUsage
+    | FindConversations
+    | CreateConversation
+    | FetchConversation
+    | DeleteConversation
+    | FetchLast
     | ListAgents
     | CheckHealth
 )

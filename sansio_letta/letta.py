@@ -340,6 +340,47 @@ def decode_usage(data: bytes) -> UsageStatistics:
 
 
 @frozen(kw_only=True)
+class Conversation:
+    """One conversation of an agent, beside its own thread."""
+
+    id: str
+    agent_id: str | None = None
+    summary: str | None = None
+    created_at: str | None = None  #: ISO 8601
+
+
+def decode_conversation(data: bytes) -> Conversation:
+    """The answer of ``GET /v1/conversations/{id}``, and of making one.
+
+    :raises RemoteProtocolError: if it is no conversation.
+    """
+    return _decode(data, Conversation, "a conversation")
+
+
+def decode_conversations(data: bytes) -> tuple[Conversation, ...]:
+    """The answer of ``GET /v1/conversations/``.
+
+    :raises RemoteProtocolError: if it is no list of conversations.
+    """
+    return _decode(data, tuple[Conversation, ...], "a list of conversations")
+
+
+def decode_last_message(data: bytes) -> "PendingApproval | None":
+    """What a conversation waits for, by its last message: the answer of its messages, newest first.
+
+    :raises RemoteProtocolError: if it is no list of messages.
+    """
+    try:
+        raw = exactly(orjson.loads(data), list)
+        last = _message(exactly(raw[0], dict)) if raw else None
+    except (orjson.JSONDecodeError, WrongType, KeyError, BaseValidationError) as exc:
+        raise _unreadable("messages of a conversation", exc) from exc
+    if not isinstance(last, ApprovalRequestMessage):
+        return None
+    return PendingApproval(id=last.id, tool_calls=last.tool_calls, run_id=last.run_id)
+
+
+@frozen(kw_only=True)
 class KeptMessages:
     """What the agent's memory holds of a run. Nothing, if the run failed in its first step."""
 
@@ -488,6 +529,8 @@ class StreamRequest:
     client_tools: tuple[ClientTool, ...] = ()
     stream_tokens: bool = True
     include_pings: bool = True
+    override_system: str | None = field(default=None, repr=False)  #: in place of the agent's, for this turn
+    streaming: bool = False  #: asked for by name in a conversation; an agent's own thread has a path for it
     background: bool = False  #: the run's stream can be taken up again; needs Redis at the server, else 503
 
 
@@ -502,6 +545,11 @@ def encode_resume_request(seq_id: int) -> bytes:
     :param seq_id: of the last item that was read; 0 for all of them.
     """
     return orjson.dumps({"starting_after": seq_id})
+
+
+def encode_conversation(summary: str) -> bytes:
+    """The JSON body of ``POST /v1/conversations/``."""
+    return orjson.dumps({"summary": summary})
 
 
 def encode_cancel_request(run_id: str) -> bytes:
@@ -556,7 +604,7 @@ def _make_converter() -> Converter:
     for request, optional in (
         (Approval, ("reason",)),
         (ClientTool, ("description",)),
-        (StreamRequest, ("client_tools", "background")),
+        (StreamRequest, ("client_tools", "override_system", "streaming", "background")),
     ):
         _omit_default(converter, request, optional)
     return converter

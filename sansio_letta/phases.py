@@ -10,6 +10,7 @@ class Phase(Enum):
     READY = auto()
     FINDING = auto()
     QUEUED = auto()
+    SEARCHING = auto()
     REVIEWING = auto()
     LOOKING = auto()
     SENDING = auto()
@@ -17,6 +18,7 @@ class Phase(Enum):
     RECOVERING = auto()
     LEAVING = auto()
     CANCELLING = auto()
+    CLEANING = auto()
     DONE = auto()
     FAILED = auto()
 
@@ -26,6 +28,7 @@ class Step(Enum):
 
     FIND = auto()  #: the agent is not known
     QUEUE = auto()  #: the agent is known
+    SEARCH = auto()  #: the conversation is not known
     REVIEW = auto()  #: the request was here before
     LOOK = auto()  #: results came, and what is pending is not known
     SEND = auto()  #: all is known
@@ -33,29 +36,44 @@ class Step(Enum):
     GONE = auto()  #: the remembered agent does not exist any more
     REFUSED = auto()  #: what is pending does not fit the input
     LOST = auto()  #: the stream ended before the run
+    CLEAN = auto()  #: all is said, and the conversation was for this turn alone
     ENDED = auto()
     CANCEL = auto()  #: the run must be ended
     ABANDON = auto()  #: the client left before the run had a name
     FAIL = auto()
 
 
-_ENDS: Final = {Step.FAIL: Phase.FAILED, Step.ENDED: Phase.DONE}
+_OVER: Final = {Step.FAIL: Phase.FAILED, Step.ENDED: Phase.DONE}
+_ENDS: Final = {**_OVER, Step.CLEAN: Phase.CLEANING}
 
 TRANSITIONS: Final[dict[Phase, dict[Step, Phase]]] = {
     Phase.READY: {**_ENDS, Step.FIND: Phase.FINDING, Step.QUEUE: Phase.QUEUED},
     Phase.FINDING: {**_ENDS, Step.QUEUE: Phase.QUEUED},
     Phase.QUEUED: {
         **_ENDS,
+        Step.SEARCH: Phase.SEARCHING,
+        Step.REVIEW: Phase.REVIEWING,
+        Step.LOOK: Phase.LOOKING,
+        Step.SEND: Phase.SENDING,
+    },
+    Phase.SEARCHING: {
+        **_ENDS,
         Step.REVIEW: Phase.REVIEWING,
         Step.LOOK: Phase.LOOKING,
         Step.SEND: Phase.SENDING,
     },
     Phase.REVIEWING: {**_ENDS, Step.LOOK: Phase.LOOKING, Step.SEND: Phase.SENDING},
-    Phase.LOOKING: {**_ENDS, Step.SEND: Phase.SENDING, Step.GONE: Phase.FINDING},
+    Phase.LOOKING: {
+        **_ENDS,
+        Step.SEND: Phase.SENDING,
+        Step.GONE: Phase.FINDING,
+        Step.SEARCH: Phase.SEARCHING,
+    },
     Phase.SENDING: {
         **_ENDS,
         Step.OPENED: Phase.STREAMING,
         Step.GONE: Phase.FINDING,
+        Step.SEARCH: Phase.SEARCHING,
         Step.REFUSED: Phase.LOOKING,
         Step.ABANDON: Phase.LEAVING,
     },
@@ -69,6 +87,7 @@ TRANSITIONS: Final[dict[Phase, dict[Step, Phase]]] = {
     Phase.RECOVERING: {**_ENDS, Step.OPENED: Phase.STREAMING, Step.CANCEL: Phase.CANCELLING},
     Phase.LEAVING: {**_ENDS, Step.CANCEL: Phase.CANCELLING},
     Phase.CANCELLING: _ENDS,
+    Phase.CLEANING: _OVER,
     Phase.DONE: {},
     Phase.FAILED: {},
 }

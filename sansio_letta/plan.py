@@ -1,9 +1,25 @@
 """What a turn is to do, in no client's dialect."""
 
-from attrs import frozen
+from hashlib import sha256
+
+from attrs import field, frozen
 
 from . import letta
-from .events import AgentThread
+from .config import InstructionPolicy
+from .threads import ThreadWish
+
+
+@frozen(kw_only=True)
+class Instructions:
+    """What the client wants the agent to go by."""
+
+    text: str = field(repr=False)
+    policy: InstructionPolicy
+
+    @property
+    def digest(self) -> bytes:
+        """Tells them from others."""
+        return sha256(self.text.encode()).digest()
 
 
 @frozen(kw_only=True)
@@ -14,10 +30,14 @@ class Plan:
     :param messages: the new input, in order.
     :param results: the results of calls that the client brings, in order.
     :param client_tools: the tools that the client offers for this turn.
+    :param thread: where it is said.
+    :param history: what was said before, for a conversation that is made for it.
     """
 
     model: str
     messages: tuple[letta.MessageCreate, ...] = ()
     results: tuple[letta.ToolReturn | letta.Approval, ...] = ()
     client_tools: tuple[letta.ClientTool, ...] = ()
-    thread: AgentThread | None = None  #: None: the agent's own, once the agent is known
+    thread: ThreadWish = None
+    history: tuple[letta.MessageCreate, ...] = ()
+    instructions: Instructions | None = None

@@ -4,14 +4,23 @@ A client resends the whole history every time; Letta holds it already. New is wh
 assistant message: results of calls (Roo Code sends a user message after them), and what the user wrote.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 from . import chat_request as chat
 from . import letta
+from .config import Config, InstructionPolicy, TaskPolicy
 from .errors import RequestError
-from .plan import Plan
+from .plan import Instructions, Plan
+from .tasks import is_task, text_of
+from .threads import Chat, GivenConversation, ThreadWish, Throwaway, check_key
+
+#: Names an existing conversation of Letta's; other headers name a chat by a key of the client's.
+CONVERSATION_HEADER: Final = "x-letta-conversation-id"
+#: Names a chat in `metadata`, where no header does.
+CHAT_KEY_METADATA: Final = "letta_chat_key"
 
 _EMPTY_SCHEMA: Final = {"type": "object", "properties": {}}
 
@@ -24,11 +33,38 @@ class Planned:
     ignored: tuple[str, ...] = ()  #: as in ``x-ignored-parameters``
 
 
-def plan_turn(request: chat.ChatRequest) -> Planned:
+@frozen(kw_only=True)
+class Circumstances:
+    """What is known of a request beside its body.
+
+    :param headers: by lower-case name.
+    :param token: unique.
+    """
+
+    config: Config = field(factory=Config)
+    headers: Mapping[str, str] = field(factory=dict, repr=False)
+    token: str = ""
+
+
+def plan_turn(request: chat.ChatRequest, given: Circumstances | None = None) -> Planned:
     """What the request asks of the agent.
 
-    :raises RequestError: if there is nothing new in it.
+    :raises RequestError: if there is nothing new in it, or if it is none that is wanted.
     """
+    given = given or Circumstances()
+    config = given.config
+    instructions = _instructions(request.messages, config.instructions)
+    if config.tasks is not TaskPolicy.PASS and is_task(request, given.headers, config.task_prompts):
+        if config.tasks is TaskPolicy.REFUSE:
+            raise RequestError(
+                "This prompt is a chat program's own, for a title, tags or the like, and is put to no agent: "
+                "set another model for these in the program.",
+                param="messages",
+                code="task_refused",
+            )
+        thread: ThreadWish = Throwaway(token=given.token)
+    else:
+        thread = _thread(request, given)
     tail = _tail(request.messages)
     messages, results = [], []
     for message in tail:
@@ -44,16 +80,50 @@ def plan_turn(request: chat.ChatRequest) -> Planned:
             "with results of tool calls. The agent cannot go on from its own last message.",
             param="messages",
         )
-    instructed = any(isinstance(item, chat.InstructionMessage) for item in request.messages)
+    is_ignored = instructions is not None and instructions.policy is InstructionPolicy.IGNORE
     return Planned(
         plan=Plan(
             model=request.model,
             messages=tuple(messages),
             results=tuple(results),
             client_tools=tuple(_client_tool(tool) for tool in request.tools),
+            thread=thread,
+            history=_history(request.messages[: len(request.messages) - len(tail)]) if thread else (),
+            instructions=instructions,
         ),
-        ignored=(*request.ignored, *(("messages.system",) if instructed else ())),
+        ignored=(*request.ignored, *(("messages.system",) if is_ignored else ())),
     )
+
+
+def _instructions(messages: tuple[chat.Message, ...], policy: InstructionPolicy) -> Instructions | None:
+    texts = [text_of(item.content) for item in messages if isinstance(item, chat.InstructionMessage)]
+    text = "\n\n".join(text for text in texts if text)
+    return Instructions(text=text, policy=policy) if text else None
+
+
+def _thread(request: chat.ChatRequest, given: Circumstances) -> ThreadWish:
+    """The thread that a request names: by a header, the first that is there, or else by its metadata."""
+    for name in given.config.chat_key_headers:
+        value = given.headers.get(name, "").strip()
+        # A chat program that has nothing to fill in sends its template.
+        if value and not value.startswith("{{"):
+            if name == CONVERSATION_HEADER:
+                return GivenConversation(conversation_id=check_key(value, name))
+            return Chat(key=check_key(value, name))
+    value = request.metadata.get(CHAT_KEY_METADATA, "")
+    return Chat(key=check_key(value, f"metadata.{CHAT_KEY_METADATA}")) if value else None
+
+
+def _history(messages: tuple[chat.Message, ...]) -> tuple[letta.MessageCreate, ...]:
+    """What was said before, for a conversation that begins with it; calls and results are left out."""
+    said = []
+    for message in messages:
+        match message:
+            case chat.UserMessage(content=content) if content:
+                said.append(letta.MessageCreate(content=_content(content)))
+            case chat.AssistantMessage(content=content) if text := text_of(content):
+                said.append(letta.MessageCreate(role="assistant", content=text))
+    return tuple(said)
 
 
 def _tail(messages: tuple[chat.Message, ...]) -> tuple[chat.Message, ...]:

@@ -37,9 +37,10 @@ from .inquiry import (
     say_where,
 )
 from .places import Place
-from .planning import plan_turn
+from .planning import Circumstances, plan_turn
 from .repeats import KnownTurn, Listener, fingerprint, retry_count
 from .routing import Endpoint, Route, route
+from .threads import Chat, GivenConversation, kind_of
 from .turn import Turn
 
 
@@ -150,12 +151,14 @@ class Proxy:
     ) -> Cycle:
         asked = decode_request(request.body)
         summary.stream, summary.model = asked.stream, asked.model
-        planned = plan_turn(asked)
-        summary.ignored = planned.ignored
+        headers = dict(request.headers)
+        planned = plan_turn(asked, Circumstances(config=self.config, headers=headers, token=token))
+        plan = planned.plan
+        summary.ignored, summary.thread = planned.ignored, kind_of(plan.thread)
         heading = Heading(completion_id=f"chatcmpl-{token}", created=created, model=asked.model)
         writer = self._writer(asked, heading)
-        headers = dict(request.headers)
-        key = fingerprint(summary.path, headers, request.body, self._chat_key(headers), caller.scope)
+        named = repr(plan.thread) if isinstance(plan.thread, Chat | GivenConversation) else ""
+        key = fingerprint(summary.path, headers, request.body, named, caller.scope)
         known = self._memory.turns.recall(key, now)
         if known is not None and (repeat := self._listens(known, headers)) is not None:
             summary.repeat, summary.agent_id = repeat, known.turn.agent_id
@@ -166,21 +169,20 @@ class Proxy:
         agent = self._memory.agents.recall(asked.model, now, caller)
         summary.agent_id = agent.id if agent else None
         turn = Turn(
-            planned.plan,
+            plan,
             self.config,
             agent,
             place=Place(self._memory.queue),
             earlier=earlier,
             background=self._wants_background(asked),
             caller=caller,
+            thread=self._memory.threads.recall(agent, plan.thread),
+            is_told=self._memory.threads.is_told,
         )
         driven = Driven(
             known=self._memory.turns.begin(key, turn), fingerprint=key, wait_timeout=self._patience(headers)
         )
         return Cycle(turn, writer, self._memory, summary, now, driven=driven, caller=caller)
-
-    def _chat_key(self, headers: Mapping[str, str]) -> str:
-        return next((headers[name] for name in self.config.chat_key_headers if headers.get(name)), "")
 
     def _wants_background(self, asked: ChatRequest) -> bool:
         policy = self.config.background

@@ -74,8 +74,16 @@ class EndedRun:
         """The same, without the run's end."""
         stream.run_id = self.run.id
         stream.step_kept = bool(self.kept.messages)
-        for message in self.kept.messages:
+        for message in self.kept.messages[self._input_count :]:
             yield from stream.receive_message(message)
+
+    @property
+    def _input_count(self) -> int:
+        """How many messages come before the agent's own: of the input some may be an assistant's, too."""
+        inputs = (letta.UserMessage, letta.SystemMessage, letta.ApprovalResponseMessage)
+        return max(
+            (i for i, message in enumerate(self.kept.messages, 1) if isinstance(message, inputs)), default=0
+        )
 
 
 #: Stop reasons of a run that did what it wanted.

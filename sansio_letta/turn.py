@@ -2,14 +2,15 @@
 
 Two machines work together. This one walks through the exchanges with Letta, one at a time::
 
-    FINDING --> QUEUED --> (REVIEWING) --> (LOOKING) --> SENDING --> STREAMING --> DONE
-                                              ^                       |    ^
-                                              +---- refused, once ----+    |
-                                                                      v    |
-                                                                    RECOVERING
+    FINDING --> QUEUED --> (SEARCHING) --> (REVIEWING) --> (LOOKING) --> SENDING --> STREAMING --> DONE
+                                                               ^                      |    ^
+                                                               +--- refused, once ----+    |
+                                                                                      v    |
+                                                                                    RECOVERING
 
 - FINDING asks Letta which agent has the name, unless the caller remembers.
 - QUEUED waits until the turns that came before in this thread are over.
+- SEARCHING finds the conversation of a chat, or makes it; one for this turn alone is deleted in CLEANING.
 - REVIEWING looks what became of an earlier turn for the same request: nothing is said to the agent twice.
 - LOOKING asks what the agent waits for. Results are never sent unlooked: with nothing pending Letta does not
   refuse them but runs a turn of its own (stale_tool_result.jsonl). A message is sent unlooked, to save the
@@ -29,7 +30,7 @@ no answer may invite a repeat that the agent would hear twice.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from attrs import define, evolve, field
 
@@ -38,7 +39,7 @@ from ._signal import Signal
 from .access import ANYONE, Caller
 from .asking import Asking
 from .bridge import ToolBridge, settle
-from .config import Config
+from .config import Config, InstructionPolicy
 from .errors import (
     Kept,
     LettaError,
@@ -57,21 +58,33 @@ from .events import (
     CallsSettled,
     CancelRun,
     Command,
+    ConversationThread,
+    DeleteConversation,
     Event,
     Failure,
     FetchAgent,
+    FetchLast,
     FetchRun,
     OpenStream,
     ResumeRun,
+    Thread,
+    ThreadFound,
+    ThreadGone,
     TurnFailed,
     TurnStarted,
 )
 from .exchange import Answer, Headers, find_agent, found_agent
 from .phases import LOOKING_BACK, OVER, READING_STREAM, TRANSITIONS, Phase, Step
 from .places import Place
-from .plan import Plan
+from .plan import Instructions, Plan
 from .recovery import EarlierTurn, EndedRun, Pause, Questions, Said, read_run
 from .stream import EndOfStream, RunState, RunStream, refusal_in
+from .threads import Chat, FoundThread, GivenConversation, Search, Throwaway, find_thread
+
+
+def _never_told(thread: Thread, instructions: Instructions) -> bool:
+    """Nobody remembers."""
+    return False
 
 
 @define
@@ -91,6 +104,8 @@ class Turn:
     :param earlier: a turn for the same request that broke off.
     :param background: whether to ask for a run whose stream can be taken up again.
     :param caller: whose request it is: no other agent is found than those that it may use.
+    :param thread: the conversation that the plan's thread stands for, if the caller remembers it.
+    :param is_told: whether a thread was given these instructions last.
     """
 
     plan: Plan
@@ -101,11 +116,18 @@ class Turn:
     _earlier: EarlierTurn | None = field(default=None, alias="earlier", kw_only=True)
     _background: bool = field(default=False, alias="background", kw_only=True)
     _caller: Caller = field(default=ANYONE, alias="caller", kw_only=True)
+    _conversation: ConversationThread | None = field(default=None, alias="thread", kw_only=True)
+    _is_told: Callable[[Thread, Instructions], bool] = field(default=_never_told, alias="is_told", kw_only=True)
     phase: Phase = field(default=Phase.READY, init=False)
     started: bool = field(default=False, init=False)  #: `TurnStarted` was handed over: no status line any more
     resume_count: int = field(default=0, init=False)  #: how often its stream was lost and found again
     _looked: bool = field(init=False)  #: `_pending` is what the agent waits for
     _found: bool = field(default=False, init=False)  #: Letta named the agent in this turn
+    _searched: bool = field(default=False, init=False)  #: and the conversation
+    _is_new: bool = field(default=False, init=False)  #: which is empty
+    _closing: Step | None = field(default=None, init=False)  #: what comes when all is clean
+    told: tuple[Thread, Instructions] | None = field(default=None, init=False)
+    """The instructions that went with this turn, and where; they are kept with its first step."""
     _items: deque[Event | Command] = field(factory=deque, init=False)
     _run: RunStream = field(init=False)
     _said: Said = field(factory=Said, init=False)
@@ -117,7 +139,7 @@ class Turn:
     _abandoned: bool = field(default=False, init=False)
     _interruption: SansioLettaError | None = field(default=None, init=False)
     _failure: SansioLettaError | None = field(default=None, init=False)  #: told once the run is cancelled
-    _questions: Questions | None = field(default=None, init=False)  #: that are asked one after the other
+    _questions: Questions | Search | None = field(default=None, init=False)  #: one after the other
     _asking: Asking = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -230,12 +252,12 @@ class Turn:
         self._abandoned = True
         unsent = [item for item in self._items if isinstance(item, Command)]
         self._items.clear()
-        if self.phase is Phase.CANCELLING:
+        if self.phase in (Phase.CANCELLING, Phase.CLEANING):
             self._items.extend(unsent)
         elif self.phase is Phase.RECOVERING:
             self._cancel()
         elif self.phase not in READING_STREAM or unsent or self._asking.pause is not None:
-            self._move(Step.ENDED)
+            self._finish(Step.ENDED)
         elif self._run.run_id is not None:
             self._cancel()
         else:
@@ -251,8 +273,8 @@ class Turn:
         if self._interruption is not None or self._abandoned or self.phase in OVER:
             return
         self._interruption = error
-        if self.phase is Phase.CANCELLING:
-            return  # it is failing already
+        if self.phase in (Phase.CANCELLING, Phase.CLEANING):
+            return  # it is ending already
         unsent = any(isinstance(item, Command) for item in self._items)
         self._items = deque(item for item in self._items if not isinstance(item, Command))
         reading = self.phase in READING_STREAM and not unsent and self._asking.pause is None
@@ -307,8 +329,12 @@ class Turn:
                 self._take_agent(self._asking.answer)
             case Phase.LOOKING:
                 self._take_pending(self._asking.answer)
+            case Phase.SEARCHING:
+                self._ask_next(self._asking.answer)
             case Phase.REVIEWING | Phase.RECOVERING:
                 self._take_book(self._asking.answer)
+            case Phase.CLEANING:
+                self._take_cleaned()
             case Phase.CANCELLING:
                 # Whether it came in time matters to nobody here: the run is not read any more.
                 self._end_cancelled()
@@ -324,13 +350,29 @@ class Turn:
             self._questions = None
             self.place.leave()
 
+    def _finish(self, step: Step) -> None:
+        """All is said: clean up, and come to an end."""
+        if isinstance(self.plan.thread, Throwaway) and self._conversation is not None:
+            self._closing = step
+            self._move(Step.CLEAN)
+            self._ask(DeleteConversation(conversation_id=self._conversation.conversation_id))
+        else:
+            self._move(step)
+
+    def _take_cleaned(self) -> None:
+        # What could not be deleted is swept when a server starts: it carries a mark.
+        assert self._closing is not None
+        self._move(self._closing)
+
     def _ask(self, command: Command) -> None:
         self._asking.ask(command)
         self._items.append(command)
 
     def _try_again(self) -> bool:
         """After a failure that left nothing at Letta, pause, if there is time left."""
-        if not self._asking.is_repeatable or (self._abandoned and self.phase is not Phase.CANCELLING):
+        if not self._asking.is_repeatable or (
+            self._abandoned and self.phase not in (Phase.CANCELLING, Phase.CLEANING)
+        ):
             return False
         config, looks_back = self.config, self.phase in LOOKING_BACK
         return self._asking.pause_within(config.resume_timeout if looks_back else config.connect_retry_timeout)
@@ -345,12 +387,13 @@ class Turn:
         self._items.append(AgentFound(model=self.plan.model, agent=agent))
         self._agent = agent
         self._asking.went_well()
-        self._pending, self._looked = agent.pending_approval, bool(self.plan.results)
+        if self.plan.thread is None:
+            self._pending, self._looked = agent.pending_approval, bool(self.plan.results)
         self._queue(agent)
 
     def _queue(self, agent: letta.Agent) -> None:
         self._move(Step.QUEUE)
-        self.place.enter(self._thread(agent).messages_target)
+        self.place.enter(f"{agent.id} {self.plan.thread}")
         self._leave_queue()
 
     def _leave_queue(self) -> bool:
@@ -359,12 +402,44 @@ class Turn:
         if self.place.waited:
             # Others spoke to the agent meanwhile: what it waits for now must be looked up.
             self._looked, self._pending = False, None
+        if self.plan.thread is not None and self._conversation is None:
+            self._search(self.plan.thread)
+        else:
+            self._review_or_send()
+        return True
+
+    def _search(self, wish: Chat | GivenConversation | Throwaway) -> None:
+        assert self._agent is not None
+        self._move(Step.SEARCH)
+        self._searched = True
+        self._ask_for(find_thread(self._agent.id, wish))
+
+    def _take_thread(self, found: FoundThread) -> None:
+        self._conversation, self._is_new = found.thread, found.is_new
+        if isinstance(self.plan.thread, Chat):
+            self._items.append(ThreadFound(thread=found.thread))
+        self._review_or_send()
+
+    def _forget_thread(self, thread: ConversationThread) -> None:
+        """The conversation was deleted: the chat gets another."""
+        wish = self.plan.thread
+        if not isinstance(wish, Chat) or self._searched:
+            raise RequestError(
+                "The conversation does not exist any more: it was deleted at Letta.",
+                param="x-letta-conversation-id",
+                code="conversation_not_found",
+                status=404,
+            )
+        self._items.append(ThreadGone(thread=thread))
+        self._conversation = None
+        self._search(wish)
+
+    def _review_or_send(self) -> None:
         if self._earlier is not None:
             self._move(Step.REVIEW)
             self._ask_for(read_run(self._earlier.run_id))
         else:
             self._look_or_send()
-        return True
 
     def _look_or_send(self) -> None:
         if self.plan.results and not self._looked:
@@ -372,16 +447,25 @@ class Turn:
         else:
             self._send(self._pending)
 
-    def _thread(self, agent: letta.Agent) -> AgentThread:
-        return self.plan.thread or AgentThread(agent_id=agent.id)
+    def _thread(self, agent: letta.Agent) -> Thread:
+        return self._conversation or AgentThread(agent_id=agent.id)
 
     def _look(self, step: Step) -> None:
         self._move(step)
         assert self._agent is not None
-        self._ask(FetchAgent(agent_id=self._agent.id))
+        if self._conversation is None:
+            self._ask(FetchAgent(agent_id=self._agent.id))
+        else:
+            self._ask(FetchLast(conversation_id=self._conversation.conversation_id))
 
     def _take_pending(self, answer: Answer) -> None:
         assert self._agent is not None
+        if self._conversation is not None:
+            if answer.status == 404:
+                self._forget_thread(self._conversation)
+            else:
+                self._send(pending=letta.decode_last_message(answer.data))
+            return
         if answer.status == 404 and not self._found:
             self._forget_agent(self._agent)
             return
@@ -421,23 +505,42 @@ class Turn:
     def _open_stream(
         self, agent: letta.Agent, approvals: tuple[letta.ToolReturn | letta.Approval, ...]
     ) -> None:
+        plan, thread = self.plan, self._thread(agent)
         answers = (letta.ApprovalCreate(approvals=approvals),) if approvals else ()
+        system, override = self._instruct(thread)
+        history = plan.history if self._is_new else ()
         self._ask(
             OpenStream(
-                thread=self._thread(agent),
+                thread=thread,
                 request=letta.StreamRequest(
-                    messages=(*answers, *self.plan.messages),
-                    client_tools=self.plan.client_tools,
+                    messages=(*answers, *system, *history, *plan.messages),
+                    client_tools=plan.client_tools,
+                    override_system=override,
+                    streaming=self._conversation is not None,
                     background=self._background,
                 ),
             )
         )
 
+    def _instruct(self, thread: Thread) -> tuple[tuple[letta.MessageCreate, ...], str | None]:
+        """The client's instructions: as messages before the input, or in place of the agent's own."""
+        given = self.plan.instructions
+        if given is None or given.policy is InstructionPolicy.IGNORE:
+            return (), None
+        if given.policy is InstructionPolicy.OVERRIDE:
+            return (), given.text
+        if given.policy is InstructionPolicy.ONCE and self._is_told(thread, given):
+            return (), None
+        self.told = (thread, given)
+        return (letta.MessageCreate(role="system", content=given.text),), None
+
     def _take_refusal(self, answer: Answer) -> None:
         """The turn's request was answered with something other than a stream."""
         assert self._agent is not None
         if self._abandoned:
-            self._move(Step.ENDED)
+            self._finish(Step.ENDED)
+        elif answer.status == 404 and self._conversation is not None:
+            self._forget_thread(self._conversation)
         elif answer.status == 404:
             if self._found:
                 raise unknown_model(self.plan.model)
@@ -509,7 +612,7 @@ class Turn:
         if run.state is RunState.FAILED:
             self._take_run_failure(run)
         elif run.state is RunState.DONE:
-            self._move(Step.ENDED)
+            self._finish(Step.ENDED)
         elif run.run_id is not None and (self.phase is Phase.LEAVING or self._interruption is not None):
             self._failure = self._interruption
             self._cancel()
@@ -575,7 +678,7 @@ class Turn:
             assert isinstance(self._asking.command, ResumeRun)
             self._ask_for(read_run(self._asking.command.run_id))
 
-    def _ask_for(self, questions: Questions) -> None:
+    def _ask_for(self, questions: Questions | Search) -> None:
         self._questions = questions
         self._asking.went_well()
         self._ask_next(None)
@@ -586,10 +689,13 @@ class Turn:
             question = self._questions.send(answer)
         except StopIteration as stop:
             self._questions = None
-            if self.phase is Phase.REVIEWING:
-                self._take_earlier(stop.value)
-            else:
-                self._take_rest(stop.value)
+            match stop.value:
+                case FoundThread() as found:
+                    self._take_thread(found)
+                case ended if self.phase is Phase.REVIEWING:
+                    self._take_earlier(ended)
+                case ended:
+                    self._take_rest(ended)
             return
         if isinstance(question, Pause):
             self._asking.hold(question.seconds)
@@ -649,7 +755,7 @@ class Turn:
         if self._failure is not None:
             self._end_failed(self._failure, Kept.NOTHING if self._left_no_trace else Kept.UNKNOWN)
         else:
-            self._move(Step.ENDED)
+            self._finish(Step.ENDED)
 
     @property
     def _left_no_trace(self) -> bool:
@@ -673,6 +779,8 @@ class Turn:
     def _fail(self, error: SansioLettaError) -> None:
         if self.phase is Phase.CANCELLING:
             self._end_cancelled()
+        elif self.phase is Phase.CLEANING:
+            self._take_cleaned()
         elif self.phase is Phase.RECOVERING:
             # How the stream was lost matters more than why it was not found again.
             self._cancel()
@@ -687,7 +795,7 @@ class Turn:
             self._end_failed(error, Kept.NOTHING)
 
     def _end_failed(self, error: SansioLettaError, kept: Kept) -> None:
-        self._move(Step.FAIL)
         if not self._abandoned:
             told = error if kept is Kept.NOTHING else kept_failure(error)
             self._items.append(TurnFailed(error=told, kept=kept))
+        self._finish(Step.FAIL)

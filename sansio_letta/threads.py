@@ -1,0 +1,161 @@
+"""Which thread of an agent a request is of: its own, a chat's conversation, or one that is thrown away.
+
+A chat has a conversation of its own at Letta, found again by its summary, which holds the chat's key: so
+replicas and restarts agree without a database. Prompts that are not the user's, like a chat program's for
+titles, run in a conversation that is deleted afterwards, and the agent's own history holds none of them.
+"""
+
+from collections.abc import Generator
+from typing import Final, TypeAlias
+
+from attrs import frozen
+
+from . import letta
+from .errors import RequestError
+from .events import (
+    Command,
+    ConversationThread,
+    CreateConversation,
+    DeleteConversation,
+    FetchConversation,
+    FindConversations,
+)
+from .exchange import Answer
+
+#: Begins the summaries of chats' conversations; the chat's key follows.
+CHAT_MARK: Final = "letta-proxy chat: "
+#: Begins the summaries of conversations that are thrown away; the request's id follows.
+TASK_MARK: Final = "letta-proxy task: "
+
+#: Longer keys are refused: OpenAI's `metadata` values end there, too.
+MAX_KEY_SIZE: Final = 512
+
+
+@frozen(kw_only=True)
+class Chat:
+    """The client's chat of this key."""
+
+    key: str
+
+
+@frozen(kw_only=True)
+class GivenConversation:
+    """A conversation that the client names by its id at Letta."""
+
+    conversation_id: str
+
+
+@frozen(kw_only=True)
+class Throwaway:
+    """A conversation for one request.
+
+    :param token: unique.
+    """
+
+    token: str
+
+
+#: None: the agent's own thread.
+ThreadWish: TypeAlias = Chat | GivenConversation | Throwaway | None
+
+
+def kind_of(wish: ThreadWish) -> str:
+    """In one word, for logs and counters."""
+    match wish:
+        case Chat():
+            return "chat"
+        case GivenConversation():
+            return "conversation"
+        case Throwaway():
+            return "task"
+        case None:
+            return "agent"
+
+
+@frozen(kw_only=True)
+class FoundThread:
+    """A conversation that a wish came to.
+
+    :param is_new: nothing was ever said in it.
+    """
+
+    thread: ConversationThread
+    is_new: bool = False
+
+
+Search: TypeAlias = Generator[Command, Answer | None, FoundThread]
+
+
+def check_key(key: str, param: str) -> str:
+    """A chat's key, if it can be one.
+
+    :param param: where it stands in the request.
+    :raises RequestError: if it is too long or holds what cannot be read.
+    """
+    if not key.isprintable() or len(key) > MAX_KEY_SIZE:
+        raise RequestError(
+            f"A chat's key is up to {MAX_KEY_SIZE} printable characters; this one has {len(key)} characters"
+            f"{'' if key.isprintable() else ', some of them not printable'}.",
+            param=param,
+        )
+    return key
+
+
+def find_thread(agent_id: str, wish: Chat | GivenConversation | Throwaway) -> Search:
+    """Find a conversation, or make it.
+
+    :raises RequestError: if a given one does not exist, or is another agent's.
+    :raises SansioLettaError: if Letta does not tell.
+    """
+    match wish:
+        case Chat(key=key):
+            return _find_chat(agent_id, CHAT_MARK + key)
+        case GivenConversation(conversation_id=conversation_id):
+            return _check_given(agent_id, conversation_id)
+        case Throwaway(token=token):
+            return _make(agent_id, TASK_MARK + token)
+
+
+def _find_chat(agent_id: str, summary: str) -> Search:
+    found = yield from _list(agent_id, summary)
+    if found:
+        return FoundThread(thread=ConversationThread(conversation_id=found[0].id))
+    made = (yield from _make(agent_id, summary)).thread
+    # Another process may have made one meanwhile: all agree on the oldest.
+    found = yield from _list(agent_id, summary)
+    if found and found[0].id != made.conversation_id:
+        yield DeleteConversation(conversation_id=made.conversation_id)
+        return FoundThread(thread=ConversationThread(conversation_id=found[0].id))
+    return FoundThread(thread=made, is_new=True)
+
+
+def _list(agent_id: str, summary: str) -> Generator[Command, Answer | None, list[letta.Conversation]]:
+    answer = yield FindConversations(agent_id=agent_id, summary=summary)
+    assert answer is not None
+    # Letta looks for the text anywhere in a summary.
+    same = [item for item in letta.decode_conversations(answer.data) if item.summary == summary]
+    return sorted(same, key=lambda item: (item.created_at or "", item.id))
+
+
+def _make(agent_id: str, summary: str) -> Search:
+    answer = yield CreateConversation(agent_id=agent_id, summary=summary)
+    assert answer is not None
+    conversation = letta.decode_conversation(answer.data)
+    return FoundThread(thread=ConversationThread(conversation_id=conversation.id), is_new=True)
+
+
+def _check_given(agent_id: str, conversation_id: str) -> Search:
+    answer = yield FetchConversation(conversation_id=conversation_id)
+    assert answer is not None
+    if answer.status in (404, 422):
+        raise _no_conversation("there is no conversation of this id at Letta")
+    if letta.decode_conversation(answer.data).agent_id != agent_id:
+        raise _no_conversation("this conversation is another agent's")
+    return FoundThread(thread=ConversationThread(conversation_id=conversation_id))
+
+
+def _no_conversation(why: str) -> RequestError:
+    return RequestError(
+        f"X-Letta-Conversation-Id: {why}. GET /v1/conversations/?agent_id=... at Letta lists them.",
+        param="x-letta-conversation-id",
+    )
