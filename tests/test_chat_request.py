@@ -16,6 +16,7 @@ from sansio_letta.chat_request import (
     ImageUrl,
     InstructionMessage,
     Message,
+    RefusalPart,
     TextPart,
     ToolMessage,
     UserMessage,
@@ -280,10 +281,10 @@ MESSAGES: dict[str, tuple[dict[str, Any], Message]] = {
         {"role": "developer", "content": [TEXT]},
         InstructionMessage(content=(TextPart(text="Hi"),)),
     ),
-    "assistant": ({"role": "assistant", "content": "Hi"}, AssistantMessage()),
+    "assistant": ({"role": "assistant", "content": "Hi"}, AssistantMessage(content="Hi")),
     "assistant, parts": (
         {"role": "assistant", "content": [TEXT, {"type": "refusal", "refusal": "No."}]},
-        AssistantMessage(),
+        AssistantMessage(content=(TextPart(text="Hi"), RefusalPart(refusal="No."))),
     ),
     "assistant, null": ({"role": "assistant", "content": None}, AssistantMessage()),
     "assistant, calls": (

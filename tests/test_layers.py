@@ -35,19 +35,25 @@ TABLE = {
     "recovery": "errors events exchange letta stream",
     "asking": "errors events exchange sse",
     "phases": "",
-    "plan": "events letta",
+    "threads": "errors events exchange letta",
+    "plan": "config letta threads",
+    "tasks": "chat_request",
+    "thread_memory": "events letta plan threads",
     "turn": (
-        "_signal access asking bridge config errors events exchange letta phases places plan recovery stream"
+        "_signal access asking bridge config errors events exchange letta phases places plan recovery stream "
+        "threads"
     ),
-    "planning": "chat_request errors letta plan",
+    "planning": "chat_request config errors letta plan tasks threads",
     "chat_writer": "chat config errors events letta sse",
     "inquiry": "_signal access agents chat config errors events exchange letta",
     "repeats": "_signal errors events exchange places recovery turn",
     "cycle": (
-        "_signal access agents chat_writer config errors events exchange inquiry letta places repeats turn"
+        "_signal access agents chat_writer config errors events exchange inquiry letta places repeats "
+        "thread_memory turn"
     ),
     "proxy": (
-        "access chat_request chat_writer config cycle errors inquiry letta places planning repeats routing turn"
+        "access chat_request chat_writer config cycle errors inquiry letta places planning repeats routing "
+        "threads turn"
     ),
     "redact": "_signal errors letta recording sse",
     "recorder": "_signal cycle errors events exchange recording redact",
@@ -57,8 +63,8 @@ TABLE = {
     "gist": "errors events letta",
     "inspected": "errors events letta phases recording stream",
     "inspection": (
-        "_signal chat_request chat_writer config errors events gist inspected letta phases planning recording replay "
-        "replay_client routing sse turn"
+        "_signal chat_request chat_writer config errors events gist inspected letta phases planning recording "
+        "replay replay_client routing sse turn"
     ),
 }
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recordings import FIXTURES
-from sansio_letta import letta
+from sansio_letta import Config, letta
 from sansio_letta.chat_request import (
     AssistantMessage,
     ChatRequest,
@@ -24,8 +24,10 @@ from sansio_letta.chat_request import (
     UserMessage,
     decode_request,
 )
+from sansio_letta.config import InstructionPolicy
 from sansio_letta.errors import RequestError
-from sansio_letta.planning import Planned, plan_turn
+from sansio_letta.planning import Circumstances, Planned, plan_turn
+from sansio_letta.threads import kind_of
 
 # --- What real clients sent -----------------------------------------------------------------------------------
 
@@ -56,6 +58,9 @@ def outcome(planned: Planned) -> dict[str, Any]:
         "messages": [shown(message) for message in plan.messages],
         "results": [{"tool_call_id": result.tool_call_id, "text": result.tool_return} for result in results],
         "tools": len(plan.client_tools),
+        "thread": kind_of(plan.thread),
+        "history": len(plan.history),
+        "instructions": len(plan.instructions.text) if plan.instructions else 0,
         "ignored": list(planned.ignored),
     }
 
@@ -64,7 +69,8 @@ def outcome(planned: Planned) -> dict[str, Any]:
 def test_a_client_s_request_is_planned(path: Path) -> None:
     captured = orjson.loads(path.read_bytes())
     try:
-        found = outcome(plan_turn(decode_request(orjson.dumps(captured["body"]))))
+        given = Circumstances(headers=captured["headers"], token="abcdef12")
+        found = outcome(plan_turn(decode_request(orjson.dumps(captured["body"])), given))
     except RequestError as error:
         found = {"error": {"param": error.param, "code": error.code}}
     assert found == captured["expected"]
@@ -259,4 +265,6 @@ def test_a_schema_that_is_taken_can_be_sent(depth: int) -> None:
     ids=["none", "before", "after", "long ago", "several"],
 )
 def test_instructions_are_ignored_and_named_once(history: list[Message], ignored: tuple[str, ...]) -> None:
-    assert plan_turn(request(*history, ignored=("seed",))).ignored == ignored
+    config = Config(instructions=InstructionPolicy.IGNORE)
+    assert plan_turn(request(*history, ignored=("seed",)), Circumstances(config=config)).ignored == ignored
+    assert plan_turn(request(*history, ignored=("seed",))).ignored == ("seed",)

@@ -75,12 +75,11 @@ def test_what_a_listener_does_not_ask_for_cannot_be_answered() -> None:
     "other",
     [
         chat(stream=True, headers={"authorization": "Bearer another"}),
-        chat(stream=True, headers={"x-letta-chat-key": "another"}),
         chat(stream=True, headers={"idempotency-key": "another"}),
         chat(stream=True, content="hi!"),
         chat(stream=False),
     ],
-    ids=["client", "chat", "idempotency key", "message", "form"],
+    ids=["client", "idempotency key", "message", "form"],
 )
 def test_other_requests_wait_for_a_turn_of_their_own(other: HttpRequest) -> None:
     house = proxy()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from importlib import resources
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,15 +12,21 @@ from attrs import asdict, define, field, frozen
 
 from sansio_letta import Recording, RecordingError, letta, read_recording
 from sansio_letta.events import (
+    AgentThread,
     CancelRun,
     CheckHealth,
     Command,
+    CreateConversation,
+    DeleteConversation,
     Failure,
     FetchAgent,
+    FetchConversation,
     FetchKept,
+    FetchLast,
     FetchRun,
     FetchUsage,
     FindAgent,
+    FindConversations,
     ListAgents,
     OpenStream,
     ResumeRun,
@@ -43,6 +50,8 @@ _RECORDINGS: Final = resources.files("letta_server") / "recordings"
 
 #: Refuses a message while calls are pending, as a real Letta does.
 _CONFLICT: Final = ("pending_conflict", 2)
+#: Conversations kept; the oldest are forgotten, as if somebody had deleted them.
+_MAX_CONVERSATION_COUNT: Final = 1000
 
 
 @frozen(kw_only=True)
@@ -83,6 +92,9 @@ class RecordedLetta:
     conflict: RecordedExchange
     pace: Pace = field(factory=Pace)
     _agents: dict[str, _RecordedAgent] = field(factory=dict, init=False)
+    #: By id; what waits for a result is the agent's, whichever conversation it was said in.
+    _conversations: dict[str, dict[str, str]] = field(factory=dict, init=False)
+    _numbers: Iterator[int] = field(factory=count, init=False)
 
     def __attrs_post_init__(self) -> None:
         for number, (recording, name, description) in enumerate(self.agents):
@@ -114,10 +126,46 @@ class RecordedLetta:
                 return _json({"version": "recordings", "status": "ok"})
             case CancelRun(run_id=run_id):
                 return _json({run_id: "cancelled"})
+            case FindConversations(summary=summary, agent_id=agent_id):
+                made = self._conversations.values()
+                return _json(
+                    [each for each in made if (each["agent_id"], each["summary"]) == (agent_id, summary)]
+                )
+            case CreateConversation(agent_id=agent_id, summary=summary):
+                return _json(self._converse(agent_id, summary))
+            case FetchConversation(conversation_id=conversation_id):
+                found = self._conversations.get(conversation_id)
+                return _json({"detail": "not found"}, 404) if found is None else _json(found)
+            case DeleteConversation(conversation_id=conversation_id):
+                self._conversations.pop(conversation_id, None)
+                return _json(None)
+            case FetchLast(conversation_id=conversation_id):
+                return self._show_last(conversation_id)
             case FetchRun() | FetchKept() | FetchUsage() | ResumeRun():
                 return _json({"detail": "recordings keep no runs"}, 404)
             case OpenStream(thread=thread, request=request):
-                return self._open(self._agents[thread.agent_id], request)
+                agent_id = (
+                    thread.agent_id
+                    if isinstance(thread, AgentThread)
+                    else self._conversations[thread.conversation_id]["agent_id"]
+                )
+                return self._open(self._agents[agent_id], request)
+
+    def _converse(self, agent_id: str, summary: str) -> dict[str, str]:
+        if len(self._conversations) >= _MAX_CONVERSATION_COUNT:
+            del self._conversations[next(iter(self._conversations))]
+        conversation_id = f"conv-00000000-0000-4000-8000-{next(self._numbers):012x}"
+        made = {"id": conversation_id, "agent_id": agent_id, "summary": summary}
+        self._conversations[conversation_id] = made
+        return made
+
+    def _show_last(self, conversation_id: str) -> "_Answer":
+        found = self._conversations.get(conversation_id)
+        if found is None:
+            return _json({"detail": "not found"}, 404)
+        pending = self._agents[found["agent_id"]].pending
+        waits = [] if pending is None else [{"message_type": "approval_request_message"} | asdict(pending)]
+        return _json(waits)
 
     @staticmethod
     def _show(known: _RecordedAgent) -> dict[str, Any]:

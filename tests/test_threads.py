@@ -1,0 +1,452 @@
+"""Threads: a chat's conversation, one that is given, one that is thrown away; and the client's instructions."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from drive import (
+    AGENT,
+    AGENT_ID,
+    DONE,
+    PING,
+    RUN_ID,
+    USAGE,
+    WEATHER,
+    agent_json,
+    answer,
+    drain,
+    say,
+    stop,
+    stream,
+    want,
+)
+from drive_cycle import Client, chat
+from sansio_letta import Config, HttpRequest, Proxy, RequestError, Turn, letta
+from sansio_letta.chat_request import decode_request
+from sansio_letta.config import InstructionPolicy, TaskPolicy
+from sansio_letta.events import (
+    CancelRun,
+    Command,
+    ConversationThread,
+    CreateConversation,
+    DeleteConversation,
+    Event,
+    Failure,
+    FetchConversation,
+    FetchLast,
+    FindConversations,
+    OpenStream,
+    TextDelta,
+    ThreadFound,
+    ThreadGone,
+    TurnFailed,
+    TurnFinished,
+)
+from sansio_letta.plan import Instructions, Plan
+from sansio_letta.planning import Circumstances, plan_turn
+from sansio_letta.tasks import is_task
+from sansio_letta.thread_memory import ThreadMemory
+from sansio_letta.threads import Chat, GivenConversation, ThreadWish, Throwaway, kind_of
+
+HELLO = (PING, say("Hello"), stop(), USAGE, DONE)
+CHAT, TASK, GIVEN = Chat(key="c-1"), Throwaway(token="t-1"), GivenConversation(conversation_id="conv-7")
+FIND = FindConversations(agent_id=AGENT_ID, summary="letta-proxy chat: c-1")
+CREATE = CreateConversation(agent_id=AGENT_ID, summary="letta-proxy chat: c-1")
+
+
+def conversation(
+    name: str, summary: str = "letta-proxy chat: c-1", created: str = "2026-11-22T08:00:00"
+) -> Any:
+    return {"id": name, "agent_id": AGENT_ID, "summary": summary, "created_at": created}
+
+
+def begin(thread: ThreadWish, **more: Any) -> Turn:
+    told = letta.MessageCreate(content="before")
+    plan = Plan(
+        model="Milo", messages=(letta.MessageCreate(content="hi"),), thread=thread, history=(told,), **more
+    )
+    return Turn(plan, agent=AGENT)
+
+
+def opened(items: list[Event | Command]) -> OpenStream:
+    [command] = [item for item in items if isinstance(item, OpenStream)]
+    return command
+
+
+def texts(command: OpenStream) -> list[tuple[str, Any]]:
+    return [
+        (item.role, item.content) for item in command.request.messages if isinstance(item, letta.MessageCreate)
+    ]
+
+
+# --- A chat
+
+
+def test_a_chat_that_is_known_at_letta() -> None:
+    turn = begin(CHAT)
+    assert drain(turn) == [FIND]
+    others = [conversation("conv-3", "letta-proxy chat: c-1 and more"), conversation("conv-2", created="2027")]
+    found, command = answer(turn, [*others, conversation("conv-1")])
+    assert found == ThreadFound(thread=ConversationThread(conversation_id="conv-1"))
+    assert isinstance(command, OpenStream)
+    assert command.target == "/v1/conversations/conv-1/messages"
+    assert orjson.loads(command.body)["streaming"] is True
+    assert texts(command) == [("user", "hi")]
+    assert isinstance(stream(turn, *HELLO)[-1], TurnFinished)
+
+
+def test_a_chat_that_is_new_begins_with_its_history() -> None:
+    turn = begin(CHAT)
+    drain(turn)
+    assert answer(turn, []) == [CREATE]
+    assert answer(turn, conversation("conv-1")) == [FIND]
+    command = opened(answer(turn, [conversation("conv-1")]))
+    assert texts(command) == [("user", "before"), ("user", "hi")]
+
+
+def test_two_processes_make_one_conversation() -> None:
+    turn = begin(CHAT)
+    drain(turn)
+    answer(turn, [])
+    answer(turn, conversation("conv-2", created="2026-11-22T08:00:02"))
+    both = [conversation("conv-2", created="2026-11-22T08:00:02"), conversation("conv-1")]
+    assert answer(turn, both) == [DeleteConversation(conversation_id="conv-2")]
+    command = opened(answer(turn, None))
+    assert command.thread == ConversationThread(conversation_id="conv-1")
+    assert texts(command) == [("user", "hi")]
+
+
+def test_a_conversation_that_was_deleted_is_made_again() -> None:
+    gone = ConversationThread(conversation_id="conv-1")
+    turn = Turn(begin(CHAT).plan, agent=AGENT, thread=gone)
+    assert opened(drain(turn)).thread == gone
+    assert answer(turn, {"detail": "not found"}, 404) == [ThreadGone(thread=gone), FIND]
+    answer(turn, [])
+    answer(turn, conversation("conv-2"))
+    command = opened(answer(turn, [conversation("conv-2")]))
+    assert texts(command) == [("user", "before"), ("user", "hi")]
+    [failure] = answer(turn, {"detail": "not found"}, 404)
+    assert isinstance(failure, TurnFailed)
+    assert failure.error.code == "conversation_not_found"
+
+
+def test_results_are_looked_up_in_the_conversation() -> None:
+    plan = Plan(
+        model="Milo",
+        results=(letta.ToolReturn(tool_call_id="call-1", tool_return="18 C"),),
+        client_tools=(WEATHER,),
+        thread=CHAT,
+    )
+    turn = Turn(plan, agent=AGENT, thread=ConversationThread(conversation_id="conv-1"))
+    assert drain(turn) == [FetchLast(conversation_id="conv-1")]
+    command = opened(answer(turn, [want("call-1", "get_weather", "{}") | {"run_id": RUN_ID}]))
+    assert command.request.messages == (letta.ApprovalCreate(approvals=plan.results),)
+
+
+@pytest.mark.parametrize("last", [[], [say("Hello")]], ids=["nothing", "text"])
+def test_results_that_the_conversation_does_not_wait_for(last: list[Any]) -> None:
+    plan = Plan(
+        model="Milo", results=(letta.ToolReturn(tool_call_id="call-1", tool_return="18 C"),), thread=CHAT
+    )
+    turn = Turn(plan, agent=AGENT, thread=ConversationThread(conversation_id="conv-1"))
+    drain(turn)
+    [failure] = answer(turn, last)
+    assert isinstance(failure, TurnFailed)
+    assert failure.error.status_hint == 400
+
+
+def test_letta_does_not_tell_of_conversations() -> None:
+    turn = begin(CHAT)
+    drain(turn)
+    [failure] = answer(turn, {"detail": "no"}, 500)
+    assert isinstance(failure, TurnFailed)
+    assert failure.error.status_hint == 502
+
+
+# --- A conversation that is given
+
+
+def test_a_given_conversation_must_be_the_agents() -> None:
+    turn = begin(GIVEN)
+    assert drain(turn) == [FetchConversation(conversation_id="conv-7")]
+    [failure] = answer(turn, conversation("conv-7") | {"agent_id": "agent-2"})
+    assert isinstance(failure, TurnFailed)
+    assert (failure.error.status_hint, failure.error.param) == (400, "x-letta-conversation-id")
+    turn = begin(GIVEN)
+    drain(turn)
+    command = opened(answer(turn, conversation("conv-7")))
+    assert texts(command) == [("user", "hi")]
+
+
+@pytest.mark.parametrize("status", [404, 422])
+def test_a_given_conversation_must_exist(status: int) -> None:
+    turn = begin(GIVEN)
+    drain(turn)
+    [failure] = answer(turn, {"detail": "no"}, status)
+    assert isinstance(failure, TurnFailed)
+    assert "no conversation of this id" in failure.error.message
+
+
+# --- One that is thrown away
+
+
+def test_a_task_leaves_nothing_behind() -> None:
+    turn = begin(TASK)
+    assert drain(turn) == [CreateConversation(agent_id=AGENT_ID, summary="letta-proxy task: t-1")]
+    assert texts(opened(answer(turn, conversation("conv-9")))) == [("user", "before"), ("user", "hi")]
+    items = stream(turn, *HELLO)
+    assert isinstance(items[-2], TurnFinished)
+    assert items[-1] == DeleteConversation(conversation_id="conv-9")
+    assert answer(turn, None) == []
+    assert turn.phase.name == "DONE"
+
+
+def test_a_task_whose_client_leaves_leaves_nothing_behind() -> None:
+    turn = begin(TASK)
+    drain(turn)
+    answer(turn, conversation("conv-9"))
+    stream(turn, PING, say("Hel"), end=False)
+    turn.abandon()
+    assert drain(turn) == [CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)]
+    assert answer(turn, {}) == [DeleteConversation(conversation_id="conv-9")]
+    turn.abandon()
+    turn.receive_failure(Failure.SILENT, "no byte came")
+    assert drain(turn) == []
+    assert turn.phase.name == "DONE"
+
+
+def test_a_task_that_fails_leaves_nothing_behind() -> None:
+    turn = begin(TASK)
+    drain(turn)
+    answer(turn, conversation("conv-9"))
+    failure, delete = answer(turn, {"detail": "no"}, 500)
+    assert isinstance(failure, TurnFailed)
+    assert delete == DeleteConversation(conversation_id="conv-9")
+    turn.receive_failure(Failure.NOT_SENT, "refused")
+    drain(turn)
+    assert turn.pause == 0.25
+    turn.end_pause()
+    assert drain(turn) == [delete]
+    answer(turn, None)
+    assert turn.phase.name == "FAILED"
+
+
+# --- Instructions
+
+
+def instructed(policy: InstructionPolicy, memory: ThreadMemory | None = None, text: str = "Be kind.") -> Turn:
+    plan = Plan(
+        model="Milo",
+        messages=(letta.MessageCreate(content="hi"),),
+        instructions=Instructions(text=text, policy=policy),
+    )
+    return Turn(plan, agent=AGENT, is_told=(memory or ThreadMemory(10)).is_told)
+
+
+def test_instructions_are_given_once() -> None:
+    memory = ThreadMemory(10)
+    turn = instructed(InstructionPolicy.ONCE, memory)
+    assert texts(opened(drain(turn))) == [("system", "Be kind."), ("user", "hi")]
+    assert turn.told is not None
+    memory.tell(*turn.told)
+    assert texts(opened(drain(instructed(InstructionPolicy.ONCE, memory)))) == [("user", "hi")]
+    assert len(texts(opened(drain(instructed(InstructionPolicy.ONCE, memory, "Be brief."))))) == 2
+
+
+def test_instructions_are_given_always() -> None:
+    memory = ThreadMemory(10)
+    for _ in range(2):
+        turn = instructed(InstructionPolicy.ALWAYS, memory)
+        assert texts(opened(drain(turn))) == [("system", "Be kind."), ("user", "hi")]
+        assert turn.told is not None
+        memory.tell(*turn.told)
+
+
+def test_instructions_take_the_place_of_the_agents_own() -> None:
+    command = opened(drain(instructed(InstructionPolicy.OVERRIDE)))
+    assert (texts(command), command.request.override_system) == ([("user", "hi")], "Be kind.")
+    assert orjson.loads(command.body)["override_system"] == "Be kind."
+
+
+def test_instructions_are_ignored() -> None:
+    command = opened(drain(instructed(InstructionPolicy.IGNORE)))
+    assert (texts(command), command.request.override_system) == ([("user", "hi")], None)
+    assert b"override_system" not in command.body
+
+
+# --- What a request is of
+
+
+def planned(headers: dict[str, str] | None = None, config: Config | None = None, **body: Any) -> Plan:
+    raw = {"model": "Milo", "messages": [{"role": "user", "content": "hi"}], **body}
+    given = Circumstances(config=config or Config(), headers=headers or {}, token="t-1")
+    return plan_turn(decode_request(orjson.dumps(raw)), given).plan
+
+
+@pytest.mark.parametrize(
+    ("headers", "thread"),
+    [
+        ({}, None),
+        ({"x-letta-conversation-id": "conv-7", "x-letta-chat-key": "c-1"}, GIVEN),
+        ({"x-letta-chat-key": "c-1", "x-openwebui-chat-id": "c-2"}, CHAT),
+        ({"x-openwebui-chat-id": "c-1"}, CHAT),
+        ({"x-session-id": "c-1"}, CHAT),
+        ({"session-id": " c-1 "}, CHAT),
+        ({"x-letta-chat-key": "", "session-id": "c-1"}, CHAT),
+        ({"x-letta-chat-key": "{{CHAT_ID}}"}, None),
+    ],
+)
+def test_a_header_names_the_thread(headers: dict[str, str], thread: ThreadWish) -> None:
+    assert planned(headers).thread == thread
+
+
+def test_metadata_names_the_thread_where_no_header_does() -> None:
+    named = {"letta_chat_key": "c-1"}
+    assert planned(metadata=named).thread == CHAT
+    assert planned({"session-id": "c-2"}, metadata=named).thread == Chat(key="c-2")
+
+
+@pytest.mark.parametrize("key", ["a\x01b", "x" * 513, "\u2028"], ids=["control", "long", "line"])
+def test_a_key_must_be_readable(key: str) -> None:
+    with pytest.raises(RequestError, match="up to 512 printable") as refusal:
+        planned({"x-letta-chat-key": f"a{key}a"})
+    assert refusal.value.param == "x-letta-chat-key"
+
+
+TITLE = [{"role": "user", "content": "### Task:\nGenerate a title"}]
+TASKS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
+    "Open WebUI's header": ({"x-openwebui-task": "title_generation"}, {}),
+    "Open WebUI's words": ({}, {"messages": TITLE}),
+    "opencode": ({}, {"messages": [{"role": "system", "content": "You are a title generator."}, *TITLE]}),
+}
+
+
+@pytest.mark.parametrize(("headers", "body"), TASKS.values(), ids=TASKS)
+def test_a_task_does_not_take_the_chats_key(headers: dict[str, str], body: dict[str, Any]) -> None:
+    named = {**headers, "x-openwebui-chat-id": "c-1"}
+    assert planned(named, **body).thread == TASK
+    assert planned(named, Config(tasks=TaskPolicy.PASS), **body).thread == CHAT
+    with pytest.raises(RequestError) as refusal:
+        planned(named, Config(tasks=TaskPolicy.REFUSE), **body)
+    assert refusal.value.code == "task_refused"
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({"x-openwebui-task": ""}, {}),
+        ({"x-openwebui-task": "{{TASK}}"}, {}),
+        ({}, {"messages": TITLE, "stream": True}),
+        ({}, {"messages": [*TITLE, {"role": "assistant", "content": "x"}, *TITLE]}),
+        ({}, {"messages": TITLE, "tools": [{"type": "function", "function": {"name": "x"}}]}),
+    ],
+)
+def test_what_is_no_task(headers: dict[str, str], body: dict[str, Any]) -> None:
+    assert planned(headers, **body).thread is None
+
+
+def test_further_tasks_are_known_by_their_beginning() -> None:
+    request = decode_request(
+        orjson.dumps({"model": "x", "messages": [{"role": "user", "content": "TITLE: hi"}]})
+    )
+    assert not is_task(request, {})
+    assert is_task(request, {}, ["TAGS:", "TITLE:"])
+
+
+@pytest.mark.parametrize(
+    ("wish", "kind"), [(CHAT, "chat"), (GIVEN, "conversation"), (TASK, "task"), (None, "agent")]
+)
+def test_a_thread_in_a_word(wish: ThreadWish, kind: str) -> None:
+    assert kind_of(wish) == kind
+
+
+# --- What a process remembers
+
+
+def test_a_process_remembers_a_chats_conversation_and_its_instructions() -> None:
+    house = Proxy()
+    house.remember("Milo", AGENT, now=100.0)
+    system = {"role": "system", "content": "Be kind."}
+
+    def ask(words: str) -> HttpRequest:
+        return chat(
+            stream=True,
+            headers={"x-letta-chat-key": "c-1"},
+            messages=[system, {"role": "user", "content": words}],
+        )
+
+    first = Client(ask("one"), house)
+    first.answer([]).answer(conversation("conv-1")).answer([conversation("conv-1")]).stream(*HELLO)
+    assert first.cycle.summary.thread == "chat"
+    second = Client(ask("two"), house)
+    [command] = second.commands
+    assert isinstance(command, OpenStream)
+    assert (command.thread, texts(command)) == (ConversationThread(conversation_id="conv-1"), [("user", "two")])
+    assert second.answer({"detail": "gone"}, 404).commands[1:] == [FIND]
+    second.answer([]).answer(conversation("conv-2")).answer([conversation("conv-2")])
+    last = second.commands[-1]
+    assert isinstance(last, OpenStream)
+    assert texts(last) == [("system", "Be kind."), ("user", "two")]
+
+
+def test_two_chats_of_an_agent_do_not_wait_for_each_other() -> None:
+    house = Proxy()
+    house.remember("Milo", AGENT, now=100.0)
+    one, two = (Client(chat(headers={"x-letta-chat-key": key}), house) for key in ("c-1", "c-2"))
+    assert [type(client.commands[0]) for client in (one, two)] == [FindConversations] * 2
+    again = Client(chat(content="more", headers={"x-letta-chat-key": "c-1"}), house)
+    assert again.waits
+
+
+def test_memory_is_limited() -> None:
+    memory = ThreadMemory(2)
+    for number in range(3):
+        thread = ConversationThread(conversation_id=f"conv-{number}")
+        memory.remember(AGENT_ID, Chat(key=str(number)), thread)
+        memory.tell(thread, Instructions(text="x", policy=InstructionPolicy.ONCE))
+    assert [memory.recall(AGENT, Chat(key=str(number))) is not None for number in range(3)] == [
+        False,
+        True,
+        True,
+    ]
+    memory.forget(ConversationThread(conversation_id="conv-2"))
+    assert memory.recall(AGENT, Chat(key="2")) is None
+    memory.remember(AGENT_ID, GIVEN, ConversationThread(conversation_id="conv-7"))
+    assert memory.recall(AGENT, GIVEN) is None
+
+
+def test_a_tasks_answer_does_not_wait_for_the_cleaning() -> None:
+    house = Proxy()
+    house.remember("Milo", AGENT, now=100.0)
+    client = Client(chat(headers={"x-openwebui-task": "tags"}), house)
+    client.answer(conversation("conv-9")).stream(*HELLO)
+    assert client.json()["choices"][0]["message"]["content"] == "Hello"
+    assert not client.ended
+    assert client.answer(None).ended
+
+
+def test_history_of_a_chat_is_told_once_and_not_as_the_agents_own() -> None:
+    """What is kept of a first run in a new conversation holds an assistant's words that it did not say now."""
+    turn = begin(CHAT)
+    drain(turn)
+    answer(turn, [conversation("conv-1")])
+    stream(turn, PING, end=False)
+    turn.receive_failure(Failure.BROKEN, "reset")
+    drain(turn)
+    answer(turn, {"id": RUN_ID, "status": "completed", "stop_reason": "end_turn"})
+    kept = [
+        {"message_type": "user_message", "content": "before"},
+        say("old", id="m-0"),
+        {"message_type": "user_message", "content": "hi"},
+        say("new", id="m-1"),
+    ]
+    answer(turn, kept)
+    items = answer(turn, USAGE)
+    assert [item.text for item in items if isinstance(item, TextDelta)] == ["new"]
+
+
+def test_an_agent_is_found_before_its_conversation() -> None:
+    turn = Turn(begin(CHAT).plan)
+    drain(turn)
+    assert answer(turn, [agent_json()])[-1] == FIND
