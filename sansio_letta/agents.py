@@ -58,7 +58,7 @@ def encode_model(agent: letta.Agent, model: str) -> chat.Model:
     """
     return chat.Model(
         id=model,
-        created=_unix_time(agent.created_at),
+        created=unix_time(agent.created_at),
         name=agent.name if agent.name != model else None,
     )
 
@@ -72,7 +72,8 @@ def list_models(agents: Sequence[letta.Agent]) -> chat.ModelList:
     )
 
 
-def _unix_time(created_at: str | None) -> int:
+def unix_time(created_at: str | None) -> int:
+    """A time as Letta writes it, in seconds; 0 if it is none."""
     try:
         moment = datetime.fromisoformat(created_at or "")
     except ValueError:

@@ -14,11 +14,12 @@ from attrs import define, field, frozen
 from . import chat, letta
 from ._signal import Signal
 from .access import ANYONE, Caller
-from .agents import encode_model, list_models
+from .agents import encode_model, list_models, unix_time
 from .config import Config
 from .errors import LettaError, LocalProtocolError, SansioLettaError, unknown_model
-from .events import CheckHealth, Command, Failure, ListAgents
+from .events import CheckHealth, Command, DeleteConversation, Failure, FindConversations, ListAgents
 from .exchange import Answer, Headers, find_agent, found_agent
+from .threads import CHAT_MARK, TASK_MARK
 
 
 @frozen(kw_only=True)
@@ -182,6 +183,34 @@ def ask_ready() -> Questions:
 def say_ending() -> Reply:
     """`GET /ready` once the proxy is about to end: a balancer sends nothing more."""
     return _status("unavailable", status=503, reason="The proxy is shutting down.")
+
+
+def sweep_tasks(created_before: int) -> Questions:
+    """Delete conversations that were for one request each, and that a process left behind when it died.
+
+    :param created_before: Unix time, seconds: younger ones may be in use.
+    """
+    answer = yield FindConversations(summary=TASK_MARK)
+    old = [
+        item
+        for item in letta.decode_conversations(answer.data)
+        if (item.summary or "").startswith(TASK_MARK) and 0 < unix_time(item.created_at) < created_before
+    ]
+    for item in old:
+        yield DeleteConversation(conversation_id=item.id)
+    return _status("swept", count=str(len(old)))
+
+
+def ask_threads(model: str) -> Questions:
+    """An agent's chats: each with its key, its conversation's id and when it was made, the newest first."""
+    agent = found_agent(model, (yield find_agent(model)))
+    answer = yield FindConversations(agent_id=agent.id, summary=CHAT_MARK)
+    chats = [
+        {"key": summary.removeprefix(CHAT_MARK), "conversation_id": item.id, "created_at": item.created_at}
+        for item in letta.decode_conversations(answer.data)
+        if (summary := item.summary or "").startswith(CHAT_MARK)
+    ]
+    return json_reply(orjson.dumps({"agent_id": agent.id, "chats": chats}))
 
 
 def say_alive() -> Reply:

@@ -31,10 +31,12 @@ from .inquiry import (
     ask_model,
     ask_models,
     ask_ready,
+    ask_threads,
     error_reply,
     say_alive,
     say_ending,
     say_where,
+    sweep_tasks,
 )
 from .places import Place
 from .planning import Circumstances, plan_turn
@@ -118,6 +120,25 @@ class Proxy:
             questions = error_reply(exc)
         inquiry = Inquiry(questions, self.config.max_answer_size, caller)
         return Cycle(inquiry, None, self._memory, summary, now, head_only)
+
+    def sweep(self, *, token: str, created: int, now: float) -> Cycle:
+        """Delete what a process that died has left at Letta. For a server's start; the answer is of interest to
+        nobody.
+
+        :param created: Unix time, seconds.
+        """
+        questions = sweep_tasks(created - int(self.config.turn_timeout))
+        summary = Summary(request_id=f"req_{token}", method="SWEEP", path="")
+        return Cycle(Inquiry(questions, self.config.max_answer_size), None, self._memory, summary, now)
+
+    def list_threads(self, model: str, *, token: str, now: float) -> Cycle:
+        """An agent's chats and their conversations, as JSON.
+
+        :param model: the agent's name or id.
+        """
+        summary = Summary(request_id=f"req_{token}", method="GET", path="")
+        questions = ask_threads(model)
+        return Cycle(Inquiry(questions, self.config.max_answer_size), None, self._memory, summary, now)
 
     def remember(self, model: str, agent: letta.Agent, *, now: float) -> None:
         """Tell which agent a model's name or id stands for, so that Letta is not asked.

@@ -14,10 +14,17 @@ class Client:
     """One request, with Letta played by hand."""
 
     def __init__(
-        self, request: HttpRequest, proxy: Proxy | None = None, *, token: str = "abcdef12", now: float = 100.0
+        self,
+        request: HttpRequest | Cycle,
+        proxy: Proxy | None = None,
+        *,
+        token: str = "abcdef12",
+        now: float = 100.0,
     ) -> None:
         self.proxy = proxy or Proxy()
-        self.cycle: Cycle = self.proxy.open(request, token=token, created=1_795_332_551, now=now)
+        if isinstance(request, HttpRequest):
+            request = self.proxy.open(request, token=token, created=1_795_332_551, now=now)
+        self.cycle: Cycle = request
         self.commands: list[Command] = []
         self.head: ResponseHead | None = None
         self.body = b""

@@ -19,6 +19,7 @@ POSITIVE = [
     "first_item_timeout",
     "letta_answer_timeout",
     "turn_timeout",
+    "max_remembered_thread_count",
 ]
 NOT_NEGATIVE = [
     "agent_ttl",
@@ -30,7 +31,15 @@ NOT_NEGATIVE = [
     "max_kept_answer_size",
     "repeat_wait_timeout",
 ]
-CHOICES = ["reasoning_field", "background", "joins_repeats", "chat_key_headers"]
+CHOICES = [
+    "reasoning_field",
+    "background",
+    "joins_repeats",
+    "chat_key_headers",
+    "instructions",
+    "tasks",
+    "task_prompts",
+]
 
 
 def limited(name: str, value: float) -> Config:

@@ -45,7 +45,7 @@ TABLE = {
     ),
     "planning": "chat_request config errors letta plan tasks threads",
     "chat_writer": "chat config errors events letta sse",
-    "inquiry": "_signal access agents chat config errors events exchange letta",
+    "inquiry": "_signal access agents chat config errors events exchange letta threads",
     "repeats": "_signal errors events exchange places recovery turn",
     "cycle": (
         "_signal access agents chat_writer config errors events exchange inquiry letta places repeats "

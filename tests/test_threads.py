@@ -450,3 +450,32 @@ def test_an_agent_is_found_before_its_conversation() -> None:
     turn = Turn(begin(CHAT).plan)
     drain(turn)
     assert answer(turn, [agent_json()])[-1] == FIND
+
+
+# --- What a server asks for itself
+
+
+def test_what_a_dead_process_left_is_swept() -> None:
+    house = Proxy(Config(turn_timeout=3600.0))
+    client = Client(house.sweep(token="abcdef12", created=1_795_340_000, now=0.0))
+    assert client.commands == [FindConversations(summary="letta-proxy task: ")]
+    client.answer(
+        [
+            conversation("conv-1", "letta-proxy task: t-1", "2026-11-22T08:00:00Z"),
+            conversation("conv-2", "letta-proxy task: t-2", "2026-11-22T09:00:00Z"),
+            conversation("conv-3", "about a letta-proxy task: of mine", "2026-11-22T08:00:00Z"),
+            conversation("conv-4", "letta-proxy task: t-4", "soon"),
+        ]
+    )
+    assert client.commands[1:] == [DeleteConversation(conversation_id="conv-1")]
+    client.answer(None)
+    assert client.json() == {"status": "swept", "count": "1"}
+
+
+def test_an_agents_chats_are_listed() -> None:
+    client = Client(Proxy().list_threads("Milo", token="abcdef12", now=0.0))
+    client.answer([agent_json()]).answer([conversation("conv-1"), conversation("conv-2", "my own")])
+    assert client.json() == {
+        "agent_id": AGENT_ID,
+        "chats": [{"key": "c-1", "conversation_id": "conv-1", "created_at": "2026-11-22T08:00:00"}],
+    }

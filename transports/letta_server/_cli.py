@@ -1,8 +1,10 @@
 """The command line: arguments and environment -> Settings -> trio.run."""
 
 import resource
+import secrets
 import signal
 import socket
+import sys
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +17,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from letta_inprocess._recordings import RecordingFolder
-from sansio_letta import PRODUCT_ID, ReasoningField, RecordingError
+from sansio_letta import PRODUCT_ID, Proxy, ReasoningField, RecordingError
 from sansio_letta.recording import TextMode
 
 from ._access import Access
@@ -28,6 +30,7 @@ from ._log import LogFormat, configure_log
 from ._record import Expectation, ExpectationError, Outcome, check_all, record_turn
 from ._recorded import demo_letta, letta_of_folder
 from ._running import Announce, Service, run_alone
+from ._server import Carrier
 from ._service import ServiceOptions
 from ._settings import LETTA_CLOUD, Settings, SettingsError
 from ._upstream import LettaPool, Upstream
@@ -153,6 +156,48 @@ def demo(*, host: Host = "127.0.0.1", port: Port = 8284, log_format: Format = Lo
         stop(str(exc))
     configure_log(log_format)
     _run(settings, demo_letta(), announce_demo)
+
+
+@app.command(name="threads")
+def threads_command(
+    agent: str,
+    /,
+    *,
+    letta_url: LettaUrl = LETTA_CLOUD,
+    letta_api_key: LettaApiKey = None,
+    letta_project: LettaProject = None,
+) -> None:
+    """List an agent's chats: key, conversation at Letta, and when it was made.
+
+    Example: letta-proxy threads Milo --letta-url http://127.0.0.1:8283
+    """
+    try:
+        settings = Settings(
+            letta_url=letta_url, letta_api_key=letta_api_key or None, letta_project=letta_project or None
+        )
+    except ValueError as exc:
+        stop(str(exc))
+    status, body = trio.run(_list_threads, settings, agent)
+    answer = orjson.loads(body)
+    if status != 200:
+        stop(answer["error"]["message"], code=1)
+    for chat in answer["chats"]:
+        print(f"{chat['conversation_id']}  {(chat['created_at'] or '')[:19]}  {chat['key']}")
+    if not answer["chats"]:
+        print(f"{agent} has no chats of their own: all that was said is in its own thread.", file=sys.stderr)
+
+
+async def _list_threads(settings: Settings, agent: str) -> tuple[int, bytes]:
+    async with trio.open_nursery() as nursery:
+        letta = LettaPool(settings)
+        await nursery.start(letta.run)
+        try:
+            cycle = Proxy(settings.config()).list_threads(
+                agent, token=secrets.token_hex(8), now=trio.current_time()
+            )
+            return await Carrier(cycle, letta).collect(cancel_timeout=0.0)
+        finally:
+            letta.stop()
 
 
 @app.command(name="record")

@@ -182,6 +182,14 @@ async def ask(proxy: Proxy, upstream: Upstream, target: str) -> tuple[int, bytes
     return await Carrier(cycle, upstream).collect(cancel_timeout=0.0)
 
 
+async def sweep(server: "Server") -> None:
+    """Delete what a process that died has left at Letta; one that is away has nothing to sweep now."""
+    token, now = secrets.token_hex(8), trio.current_time()
+    cycle = server.proxy.sweep(token=token, created=int(time.time()), now=now)
+    status, body = await Carrier(cycle, server.upstream).collect(cancel_timeout=0.0)
+    _log.debug("swept", status=status, answer=body.decode(errors="replace")[:200])
+
+
 @define(eq=False)
 class Server:
     """Serves clients on any listeners.
