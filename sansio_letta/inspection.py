@@ -31,8 +31,9 @@ from .gist import (
 )
 from .inspected import Inspection, Kind, Outcome, Part, Passage, Row
 from .phases import Phase
-from .planning import plan_turn
+from .planning import Circumstances, plan_turn
 from .recording import RecordedExchange, Recording
+from .remembered import remembered
 from .replay import plan_recorded
 from .replay_client import compare
 from .routing import Endpoint, route
@@ -120,7 +121,7 @@ class _Walk:
         """Make the turn that the client's request asks for, or keep the error that it is."""
         run = next((exchange for exchange in self.recording.exchanges if exchange.starts_run), None)
         try:
-            plan = plan_turn(decode_request(_json_bytes(json))).plan
+            plan = plan_turn(decode_request(_json_bytes(json)), self._circumstances()).plan
         except RequestError as exc:
             if run is None:
                 self._error = exc
@@ -133,7 +134,13 @@ class _Walk:
         include_usage = isinstance(options, dict) and options.get("include_usage") is True
         stream = raw.get("stream") is True
         self._writer = _writer(self.recording, 1, plan.model, stream=stream, include_usage=include_usage)
-        self.turn = Turn(plan, agent=_remembered(self.recording, plan.model))
+        known = remembered(self.recording, plan.model)
+        self.turn = Turn(plan, agent=known.agent, thread=known.thread)
+
+    def _circumstances(self) -> Circumstances:
+        head, client = self.recording.head, self.recording.client
+        headers = dict(client.request.headers) if client is not None else {}
+        return Circumstances(config=head.config, headers=headers, token=head.token or "")
 
     def begin(self) -> None:
         """Take what the turn asks first."""
@@ -400,15 +407,6 @@ def _agent(exchange: RecordedExchange) -> letta.Agent:
     """The agent that an exchange is about, as far as its path tells."""
     found = _AGENT_PATH.match(exchange.request.path)
     return evolve(_NO_AGENT, id=found.group(1)) if found else _NO_AGENT
-
-
-def _remembered(recording: Recording, model: str) -> letta.Agent | None:
-    """The agent, if the recorded proxy did not have to ask which one is meant."""
-    first = next(iter(recording.exchanges), None)
-    agent = _NO_AGENT if first is None else _agent(first)
-    if first is None or agent is _NO_AGENT or (agent.id == model and not first.starts_run):
-        return None
-    return agent
 
 
 def _asks_turn(client: RecordedExchange) -> bool:

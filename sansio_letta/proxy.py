@@ -24,6 +24,7 @@ from .chat_writer import ChunkWriter, CompletionWriter, Heading, Writer
 from .config import Background, Config
 from .cycle import Cycle, Driven, HttpRequest, Memory, Repeat, Summary
 from .errors import RequestError, SansioLettaError
+from .events import ConversationThread
 from .inquiry import (
     Inquiry,
     Questions,
@@ -42,7 +43,7 @@ from .places import Place
 from .planning import Circumstances, plan_turn
 from .repeats import KnownTurn, Listener, fingerprint, retry_count
 from .routing import Endpoint, Route, route
-from .threads import Chat, GivenConversation, kind_of
+from .threads import Chat, GivenConversation, ThreadWish, kind_of
 from .turn import Turn
 
 
@@ -146,6 +147,10 @@ class Proxy:
         :param now: monotonic seconds.
         """
         self._memory.agents.remember(model, agent, now)
+
+    def remember_thread(self, agent_id: str, wish: ThreadWish, thread: ConversationThread) -> None:
+        """Tell which conversation a chat of an agent's has, so that Letta is not asked."""
+        self._memory.threads.remember(agent_id, wish, thread)
 
     def reject(
         self,

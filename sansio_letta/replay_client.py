@@ -13,15 +13,18 @@ from typing import Any
 import orjson
 from attrs import define, evolve, field, frozen
 
-from . import letta
 from ._signal import Signal
+from .chat_request import decode_request
 from .config import Config
 from .cycle import Cycle, HttpRequest, Item, ResponseBody, ResponseHead
+from .errors import RequestError
 from .events import INTERRUPTED, Command, Failure
-from .exchange import is_agent_id
+from .planning import Circumstances, plan_turn
 from .proxy import Proxy
 from .recording import RecordedExchange, RecordedWait, Recording, RecordingError, TextMode
 from .redact import StreamRedactor, redact_body
+from .remembered import found_agent_id, remembered
+from .threads import ThreadWish
 
 
 @frozen(kw_only=True)
@@ -76,16 +79,25 @@ class ReplayedClient:
         self._cycle = proxy.open(request, token=head.token or "replayed", created=head.created or 0, now=0.0)
 
     def _remember(self, proxy: Proxy) -> None:
-        """The proxy that was recorded may have known the agent: its first command tells."""
-        first = next(iter(self.recording.exchanges), None)
+        """The proxy that was recorded may have known the agent, and the chat's conversation."""
         model = self._client.request.json.get("model") if isinstance(self._client.request.json, dict) else None
-        if first is None or not isinstance(model, str) or first.request.path.startswith("/v1/agents/?"):
+        if not isinstance(model, str):
             return
-        agent_id = (
-            first.request.path.split("/")[3].partition("?")[0] if first.request.path.count("/") > 2 else ""
-        )
-        if is_agent_id(agent_id) and (first.starts_run or model != agent_id):
-            proxy.remember(model, letta.Agent(id=agent_id, name=model, agent_type="letta_v1_agent"), now=0.0)
+        known = remembered(self.recording, model)
+        if known.agent is not None:
+            proxy.remember(model, known.agent, now=0.0)
+        agent_id = found_agent_id(self.recording, known) if known.thread is not None else None
+        if agent_id is not None and known.thread is not None:
+            proxy.remember_thread(agent_id, self._wish(), known.thread)
+
+    def _wish(self) -> ThreadWish:
+        """Which thread the client asked for."""
+        head, body = self.recording.head, self._client.request.json
+        given = Circumstances(config=head.config, headers=dict(self._client.request.headers), token="replayed")
+        try:
+            return plan_turn(decode_request(_body(body)), given).plan.thread
+        except RequestError:
+            return None
 
     def __iter__(self) -> Iterator[ClientItem]:
         cycle, t = self._cycle, 0.0

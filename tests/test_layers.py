@@ -52,19 +52,22 @@ TABLE = {
         "thread_memory turn"
     ),
     "proxy": (
-        "access chat_request chat_writer config cycle errors inquiry letta places planning repeats routing "
+        "access chat_request chat_writer config cycle errors events inquiry letta places planning repeats routing "
         "threads turn"
     ),
     "redact": "_signal errors letta recording sse",
     "recorder": "_signal cycle errors events exchange recording redact",
-    "replay_client": "_signal config cycle events exchange letta proxy recording redact",
+    "remembered": "errors events exchange letta recording",
+    "replay_client": (
+        "_signal chat_request config cycle errors events planning proxy recording redact remembered threads"
+    ),
     "replay": "_signal chat_writer config cycle errors events letta plan recording replay_client sse turn",
     "replay_views": "chat_writer config events recording replay",
     "gist": "errors events letta",
     "inspected": "errors events letta phases recording stream",
     "inspection": (
         "_signal chat_request chat_writer config errors events gist inspected letta phases planning recording "
-        "replay replay_client routing sse turn"
+        "remembered replay replay_client routing sse turn"
     ),
 }
 

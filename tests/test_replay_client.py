@@ -1,6 +1,6 @@
 """A recorded client's request through today's code, and what is said where the answer is another now."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -26,7 +26,7 @@ from drive import (
 )
 from recordings import recording as fixture
 from sansio_letta import Config, HttpRequest, Proxy, ReasoningField, ResponseBody, Signal, letta
-from sansio_letta.events import Command, Failure
+from sansio_letta.events import Command, ConversationThread, Failure, OpenStream, ResumeRun
 from sansio_letta.recorder import record
 from sansio_letta.recording import (
     Recording,
@@ -36,6 +36,7 @@ from sansio_letta.recording import (
     read_recording,
 )
 from sansio_letta.replay_client import ReplayedClient, compare
+from sansio_letta.threads import Chat
 
 #: How Letta answers: seconds, then bytes, a failure, or that the client leaves.
 Happening = tuple[float, bytes | Failure | str | None]
@@ -44,9 +45,16 @@ ENDS = "the proxy ends"
 TOKEN = "0123456789"
 
 
-def chat(*, stream: bool = True, model: str = "Milo", **more: Any) -> HttpRequest:
+def chat(
+    *, stream: bool = True, model: str = "Milo", headers: Mapping[str, str] | None = None, **more: Any
+) -> HttpRequest:
     body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": stream, **more}
-    return HttpRequest(method="POST", target="/v1/chat/completions", body=orjson.dumps(body))
+    return HttpRequest(
+        method="POST",
+        target="/v1/chat/completions",
+        body=orjson.dumps(body),
+        headers=tuple((headers or {}).items()),
+    )
 
 
 def answers(*values: object) -> list[list[Happening]]:
@@ -75,6 +83,7 @@ def recorded(
     mode: TextMode = TextMode.KEEP,
     config: Config | None = None,
     known: letta.Agent | None = None,
+    thread: str | None = None,
     late: float | None = 0.001,
 ) -> Recording:
     """A request, recorded as a server does it whose Letta answers so.
@@ -84,6 +93,8 @@ def recorded(
     proxy, lines = Proxy(config or Config()), list[bytes]()
     if known is not None:
         proxy.remember(orjson.loads(request.body)["model"], known, now=0.0)
+    if thread is not None:
+        proxy.remember_thread(AGENT_ID, Chat(key="c-1"), ConversationThread(conversation_id=thread))
     plain = proxy.open(request, token=TOKEN, created=7, now=0.0)
     head = RecordingHead.begin(
         server="x",
@@ -100,7 +111,7 @@ def recorded(
         if isinstance(item, Command):
             happenings = list(waiting.pop(0)) if waiting else [(0.0, b"")]
             if happenings and not isinstance(happenings[0][1], Failure):
-                is_run = item.target.endswith("/stream")
+                is_run = isinstance(item, OpenStream | ResumeRun)
                 cycle.receive_response(200, SSE if is_run else JSON, happenings[0][0])
         elif item is Signal.WAITING:
             cycle.handle_deadline(cycle.next_deadline())
@@ -126,6 +137,10 @@ def recorded(
 AGENT = answers([agent_json()])
 CALL = want("call-1", "get_weather", "{}")
 TOOLS = [{"type": "function", "function": {"name": WEATHER.name, "parameters": WEATHER.parameters}}]
+
+NAMED = {"x-letta-chat-key": "c-1"}
+KNOWN = letta.Agent(id=AGENT_ID, name="Milo", agent_type="letta_v1_agent")
+CONVERSATION = {"id": "conv-1", "agent_id": AGENT_ID, "summary": "letta-proxy chat: c-1"}
 
 SAME: dict[str, Recording] = {
     "text": recorded(chat(), *AGENT, run(PING, say("Hello"), stop(), USAGE, DONE)),
@@ -164,6 +179,28 @@ SAME: dict[str, Recording] = {
     "interrupted": recorded(chat(), *AGENT, run(PING, say("a"), (2.0, ENDS), t=1.0), cancelled(2.0)),
     "interrupted early": recorded(chat(), *AGENT, run(PING, (2.0, ENDS), t=1.0), cancelled(2.0)),
     "interrupted while finding": recorded(chat(), [(1.0, ENDS)]),
+    "a chat that is new": recorded(
+        chat(headers=NAMED),
+        *AGENT,
+        *answers([], CONVERSATION, [CONVERSATION]),
+        run(PING, say("a"), stop(), DONE),
+    ),
+    "a chat that is known at Letta": recorded(
+        chat(headers=NAMED), *AGENT, *answers([CONVERSATION]), run(PING, say("a"), stop(), DONE)
+    ),
+    "a chat that is known": recorded(
+        chat(headers=NAMED), run(PING, say("a"), stop(), DONE), known=KNOWN, thread="conv-1"
+    ),
+    "a known chat of an agent that is not": recorded(
+        chat(headers=NAMED), *AGENT, run(PING, say("a"), stop(), DONE), thread="conv-1"
+    ),
+    "a task": recorded(
+        chat(headers={"x-openwebui-task": "tags"}),
+        *AGENT,
+        *answers(CONVERSATION),
+        run(PING, say("a"), stop(), DONE),
+        *answers(None),
+    ),
     "left at once": recorded(chat(), [(0.0, LEAVES)]),
     "refused": recorded(chat(), [(1.0, Failure.NOT_SENT)]),
     "broken": recorded(chat(), *AGENT, run(PING, say("a"), (3.0, Failure.BROKEN)), cancelled(3.0)),

@@ -1,0 +1,77 @@
+"""What a recorded proxy must have remembered, since it did not ask: a replay asks for no more than it did."""
+
+from attrs import frozen
+
+from . import letta
+from .errors import RemoteProtocolError
+from .events import ConversationThread
+from .exchange import is_agent_id
+from .recording import RecordedExchange, Recording
+
+#: Stands for an agent of which the recording names nothing.
+NO_AGENT_ID = "agent-00000000-0000-4000-8000-000000000000"
+
+
+@frozen(kw_only=True)
+class Remembered:
+    """What was known when the recorded request came."""
+
+    agent: letta.Agent | None = None
+    thread: ConversationThread | None = None
+
+
+def remembered(recording: Recording, model: str) -> Remembered:
+    """What the proxy of a recording knew of the agent and of the chat's conversation.
+
+    :param model: as the client asked.
+    """
+    exchanges = recording.exchanges
+    first = next(iter(exchanges), None)
+    if first is None:
+        return Remembered()
+    run = next((exchange for exchange in exchanges if exchange.starts_run), None)
+    thread = _conversation(run) if run is not None and not any(map(_searches, exchanges)) else None
+    if first.request.path.startswith("/v1/agents/?") or (_agent_id(first) == model and not first.starts_run):
+        return Remembered(thread=thread)
+    agent_id = next((found for found in map(_agent_id, exchanges) if found), None)
+    if agent_id is None and thread is None and not _searches(first):
+        return Remembered()
+    agent = letta.Agent(id=agent_id or NO_AGENT_ID, name=model, agent_type="letta_v1_agent")
+    return Remembered(agent=agent, thread=thread)
+
+
+def found_agent_id(recording: Recording, known: Remembered) -> str | None:
+    """The agent's id, whether it was known or was asked for."""
+    if known.agent is not None:
+        return known.agent.id
+    first = recording.exchanges[0]
+    try:
+        agents = letta.decode_agents(first.body)
+    except RemoteProtocolError:
+        return None
+    return agents[0].id if agents else None
+
+
+def _searches(exchange: RecordedExchange) -> bool:
+    """Whether a conversation was looked for, or made."""
+    path = exchange.request.path
+    return path.startswith("/v1/conversations/?") or (
+        exchange.request.method == "GET" and path.startswith("/v1/conversations/") and path.count("/") == 3
+    )
+
+
+def _conversation(exchange: RecordedExchange) -> ConversationThread | None:
+    parts = exchange.request.path.split("/")
+    return ConversationThread(conversation_id=parts[3]) if parts[2] == "conversations" else None
+
+
+def _agent_id(exchange: RecordedExchange) -> str | None:
+    """The agent that a request names in its path, or in its query."""
+    path = exchange.request.path
+    parts = path.partition("?")[0].split("/")
+    named = (
+        parts[3]
+        if len(parts) > 3 and parts[2] == "agents"
+        else path.partition("agent_id=")[2].partition("&")[0]
+    )
+    return named if is_agent_id(named) else None
