@@ -14,6 +14,7 @@ The loop of a transport is::
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 from attrs import define, field
 
@@ -202,7 +203,7 @@ class Proxy:
             earlier=earlier,
             background=self._wants_background(asked),
             caller=caller,
-            thread=self._memory.threads.recall(agent, plan.thread),
+            recall_thread=partial(self._memory.threads.recall, wish=plan.thread),
             is_told=self._memory.threads.is_told,
         )
         driven = Driven(

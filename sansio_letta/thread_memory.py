@@ -21,9 +21,9 @@ class ThreadMemory:
     _conversations: OrderedDict[tuple[str, str], ConversationThread] = field(factory=OrderedDict, init=False)
     _told: OrderedDict[Thread, bytes] = field(factory=OrderedDict, init=False)
 
-    def recall(self, agent: letta.Agent | None, wish: ThreadWish) -> ConversationThread | None:
-        """The conversation of a chat with an agent, if both are known."""
-        if agent is None or not isinstance(wish, Chat):
+    def recall(self, agent: letta.Agent, wish: ThreadWish) -> ConversationThread | None:
+        """The conversation of a chat with an agent, if it is known."""
+        if not isinstance(wish, Chat):
             return None
         return self._conversations.get((agent.id, wish.key))
 

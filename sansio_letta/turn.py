@@ -82,6 +82,10 @@ from .stream import EndOfStream, RunState, RunStream, refusal_in
 from .threads import Chat, FoundThread, GivenConversation, Search, Throwaway, find_thread
 
 
+def _nothing_known(agent: letta.Agent) -> None:
+    """Nobody remembers."""
+
+
 def _never_told(thread: Thread, instructions: Instructions) -> bool:
     """Nobody remembers."""
     return False
@@ -105,6 +109,7 @@ class Turn:
     :param background: whether to ask for a run whose stream can be taken up again.
     :param caller: whose request it is: no other agent is found than those that it may use.
     :param thread: the conversation that the plan's thread stands for, if the caller remembers it.
+    :param recall_thread: the same for an agent that was not known.
     :param is_told: whether a thread was given these instructions last.
     """
 
@@ -117,6 +122,9 @@ class Turn:
     _background: bool = field(default=False, alias="background", kw_only=True)
     _caller: Caller = field(default=ANYONE, alias="caller", kw_only=True)
     _conversation: ConversationThread | None = field(default=None, alias="thread", kw_only=True)
+    _recall_thread: Callable[[letta.Agent], ConversationThread | None] = field(
+        default=_nothing_known, alias="recall_thread", kw_only=True
+    )
     _is_told: Callable[[Thread, Instructions], bool] = field(default=_never_told, alias="is_told", kw_only=True)
     phase: Phase = field(default=Phase.READY, init=False)
     started: bool = field(default=False, init=False)  #: `TurnStarted` was handed over: no status line any more
@@ -402,6 +410,8 @@ class Turn:
         if self.place.waited:
             # Others spoke to the agent meanwhile: what it waits for now must be looked up.
             self._looked, self._pending = False, None
+        if self._conversation is None and self._agent is not None:
+            self._conversation = self._recall_thread(self._agent)
         if self.plan.thread is not None and self._conversation is None:
             self._search(self.plan.thread)
         else:

@@ -52,8 +52,8 @@ TABLE = {
         "thread_memory turn"
     ),
     "proxy": (
-        "access chat_request chat_writer config cycle errors events inquiry letta places planning repeats routing "
-        "threads turn"
+        "access chat_request chat_writer config cycle errors events inquiry letta places planning repeats "
+        "routing threads turn"
     ),
     "redact": "_signal errors letta recording sse",
     "recorder": "_signal cycle errors events exchange recording redact",
@@ -82,6 +82,7 @@ OUTSIDE = {
     "datetime",
     "difflib",
     "enum",
+    "functools",
     "hashlib",
     "itertools",
     "ipaddress",
