@@ -21,7 +21,7 @@ from server.scripted import hello, runs
 
 from .serving import RunningServer
 from .standin import StandInAgent, StandInLetta
-from .test_cuts import CALLS, CUTS, ENDINGS, ENDS, TEXT, cut_agent
+from .test_cuts import CALLS, CUTS, ENDINGS, ENDS, TEXT, cut_agent, error_type, is_whole, retries
 from .test_failures import BROKEN, CASES, breaking
 from .test_models import BASES, NAMES
 from .test_text import thoughtful
@@ -192,10 +192,11 @@ class Told:
         for number, at in enumerate(CUTS):
             if number % 3 and at not in ENDS:
                 continue
-            ending = list(ENDINGS.values())[number % 2]
-            agents = {form: cut_agent(self.letta, at, ending) for form in HELPED}
+            ending, fate = list(ENDINGS.values())[number % len(ENDINGS)]
+            agents = {form: cut_agent(self.letta, at, ending, fate) for form in HELPED}
             model = {form: agent.name for form, agent in agents.items()}
-            asked.append({"at": at, "model": model, "stopped": at >= ENDS[11]})
+            type_ = None if is_whole(at, fate) else error_type(at, fate)
+            asked.append({"at": at, "model": model, "type": type_, "retries": retries(fate)})
             self.once.extend(agents.values())
         return asked
 

@@ -169,7 +169,9 @@ async def test_silence_of_lettas_is_an_error(nursery: trio.Nursery, autojump_clo
 
 async def test_silence_in_a_started_stream_cancels_the_run(autojump_clock: MockClock) -> None:
     """The eighth comment is due when the silence has lasted long enough: it must not stop the cancel."""
-    server, letta = make_server(found(), runs(PING, say("x"), trio.Event()), cancelled())
+    server, letta = make_server(
+        found(), runs(PING, say("x"), trio.Event()), Script(FetchRun, status=403), cancelled()
+    )
     client, handled = memory_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.handle, handled)
