@@ -3,7 +3,7 @@
 import concurrent.futures
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import trio
 from attrs import define, evolve, field, frozen
@@ -16,6 +16,9 @@ from .standin import PATIENCE, StandInLetta
 
 #: A request's limit, low enough to be overstepped in a test.
 MAX_REQUEST_SIZE = 2_000_000
+
+#: For scripts that have no second answer to the same question: nothing is asked again after a pause.
+NO_PAUSES: Final[Mapping[str, float]] = {"queue_timeout": 0.0, "connect_retry_timeout": 0.0}
 
 
 @frozen(kw_only=True)

@@ -24,7 +24,7 @@ from sansio_letta.events import Failure, FindAgent, OpenStream
 from server.scripted import Script, hello, runs
 
 from .asking import HELPERS, HelperForm, helped
-from .serving import MAX_REQUEST_SIZE, RunningServer, serving
+from .serving import MAX_REQUEST_SIZE, NO_PAUSES, RunningServer, serving
 from .standin import StandInLetta, refuses
 
 RETRIES = 2
@@ -247,10 +247,6 @@ def check(exc: APIError | None, case: Case) -> None:
     headers = exc.response.headers
     assert headers["content-type"] == "application/json"
     assert (headers.get("x-should-retry"), headers.get("retry-after")) == (case.header, case.retry_after)
-
-
-#: A script has no second answer to the same question, so nothing is asked again after a pause.
-NO_PAUSES: Final[Mapping[str, float]] = {"queue_timeout": 0.0, "connect_retry_timeout": 0.0}
 
 
 @pytest.fixture(scope="module")
