@@ -23,6 +23,9 @@ Headers: TypeAlias = Sequence[tuple[str, str]]
 #: What Letta takes for an agent's id; any other text there is answered 422 (http_errors.jsonl).
 _AGENT_ID: Final = re.compile(r"agent-[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
+#: Characters of a model's name. A longer one would not fit into a request line with its escapes.
+_MAX_NAME_SIZE: Final = 512
+
 
 @define
 class Answer:
@@ -99,7 +102,12 @@ def is_agent_id(text: str) -> bool:
 
 
 def find_agent(model: str, *, with_pending: bool = False) -> FindAgent | FetchAgent:
-    """The question which agent a model's name, or an agent's id, stands for."""
+    """The question which agent a model's name, or an agent's id, stands for.
+
+    :raises RequestError: if the name is too long to be any agent's; it need not be sent.
+    """
+    if len(model) > _MAX_NAME_SIZE:
+        raise unknown_model(model)
     if is_agent_id(model):
         return FetchAgent(agent_id=model)
     return FindAgent(name=model, with_pending=with_pending)

@@ -122,6 +122,12 @@ LIMITS: Final = (
     "agent_page_count",
     "keepalive_timeout",
     "letta_silence_timeout",
+    "first_item_timeout",
+    "letta_answer_timeout",
+    "turn_timeout",
+    "queue_timeout",
+    "connect_retry_timeout",
+    "resume_timeout",
 )
 
 

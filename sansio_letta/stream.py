@@ -152,6 +152,17 @@ class RunStream:
     _stop_reason: str | None = field(default=None, init=False)
     _usage: letta.UsageStatistics | None = field(default=None, init=False)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether its stream may end here: nothing that could still come would change how the run ended.
+
+        Behind a stop reason that means success one that means failure may come (legacy_ephemeral_tool.jsonl,
+        exchange 4), until the usage has. A cancelled run has no usage (cancelled.jsonl).
+        """
+        if self.state is not RunState.STOPPED:
+            return False
+        return self._usage is not None or self._stop_reason == "cancelled" or self._stop_reason in _FAILED_STOPS
+
     def receive_message(self, message: letta.Message | EndOfStream) -> Iterator[Word]:
         """One message's events; the state has moved by it when the last is taken.
 

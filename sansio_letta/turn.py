@@ -571,8 +571,9 @@ class Turn:
         elif answer.status == 200:
             kind = answer.content_type or "no content type"
             raise RemoteProtocolError(f"Letta answered with {kind} instead of an event stream.")
-        elif answer.status == 502 and answer.detail is None:
-            # A gateway's, whose connection to Letta ended: Letta may have taken the message before.
+        elif answer.status == 504 or (answer.status == 502 and answer.detail is None):
+            # A gateway's, which gave up waiting or whose connection to Letta ended: Letta may have taken the
+            # message before.
             raise RemoteProtocolError(answer.error().message)
         else:
             raise answer.error()
@@ -605,12 +606,12 @@ class Turn:
             self._emit(run.receive_message(message))
         elif not self._asking.has_ended:
             return False
-        elif run.state is not RunState.STOPPED and run.run_id is not None and self.phase is Phase.STREAMING:
+        elif not run.has_ended and run.run_id is not None and self.phase is Phase.STREAMING:
             self._lose(
                 self._asking.error or RemoteProtocolError("Letta's stream ended before the run had stopped.")
             )
             return True
-        elif self._asking.error is not None and run.state is not RunState.STOPPED:
+        elif self._asking.error is not None and not run.has_ended:
             raise self._asking.error
         else:
             self._emit(run.receive_message(EndOfStream()))

@@ -79,6 +79,8 @@ def play(
                 cycle.receive_data(b"", 0.0)
             case command:
                 commands.append(command)
+    # A turn that is left alone would keep its thread, and a repeat would listen to it.
+    cycle.close()
     return status, orjson.loads(body) if body else None, commands
 
 

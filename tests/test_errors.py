@@ -188,7 +188,7 @@ HTTP_FAILURES: dict[int, tuple[int, str, str, dict[str, str]]] = {
     500: (502, "server_error", "upstream_error", {}),
     502: (502, "server_error", "upstream_error", {}),
     503: (503, "server_error", "upstream_error", {}),
-    504: (504, "server_error", "upstream_error", NEVER),
+    504: (504, "server_error", "upstream_error", {}),
 }
 
 
@@ -227,7 +227,7 @@ RETRY_AFTER = {
     "rather than our own": (409, 30, {"retry-after": "30"}),
     "for unknown statuses, too": (500, 2, {"retry-after": "2"}),
     "not where nobody may repeat": (402, 7, NEVER),
-    "not after a gateway gave up": (504, 7, NEVER),
+    "a gateway's, too": (504, 7, {"retry-after": "7"}),
 }
 
 

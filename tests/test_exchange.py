@@ -202,3 +202,15 @@ def test_agents_of_one_name_are_told_by_their_ids() -> None:
     agents = [raw_agent("Milo", "agent-1"), raw_agent("Ada", "agent-2"), raw_agent("Milo", "agent-3")]
     with pytest.raises(RequestError, match=r"2 agents are named .* agent-1, agent-3"):
         found_agent("Milo", answer(body=orjson.dumps(agents)))
+
+
+def test_a_name_too_long_for_any_agent_is_not_searched_for() -> None:
+    assert isinstance(find_agent("x" * 512), FindAgent)
+    with pytest.raises(RequestError) as caught:
+        find_agent("x" * 513)
+    assert (caught.value.status_hint, caught.value.code, caught.value.param) == (
+        404,
+        "model_not_found",
+        "model",
+    )
+    assert len(caught.value.message) < 400

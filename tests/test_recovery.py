@@ -124,6 +124,48 @@ def test_calls_of_a_lost_run_are_told_once() -> None:
     ]
 
 
+@pytest.mark.parametrize("broken", [True, False], ids=["breaks", "ends"])
+def test_a_stream_that_is_lost_between_two_stop_reasons(broken: bool) -> None:
+    """The second one says that the run has failed: legacy_ephemeral_tool.jsonl, exchange 4."""
+    turn = opened()
+    assert stream(turn, PING, stop("no_tool_call"), end=False) == []
+    if broken:
+        lose(turn)
+    else:
+        turn.receive_data(b"")
+        assert drain(turn) == [FetchRun(run_id=RUN_ID)]
+    [failure] = book(turn, "failed", "llm_api_error")
+    assert isinstance(failure, TurnFailed)
+    assert (failure.kept, failure.error.status_hint) == (Kept.NOTHING, 502)
+
+
+def test_a_stream_that_is_lost_behind_its_stop_reason() -> None:
+    turn = opened()
+    stream(turn, PING, say("Hello"), stop(), end=False)
+    lose(turn)
+    [finish] = book(turn, "completed", "end_turn", HEARD, say("Hello"))
+    assert finish == TurnFinished(reason=FinishReason.STOP, usage=USED)
+
+
+@pytest.mark.parametrize("ending", [(stop(), USAGE), (stop("cancelled"),)], ids=["usage", "cancelled"])
+def test_a_stream_that_breaks_behind_its_end_is_whole(ending: tuple[dict[str, Any], ...]) -> None:
+    turn = opened()
+    stream(turn, PING, say("Hello"), *ending, end=False)
+    turn.receive_failure(Failure.BROKEN, "connection reset")
+    [finish] = drain(turn)
+    assert isinstance(finish, TurnFinished)
+    assert (turn.next_event(), turn.resume_count) == (Signal.FINISHED, 0)
+
+
+def test_a_stream_that_breaks_behind_a_failed_stop_is_a_failure() -> None:
+    turn = opened()
+    stream(turn, PING, stop("llm_api_error"), end=False)
+    turn.receive_failure(Failure.BROKEN, "connection reset")
+    [failure] = drain(turn)
+    assert isinstance(failure, TurnFailed)
+    assert (failure.kept, failure.error.status_hint) == (Kept.NOTHING, 502)
+
+
 def test_a_lost_run_of_which_nothing_was_said() -> None:
     turn = opened()
     stream(turn, PING, end=False)

@@ -362,6 +362,25 @@ def test_refusals_by_status(status: int, expected: int) -> None:
     assert (failure.error.status_hint, failure.kept) == (expected, Kept.NOTHING)
 
 
+@pytest.mark.parametrize("body", [b"<html>504</html>", b'{"detail": "Gateway Timeout"}'])
+def test_gateway_that_gave_up_may_have_passed_the_message_on(body: bytes) -> None:
+    turn = Turn(plan("hi"), agent=AGENT)
+    drain(turn)
+    turn.receive_response(504, JSON)
+    turn.receive_data(body)
+    turn.receive_data(b"")
+    failure = failed(drain(turn))
+    assert (failure.error.status_hint, failure.kept) == (424, Kept.UNKNOWN)
+    assert dict(failure.error.headers()) == {"x-should-retry": "false"}
+
+
+def test_a_question_that_a_gateway_gave_up_may_be_repeated() -> None:
+    turn = Turn(plan("hi"))
+    drain(turn)
+    failure = failed(answer(turn, {"detail": "Gateway Timeout"}, 504))
+    assert (failure.error.status_hint, failure.kept, failure.error.headers()) == (504, Kept.NOTHING, [])
+
+
 def test_gateway_that_lost_letta_may_have_passed_the_message_on() -> None:
     told = {}
     for body in (b"<html>502 Bad Gateway</html>", b'{"detail": "The model cannot be reached."}'):
@@ -475,7 +494,7 @@ def test_stream_ends_too_soon() -> None:
 def test_stream_breaks_after_the_run_has_stopped() -> None:
     turn = Turn(plan("hi"), agent=AGENT)
     drain(turn)
-    stream(turn, PING, say("Hello"), stop(), end=False)
+    stream(turn, PING, say("Hello"), stop("cancelled"), end=False)
     turn.receive_failure(Failure.BROKEN, "connection reset")
     assert drain(turn) == [TurnFinished(reason=FinishReason.STOP, usage=None)]
 

@@ -169,6 +169,11 @@ class Run:
         if following >= len(self.script.items) or self.state is RunState.ENDED:
             self.go_on()  # what is said behind a stop is in the books when the run is over
 
+    def die(self) -> None:
+        """End with Letta's process, unless it had ended before: what it was about is lost."""
+        if self.state is RunState.RUNNING:
+            self.state, self.stop_reason, self.failed = RunState.ENDED, "error", True
+
     def status(self) -> dict[str, Any]:
         """The run as Letta shows it."""
         status = self.state.value

@@ -54,7 +54,7 @@ async def leave_in_a_request(stream: ClientStream) -> None:
 
 
 async def leave_behind_requests(stream: ClientStream) -> None:
-    await stream.send_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n" * 3)
+    await stream.send_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n" * 3)
     await stream.aclose()
 
 

@@ -18,7 +18,7 @@ from typing import Final
 import pytest
 
 from .core import CoreClient
-from .keeping import FAILED_STOPS, HTML, Break, Fault, KeepingAgent, KeepingLetta, RunState, parse
+from .keeping import HTML, Break, Fault, KeepingAgent, KeepingLetta, RunState, parse
 from .scenes import SCENES, STREAMED, Scene, spoken
 from .told import Told, check_against
 
@@ -83,21 +83,11 @@ def try_fault(
     answers = CoreClient(letta, size).ask_stubbornly(scene.request(agent.name, stream=stream))
     whole = reference(scene, stream=stream)
     for told in answers:
-        if told.whole and not whole.whole and any(stopped_well(scene, fault) for fault in faults):
-            continue  # it failed behind a stop that was none, and the cut fell in between
         check_against(told, whole, where, cancelled=scene.cancelled)
     check_memory(agent, where)
     check_runs(agent, where)
     assert letta.open_count == 0, f"{where}: an exchange is left open"
     return answers[0], agent
-
-
-def stopped_well(scene: Scene, fault: Fault) -> bool:
-    """Whether the last thing before the fault was a stop that is no failure (legacy_ephemeral_tool-4)."""
-    arrived = [
-        item for item, end in zip(scene.script.items, scene.script.ends, strict=True) if end <= (fault.at or 0)
-    ]
-    return bool(arrived) and parse(arrived[-1]).get("stop_reason", "error") not in FAILED_STOPS
 
 
 def check_memory(agent: KeepingAgent, where: str) -> None:

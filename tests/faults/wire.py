@@ -12,7 +12,7 @@ import orjson
 import trio
 from attrs import define, field
 
-from letta_server import Server, Settings, UpstreamError, serve
+from letta_server import Access, Server, Settings, UpstreamError, serve
 from letta_server._upstream import Headers
 from sansio_letta.events import Command, Failure
 from server.scripted import RawClient
@@ -198,7 +198,7 @@ def request_bytes(body: dict[str, Any], *, attempt: int = 0) -> bytes:
     """A chat request as an SDK writes it."""
     data = orjson.dumps(body)
     return (
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         b"x-stainless-retry-count: %d\r\ncontent-length: %d\r\n\r\n%b" % (attempt, len(data), data)
     )
 
@@ -216,7 +216,11 @@ async def ask(client: RawClient, body: dict[str, Any], *, attempt: int = 0) -> T
 def make_server(letta: KeepingLetta, **options: Any) -> tuple[Server, LettaLine]:
     """A server in front of a Letta that remembers."""
     line = LettaLine(letta)
-    settings: dict[str, Any] = {"letta_url": "http://letta.invalid", **options}
+    settings: dict[str, Any] = {
+        "letta_url": "http://letta.invalid",
+        "access": Access(allowed_host=("x",)),
+        **options,
+    }
     return Server(Settings(**settings), line, log=lambda *_: None), line
 
 

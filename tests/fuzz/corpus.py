@@ -52,9 +52,14 @@ def _connections() -> Iterator[bytes]:
                 framing = b"transfer-encoding: chunked\r\nexpect: 100-continue\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"
             else:
                 framing = b"content-length: %d\r\n\r\n%b"
-            head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            head = (
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            )
             yield cut + head + framing % (len(data), data)
-        yield cut + b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\nHEAD /health HTTP/1.1\r\nhost: x\r\n\r\n"
+        models, health = (
+            b"%b HTTP/1.1\r\nhost: localhost\r\n\r\n" % line for line in (b"GET /v1/models", b"HEAD /health")
+        )
+        yield cut + models + health
         yield cut + b"GET / HTTP/1.0\r\n\r\n"
         yield cut + b"\x16\x03\x01\x02\x00"
 

@@ -15,7 +15,7 @@ import trio
 import trio.testing
 from attrs import evolve
 
-from drive import AGENT_ID, DONE, PING, USAGE, agent_json, encode, error, say, stop, think, want
+from drive import AGENT_ID, DONE, PING, RUN_ID, USAGE, agent_json, encode, error, say, stop, think, want
 from inprocess.kit import (
     CHAT,
     KITS,
@@ -464,12 +464,34 @@ async def test_failures_of_the_connection_replay(kit: Kit, tmp_path: Path) -> No
         ),
         record=tmp_path,
     )
-    for _ in range(3):
-        await client.answer()
+    for word in ("first", "second", "third"):  # the same again would ask what became of the one before
+        await client.answer(messages=[{"role": "user", "content": word}])
     recordings = [read_recording(path.read_bytes()) for path in files(tmp_path)]
     failures = [exchange.failure for item in recordings for exchange in item.exchanges if exchange.failure]
     assert sorted(failures) == ["broken", "not sent", "not sent", "silent"]
     assert [compare(item).same for item in recordings] == [True] * 3
+
+
+@everywhere
+async def test_a_letta_without_background_runs_replays(kit: Kit, tmp_path: Path) -> None:
+    """That it has none is known from the request before, and a lost run is then read in another way."""
+    refused = Script("POST", runs().target, [b'{"detail": "no Redis"}'], status=503)
+    run = {"id": RUN_ID, "status": "completed", "stop_reason": "end_turn"}
+    letta = kit.letta(
+        found(),
+        refused,
+        hello(),
+        runs(PING, say("Hel")),
+        Script("GET", f"/v1/runs/{RUN_ID}", [orjson.dumps(run)]),
+        Script("GET", f"/v1/runs/{RUN_ID}/messages?limit=1000&order=asc", [orjson.dumps([say("Hello")])]),
+        Script("GET", f"/v1/runs/{RUN_ID}/usage", [orjson.dumps(USAGE)]),
+    )
+    client = kit.client(letta, record=tmp_path)
+    for word in ("first", "second"):
+        body = await client.answer(stream=False, messages=[{"role": "user", "content": word}])
+        assert orjson.loads(body)["choices"][0]["message"]["content"] == "Hello"
+    assert letta.script == []
+    assert [compare(read_recording(path.read_bytes())).same for path in files(tmp_path)] == [True, True]
 
 
 @everywhere

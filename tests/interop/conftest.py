@@ -15,7 +15,7 @@ from .standin import StandInLetta
 
 @pytest.fixture(scope="package")
 def running() -> Iterator[RunningServer]:
-    """The server all tests of this package share."""
+    """The server that all tests of this package share; those of failures have one that never pauses."""
     with serving(StandInLetta()) as running:
         yield running
 

@@ -2,19 +2,35 @@
 
 import concurrent.futures
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field, frozen
 from trio.testing import wait_all_tasks_blocked
 
 from letta_server import Server, Settings, serve
-from sansio_letta import Summary
+from sansio_letta import Config, Summary
 
 from .standin import PATIENCE, StandInLetta
 
 #: A request's limit, low enough to be overstepped in a test.
 MAX_REQUEST_SIZE = 2_000_000
+
+#: For scripts that have no second answer to the same question: nothing is asked again after a pause.
+NO_PAUSES: Final[Mapping[str, float]] = {"queue_timeout": 0.0, "connect_retry_timeout": 0.0}
+
+
+@frozen(kw_only=True)
+class LimitedSettings(Settings):
+    """Settings with limits of the core that an operator cannot choose."""
+
+    limits: Mapping[str, float] = field(factory=dict)
+
+    def config(self) -> Config:
+        """See `Settings.config`."""
+        changes: dict[str, Any] = dict(self.limits)
+        return evolve(super().config(), **changes)
 
 
 @define(eq=False)
@@ -46,10 +62,17 @@ class RunningServer:
 
 
 @contextlib.contextmanager
-def serving(letta: StandInLetta) -> Iterator[RunningServer]:
-    """Serve on a free port of the loopback interface until the block ends."""
-    settings = Settings(
-        port=0, letta_url="http://letta.invalid", max_request_size=MAX_REQUEST_SIZE, cancel_timeout=PATIENCE
+def serving(letta: StandInLetta, **limits: float) -> Iterator[RunningServer]:
+    """Serve on a free port of the loopback interface until the block ends.
+
+    :param limits: of the core's `Config`, other than its own.
+    """
+    settings = LimitedSettings(
+        port=0,
+        letta_url="http://letta.invalid",
+        max_request_size=MAX_REQUEST_SIZE,
+        cancel_timeout=PATIENCE,
+        limits=limits,
     )
     started: concurrent.futures.Future[RunningServer] = concurrent.futures.Future()
 

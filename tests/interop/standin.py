@@ -9,12 +9,16 @@ import orjson
 from attrs import define, field
 
 from drive import agent_json
+from faults.keeping import Run
 from sansio_letta import letta
 from sansio_letta.events import (
     CancelRun,
     CheckHealth,
     Command,
     FetchAgent,
+    FetchKept,
+    FetchRun,
+    FetchUsage,
     FindAgent,
     ListAgents,
     OpenStream,
@@ -33,6 +37,7 @@ class StandInAgent:
     :param runs: answers to `OpenStream`, in order; one more request is a surprise.
     :param pending: ids of the calls that the agent is waiting for.
     :param waits: what becomes of `pending` with each run.
+    :param book: the run whose stream is lost, as Letta's books have it; None: Letta does not tell.
     """
 
     id: str
@@ -40,6 +45,7 @@ class StandInAgent:
     runs: deque[Script]
     pending: tuple[str, ...] = ()
     waits: deque[tuple[str, ...]] = field(factory=deque)
+    book: Run | None = None
     commands: list[Command] = field(factory=list, init=False)
     _changed: threading.Condition = field(factory=threading.Condition, init=False)
 
@@ -85,7 +91,10 @@ class StandInAgent:
 
 @define(eq=False)
 class StandInLetta:
-    """Carries out the core's commands on its agents; an `Upstream` of the server."""
+    """Carries out the core's commands on its agents; an `Upstream` of the server.
+
+    It has no Redis, and so no runs in the background.
+    """
 
     agents: list[StandInAgent] = field(factory=list, init=False)
     failing: Callable[[], Script] | None = field(default=None, init=False)  #: answers questions about agents
@@ -138,8 +147,12 @@ class StandInLetta:
                 return _json(ListAgents, [agent.shown() for agent in page])
             case CheckHealth():
                 return _json(CheckHealth, {"version": "0.16.7", "status": "ok"})
+            case FetchRun() | FetchKept() | FetchUsage():
+                return self._tell(command)
             case FetchAgent(agent_id=agent_id) | CancelRun(agent_id=agent_id):
                 pass
+            case OpenStream(request=request) if request.background:
+                return _json(OpenStream, {"detail": "Background streaming needs Redis."}, 503)
             case OpenStream(thread=thread):
                 agent_id = thread.agent_id
         known = next((agent for agent in self.agents if agent.id == agent_id), None)
@@ -156,6 +169,20 @@ class StandInLetta:
                 return _json(CancelRun, {run_id: "cancelled"})
             case _:
                 return _json(FetchAgent, known.shown())
+
+    def _tell(self, command: FetchRun | FetchKept | FetchUsage) -> Script:
+        """What became of a run."""
+        books = (agent.book for agent in self.agents)
+        run = next((book for book in books if book is not None and book.id == command.run_id), None)
+        if run is None:
+            return _json(type(command), {"detail": "This key may not read runs."}, 403)
+        match command:
+            case FetchRun():
+                return _json(FetchRun, run.status())
+            case FetchKept():
+                return _json(FetchKept, run.messages())
+            case FetchUsage():
+                return _json(FetchUsage, run.usage())
 
 
 def _json(kind: type[Any], value: object, status: int = 200) -> Script:

@@ -1,6 +1,7 @@
 """Letta's stream cut anywhere: the client gets the whole answer or an error, never a silent end."""
 
 import asyncio
+from enum import Enum
 from typing import Any, Final
 
 import orjson
@@ -8,6 +9,7 @@ import pytest
 from openai import APIError, APIStatusError
 
 from drive import DONE, PING, RUN_ID, SSE, TOOL_RETURN, USAGE, encode, say, server_call, stop, think, want
+from faults import keeping
 from letta_server import UpstreamError
 from live.asking import TOOLS, Answer, async_client, sync_client, user
 from sansio_letta.events import CancelRun, Failure, OpenStream
@@ -23,7 +25,7 @@ MESSAGES: Final[list[dict[str, Any] | str]] = [
     say("see: é"),
     server_call("call-9", "search", "{}"),
     PING,
-    TOOL_RETURN,
+    TOOL_RETURN | {"tool_call_id": "call-9", "status": "success"},
     want("call-1", "get_weather", '{"city": '),
     want("call-1", None, '"Rome"}'),
     want("call-2", "read_file", None),
@@ -41,32 +43,64 @@ CUTS: Final = sorted(
 TEXT, REASONING = "Let me see: é", "Hm. 😀"
 CALLS: Final = [("call-1", "get_weather", '{"city": "Rome"}'), ("call-2", "read_file", "{}")]
 
-ENDINGS: Final[dict[str, bytes | UpstreamError]] = {
-    "ends": b"",
-    "breaks": UpstreamError(Failure.BROKEN, "connection reset by peer"),
+BROKE: Final = UpstreamError(Failure.BROKEN, "connection reset by peer")
+
+
+class Fate(Enum):
+    """What becomes of the run, and what Letta tells of it."""
+
+    GOES_ON = "goes on"  #: to its end, without a reader
+    DIES = "dies"  #: with Letta's process; its books have the steps that had ended
+    UNTOLD = "untold"
+
+
+#: How the connection ends, and the run.
+ENDINGS: Final[dict[str, tuple[bytes | UpstreamError, Fate]]] = {
+    "ends, goes on": (b"", Fate.GOES_ON),
+    "breaks, dies": (BROKE, Fate.DIES),
+    "ends, untold": (b"", Fate.UNTOLD),
+    "breaks, untold": (BROKE, Fate.UNTOLD),
 }
-ending = pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS.keys())
+ending = pytest.mark.parametrize(("ending", "fate"), ENDINGS.values(), ids=ENDINGS.keys())
+#: Letta is asked what became of a run that it has named, until nothing can change its end.
+NAMED, SETTLED, KEPT = ENDS[1], ENDS[12], ENDS[6]
 
 
-def cut_agent(letta: StandInLetta, at: int, ending: bytes | UpstreamError) -> StandInAgent:
+def cut_agent(letta: StandInLetta, at: int, ending: bytes | UpstreamError, fate: Fate) -> StandInAgent:
     """An agent whose run is cut there. One read brings all that was sent before."""
-    return letta.add(Script(OpenStream, [*([BODY[:at]] if at else []), ending], headers=list(SSE)))
+    agent = letta.add()
+    script = keeping.Script(items=tuple(map(encode, MESSAGES)))
+    if fate is not Fate.UNTOLD:
+        script = script.renamed(f"run-{agent.id.removeprefix('agent-')}")
+        agent.book = keeping.Run(keeping.KeepingAgent(agent.id, agent.name, script), script, ["hi"])
+        agent.book.come_to(at)
+        if fate is Fate.GOES_ON:
+            agent.book.go_on()
+        else:
+            agent.book.die()
+    agent.runs.append(Script(OpenStream, [*([script.body[:at]] if at else []), ending], headers=list(SSE)))
+    return agent
 
 
 def request(agent: StandInAgent, *, stream: bool) -> dict[str, Any]:
     return {"model": agent.name, "messages": [user("hi")], "tools": TOOLS, "stream": stream}
 
 
-def check(answer: Answer, agent: StandInAgent, at: int) -> None:
+def is_whole(at: int, fate: Fate) -> bool:
+    """Whether the client gets the whole answer."""
+    return at >= (SETTLED if fate is Fate.UNTOLD else ENDS[10] + 1 if fate is Fate.DIES else NAMED)
+
+
+def check(answer: Answer, agent: StandInAgent, at: int, fate: Fate) -> None:
     """Whole, or an error with what came before it; and in either case nothing was said twice."""
     where = f"cut at {at}"
     calls = [(call.id, call.name, call.arguments) for call in answer.calls]
-    if answer.error is None:
+    if is_whole(at, fate):
+        assert answer.error is None, where
         assert (answer.text, answer.reasoning, calls) == (TEXT, REASONING, CALLS), where
         assert answer.finish_reason == "tool_calls", where
-        assert at >= ENDS[11], f"{where}: the run had not stopped"  # the stop reason was there
     else:
-        assert at < ENDS[11], f"{where}: the run had stopped"
+        assert answer.error is not None, where
         assert TEXT.startswith(answer.text), where
         assert REASONING.startswith(answer.reasoning), where
         assert calls == [
@@ -75,16 +109,26 @@ def check(answer: Answer, agent: StandInAgent, at: int) -> None:
             if got in whole
         ], where
         assert answer.finish_reason is None, where
-        assert answer.error.type == "upstream_error", where
+        assert answer.error.type == error_type(at, fate), where
         assert answer.error.code == "upstream_error", where
     assert agent.texts == ["hi"], where
 
 
+def error_type(at: int, fate: Fate) -> str:
+    """Whether it may be repeated: only if it is known that nothing was kept."""
+    return "server_error" if fate is Fate.DIES and NAMED <= at <= KEPT else "upstream_error"
+
+
+def retries(fate: Fate) -> int:
+    """A turn of which nothing was kept may be repeated, which is not what is looked at here."""
+    return 0 if fate is Fate.DIES else 2
+
+
 @ending
-def test_streamed(letta: StandInLetta, url: str, ending: bytes | UpstreamError) -> None:
-    with sync_client(url, max_retries=2) as client:
+def test_streamed(letta: StandInLetta, url: str, ending: bytes | UpstreamError, fate: Fate) -> None:
+    with sync_client(url, max_retries=retries(fate)) as client:
         for at in CUTS:
-            agent, answer = cut_agent(letta, at, ending), Answer()
+            agent, answer = cut_agent(letta, at, ending, fate), Answer()
             try:
                 create: Any = client.chat.completions.create
                 with create(**request(agent, stream=True)) as stream:
@@ -92,15 +136,15 @@ def test_streamed(letta: StandInLetta, url: str, ending: bytes | UpstreamError) 
                         answer.add_chunk(chunk)
             except APIError as exc:
                 answer.error = exc
-            check(answer, agent, at)
+            check(answer, agent, at, fate)
 
 
 @ending
-def test_streamed_async(letta: StandInLetta, url: str, ending: bytes | UpstreamError) -> None:
+def test_streamed_async(letta: StandInLetta, url: str, ending: bytes | UpstreamError, fate: Fate) -> None:
     async def main() -> None:
-        async with async_client(url, max_retries=2) as client:
+        async with async_client(url, max_retries=retries(fate)) as client:
             for at in CUTS:
-                agent, answer = cut_agent(letta, at, ending), Answer()
+                agent, answer = cut_agent(letta, at, ending, fate), Answer()
                 try:
                     create: Any = client.chat.completions.create
                     async with await create(**request(agent, stream=True)) as stream:
@@ -108,50 +152,54 @@ def test_streamed_async(letta: StandInLetta, url: str, ending: bytes | UpstreamE
                             answer.add_chunk(chunk)
                 except APIError as exc:
                     answer.error = exc
-                check(answer, agent, at)
+                check(answer, agent, at, fate)
 
     asyncio.run(main())
 
 
 @ending
-def test_whole(letta: StandInLetta, url: str, ending: bytes | UpstreamError) -> None:
-    with sync_client(url, max_retries=2) as client:
+def test_whole(letta: StandInLetta, url: str, ending: bytes | UpstreamError, fate: Fate) -> None:
+    with sync_client(url, max_retries=retries(fate)) as client:
         for at in CUTS:
-            agent, answer = cut_agent(letta, at, ending), Answer()
+            agent, answer = cut_agent(letta, at, ending, fate), Answer()
             try:
                 create: Any = client.chat.completions.create
                 answer.add_completion(create(**request(agent, stream=False)))
             except APIStatusError as exc:
                 answer.error = exc
-                assert exc.status_code == 424, f"cut at {at}"
-                assert exc.response.headers["x-should-retry"] == "false"
-            check(answer, agent, at)
+                kept = error_type(at, fate) == "upstream_error"
+                assert exc.status_code == (424 if kept else 502), f"cut at {at}"
+                assert exc.response.headers.get("x-should-retry") == ("false" if kept else None)
+            check(answer, agent, at, fate)
 
 
 @ending
-def test_bytes(letta: StandInLetta, url: str, ending: bytes | UpstreamError) -> None:
+def test_bytes(letta: StandInLetta, url: str, ending: bytes | UpstreamError, fate: Fate) -> None:
     """The last event says how it ended: [DONE], or an error; or there is a status and no stream at all."""
     for at in CUTS:
-        response = post(url, cut_agent(letta, at, ending).name, tools=TOOLS)
+        response = post(url, cut_agent(letta, at, ending, fate).name, tools=TOOLS)
         if response.status != 200:
             assert at < ENDS[2], f"cut at {at}"  # before the first message that is not a ping
-            assert (response.status, response.error["type"]) == (424, "upstream_error")
+            kept = error_type(at, fate) == "upstream_error"
+            expected = (424, "upstream_error") if kept else (502, "server_error")
+            assert (response.status, response.error["type"]) == expected
             continue
         *events, last, rest = response.body.split(b"\n\n")
         assert rest == b""
         assert all(b'"error"' not in event and b"[DONE]" not in event for event in events), f"cut at {at}"
+        assert (last == b"data: [DONE]") == is_whole(at, fate), f"cut at {at}"
         if last != b"data: [DONE]":
             assert set(orjson.loads(last.removeprefix(b"data: "))) == {"error"}, f"cut at {at}"
 
 
 @ending
 def test_run_that_nobody_reads_is_cancelled(
-    letta: StandInLetta, url: str, ending: bytes | UpstreamError
+    letta: StandInLetta, url: str, ending: bytes | UpstreamError, fate: Fate
 ) -> None:
-    """Letta may go on with a run whose stream broke: it is ended, as soon as it is known by name."""
+    """Letta may go on with a run of which it tells nothing: it is ended, as soon as it is known by name."""
     for at in CUTS:
-        agent = cut_agent(letta, at, ending)
+        agent = cut_agent(letta, at, ending, fate)
         post(url, agent.name, tools=TOOLS)
         cancels = [command for command in agent.commands if isinstance(command, CancelRun)]
-        expected = ENDS[1] <= at < ENDS[11]
+        expected = fate is Fate.UNTOLD and NAMED <= at < SETTLED
         assert [cancel.run_id for cancel in cancels] == ([RUN_ID] if expected else []), f"cut at {at}"

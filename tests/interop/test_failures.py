@@ -1,6 +1,6 @@
 """Failures, told before the first chunk and after it: what the SDK raises, and whether it asks again."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from sansio_letta.events import Failure, FindAgent, OpenStream
 from server.scripted import Script, hello, runs
 
 from .asking import HELPERS, HelperForm, helped
-from .serving import MAX_REQUEST_SIZE, RunningServer
+from .serving import MAX_REQUEST_SIZE, NO_PAUSES, RunningServer, serving
 from .standin import StandInLetta, refuses
 
 RETRIES = 2
@@ -204,10 +204,10 @@ CASES: Final = {
         retried=True,
         script=ended("llm_api_error", "llm_timeout"),
     ),
-    "504 of a gateway": Case(
-        cls=InternalServerError,
-        status=504,
-        type=SERVER,
+    "424 gateway that gave up": Case(
+        cls=APIStatusError,
+        status=424,
+        type="upstream_error",
         code="upstream_error",
         header="false",
         script=lambda: refuses(504),
@@ -247,6 +247,13 @@ def check(exc: APIError | None, case: Case) -> None:
     headers = exc.response.headers
     assert headers["content-type"] == "application/json"
     assert (headers.get("x-should-retry"), headers.get("retry-after")) == (case.header, case.retry_after)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[RunningServer]:
+    """A server that waits neither for an agent that is busy nor for a Letta that is away."""
+    with serving(StandInLetta(), **NO_PAUSES) as running:
+        yield running
 
 
 # --- F7, F13

@@ -85,16 +85,16 @@ def test_every_request_has_an_id_of_its_own(url: str, letta: StandInLetta) -> No
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 def test_headers_of_a_failure(url: str, letta: StandInLetta, stream: bool) -> None:
     agent = letta.add(
-        refuses(409, retry_after=3),
+        refuses(503, retry_after=3),
         refuses(429, retry_after=600),
         runs(PING, stop("insufficient_credits"), DONE),
     )
-    busy, limited, quota = (post(url, agent.name, stream=stream) for _ in range(3))
-    for response in (busy, limited, quota):
+    away, limited, quota = (post(url, agent.name, stream=stream) for _ in range(3))
+    for response in (away, limited, quota):
         assert response.headers["content-type"] == "application/json"
         assert response.headers["x-request-id"]
         assert response.error["message"]
-    assert (busy.status, busy.headers["retry-after"]) == (409, "3")
+    assert (away.status, away.headers["retry-after"]) == (503, "3")
     assert (limited.status, limited.headers["retry-after"]) == (429, "59")
     assert (quota.status, quota.headers["x-should-retry"]) == (429, "false")
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,9 +20,9 @@ from live.asking import Call
 from sansio_letta.events import CancelRun
 from server.scripted import hello, runs
 
-from .serving import RunningServer
+from .serving import NO_PAUSES, RunningServer, serving
 from .standin import StandInAgent, StandInLetta
-from .test_cuts import CALLS, CUTS, ENDINGS, ENDS, TEXT, cut_agent
+from .test_cuts import CALLS, CUTS, ENDINGS, ENDS, TEXT, cut_agent, error_type, is_whole, retries
 from .test_failures import BROKEN, CASES, breaking
 from .test_models import BASES, NAMES
 from .test_text import thoughtful
@@ -82,14 +83,22 @@ def node_folder() -> Path:
     return folder
 
 
-def test_node(node_folder: Path, server: RunningServer, letta: StandInLetta) -> None:
+@pytest.fixture
+def hasty() -> Iterator[RunningServer]:
+    """A server that waits neither for an agent that is busy nor for a Letta that is away."""
+    with serving(StandInLetta(), **NO_PAUSES) as running:
+        yield running
+
+
+def test_node(node_folder: Path, server: RunningServer, hasty: RunningServer, letta: StandInLetta) -> None:
     told = Told(letta)
     arranged: dict[str, Any] = {
         "text": letta.add(*[thoughtful() for _ in range(10)]).name,
         "calls": told.calls(),
         "trips": told.trips(),
         "loops": told.loops(),
-        "failing": told.failing(),
+        "hasty": hasty.base_url,
+        "failing": told.failing(hasty.letta),
         "breaking": told.breaking(),
         "whole": {"text": TEXT, "calls": CALLS},
         "cuts": told.cuts(),
@@ -151,13 +160,13 @@ class Told:
         waits = [[call.id for call in THREE], []]
         return {form: self.letta.add(calling(THREE), hello(), waits=waits).name for form in FORMS}
 
-    def failing(self) -> list[dict[str, Any]]:
+    def failing(self, letta: StandInLetta) -> list[dict[str, Any]]:
         """F7: each failure in each form."""
         asked: list[dict[str, Any]] = []
         for name, case in CASES.items():
             model = {}
             for form in HELPED:
-                agent = self.letta.add(*([case.script()] if case.script else []))
+                agent = letta.add(*([case.script()] if case.script else []))
                 model[form] = agent.name
                 if case.script:
                     self.once.append(agent)
@@ -192,10 +201,11 @@ class Told:
         for number, at in enumerate(CUTS):
             if number % 3 and at not in ENDS:
                 continue
-            ending = list(ENDINGS.values())[number % 2]
-            agents = {form: cut_agent(self.letta, at, ending) for form in HELPED}
+            ending, fate = list(ENDINGS.values())[number % len(ENDINGS)]
+            agents = {form: cut_agent(self.letta, at, ending, fate) for form in HELPED}
             model = {form: agent.name for form, agent in agents.items()}
-            asked.append({"at": at, "model": model, "stopped": at >= ENDS[11]})
+            type_ = None if is_whole(at, fate) else error_type(at, fate)
+            asked.append({"at": at, "model": model, "type": type_, "retries": retries(fate)})
             self.once.extend(agents.values())
         return asked
 

@@ -10,6 +10,7 @@ from attrs import field, frozen
 from openai.types import Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from faults import keeping
 from letta_server import UpstreamError
 from live.asking import FORMS, STREAMED, Answer, Message, Response, attempt, fetch, user
 from recordings import SCENARIOS, expected_path, recording, turns
@@ -21,6 +22,7 @@ from server.scripted import Script, hello
 
 from .asking import HELPERS, helped, post
 from .schema import validate, validate_error
+from .serving import NO_PAUSES, RunningServer, serving
 from .standin import StandInAgent, StandInLetta
 
 MAX_LINE_SIZE: Final = 64 * 1024
@@ -37,6 +39,7 @@ class RecordedTurn:
     messages: list[Message]
     tools: list[dict[str, Any]] | None
     pending: tuple[str, ...]
+    resumed: tuple[RecordedExchange, ...] = ()  #: streams that took up the run
     expected: list[bytes] = field(repr=False)  #: the reviewed events; comments begin with a colon
 
     def play(self, letta: StandInLetta) -> StandInAgent:
@@ -47,7 +50,22 @@ class RecordedTurn:
             pieces.append(UpstreamError(Failure.BROKEN, "the recording ends here"))
         assert exchange.status is not None
         answer = Script(OpenStream, pieces, status=exchange.status, headers=list(exchange.headers))
-        return letta.add(answer, hello(), pending=self.pending)
+        agent = letta.add(answer, hello(), pending=self.pending)
+        agent.book = self.book(agent)
+        return agent
+
+    def book(self, agent: StandInAgent) -> keeping.Run:
+        """Letta's books of the run: it came to the end that was recorded, or it was cancelled."""
+        body = self.exchange.body + b"".join(exchange.body for exchange in self.resumed)
+        items = tuple(item + b"\n\n" for item in body.split(b"\n\n")[:-1])
+        script = keeping.Script(items=items)
+        keeper = keeping.KeepingAgent(agent.id, agent.name, script)
+        texts = [str(message["content"]) for message in self.messages[1:] if message["role"] == "user"]
+        run = keeping.Run(keeper, script, texts)
+        run.go_on()
+        if run.stop_reason is None:
+            run.state, run.stop_reason = keeping.RunState.CANCELLED, "cancelled"
+        return run
 
     @property
     def asked_once(self) -> bool:
@@ -93,6 +111,11 @@ def _turn(whole: Recording, exchange: RecordedExchange, number: int, section: by
         messages=messages,
         tools=tools or None,
         pending=tuple(call.tool_call_id for call in pending.tool_calls) if results and pending else (),
+        resumed=tuple(
+            other
+            for other in whole.exchanges
+            if other.request.method == "POST" and re.fullmatch(r"/v1/runs/[^/]+/stream", other.request.path)
+        ),
         expected=section.split(b"\n\n")[:-1],
     )
 
@@ -118,6 +141,13 @@ def events_of(response: Response) -> list[bytes]:
     assert response.headers["content-type"] == "text/event-stream"
     assert response.body.endswith(b"\n\n")
     return response.body.split(b"\n\n")[:-1]
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[RunningServer]:
+    """A server that does not wait for an agent that was busy in the recording."""
+    with serving(StandInLetta(), **NO_PAUSES) as running:
+        yield running
 
 
 # --- F11

@@ -181,8 +181,8 @@ class Worker:
             (
                 (request_bytes({"model": "nobody", "messages": [{"role": "user", "content": "hi"}]}), 404),
                 (request_bytes({"model": "nobody"}), 400),
-                (b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n{", 400),
-                (b"POST /v1/nothing HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n", 404),
+                (b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n{", 400),
+                (b"POST /v1/nothing HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n", 404),
                 (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400),
             )
         )

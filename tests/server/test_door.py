@@ -12,6 +12,7 @@ import trustme
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from letta_server import Access, Server, Settings, serve
+from letta_server._door import Door
 from letta_server._errors import SettingsError
 from letta_server._tls import Certificate
 from sansio_letta.events import ListAgents
@@ -164,6 +165,26 @@ def test_an_encrypted_key_asks_nobody_for_its_password(tmp_path: Path) -> None:
         SettingsError, match="tls_cert, tls_key: expected a PEM certificate and its own unencrypted"
     ):
         Certificate(access.tls_cert, access.tls_key)
+
+
+async def test_clients_without_an_address_are_not_counted_as_one() -> None:
+    """They come through a socket of the file system, and a program in front of us may bring them all."""
+    door = Door(Settings(letta_url="http://letta.invalid", max_peer_connection_count=1))
+    served: list[trio.abc.Stream] = []
+    done = trio.Event()
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        served.append(stream)
+        await done.wait()
+
+    async with trio.open_nursery() as nursery:
+        for end in trio.socket.socketpair():
+            nursery.start_soon(door.let_in, trio.SocketStream(end), serve)
+        await wait_all_tasks_blocked()
+        assert len(served) == 2
+        done.set()
+    for stream in served:
+        await stream.aclose()
 
 
 @pytest.mark.parametrize("limit", ["max_connection_count", "max_peer_connection_count"])

@@ -1,5 +1,6 @@
 """The server between a client on a memory stream and a scripted Letta."""
 
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -168,7 +169,9 @@ async def test_silence_of_lettas_is_an_error(nursery: trio.Nursery, autojump_clo
 
 async def test_silence_in_a_started_stream_cancels_the_run(autojump_clock: MockClock) -> None:
     """The eighth comment is due when the silence has lasted long enough: it must not stop the cancel."""
-    server, letta = make_server(found(), runs(PING, say("x"), trio.Event()), cancelled())
+    server, letta = make_server(
+        found(), runs(PING, say("x"), trio.Event()), Script(FetchRun, status=403), cancelled()
+    )
     client, handled = memory_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.handle, handled)
@@ -282,7 +285,10 @@ async def test_bytes_that_are_no_request(nursery: trio.Nursery, data: bytes, sta
     await client.send(data)
     response = await client.receive()
     assert response.status == (400 if status == 501 else status)
-    assert response.json()["error"]["code"] == "invalid_http"
+    error = response.json()["error"]
+    assert error["code"] == "invalid_http"
+    # What was sent is nobody's to read in a log; neither is Python's way to write it.
+    assert re.fullmatch(r"The request is not valid HTTP: [A-Za-z :-]+\.", error["message"])
     assert response.headers["connection"] == "close"
 
 

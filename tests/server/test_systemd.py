@@ -93,7 +93,7 @@ def test_a_socket_of_the_file_system(tmp_path: Path) -> None:
         listening.listen()
         process = activated(listening)
         with httpx2.Client(transport=httpx2.HTTPTransport(uds=path)) as client:
-            assert client.get("http://proxy/health", timeout=20).status_code == 200
+            assert client.get("http://localhost/health", timeout=20).status_code == 200
         end(process)
 
 

@@ -1,5 +1,6 @@
 """How connections come in: counted, and with TLS only after a handshake."""
 
+import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -69,7 +70,7 @@ class Door:
         if self._count >= settings.max_connection_count:
             return "max_connection_count"
         most = settings.max_peer_connection_count
-        return "max_peer_connection_count" if most is not None and self._peers[peer] >= most else None
+        return "max_peer_connection_count" if peer and most is not None and self._peers[peer] >= most else None
 
 
 def certificate_of(settings: Settings) -> Certificate | None:
@@ -81,6 +82,10 @@ def certificate_of(settings: Settings) -> Certificate | None:
 
 
 def _address(stream: trio.SocketStream) -> str:
+    """Whose connection it is; empty if nobody can tell, and then it counts for nobody."""
+    if stream.socket.family == socket.AF_UNIX:
+        # Its clients have no addresses: what they have in common is the program in front of us.
+        return ""
     try:
         return str(stream.socket.getpeername()[0])
     except OSError:

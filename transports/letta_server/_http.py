@@ -122,7 +122,9 @@ class ClientConnection:
             try:
                 event = self._h11.next_event()
             except h11.RemoteProtocolError as exc:
-                raise BadRequest(exc.error_status_hint, str(exc)) from exc
+                # h11 says what is wrong, and shows the line as Python writes bytes.
+                reason = str(exc).partition(": bytearray(")[0]
+                raise BadRequest(exc.error_status_hint, reason) from exc
             if isinstance(event, h11.Request | h11.Data | h11.EndOfMessage):
                 return event
             if event is not h11.NEED_DATA:

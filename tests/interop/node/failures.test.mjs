@@ -21,7 +21,7 @@ const said = ({ type, code, param }) => ({ type, code, param });
 for (const { name, model, request, cls, status, retry, ...expected } of agents.failing) {
   for (const form of ['whole', 'streamed', 'helper']) {
     test(`${name}, ${form}`, async () => {
-      const { client, sent } = connect();
+      const { client, sent } = connect({ base: agents.hasty });
       const { messages = [user('hi')], ...fields } = { model: model[form], ...request };
       const asked =
         form === 'helper'
