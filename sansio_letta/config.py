@@ -105,6 +105,9 @@ class Config:
     task_prompts: tuple[str, ...] = ()
     #: Chats and threads remembered at most: their conversations, and the instructions that they were given.
     max_remembered_thread_count: int = field(default=4096, validator=_positive)
+    #: A run whose stream was lost and that goes on, as Letta has it, is ended after this long: of runs that its
+    #: own restart has killed Letta says so for ever. Who does not stream has given up by then.
+    lost_run_timeout: float = field(default=600.0, validator=_positive)
     #: Whether to ask for runs whose stream can be taken up again.
     background: Background = Background.AUTO
     #: A turn that broke off, and an answer that was given, are remembered for repeats this long.

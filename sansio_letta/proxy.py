@@ -189,7 +189,8 @@ class Proxy:
         known = self._memory.turns.recall(key, now)
         if known is not None and (repeat := self._listens(known, headers)) is not None:
             summary.repeat, summary.agent_id = repeat, known.turn.agent_id
-            return Cycle(Listener(known), writer, self._memory, summary, now, caller=caller)
+            source, patience = Listener(known), self._patience(headers)
+            return Cycle(source, writer, self._memory, summary, now, caller=caller, patience=patience)
         earlier = known.earlier if known is not None else None
         if earlier is not None:
             summary.repeat = Repeat.TAKEN_UP
@@ -206,10 +207,17 @@ class Proxy:
             recall_thread=partial(self._memory.threads.recall, wish=plan.thread),
             is_told=self._memory.threads.is_told,
         )
-        driven = Driven(
-            known=self._memory.turns.begin(key, turn), fingerprint=key, wait_timeout=self._patience(headers)
+        driven = Driven(known=self._memory.turns.begin(key, turn), fingerprint=key)
+        return Cycle(
+            turn,
+            writer,
+            self._memory,
+            summary,
+            now,
+            driven=driven,
+            caller=caller,
+            patience=self._patience(headers),
         )
-        return Cycle(turn, writer, self._memory, summary, now, driven=driven, caller=caller)
 
     def _wants_background(self, asked: ChatRequest) -> bool:
         policy = self.config.background
@@ -219,7 +227,7 @@ class Proxy:
     def _listens(self, known: KnownTurn, headers: Mapping[str, str]) -> Repeat | None:
         """Whether a request for a known turn gets what that turn says; otherwise it begins one of its own."""
         if not known.is_over:
-            return Repeat.JOINED if self.config.joins_repeats else None
+            return Repeat.JOINED if self.config.joins_repeats and not known.given_up else None
         # Without a sign that it was sent before, a whole answer asked for again is a regeneration.
         is_sent_again = bool(retry_count(headers)) or "idempotency-key" in headers
         return Repeat.ANSWERED if known.is_answered and is_sent_again else None
