@@ -30,6 +30,7 @@ from ._recorded import demo_letta, letta_of_folder
 from ._running import Announce, Service, run_alone
 from ._service import ServiceOptions
 from ._settings import LETTA_CLOUD, Settings, SettingsError
+from ._turns import TurnSettings
 from ._upstream import LettaPool, Upstream
 from ._workers import Workers
 
@@ -68,6 +69,7 @@ LettaProject = Annotated[
 
 _SERVICE: Final = ServiceOptions()
 _ACCESS: Final = Access()
+_TURNS: Final = TurnSettings()
 
 
 @app.command(name="serve", config=read_config)
@@ -104,6 +106,7 @@ def serve_command(
         Parameter(help="Serve the recordings of this folder as agents, without a Letta.", show_default=False),
     ] = None,
     replay_pauses: Annotated[bool, Parameter(help="Keep the recorded pauses when replaying.")] = True,
+    turns: Annotated[TurnSettings, Parameter(name="*")] = _TURNS,
     service: ServiceOptions = _SERVICE,
     access: Annotated[Access, Parameter(name="*")] = _ACCESS,
 ) -> None:
@@ -129,6 +132,7 @@ def serve_command(
             shutdown_delay=service.shutdown_delay,
             shutdown_timeout=service.shutdown_timeout,
             access=complete(access),
+            turns=turns,
             recordings=recordings,
         )
         check(settings)

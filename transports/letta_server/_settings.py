@@ -12,6 +12,7 @@ from sansio_letta import Config, ReasoningField
 
 from ._access import Access
 from ._errors import SettingsError as SettingsError
+from ._turns import TurnSettings
 
 #: Letta Cloud, as the official client has it.
 LETTA_CLOUD: Final = "https://api.letta.com"
@@ -68,6 +69,7 @@ class Settings:
     #: For TLS, before the first request; Go's servers take that of reading a head, nginx waits 60.
     handshake_timeout: float = field(default=10.0, validator=validators.gt(0.0))
     access: Access = field(factory=Access)  #: who may come in
+    turns: TurnSettings = field(factory=TurnSettings)  #: how long turns may take, wait and be lost
     recordings: RecordingFolder | None = None  #: where requests are recorded
 
     def __attrs_post_init__(self) -> None:
@@ -96,8 +98,15 @@ class Settings:
 
     def config(self) -> Config:
         """The core's part of the settings."""
+        turns = self.turns
         return Config(
             max_request_size=self.max_request_size,
             letta_silence_timeout=self.letta_timeout,
             reasoning_field=self.reasoning,
+            background=turns.background,
+            queue_timeout=turns.queue_timeout,
+            max_queue_count=turns.max_queue_count,
+            turn_timeout=turns.turn_timeout,
+            resume_timeout=turns.resume_timeout,
+            repeat_ttl=turns.repeat_ttl,
         )
