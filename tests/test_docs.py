@@ -294,6 +294,7 @@ def test_every_code_of_an_error_is_explained() -> None:
             *errors._HTTP_FAILURES.values(),
             errors.LettaError.advice,
             errors.shutting_down().advice,
+            tables._given_up(),
         )
     }
     page = hook.expand((DOCS / "errors.md").read_text(encoding="utf-8"))
@@ -324,7 +325,7 @@ def test_every_setting_is_explained() -> None:
     options = tables.option_names("serve")
     assert {"--host", "--letta-url", "--record"} <= options
     assert all(f"`{option}`" in hook.GENERATED["options-serve"]() for option in options)
-    for module in ("_cli", "_service"):
+    for module in ("_cli", "_service", "_access", "_turns"):
         source = (ROOT / "transports" / "letta_server" / f"{module}.py").read_text(encoding="utf-8")
         for variable in re.findall(r'env_var="(\w+)"', source):
             assert variable in hook.GENERATED["options-serve"]()
