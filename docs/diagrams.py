@@ -70,7 +70,7 @@ def turn_machine() -> Machine:
             "FINDING": (60, 230),
             "QUEUED": (196, 230),
             "REVIEWING": (318, 162),
-            "LOOKING": (322, 34),
+            "LOOKING": (331, 34),
             "SENDING": (436, 230),
             "STREAMING": (580, 230),
             "RECOVERING": (580, 110),

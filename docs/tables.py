@@ -20,8 +20,21 @@ from letta_server import _settings as settings_module
 from letta_server._cli import app
 from letta_server._cli_recordings import recordings_app
 from letta_server._metrics import METRICS
-from sansio_letta import Config, HttpRequest, Kept, Proxy, ResponseBody, ResponseHead, Summary
-from sansio_letta import errors, events, letta, redact, routing, stream
+from sansio_letta import (
+    Config,
+    HttpRequest,
+    Kept,
+    Proxy,
+    ResponseBody,
+    ResponseHead,
+    Summary,
+    errors,
+    events,
+    letta,
+    redact,
+    routing,
+    stream,
+)
 from sansio_letta import chat as chat_wire
 from sansio_letta import config as config_module
 from sansio_letta import cycle as cycle_module

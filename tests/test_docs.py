@@ -331,6 +331,24 @@ def test_every_setting_is_explained() -> None:
             assert variable in hook.GENERATED["options-serve"]()
 
 
+def test_every_timeout_of_the_core_is_explained() -> None:
+    config = sansio_letta.Config()
+    page = (DOCS / "failures.md").read_text(encoding="utf-8")
+    rows = [row.split("|") for row in page.partition("## Timeouts\n")[2].splitlines() if row.startswith("| `")]
+    said = {fixed(row[1])[0]: float(row[2].partition(",")[0]) for row in rows}
+    timeouts = {field.name for field in attrs.fields(sansio_letta.Config) if field.name.endswith("_timeout")}
+    assert said == {name: getattr(config, name) for name in timeouts}
+    assert f"| {config.max_queue_count} | 409 `agent_busy`" in page
+    assert all(f"`{repeat.value}`" in page for repeat in sansio_letta.Repeat)
+
+
+def test_what_is_advised_about_is_there() -> None:
+    known = {field.name for field in attrs.fields(sansio_letta.Config)}
+    advised = set(first_cells("settings.md", "When to change what"))
+    assert advised <= known
+    assert {field.name for field in attrs.fields(letta_server.TurnSettings)} <= advised
+
+
 def test_every_metric_and_every_field_of_the_log_is_explained() -> None:
     assert all(f"| `{name}` |" in tables.metrics() for name in METRICS)
     logged = tables.log_fields()
