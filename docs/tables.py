@@ -441,8 +441,10 @@ def option_names(command: str) -> set[str]:
 
 
 def _value(value: object) -> str:
-    if value is None or value is inspect.Parameter.empty or value == "":
+    if value is None or value is inspect.Parameter.empty or value in ("", ()):
         return ""
+    if isinstance(value, tuple):
+        return _codes(value)
     if isinstance(value, Enum):
         return _code(str(value.value).replace("_", "-"))
     if isinstance(value, bool):

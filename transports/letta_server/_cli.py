@@ -81,7 +81,10 @@ def serve_command(
     letta_api_key: LettaApiKey = None,
     letta_project: LettaProject = None,
     letta_timeout: Annotated[
-        float, Parameter(env_var="LETTA_PROXY_LETTA_TIMEOUT", help="Seconds of silence that end a turn.")
+        float,
+        Parameter(
+            env_var="LETTA_PROXY_LETTA_TIMEOUT", help="Seconds of silence after which a stream counts as lost."
+        ),
     ] = 120.0,
     reasoning: Reasoning = ReasoningField.REASONING_CONTENT,
     allow_anyone: Annotated[

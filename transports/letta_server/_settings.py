@@ -50,7 +50,7 @@ class Settings:
     letta_project: str | None = field(default=None, validator=_check_key)
     allow_anyone: bool = False  #: listen beyond loopback though nothing asks a client for a key
     reasoning: ReasoningField = ReasoningField.REASONING_CONTENT
-    letta_timeout: float = 120.0  #: silence of Letta's that ends a turn; it pings every 20 s
+    letta_timeout: float = 120.0  #: silence of Letta's that loses a stream; it pings every 20 s
     connect_timeout: float = 10.0  #: until a connection to Letta stands
     idle_timeout: float = 75.0  #: between two requests of a connection; nginx's default
     request_timeout: float = 60.0  #: from a request's first byte to its last; nginx waits 60 for each part
