@@ -28,6 +28,7 @@ class Machine:
 
     :param table: state -> input -> next state, all by name.
     :param places: the centres of states; one that is missing here is put into a row below the others.
+    :param bends: where an arrow would cross others: the point that it is drawn towards on its way.
     :param framed: the states whose common transitions are drawn once, from a frame around them.
     """
 
@@ -39,6 +40,7 @@ class Machine:
     framed: tuple[str, ...]
     box_width: float = 104.0
     loop_above: frozenset[str] = field(default=frozenset())
+    bends: Mapping[tuple[str, str], Point] = field(default_factory=dict)
 
     @property
     def transitions(self) -> set[Transition]:
@@ -64,19 +66,20 @@ def turn_machine() -> Machine:
         table=table,
         initial="READY",
         places={
-            "READY": (70, 140),
-            "FINDING": (70, 60),
-            "QUEUED": (222, 60),
-            "REVIEWING": (222, 140),
-            "LOOKING": (222, 250),
-            "SENDING": (374, 140),
-            "LEAVING": (526, 60),
-            "STREAMING": (526, 140),
-            "RECOVERING": (526, 250),
-            "CANCELLING": (678, 140),
-            "DONE": (222, 352),
-            "FAILED": (526, 352),
+            "READY": (60, 76),
+            "FINDING": (60, 230),
+            "QUEUED": (196, 230),
+            "REVIEWING": (318, 162),
+            "LOOKING": (331, 34),
+            "SENDING": (436, 230),
+            "STREAMING": (580, 230),
+            "RECOVERING": (580, 110),
+            "LEAVING": (580, 318),
+            "CANCELLING": (720, 230),
+            "DONE": (196, 416),
+            "FAILED": (436, 416),
         },
+        bends={("SENDING", "FINDING"): (251, 340)},
         framed=tuple(state for state, row in table.items() if row),
         box_width=96.0,
     )
@@ -222,6 +225,9 @@ class _Drawing:
             if state == then:
                 yield self._group(meant, self._loop(state, inputs))
                 continue
+            if bend := machine.bends.get((state, then)):
+                yield self._group(meant, self._curve(state, then, bend, inputs))
+                continue
             start, end = self._between(state, then, both=(then, state) in pairs)
             part = 0.33 if (then, state) in pairs else 0.4
             at = (start[0] + part * (end[0] - start[0]), start[1] + part * (end[1] - start[1]))
@@ -243,6 +249,16 @@ class _Drawing:
         top = y - _HEIGHT / 2
         path = f"M{x - 18:g} {top:g}C{x - 26:g} {top - 30:g} {x + 26:g} {top - 30:g} {x + 18:g} {top:g}"
         label = self._label(inputs, (x, top - 26 - len(inputs) * _LINE / 2))
+        return f'<path class="sm-arrow" d="{path}" marker-end="{self._marker()}"/>{label}'
+
+    def _curve(self, state: str, then: str, bend: Point, inputs: list[str]) -> str:
+        ends = []
+        for x, y in (self.places[state], self.places[then]):
+            length = math.hypot(bend[0] - x, bend[1] - y)
+            ends.append(self._edge((x, y), (x, y), ((bend[0] - x) / length, (bend[1] - y) / length)))
+        (x0, y0), (x1, y1) = ends
+        path = f"M{x0:g} {y0:g}Q{bend[0]:g} {bend[1]:g} {x1:g} {y1:g}"
+        label = self._label(inputs, ((x0 + 2 * bend[0] + x1) / 4, (y0 + 2 * bend[1] + y1) / 4))
         return f'<path class="sm-arrow" d="{path}" marker-end="{self._marker()}"/>{label}'
 
     def _between(self, state: str, then: str, *, both: bool) -> tuple[Point, Point]:

@@ -20,7 +20,21 @@ from letta_server import _settings as settings_module
 from letta_server._cli import app
 from letta_server._cli_recordings import recordings_app
 from letta_server._metrics import METRICS
-from sansio_letta import Config, Kept, Summary, errors, events, letta, redact, routing, stream
+from sansio_letta import (
+    Config,
+    HttpRequest,
+    Kept,
+    Proxy,
+    ResponseBody,
+    ResponseHead,
+    Summary,
+    errors,
+    events,
+    letta,
+    redact,
+    routing,
+    stream,
+)
 from sansio_letta import chat as chat_wire
 from sansio_letta import config as config_module
 from sansio_letta import cycle as cycle_module
@@ -28,6 +42,7 @@ from sansio_letta.bridge import ToolBridge
 from sansio_letta.chat_request import FIELDS, Treatment
 from sansio_letta.chat_writer import ChunkWriter, Heading
 from sansio_letta.errors import Advice
+from sansio_letta.places import thread_busy
 from sansio_letta.turn import _transport_error
 
 ROOT: Final = Path(__file__).parent.parent
@@ -355,6 +370,33 @@ def transport_errors() -> str:
     )
 
 
+def _given_up() -> Advice:
+    """What a client is told whose turn has taken too long, before anything was sent."""
+    body = b'{"model":"Milo","messages":[{"role":"user","content":"hi"}]}'
+    request = HttpRequest(method="POST", target="/v1/chat/completions", body=body)
+    cycle = Proxy().open(request, token="00000000", created=0, now=0.0)
+    assert isinstance(cycle.next_event(), events.FindAgent)
+    cycle.handle_deadline(Config().turn_timeout)
+    head, said = cycle.next_event(), cycle.next_event()
+    assert isinstance(head, ResponseHead)
+    assert isinstance(said, ResponseBody)
+    error = json.loads(said.data)["error"]
+    should_retry = {"true": True, "false": False}.get(dict(head.headers).get("x-should-retry", ""))
+    return Advice(status=head.status, type=error["type"], code=error["code"], should_retry=should_retry)
+
+
+def proxy_errors() -> str:
+    """What the proxy itself gives up."""
+    return _table(
+        ("happened", *_ADVICE),
+        (
+            ("the turn before it did not end in time, or too many wait", *_advice(thread_busy("").advice)),
+            ("the turn was not over in time", *_advice(_given_up())),
+            ("the proxy ends", *_advice(errors.shutting_down().advice)),
+        ),
+    )
+
+
 def kept_error() -> str:
     """The answer once something was kept."""
     kept = errors.kept_failure(errors.LettaError("gone"))
@@ -399,8 +441,10 @@ def option_names(command: str) -> set[str]:
 
 
 def _value(value: object) -> str:
-    if value is None or value is inspect.Parameter.empty or value == "":
+    if value is None or value is inspect.Parameter.empty or value in ("", ()):
         return ""
+    if isinstance(value, tuple):
+        return _codes(value)
     if isinstance(value, Enum):
         return _code(str(value.value).replace("_", "-"))
     if isinstance(value, bool):
@@ -463,7 +507,7 @@ def server_settings() -> str:
         (
             (_code(attribute.name), _value(attribute.default), _cell(said[attribute.name]))
             for attribute in fields(Settings)
-            if attribute.name not in options | {"recordings", "access"}
+            if attribute.name not in options | {"recordings", "access", "turns"}
         ),
     )
 
@@ -581,6 +625,7 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "run-errors": run_errors,
     "http-errors": http_errors,
     "transport-errors": transport_errors,
+    "proxy-errors": proxy_errors,
     "kept-error": kept_error,
     **{f"options-{command}": partial(_options, command) for command in COMMANDS if option_names(command)},
     "core-config": core_config,

@@ -8,6 +8,7 @@
 import http.client
 import secrets
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -17,8 +18,10 @@ from sansio_letta.events import Failure
 
 
 def answer(proxy: Proxy, letta_url: str, request: HttpRequest) -> Iterator[ResponseHead | ResponseBody]:
-    """The response to a request, piece by piece as it comes."""
+    """The response to a request, piece by piece as it comes. Closed before its end, it ends the run."""
     cycle = proxy.open(request, token=secrets.token_hex(8), created=int(time.time()), now=time.monotonic())
+    woken = threading.Event()
+    cycle.wake = woken.set
     letta = http.client.HTTPConnection(urlsplit(letta_url).netloc, timeout=120)
     response: http.client.HTTPResponse | None = None
     while (item := cycle.next_event()) is not Signal.FINISHED:
@@ -28,6 +31,10 @@ def answer(proxy: Proxy, letta_url: str, request: HttpRequest) -> Iterator[Respo
                     yield item
                 case Signal.NEED_DATA if response is not None:
                     cycle.receive_data(response.read1(), time.monotonic())
+                case Signal.WAITING:
+                    woken.wait(max(0.0, cycle.next_deadline() - time.monotonic()))
+                    woken.clear()
+                    cycle.handle_deadline(time.monotonic())
                 case command if not isinstance(command, Signal):
                     letta.close()
                     letta.request(
@@ -36,10 +43,13 @@ def answer(proxy: Proxy, letta_url: str, request: HttpRequest) -> Iterator[Respo
                     response = letta.getresponse()
                     headers = [(name.lower(), value) for name, value in response.getheaders()]
                     cycle.receive_response(response.status, headers, time.monotonic())
+        except GeneratorExit:
+            cycle.stop(time.monotonic())  # the client has left: all that may still come is the end of the run
         except (OSError, http.client.HTTPException) as exc:
             failure = Failure.NOT_SENT if isinstance(exc, ConnectionRefusedError) else Failure.BROKEN
             cycle.receive_failure(failure, type(exc).__name__, time.monotonic())
     letta.close()
+    cycle.close()
 
 
 def main(letta_url: str, target: str, body: str = "") -> None:

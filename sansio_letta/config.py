@@ -81,7 +81,7 @@ class Config:
     max_remembered_agent_count: int = field(default=4096, validator=_positive)
     #: A comment goes to a streaming client after this silence; undici gives up after 300, nginx after 60.
     keepalive_timeout: float = field(default=15.0, validator=_positive)
-    #: No byte from Letta, pings included, for this long ends the turn. Letta pings every 20 s.
+    #: No byte from Letta, pings included, for this long: the stream counts as lost. Letta pings every 20 s.
     letta_silence_timeout: float = field(default=120.0, validator=_positive)
     #: Until a run's stream begins: Letta names the run at once.
     first_item_timeout: float = field(default=60.0, validator=_positive)

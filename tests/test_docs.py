@@ -294,6 +294,7 @@ def test_every_code_of_an_error_is_explained() -> None:
             *errors._HTTP_FAILURES.values(),
             errors.LettaError.advice,
             errors.shutting_down().advice,
+            tables._given_up(),
         )
     }
     page = hook.expand((DOCS / "errors.md").read_text(encoding="utf-8"))
@@ -324,10 +325,28 @@ def test_every_setting_is_explained() -> None:
     options = tables.option_names("serve")
     assert {"--host", "--letta-url", "--record"} <= options
     assert all(f"`{option}`" in hook.GENERATED["options-serve"]() for option in options)
-    for module in ("_cli", "_service"):
+    for module in ("_cli", "_service", "_access", "_turns"):
         source = (ROOT / "transports" / "letta_server" / f"{module}.py").read_text(encoding="utf-8")
         for variable in re.findall(r'env_var="(\w+)"', source):
             assert variable in hook.GENERATED["options-serve"]()
+
+
+def test_every_timeout_of_the_core_is_explained() -> None:
+    config = sansio_letta.Config()
+    page = (DOCS / "failures.md").read_text(encoding="utf-8")
+    rows = [row.split("|") for row in page.partition("## Timeouts\n")[2].splitlines() if row.startswith("| `")]
+    said = {fixed(row[1])[0]: float(row[2].partition(",")[0]) for row in rows}
+    timeouts = {field.name for field in attrs.fields(sansio_letta.Config) if field.name.endswith("_timeout")}
+    assert said == {name: getattr(config, name) for name in timeouts}
+    assert f"| {config.max_queue_count} | 409 `agent_busy`" in page
+    assert all(f"`{repeat.value}`" in page for repeat in sansio_letta.Repeat)
+
+
+def test_what_is_advised_about_is_there() -> None:
+    known = {field.name for field in attrs.fields(sansio_letta.Config)}
+    advised = set(first_cells("settings.md", "When to change what"))
+    assert advised <= known
+    assert {field.name for field in attrs.fields(letta_server.TurnSettings)} <= advised
 
 
 def test_every_metric_and_every_field_of_the_log_is_explained() -> None:

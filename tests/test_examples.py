@@ -4,14 +4,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import orjson
 import pytest
+from attrs import evolve
 
 from drive import DONE, PING, USAGE, agent_json, encode, say, stop, want
 from http_letta import http_letta
+from sansio_letta import Config, HttpRequest, Proxy
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -26,11 +30,18 @@ ANSWER: list[Any] = [PING, say("It is "), say("sunny."), stop(), USAGE, DONE]
 
 
 @contextmanager
-def letta() -> Iterator[str]:
-    """An agent that wants the weather first, and answers once it has it."""
+def letta(asked: list[str] | None = None) -> Iterator[str]:
+    """An agent that wants the weather first, and answers once it has it.
+
+    :param asked: gets the path of each request.
+    """
     pending: list[str] = []
 
     def answer(path: str, body: bytes) -> tuple[str, bytes]:
+        if asked is not None:
+            asked.append(path)
+        if path.endswith("/messages/cancel"):
+            return "application/json", b"{}"
         if not body:
             agent = agent_json(*pending)
             return "application/json", orjson.dumps([agent] if "name=" in path else agent)
@@ -57,6 +68,50 @@ def test_minimal_transport() -> None:
         assert '"id":"Milo"' in run("minimal_transport.py", url, "/v1/models/Milo")
     assert shown.startswith("200\n")
     assert '"content":"sunny."' in shown
+
+
+def minimal_transport() -> ModuleType:
+    spec = spec_from_file_location("minimal_transport", EXAMPLES / "minimal_transport.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def hello() -> HttpRequest:
+    body = {"model": "Milo", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+    return HttpRequest(method="POST", target="/v1/chat/completions", body=orjson.dumps(body))
+
+
+def test_minimal_transport_waits_before_it_tries_again() -> None:
+    """Pauses are the core's; nobody listens at this address, and none will within them."""
+    proxy = Proxy(Config(connect_retry_timeout=0.01))
+    head, body = minimal_transport().answer(proxy, "http://127.0.0.1:1", hello())
+    assert head.status == 502
+    assert b"Letta cannot be reached: ConnectionRefusedError." in body.data
+
+
+def test_minimal_transport_waits_for_the_turn_before() -> None:
+    """In one thread nobody else goes on meanwhile, so patience runs out; the first one goes on then."""
+    transport, proxy = minimal_transport(), Proxy(Config(queue_timeout=0.01))
+    with letta() as url:
+        first = transport.answer(proxy, url, hello())
+        assert next(first).status == 200
+        assert (
+            next(transport.answer(proxy, url, evolve(hello(), headers=[("x-session-id", "b")]))).status == 409
+        )
+        assert b'"content":"sunny."' in b"".join(piece.data for piece in first)
+        assert next(transport.answer(proxy, url, hello())).status == 200
+
+
+def test_minimal_transport_ends_the_run_of_a_client_that_leaves() -> None:
+    asked: list[str] = []
+    with letta(asked) as url:
+        answer = minimal_transport().answer(Proxy(), url, hello())
+        assert next(answer).status == 200
+        answer.close()
+    assert [path.rpartition("/")[2] for path in asked[1:]] == ["stream", "cancel"]
 
 
 @pytest.mark.parametrize("example", ["tool_loop.py", "tool_loop_async.py"])

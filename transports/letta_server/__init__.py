@@ -3,6 +3,7 @@
 from ._access import Access
 from ._server import Server, serve
 from ._settings import Settings
+from ._turns import TurnSettings
 from ._upstream import LettaPool, Upstream, UpstreamError, UpstreamExchange
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "LettaPool",
     "Server",
     "Settings",
+    "TurnSettings",
     "Upstream",
     "UpstreamError",
     "UpstreamExchange",

@@ -33,6 +33,7 @@ from ._running import Announce, Service, run_alone
 from ._server import Carrier
 from ._service import ServiceOptions
 from ._settings import LETTA_CLOUD, Settings, SettingsError
+from ._turns import TurnSettings
 from ._upstream import LettaPool, Upstream
 from ._workers import Workers
 
@@ -71,6 +72,7 @@ LettaProject = Annotated[
 
 _SERVICE: Final = ServiceOptions()
 _ACCESS: Final = Access()
+_TURNS: Final = TurnSettings()
 
 
 @app.command(name="serve", config=read_config)
@@ -82,7 +84,10 @@ def serve_command(
     letta_api_key: LettaApiKey = None,
     letta_project: LettaProject = None,
     letta_timeout: Annotated[
-        float, Parameter(env_var="LETTA_PROXY_LETTA_TIMEOUT", help="Seconds of silence that end a turn.")
+        float,
+        Parameter(
+            env_var="LETTA_PROXY_LETTA_TIMEOUT", help="Seconds of silence after which a stream counts as lost."
+        ),
     ] = 120.0,
     reasoning: Reasoning = ReasoningField.REASONING_CONTENT,
     allow_anyone: Annotated[
@@ -107,6 +112,7 @@ def serve_command(
         Parameter(help="Serve the recordings of this folder as agents, without a Letta.", show_default=False),
     ] = None,
     replay_pauses: Annotated[bool, Parameter(help="Keep the recorded pauses when replaying.")] = True,
+    turns: Annotated[TurnSettings, Parameter(name="*")] = _TURNS,
     service: ServiceOptions = _SERVICE,
     access: Annotated[Access, Parameter(name="*")] = _ACCESS,
 ) -> None:
@@ -132,6 +138,7 @@ def serve_command(
             shutdown_delay=service.shutdown_delay,
             shutdown_timeout=service.shutdown_timeout,
             access=complete(access),
+            turns=turns,
             recordings=recordings,
         )
         check(settings)

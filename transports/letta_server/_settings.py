@@ -12,6 +12,7 @@ from sansio_letta import Config, ReasoningField
 
 from ._access import Access
 from ._errors import SettingsError as SettingsError
+from ._turns import TurnSettings
 
 #: Letta Cloud, as the official client has it.
 LETTA_CLOUD: Final = "https://api.letta.com"
@@ -49,7 +50,7 @@ class Settings:
     letta_project: str | None = field(default=None, validator=_check_key)
     allow_anyone: bool = False  #: listen beyond loopback though nothing asks a client for a key
     reasoning: ReasoningField = ReasoningField.REASONING_CONTENT
-    letta_timeout: float = 120.0  #: silence of Letta's that ends a turn; it pings every 20 s
+    letta_timeout: float = 120.0  #: silence of Letta's that loses a stream; it pings every 20 s
     connect_timeout: float = 10.0  #: until a connection to Letta stands
     idle_timeout: float = 75.0  #: between two requests of a connection; nginx's default
     request_timeout: float = 60.0  #: from a request's first byte to its last; nginx waits 60 for each part
@@ -68,6 +69,7 @@ class Settings:
     #: For TLS, before the first request; Go's servers take that of reading a head, nginx waits 60.
     handshake_timeout: float = field(default=10.0, validator=validators.gt(0.0))
     access: Access = field(factory=Access)  #: who may come in
+    turns: TurnSettings = field(factory=TurnSettings)  #: how long turns may take, wait and be lost
     recordings: RecordingFolder | None = None  #: where requests are recorded
 
     def __attrs_post_init__(self) -> None:
@@ -96,8 +98,15 @@ class Settings:
 
     def config(self) -> Config:
         """The core's part of the settings."""
+        turns = self.turns
         return Config(
             max_request_size=self.max_request_size,
             letta_silence_timeout=self.letta_timeout,
             reasoning_field=self.reasoning,
+            background=turns.background,
+            queue_timeout=turns.queue_timeout,
+            max_queue_count=turns.max_queue_count,
+            turn_timeout=turns.turn_timeout,
+            resume_timeout=turns.resume_timeout,
+            repeat_ttl=turns.repeat_ttl,
         )

@@ -1,0 +1,69 @@
+"""Settings of turns: how long they may take, wait and be lost, and for how long a repeat is known as one."""
+
+from typing import Annotated, Any, Final
+
+from attrs import field, frozen, validators
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from sansio_letta import Background, Config
+
+_CORE: Final = Config()
+
+#: Typed for numbers of any kind; attrs ties a validator to the type it was made with.
+_positive: Final[Any] = validators.gt(0)
+_not_negative: Final[Any] = validators.ge(0)
+
+
+@frozen(kw_only=True)
+class TurnSettings:
+    """The core's limits that an operator may want to change; `Config` says what each of them is about."""
+
+    background: Annotated[
+        Background,
+        Parameter(
+            env_var="LETTA_PROXY_BACKGROUND",
+            help="Which runs are begun so that a lost stream can be taken up again, at the price of a delay of "
+            "half a second; auto: those whose answer is not streamed.",
+        ),
+    ] = _CORE.background
+    queue_timeout: Annotated[
+        float,
+        Parameter(
+            env_var="LETTA_PROXY_QUEUE_TIMEOUT",
+            validator=Number(gte=0),
+            help="Seconds that a turn waits for the one before it with the same agent; then 409.",
+        ),
+    ] = field(default=_CORE.queue_timeout, validator=_not_negative)
+    max_queue_count: Annotated[
+        int,
+        Parameter(
+            env_var="LETTA_PROXY_MAX_QUEUE_COUNT",
+            validator=Number(gte=0),
+            help="Turns that wait for one agent; one more gets 409 at once.",
+        ),
+    ] = field(default=_CORE.max_queue_count, validator=_not_negative)
+    turn_timeout: Annotated[
+        float,
+        Parameter(
+            env_var="LETTA_PROXY_TURN_TIMEOUT",
+            validator=Number(gt=0),
+            help="Seconds for a whole turn, waiting and tools of the agent's own included; then 504.",
+        ),
+    ] = field(default=_CORE.turn_timeout, validator=_positive)
+    resume_timeout: Annotated[
+        float,
+        Parameter(
+            env_var="LETTA_PROXY_RESUME_TIMEOUT",
+            validator=Number(gte=0),
+            help="Seconds for which Letta may be away while a run of ours goes on, as in a restart of Letta.",
+        ),
+    ] = field(default=_CORE.resume_timeout, validator=_not_negative)
+    repeat_ttl: Annotated[
+        float,
+        Parameter(
+            env_var="LETTA_PROXY_REPEAT_TTL",
+            validator=Number(gte=0),
+            help="Seconds after a turn's end in which the same request may count as a repeat.",
+        ),
+    ] = field(default=_CORE.repeat_ttl, validator=_not_negative)
