@@ -4,21 +4,28 @@ They get no network but this machine's: whatever they ask of another host ends a
 in the scratch folder, too, and of our own environment they see the search path alone.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import pytest
 from attrs import frozen
 
+from live.rig import answers
+
 INSTALL_TIMEOUT: Final = 600.0  # seconds; aider and LiteLLM bring some two hundred packages
 RUN_TIMEOUT: Final = 120.0  # seconds; each run here takes about ten
+START_TIMEOUT: Final = 120.0  # seconds; LiteLLM's proxy takes twelve
+STOP_TIMEOUT: Final = 20.0  # seconds from SIGTERM to SIGKILL
+POLL_INTERVAL: Final = 0.2
 OLDEST_NODE: Final = 20
 NOWHERE: Final = "http://127.0.0.1:9"  # the port of discard, which nobody serves any more
 ONLY_THIS_MACHINE: Final = {
@@ -77,6 +84,11 @@ class Desk:
         path.write_text(text, encoding="utf-8")
         return path
 
+    def environment(self, settings: Mapping[str, str]) -> dict[str, str]:
+        """Return the settings, with a home, the search path, and no way to other machines."""
+        own = {"HOME": str(self.home), "PATH": os.environ["PATH"], "LANG": "C.UTF-8", "TERM": "dumb"}
+        return {**own, **ONLY_THIS_MACHINE, **settings}
+
     def run(self, *command: str | Path, said: str = "", settings: Mapping[str, str] | None = None) -> str:
         """Run a program to its end; return what it printed to both outputs.
 
@@ -85,11 +97,10 @@ class Desk:
         :raises Failed: if it ends with an error, or not within `RUN_TIMEOUT` seconds; with what it printed.
         """
         name = Path(command[0]).name
-        own = {"HOME": str(self.home), "PATH": os.environ["PATH"], "LANG": "C.UTF-8", "TERM": "dumb"}
         process = subprocess.Popen(
             command,
             cwd=self.files,
-            env={**own, **ONLY_THIS_MACHINE, **(settings or {})},
+            env=self.environment(settings or {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -106,6 +117,42 @@ class Desk:
         if process.returncode != 0:
             pytest.fail(f"{name} ended with {process.returncode}:\n{printed}", pytrace=False)
         return printed
+
+
+@contextlib.contextmanager
+def serving(desk: Desk, *command: str | Path, ready_url: str, settings: Mapping[str, str]) -> Iterator[None]:
+    """Have a server of somebody else's up inside the block.
+
+    :param ready_url: what answers with success once it is.
+    :raises Failed: if it ends before, or is not up within `START_TIMEOUT` seconds; with what it printed.
+    """
+    name, log = Path(command[0]).name, desk.home / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=desk.files,
+            env=desk.environment(settings),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + START_TIMEOUT
+        while not answers(ready_url):
+            if process.poll() is not None or time.monotonic() > deadline:
+                printed = log.read_text(errors="replace")
+                pytest.fail(f"{name} is not up within {START_TIMEOUT:.0f} s:\n{printed}", pytrace=False)
+            time.sleep(POLL_INTERVAL)
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _step(folder: Path, requirements: Sequence[str], *command: str) -> None:
