@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo check format lint types test wheel golden live clients docs bench fuzz load clean
+.PHONY: demo check format lint types test wheel golden live clients programs docs bench fuzz load clean
 
 demo: $(STAMP)  ## Serve recorded agents: no Letta needed
 	$(BIN)/letta-proxy demo
@@ -54,6 +54,9 @@ live: $(STAMP)  ## Against a real Letta server, which is installed on first use
 
 clients: $(STAMP)  ## The client libraries in-process, in environments of their own
 	$(BIN)/python tests/clients_inprocess/run.py
+
+programs: $(STAMP)  ## Programs of others against a real Letta server, all of which are installed on first use
+	$(BIN)/python -m pytest -p no:cacheprovider tests/clients
 
 docs: $(STAMP)  ## The documentation site, in build/site
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement docs/requirements.txt

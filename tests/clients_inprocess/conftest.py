@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from clients_inprocess.peer import LETTA_URL, Peer
+from clients_inprocess.peer import LETTA_URL, PROXY_URL, Peer
 
 LIBRARIES: Final = (
     "openai",
@@ -27,7 +27,8 @@ def pytest_report_header() -> str:
             found.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             continue
-    return f"in-process against {LETTA_URL or 'recordings'}: {', '.join(found)}"
+    way = f"through {PROXY_URL}" if PROXY_URL else "in-process"
+    return f"{way}, against {LETTA_URL or 'recordings'}: {', '.join(found)}"
 
 
 @pytest.fixture

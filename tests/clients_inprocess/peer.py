@@ -1,6 +1,7 @@
 """The other end of the transports: recordings, or with LETTA_URL in the environment a real Letta server.
 
-Its model is scripted by what the user says, so that both give the same answers.
+Its model is scripted by what the user says, so that both give the same answers. With LETTA_PROXY_URL beside it
+the clients have no transport of ours: they ask a server of ours, the way that leads anywhere else.
 """
 
 import os
@@ -23,6 +24,7 @@ else:
     import letta_httpx as ours  # type: ignore[no-redef]
 
 LETTA_URL: Final = os.environ.get("LETTA_URL")
+PROXY_URL: Final = os.environ.get("LETTA_PROXY_URL")
 
 
 @define(eq=False)
@@ -31,6 +33,11 @@ class Peer:
 
     agents: list[Agent] = field(factory=list, init=False)
     recorded: RecordedLetta = field(factory=lambda: RecordedLetta(http), init=False)
+
+    @property
+    def base_url(self) -> str:
+        """What a client is given; in-process it leads nowhere."""
+        return PROXY_URL or "http://letta.invalid/v1"
 
     @property
     def api(self) -> LettaApi:
@@ -50,13 +57,20 @@ class Peer:
         return {"base_url": "http://letta.invalid", "inner": self.recorded.transport()}
 
     def http_client(self) -> Any:
+        if PROXY_URL is not None:
+            return http.Client()
         return http.Client(transport=ours.LettaTransport(**self._arguments()))
 
     def async_http_client(self) -> Any:
+        if PROXY_URL is not None:
+            return http.AsyncClient()
         return http.AsyncClient(transport=ours.AsyncLettaTransport(**self._arguments()))
 
     def client(self) -> openai.OpenAI:
-        return openai.OpenAI(api_key="none", max_retries=0, http_client=self.http_client())
+        return openai.OpenAI(**self._connection(), http_client=self.http_client())
 
     def async_client(self) -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(api_key="none", max_retries=0, http_client=self.async_http_client())
+        return openai.AsyncOpenAI(**self._connection(), http_client=self.async_http_client())
+
+    def _connection(self) -> dict[str, Any]:
+        return {"base_url": self.base_url, "api_key": "none", "max_retries": 0}

@@ -69,8 +69,8 @@ def python_of(name: str, extra: str) -> Path | None:
     return python
 
 
-def check(name: str, letta_url: str | None) -> bool:
-    """Run the tests of one environment."""
+def check(name: str, letta_url: str | None, proxy_url: str | None = None) -> bool:
+    """Run the tests of one environment; with `proxy_url` through a server of ours, rather than in-process."""
     extra, modules = ENVIRONMENTS[name]
     began = time.monotonic()
     python = python_of(name, extra)
@@ -78,7 +78,8 @@ def check(name: str, letta_url: str | None) -> bool:
         return False
     tests = [str(HERE / module) for module in modules]
     argv = [str(python), "-m", "pytest", "-c", str(HERE / "pytest.ini"), *tests]
-    passed = run(argv, TEST_TIMEOUT, **({"LETTA_URL": letta_url} if letta_url else {}))
+    ways = {"LETTA_URL": letta_url, "LETTA_PROXY_URL": proxy_url}
+    passed = run(argv, TEST_TIMEOUT, **{name: url for name, url in ways.items() if url})
     print(f"{name}: {'passed' if passed else 'FAILED'} in {time.monotonic() - began:.0f} s", flush=True)
     return passed
 

@@ -24,6 +24,7 @@ def get_weather(city: str, units: str = "C") -> str:
 def model(peer: Peer) -> Any:
     chat = ChatOpenAI(
         model=peer.model("client_tool"),
+        base_url=peer.base_url,
         api_key="none",
         max_retries=0,
         http_client=peer.http_client(),

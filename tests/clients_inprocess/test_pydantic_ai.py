@@ -17,7 +17,7 @@ from clients_inprocess.scripts import SUNNY, WEATHER
 PROVIDERS: dict[str, Callable[[Peer], OpenAIProvider]] = {
     "openai_client": lambda peer: OpenAIProvider(openai_client=peer.async_client()),
     "http_client": lambda peer: OpenAIProvider(
-        base_url="http://letta.invalid/v1", api_key="none", http_client=peer.async_http_client()
+        base_url=peer.base_url, api_key="none", http_client=peer.async_http_client()
     ),
 }
 

@@ -12,10 +12,15 @@ Runs in the rig's own environment: ``python scripted_model.py PORT``. One comman
 ``wait SECONDS``    a pause before the answer begins
 ``fail STATUS``     that HTTP status instead of an answer
 ``break``           the connection breaks where a streamed answer would end
+``then``            what follows is for the next step, once the calls before it have their results
 =================== ==================================================================================
 
 Text without a command is echoed. Tool results that come last are quoted behind ``results:``, with a bar
-between them; when one of them holds ``fail STATUS``, the second step of a turn fails with that status.
+between them, unless there is a ``then`` for them; when one of them holds ``fail STATUS``, the second step of a
+turn fails with that status.
+
+Two habits of Roo Code are known: a user text behind results that only shows its editor's state says nothing,
+and where it offers ``attempt_completion``, the quoted results are handed to it: Roo Code takes no plain text.
 
 ``GET /seen?text=T`` counts the requests whose last user text holds T: a test can tell how often it was asked.
 """
@@ -39,6 +44,8 @@ from starlette.routing import Route  # type: ignore[import-not-found]  # the sam
 MODELS = ("gpt-4o-mini", "gpt-4.1")
 CONTEXT_SIZE = 128_000  # tokens, as Letta asks for it
 EMBEDDING_SIZE = 1_536
+EDITOR_STATE = "<environment_details>"
+COMPLETION = "attempt_completion"
 ARGUMENTS_PIECE_SIZE = 6  # characters: small, so that every test sees arguments in fragments
 USAGE = {
     "prompt_tokens": 100,
@@ -77,6 +84,16 @@ def pieces(text: str) -> list[str]:
     return re.findall(r"[^ \n]*[ \n]*", text)[:-1]
 
 
+def steps_of(text: str) -> list[str]:
+    """Cut a user's text at its ``then`` lines."""
+    return re.split(r"^[ \t]*then[ \t\r]*\n", text, flags=re.MULTILINE)
+
+
+def new_call_id() -> str:
+    """Make an id as OpenAI's look."""
+    return f"call_{uuid.uuid4().hex[:20]}"
+
+
 def script_of_user(text: str) -> Script:
     """Read the commands of a user's text."""
     script = Script()
@@ -95,7 +112,7 @@ def script_of_user(text: str) -> Script:
             script.text += [piece] * int(count)
         elif verb == "call":
             name, _, arguments = rest.partition(" ")
-            script.calls.append((f"call_{uuid.uuid4().hex[:20]}", name, arguments or "{}"))
+            script.calls.append((new_call_id(), name, arguments or "{}"))
         elif verb == "slow":
             script.pause = float(rest)
         elif verb == "wait":
@@ -110,27 +127,38 @@ def script_of_user(text: str) -> Script:
     return script
 
 
-def script_of_results(results: list[str]) -> Script:
+def script_of_results(results: list[str], offered: set[str]) -> Script:
     """Answer tool results: quote them, or fail as one of them says."""
     # No word boundary: Letta hands results over as JSON, a line may begin behind the letter of an escaped \n.
     if found := re.search(r"fail (\d{3})", "\n".join(results)):
         return Script(failure=int(found[1]))
-    return Script(text=pieces("results: " + " | ".join(results)))
+    script = Script(text=pieces("results: " + " | ".join(results)))
+    if COMPLETION in offered:
+        script.calls.append((new_call_id(), COMPLETION, json.dumps({"result": "".join(script.text)})))
+    return script
 
 
 def script_of(body: dict[str, Any]) -> Script:
-    """Decide by what comes last in the conversation: tool results, else the last user text."""
-    messages = body["messages"]
-    results: list[str] = []
-    while messages and messages[-1]["role"] == "tool":
-        results.insert(0, content_text(messages[-1].get("content")))
-        messages = messages[:-1]
-    if results:
-        return script_of_results(results)
-    texts = [content_text(message.get("content")) for message in messages if message["role"] == "user"]
-    text = texts[-1] if texts else ""
-    seen.append(text)
-    return script_of_user(text)
+    """Decide by the last user text, and by how many steps with tool results there were since."""
+    results: list[str] = []  # of the last step
+    step_count = 0
+    text = ""
+    for message in reversed(body["messages"]):
+        if message["role"] == "tool" and not step_count:
+            results.insert(0, content_text(message.get("content")))
+        elif message["role"] == "assistant" and message.get("tool_calls"):
+            step_count += 1
+        elif message["role"] == "user":
+            text = content_text(message.get("content"))
+            if not text.startswith(EDITOR_STATE):
+                break
+    if not results:
+        seen.append(text)
+        return script_of_user(steps_of(text)[0])
+    steps = steps_of(text)
+    if step_count < len(steps):
+        return script_of_user(steps[step_count])
+    return script_of_results(results, {tool["function"]["name"] for tool in body.get("tools") or ()})
 
 
 def whole(script: Script, head: dict[str, Any]) -> dict[str, Any]:

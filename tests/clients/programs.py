@@ -1,0 +1,188 @@
+"""Programs of other people: installed once, in environments of their own, and run in a scratch folder.
+
+They get no network but this machine's: whatever they ask of another host ends at a closed port. Their home is
+in the scratch folder, too, and of our own environment they see the search path alone.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import pytest
+from attrs import frozen
+
+from live.rig import answers
+
+INSTALL_TIMEOUT: Final = 600.0  # seconds; aider and LiteLLM bring some two hundred packages
+RUN_TIMEOUT: Final = 120.0  # seconds; each run here takes about ten
+START_TIMEOUT: Final = 120.0  # seconds; LiteLLM's proxy takes twelve
+STOP_TIMEOUT: Final = 20.0  # seconds from SIGTERM to SIGKILL
+POLL_INTERVAL: Final = 0.2
+OLDEST_NODE: Final = 20
+NOWHERE: Final = "http://127.0.0.1:9"  # the port of discard, which nobody serves any more
+ONLY_THIS_MACHINE: Final = {
+    **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), NOWHERE),
+    **dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,localhost"),
+}
+
+
+def install_pypi(root: Path, *requirements: str) -> Path:
+    """Return the folder with the commands of these packages, installed below `root` on first use.
+
+    :param requirements: with their versions, e.g. ``aider-chat==0.86.2``.
+    """
+    folder = root / _key(*requirements, sys.version)
+    if not _is_whole(folder):
+        _step(root, requirements, sys.executable, "-m", "venv", "--clear", str(folder))
+        pip = (str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+        _step(root, requirements, *pip, *requirements)
+        _mark_whole(folder)
+    return folder / "bin"
+
+
+def install_npm(root: Path, *requirements: str) -> Path:
+    """Return the folder whose ``node_modules`` has these packages, installed below `root` on first use.
+
+    :param requirements: with their versions, e.g. ``opencode-ai@1.18.33``.
+    """
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        pytest.fail(
+            f"{requirements[0]} needs node {OLDEST_NODE} or later, and npm: install them", pytrace=False
+        )
+    version = subprocess.run((node, "--version"), capture_output=True, text=True, check=True).stdout.strip()
+    if int(version.removeprefix("v").partition(".")[0]) < OLDEST_NODE:
+        pytest.fail(f"{requirements[0]} needs node {OLDEST_NODE} or later, this is {version}", pytrace=False)
+    folder = root / _key(*requirements, version)
+    if not _is_whole(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        (folder / "package.json").write_text('{"private": true, "type": "module"}\n')
+        _step(folder, requirements, npm, "install", "--no-audit", "--no-fund", *requirements)
+        _mark_whole(folder)
+    return folder
+
+
+@frozen(kw_only=True)
+class Desk:
+    """Where a program works: a folder of files, and a home of its own."""
+
+    home: Path
+    files: Path
+
+    def write(self, name: str, text: str) -> Path:
+        """Put a file on the desk."""
+        path = self.files / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def environment(self, settings: Mapping[str, str]) -> dict[str, str]:
+        """Return the settings, with a home, the search path, and no way to other machines."""
+        own = {"HOME": str(self.home), "PATH": os.environ["PATH"], "LANG": "C.UTF-8", "TERM": "dumb"}
+        return {**own, **ONLY_THIS_MACHINE, **settings}
+
+    def run(self, *command: str | Path, said: str = "", settings: Mapping[str, str] | None = None) -> str:
+        """Run a program to its end; return what it printed to both outputs.
+
+        :param said: its standard input.
+        :param settings: its environment, beside its home and the search path.
+        :raises Failed: if it ends with an error, or not within `RUN_TIMEOUT` seconds; with what it printed.
+        """
+        name = Path(command[0]).name
+        process = subprocess.Popen(
+            command,
+            cwd=self.files,
+            env=self.environment(settings or {}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,  # a group of its own: it is ended with what it starts
+        )
+        try:
+            printed, _ = process.communicate(said, timeout=RUN_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            printed, _ = process.communicate()
+            pytest.fail(f"{name} did not end within {RUN_TIMEOUT:.0f} s:\n{printed}", pytrace=False)
+        if process.returncode != 0:
+            pytest.fail(f"{name} ended with {process.returncode}:\n{printed}", pytrace=False)
+        return printed
+
+
+@contextlib.contextmanager
+def serving(desk: Desk, *command: str | Path, ready_url: str, settings: Mapping[str, str]) -> Iterator[None]:
+    """Have a server of somebody else's up inside the block.
+
+    :param ready_url: what answers with success once it is.
+    :raises Failed: if it ends before, or is not up within `START_TIMEOUT` seconds; with what it printed.
+    """
+    name, log = Path(command[0]).name, desk.home / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=desk.files,
+            env=desk.environment(settings),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + START_TIMEOUT
+        while not answers(ready_url):
+            if process.poll() is not None or time.monotonic() > deadline:
+                printed = log.read_text(errors="replace")
+                pytest.fail(f"{name} is not up within {START_TIMEOUT:.0f} s:\n{printed}", pytrace=False)
+            time.sleep(POLL_INTERVAL)
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _step(folder: Path, requirements: Sequence[str], *command: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = " ".join(requirements)
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            timeout=INSTALL_TIMEOUT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+        )
+    except subprocess.TimeoutExpired:
+        pytest.fail(f"{wanted} could not be installed within {INSTALL_TIMEOUT:.0f} s", pytrace=False)
+    if done.returncode != 0:
+        pytest.fail(f"{wanted} cannot be installed:\n{done.stdout[-4000:]}", pytrace=False)
+
+
+def _key(*parts: str) -> str:
+    name = "".join(letter if letter.isalnum() else "-" for letter in parts[0]).strip("-")
+    return f"{name}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:8]}"
+
+
+def _is_whole(folder: Path) -> bool:
+    return (folder / "whole").exists()
+
+
+def _mark_whole(folder: Path) -> None:
+    (folder / "whole").touch()

@@ -1,0 +1,15 @@
+"""LangChain, LiteLLM, openai-agents and pydantic-ai through the server: the tests that they have in-process."""
+
+import pytest
+
+from clients_inprocess.run import ENVIRONMENTS, check
+from live.proxy import Proxy
+from live.rig import Rig
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_through_the_server(rig: Rig, proxy: Proxy, name: str) -> None:
+    """What fails inside is printed, by the tests in that environment."""
+    before = len(proxy.lines)
+    assert check(name, rig.url, proxy.base_url)
+    assert sum("/v1/chat/completions" in line for line in proxy.lines[before:]) > 10
