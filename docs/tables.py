@@ -38,12 +38,12 @@ from sansio_letta import (
 from sansio_letta import chat as chat_wire
 from sansio_letta import config as config_module
 from sansio_letta import cycle as cycle_module
+from sansio_letta.asking import _transport_error
 from sansio_letta.bridge import ToolBridge
 from sansio_letta.chat_request import FIELDS, Treatment
 from sansio_letta.chat_writer import ChunkWriter, Heading
 from sansio_letta.errors import Advice
 from sansio_letta.places import thread_busy
-from sansio_letta.turn import _transport_error
 
 ROOT: Final = Path(__file__).parent.parent
 
@@ -282,6 +282,11 @@ _COMMANDS: Final[Mapping[type[Any], events.Command]] = {
     events.FetchRun: events.FetchRun(run_id="RUN"),
     events.FetchKept: events.FetchKept(run_id="RUN"),
     events.FetchUsage: events.FetchUsage(run_id="RUN"),
+    events.FindConversations: events.FindConversations(agent_id="ID", summary="MARK"),
+    events.CreateConversation: events.CreateConversation(agent_id="ID", summary="MARK"),
+    events.FetchConversation: events.FetchConversation(conversation_id="CONVERSATION"),
+    events.DeleteConversation: events.DeleteConversation(conversation_id="CONVERSATION"),
+    events.FetchLast: events.FetchLast(conversation_id="CONVERSATION"),
     events.ListAgents: events.ListAgents(limit=Config().agent_page_count),
     events.CheckHealth: events.CheckHealth(),
 }

@@ -367,9 +367,12 @@ class Cycle:
     @property
     def _keeps_alive(self) -> bool:
         # Who has left is told nothing, so that no deadline may wait for a word to be said.
-        return (
-            self._responding and self._left_at is None and self._writer is not None and self._writer.streaming
-        )
+        return self._responding and not self._has_left and self._writer is not None and self._writer.streaming
+
+    @property
+    def _has_left(self) -> bool:
+        """Whether the client is told nothing any more."""
+        return self._left_at is not None or self._stopped
 
     def next_event(self) -> Item | Signal:
         """The next item.
@@ -469,7 +472,7 @@ class Cycle:
             self._say(reply.body)
 
     def _head(self, status: int, headers: Headers) -> None:
-        if self._left_at is not None or self._stopped:
+        if self._has_left:
             return
         self._responding = True
         self.summary.status = status
@@ -486,7 +489,7 @@ class Cycle:
         )
 
     def _say(self, data: bytes) -> None:
-        if self._left_at is not None:
+        if self._has_left:
             return
         self._said = self._now
         self._items.append(ResponseBody(data=data))

@@ -107,9 +107,9 @@ class KnownTurn:
     @property
     def earlier(self) -> EarlierTurn | None:
         """What a repeat must look into; None if nothing of it can have been kept."""
-        run_id, last = self.turn.run_id, self._last
+        last = self._last
         nothing = isinstance(last, TurnFailed) and last.kept is Kept.NOTHING
-        return None if nothing or run_id is None or self.is_answered else EarlierTurn(run_id=run_id)
+        return None if nothing or self.is_answered else self.turn.earlier
 
 
 @define(eq=False)

@@ -31,6 +31,7 @@ no answer may invite a repeat that the agent would hear twice.
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from attrs import define, evolve, field
 
@@ -177,6 +178,16 @@ class Turn:
     def run_id(self) -> str | None:
         """Letta's name of the run; None until its first ping."""
         return self._run.run_id
+
+    @property
+    def earlier(self) -> EarlierTurn | None:
+        """What a repeat of this turn's request must look into; None if Letta was told nothing of it.
+
+        Of a turn that went on from an earlier one it is that: what was said to the agent was said there.
+        """
+        if self._earlier is not None or self.run_id is None:
+            return self._earlier
+        return EarlierTurn(run_id=self.run_id)
 
     @property
     def agent_id(self) -> str | None:
@@ -738,8 +749,9 @@ class Turn:
 
     def _take_earlier(self, ended: EndedRun) -> None:
         """An earlier turn for this request is over: go on from what the agent has of it."""
-        self._earlier, kept = None, ended.kept
+        kept = ended.kept
         if not kept.messages:
+            self._earlier = None
             self._look_or_send()
             return
         self._run = self._new_run()
@@ -804,6 +816,9 @@ class Turn:
             self._end_cancelled()
         elif self.phase is Phase.CLEANING:
             self._take_cleaned()
+        elif self.phase is Phase.REVIEWING:
+            # What was kept of the earlier turn is not known, so nobody may be told to say it again.
+            self._end_failed(error, Kept.UNKNOWN)
         elif self.phase is Phase.RECOVERING:
             # How the stream was lost matters more than why it was not found again.
             self._cancel()

@@ -294,7 +294,7 @@ def test_an_earlier_turn_that_does_not_end_is_waited_for_no_longer() -> None:
     drain(turn)
     [failure] = answer(turn, {"id": "run-0", "status": "running"})
     assert isinstance(failure, TurnFailed)
-    assert (failure.error.status_hint, failure.error.advice.should_retry) == (504, False)
+    assert (failure.error.status_hint, failure.error.advice.should_retry) == (424, False)
 
 
 # --- A background run

@@ -432,3 +432,39 @@ def test_a_conflict_is_settled_for_listeners_too() -> None:
     done: Any = second.go_on().json()
     assert done["choices"][0]["message"]["content"] == "Hello"
     assert second.cycle.summary.settled is not None
+
+
+def test_what_cannot_be_looked_into_is_not_said_again() -> None:
+    house = proxy(Config().without_pauses())
+    first = Client(chat(stream=True), house).stream(PING, say("Hel"))
+    first.fail(Failure.BROKEN).fail(Failure.SILENT).answer({})
+    second = Client(chat(headers=SECOND, stream=True), house)
+    assert second.commands == [FetchRun(run_id=RUN_ID)]
+    assert second.fail(Failure.SILENT).status == 424
+    third = Client(chat(headers=SECOND, stream=True), house)
+    assert third.commands == [FetchRun(run_id=RUN_ID)]
+
+
+def test_a_turn_that_went_on_and_failed_is_gone_on_with_from_the_same_place() -> None:
+    house = proxy(Config().without_pauses())
+    Client(chat(stream=True), house).stream(PING, say("Hel")).leave().answer({})
+    book = {"id": RUN_ID, "status": "cancelled", "stop_reason": "cancelled"}
+    returned = {"message_type": "tool_return_message", "id": "m", "tool_call_id": "c", "tool_return": "x"}
+    heard = {"message_type": "user_message", "content": "hi"}
+    for _ in range(2):
+        again = Client(chat(stream=True), house)
+        again.answer(book).answer([heard, returned]).answer(USAGE)
+        [command] = [item for item in again.commands if isinstance(item, OpenStream)]
+        assert b'"hi"' not in command.body
+        again.stream(PING, stop("llm_api_error"), error("llm_rate_limit"), DONE)
+        assert again.status == 424
+
+
+def test_who_has_left_for_good_gets_no_comments() -> None:
+    client = Client(chat(stream=True), proxy()).stream(PING, say("Hel"), now=102.0)
+    client.cycle.stop(110.0)
+    client.pump()
+    client.body = b""
+    client.fail(Failure.NOT_SENT, now=111.0)
+    client.go_on(now=130.0)
+    assert client.body == b""

@@ -12,6 +12,7 @@ from drive import agent_json
 from faults.keeping import Run
 from sansio_letta import letta
 from sansio_letta.events import (
+    AgentThread,
     CancelRun,
     CheckHealth,
     Command,
@@ -154,6 +155,7 @@ class StandInLetta:
             case OpenStream(request=request) if request.background:
                 return _json(OpenStream, {"detail": "Background streaming needs Redis."}, 503)
             case OpenStream(thread=thread):
+                assert isinstance(thread, AgentThread)
                 agent_id = thread.agent_id
         known = next((agent for agent in self.agents if agent.id == agent_id), None)
         if known is None:
