@@ -120,6 +120,8 @@ async def test_a_tool_and_its_result(kit: Kit) -> None:
             want("call-1", "get_weather", '{"city":'),
             want("call-1", None, '"Rome"}'),
             stop("requires_approval"),
+            USAGE,
+            DONE,
         ),
         runs(PING, say("18 C there."), stop(), USAGE, DONE),
     )
