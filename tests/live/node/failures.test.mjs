@@ -13,6 +13,8 @@ const firstStep = [
   { status: 500, cls: OpenAI.InternalServerError, seen: 502, code: 'upstream_error', requests: 2 },
 ];
 const secondStep = 'say Working.\ncall memory_insert {"label": "human", "new_string": "fail 500"}';
+// Word for word the same would be a repeat: the agent would go on from what it has.
+const otherStep = `${secondStep}\nsay Again.`;
 
 async function failure(promise) {
   try {
@@ -82,7 +84,7 @@ test('500 in the second step, streamed', async () => {
 
 test('500 in the second step, through the helper', async () => {
   const { client, sent } = connect({ maxRetries: 2 });
-  const runner = client.chat.completions.stream({ model: agents.failing, messages: [user(secondStep)] });
+  const runner = client.chat.completions.stream({ model: agents.failing, messages: [user(otherStep)] });
   const error = await failure(runner.finalChatCompletion());
   assert.ok(error instanceof OpenAI.APIError);
   assert.equal(error.type, 'upstream_error');
