@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 from attrs import define, field, frozen
 
 READ_SIZE: Final = 65_536  # bytes
-STREAM_PATH: Final = b"/messages/stream "  # in the request line of a turn
+METHODS: Final = (b"GET ", b"POST ")  # a request begins; the proxy writes its head at once
+STREAM_PATH: Final = b"/stream "  # in the request line of a turn, and of a run that is taken up again
 LINGER_NOT: Final = struct.pack("ii", 1, 0)  # closing discards and resets
 
 
@@ -23,21 +24,32 @@ class Cut:
     after: bytes
     count: int = 1
     reset: bool = False  #: by a reset rather than by an orderly end of the connection
+    times: int = 1  #: answers that are cut; those after them pass
+
+
+@define(eq=False)
+class _Exchange:
+    """What passes on one connection."""
+
+    is_stream: bool = False  #: what was asked for last is a run's stream
+    passed: bytes = b""  #: of the answer to that, while there is a cut
+    frozen: bool = False  #: nothing passes any more, and nobody is told
 
 
 @define(kw_only=True, eq=False)
 class Relay:
-    """Passes bytes on to Letta; open or closed, and with or without a cut."""
+    """Passes bytes on to Letta; open, closed or frozen, and with or without a cut."""
 
     target: tuple[str, int]
     port: int
     cut: Cut | None = None
-    cut_count: int = 0  #: answers cut so far
+    cut_count: int = 0  #: answers cut since `cut_next`
     broken_count: int = 0  #: connections that ended by a break, whoever broke them
     _loop: asyncio.AbstractEventLoop = field(factory=asyncio.new_event_loop)
     _server: asyncio.Server | None = None
     _writers: set[asyncio.StreamWriter] = field(factory=set)
     _connections: set[asyncio.Task[None]] = field(factory=set)
+    _exchanges: set[_Exchange] = field(factory=set)
 
     @property
     def url(self) -> str:
@@ -51,6 +63,19 @@ class Relay:
     def close(self) -> None:
         """Stop listening and drop every connection."""
         asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+
+    def freeze(self) -> None:
+        """Let every connection there is fall silent, as if a gateway had forgotten it; new ones pass."""
+
+        async def freeze() -> None:
+            for exchange in self._exchanges:
+                exchange.frozen = True
+
+        asyncio.run_coroutine_threadsafe(freeze(), self._loop).result()
+
+    def cut_next(self, cut: Cut) -> None:
+        """Cut the answers that come from now on, and count anew."""
+        self.cut, self.cut_count = cut, 0
 
     async def _open(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
@@ -71,45 +96,52 @@ class Relay:
         self._connections.add(connection)
         letta_reader, letta_writer = await asyncio.open_connection(*self.target)
         self._writers |= {writer, letta_writer}
-        armed = asyncio.Event()  # set once the connection carries a turn
+        exchange = _Exchange()
+        self._exchanges.add(exchange)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._requests(reader, letta_writer, armed))
-                group.create_task(self._answers(letta_reader, writer, armed))
+                group.create_task(self._requests(reader, letta_writer, exchange))
+                group.create_task(self._answers(letta_reader, writer, exchange))
         except* ConnectionError:
             self.broken_count += 1
         finally:
+            self._exchanges.discard(exchange)
             for each in (writer, letta_writer):
                 self._writers.discard(each)
                 each.close()
             self._connections.discard(connection)
 
     async def _requests(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, armed: asyncio.Event
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, exchange: _Exchange
     ) -> None:
         while data := await reader.read(READ_SIZE):
-            if STREAM_PATH in data:
-                armed.set()
+            if exchange.frozen:
+                continue
+            if data.startswith(METHODS):
+                exchange.is_stream, exchange.passed = STREAM_PATH in data.partition(b"\r\n")[0], b""
             writer.write(data)
             await writer.drain()
         writer.write_eof()
 
     async def _answers(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, armed: asyncio.Event
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, exchange: _Exchange
     ) -> None:
-        passed = b""
         while data := await reader.read(READ_SIZE):
-            if armed.is_set() and self.cut is not None:
-                end = _end_of(passed + data, self.cut)
+            if exchange.frozen:
+                continue
+            cut, passed = self.cut, exchange.passed
+            if exchange.is_stream and cut is not None and self.cut_count < cut.times:
+                end = _end_of(passed + data, cut)
                 if end is not None:
                     writer.write(data[: max(0, end - len(passed))])
                     await writer.drain()
-                    self._break(writer, self.cut)
+                    self._break(writer, cut)
                     return
-                passed += data
+                exchange.passed += data
             writer.write(data)
             await writer.drain()
-        writer.write_eof()
+        if not exchange.frozen:
+            writer.write_eof()
 
     def _break(self, writer: asyncio.StreamWriter, cut: Cut) -> None:
         self.cut_count += 1
