@@ -134,13 +134,10 @@ class Driven:
     """What a cycle needs to share its turn with repeats.
 
     :param fingerprint: of the request.
-    :param wait_timeout: seconds that the turn goes on without a listener, since a client that has left before
-        its answer began is expected back.
     """
 
     known: KnownTurn
     fingerprint: bytes
-    wait_timeout: float
 
 
 _STREAM_HEADERS: Final = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))
@@ -166,6 +163,8 @@ class Cycle:
     _head_only: bool = False
     _driven: Driven | None = field(default=None, kw_only=True)
     _caller: Caller = field(default=ANYONE, kw_only=True)
+    _patience: float = field(default=0.0, kw_only=True)
+    """Seconds that its turn goes on for a client that left before its answer began, and is expected back."""
     wake: Callable[[], None] = field(default=nobody, kw_only=True)
     """Called when a cycle that is WAITING may go on before its deadline, while another one is at work."""
     _items: deque[Item] = field(factory=deque, init=False)
@@ -198,6 +197,13 @@ class Cycle:
         return self._memory.config
 
     @property
+    def _known(self) -> KnownTurn | None:
+        """The turn that this request is answered by, whoever drives it."""
+        if isinstance(self._source, Listener):
+            return self._source.known
+        return None if self._driven is None else self._driven.known
+
+    @property
     def responding(self) -> bool:
         """Whether the head was handed over: no other answer can be given any more."""
         return self._responding
@@ -227,8 +233,10 @@ class Cycle:
         self._now = now
         self._items.clear()
         self.summary.outcome = self.summary.outcome or "abandoned"
-        driven = self._driven
-        if driven is not None and (driven.known.listeners or (driven.wait_timeout and not self._responding)):
+        driven, known = self._driven, self._known
+        if known is not None and not self._responding:
+            known.expected_until = max(known.expected_until, now + self._patience)
+        if driven is not None and (driven.known.listeners or now < driven.known.expected_until):
             self._left_at = now
         else:
             self.stop(now)
@@ -341,13 +349,11 @@ class Cycle:
 
     def _look_for_listeners(self) -> None:
         """The client has left: is there anybody for whom the turn should go on?"""
-        driven, left_at = self._driven, self._left_at
-        assert driven is not None
-        assert left_at is not None
-        if driven.known.listeners:
-            # Whoever listens now may leave later, and is not expected back.
-            self._left_at = self._now - driven.wait_timeout
-        elif self._now >= left_at + driven.wait_timeout or driven.known.turn.place.is_awaited:
+        assert self._driven is not None
+        known = self._driven.known
+        if known.listeners:
+            return
+        if self._now >= known.expected_until or known.turn.place.is_awaited:
             self.stop(self._now)
 
     @property

@@ -159,7 +159,8 @@ class Proxy:
         known = self._memory.turns.recall(key, now)
         if known is not None and (repeat := self._listens(known, headers)) is not None:
             summary.repeat, summary.agent_id = repeat, known.turn.agent_id
-            return Cycle(Listener(known), writer, self._memory, summary, now, caller=caller)
+            source, patience = Listener(known), self._patience(headers)
+            return Cycle(source, writer, self._memory, summary, now, caller=caller, patience=patience)
         earlier = known.earlier if known is not None else None
         if earlier is not None:
             summary.repeat = Repeat.TAKEN_UP
@@ -174,10 +175,17 @@ class Proxy:
             background=self._wants_background(asked),
             caller=caller,
         )
-        driven = Driven(
-            known=self._memory.turns.begin(key, turn), fingerprint=key, wait_timeout=self._patience(headers)
+        driven = Driven(known=self._memory.turns.begin(key, turn), fingerprint=key)
+        return Cycle(
+            turn,
+            writer,
+            self._memory,
+            summary,
+            now,
+            driven=driven,
+            caller=caller,
+            patience=self._patience(headers),
         )
-        return Cycle(turn, writer, self._memory, summary, now, driven=driven, caller=caller)
 
     def _chat_key(self, headers: Mapping[str, str]) -> str:
         return next((headers[name] for name in self.config.chat_key_headers if headers.get(name)), "")

@@ -73,6 +73,8 @@ class KnownTurn:
     listeners: list["Listener"] = field(factory=list, init=False)
     is_over: bool = field(default=False, init=False)
     size: int = field(default=0, init=False)  #: characters, once it is over
+    expected_until: float = field(default=0.0, init=False)
+    """While it runs: until then a client that has left is expected back; monotonic seconds."""
     until: float = field(default=0.0, init=False)  #: when it is forgotten, once it is over; monotonic seconds
     _last: Event | None = field(default=None, init=False)
 
@@ -122,6 +124,8 @@ class Listener:
     def __attrs_post_init__(self) -> None:
         self._events = self.known.events
         self.known.listeners.append(self)
+        # Whoever was expected back is here.
+        self.known.expected_until = 0.0
 
     def next_event(self) -> Event | Signal:
         """The next event; WAITING until the turn says more."""

@@ -205,7 +205,32 @@ def test_the_last_listener_leaves() -> None:
     assert CANCEL not in first.commands
     second.leave(now=110.5)
     assert second.ended
-    first.go_on(now=110.6)
+    first.go_on(now=112.4)
+    assert CANCEL not in first.commands
+    first.go_on(now=112.5)
+    assert first.commands[-1] == CANCEL
+
+
+def test_a_client_that_gives_up_twice_finds_its_turn_the_third_time() -> None:
+    house = proxy()
+    first = Client(chat(headers=FIRST), house).stream(PING).leave(now=103.0)
+    second = Client(chat(headers=SECOND), house, now=103.5).leave(now=104.5)
+    first.go_on(now=105.3)
+    third = Client(chat(headers={"x-stainless-retry-count": "2"}), house, now=105.4)
+    first.more(say("Hello"), stop(), USAGE, DONE, now=106.0)
+    assert second.ended
+    assert third.go_on(now=106.0).json()["choices"][0]["message"]["content"] == "Hello"
+    assert len([command for command in first.commands if isinstance(command, OpenStream)]) == 1
+
+
+def test_a_listener_whose_answer_has_begun_is_not_expected_back() -> None:
+    house = proxy()
+    first = Client(chat(stream=True, headers=FIRST), house).stream(PING).leave(now=103.0)
+    second = Client(chat(stream=True, headers=SECOND), house, now=103.2)
+    first.more(say("Hel"), now=103.3)
+    assert text(second.go_on(now=103.3)) == "Hel"
+    second.leave(now=103.4)
+    first.go_on(now=103.5)
     assert first.commands[-1] == CANCEL
 
 
