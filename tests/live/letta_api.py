@@ -68,7 +68,11 @@ class LettaApi:
 
     def history(self, agent: Agent) -> list[Item]:
         """Return what the agent's own thread holds, oldest first, without the agent's instructions."""
-        messages: list[Item] = self._call("GET", f"/v1/agents/{agent.id}/messages?limit=200&order=asc")
+        messages: list[Item] = []
+        path, after = f"/v1/agents/{agent.id}/messages?limit=100&order=asc", ""
+        while page := self._call("GET", path + after):
+            messages += page
+            after = f"&after={page[-1]['id']}"
         return [message for message in messages if message["message_type"] != "system_message"]
 
     def user_texts(self, agent: Agent) -> list[Any]:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import time
 from urllib.parse import urlsplit
 
 import pytest
@@ -34,6 +35,22 @@ def test_in_mid_stream(url: str, letta: LettaApi, agent: Agent) -> None:
             got = [next(stream) for _ in range(4)]
     assert "".join(chunk.choices[0].delta.content or "" for chunk in got).startswith("w0 w1")
     check_cancelled(url, letta, agent, "sync-stream")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_next_request_works_at_once(url: str, letta: LettaApi, agent: Agent, form: Form) -> None:
+    """It waits for the end of the run that nobody reads, and no longer."""
+    with sync_client(url) as client:
+        stream = client.chat.completions.create(
+            model=agent.name, messages=[{"role": "user", "content": LONG}], stream=True
+        )
+        with stream:
+            next(stream)
+    began = time.monotonic()
+    assert ask(url, form, agent.name, "say Next.").text == "Next."
+    assert time.monotonic() - began < 10.0
+    assert [run["status"] for run in letta.runs(agent)] == ["cancelled", "completed"]
+    assert letta.user_texts(agent)[-1] == "say Next."
 
 
 def test_in_mid_stream_async(url: str, letta: LettaApi, agent: Agent) -> None:

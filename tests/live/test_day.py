@@ -1,0 +1,211 @@
+"""A day's traffic in a minute: all that clients do, while connections break, and what Letta has of it."""
+
+import contextlib
+import itertools
+import json
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from attrs import define, field
+from openai import APIError, APITimeoutError
+
+from live.asking import FORMS, TOOLS, Form, Message, ask, attempt, result, sync_client, user
+from live.conftest import MakeAgent
+from live.letta_api import Agent, LettaApi
+from live.proxy import serving
+from live.relay import Cut, Relay, relaying
+from live.rig import Rig, free_port
+from live.test_tools import quoted_results
+
+DAY: Final = 60.0  # seconds until nobody asks any more
+SEED: Final = 20_261_122
+CUT_INTERVAL: Final = 0.8  # seconds between two connections that break
+#: Behind each of these the run has a name, so that nobody should notice.
+CUTS: Final = (
+    b"}\n\n",
+    b'"message_type":"assistant_message"',
+    b'"content":"two ',
+    b'"name":"',
+    b'"stop_reason"',
+)
+
+
+@define(kw_only=True)
+class Person:
+    """Somebody who talks to one agent, alone or beside others."""
+
+    url: str
+    agent: Agent
+    name: str
+    has_tools: bool  #: calls are safe from others' messages, which would deny them
+    chance: random.Random
+    heard: list[str] = field(factory=list)  #: texts that the agent must have heard once
+    unsure: list[str] = field(factory=list)  #: those that it may have heard, once at most
+    done: Counter[str] = field(factory=Counter)
+    _numbers: Iterator[int] = field(factory=lambda: itertools.count(1))
+
+    def live(self, until: float) -> None:
+        """Do one thing after another."""
+        ways: list[Callable[[], None]] = [
+            self.talk,
+            self.talk,
+            self.leave,
+            self.give_up,
+            self.repeat,
+            self.fail,
+        ]
+        if self.has_tools:
+            ways += [self.call, self.call]
+        while time.monotonic() < until:
+            way = self.chance.choice(ways)
+            way()
+            self.done[way.__name__] += 1
+
+    def talk(self) -> None:
+        """Say something, and hear the answer."""
+        said = self._line()
+        script = f"think Hm.\nsay {said}\nsay one two three four."
+        answer = ask(self.url, self._form(), self.agent.name, script, max_retries=2)
+        assert answer.text == f"{said}\none two three four."
+        assert (answer.reasoning, answer.finish_reason) == ("Hm.", "stop")
+        self.heard.append(script)
+
+    def call(self) -> None:
+        """Have the agent call a tool, and give it the result."""
+        form, script = self._form(), f'call read_file {{"path": "{self._line()}"}}'
+        asked = ask(self.url, form, self.agent.name, script, tools=TOOLS, max_retries=2)
+        [call] = asked.calls
+        assert call.arguments == script.removeprefix("call read_file ")
+        self.heard.append(script)
+        if self.chance.random() < 0.2:
+            return  # the next message denies it
+        said = self._line()
+        history: list[Message] = [user(script), asked.message, result(call, said)]
+        answer = ask(self.url, form, self.agent.name, history, tools=TOOLS, max_retries=2)
+        assert quoted_results(answer.text) == [said]
+
+    def leave(self) -> None:
+        """Go away in the middle of a stream."""
+        script = f"slow 0.1\nsay {self._line()}\nwords 60"
+        self.unsure.append(script)
+        with sync_client(self.url, max_retries=2) as client:
+            stream = client.chat.completions.create(
+                model=self.agent.name, messages=[{"role": "user", "content": script}], stream=True
+            )
+            with stream:
+                for _ in range(self.chance.randint(1, 4)):
+                    next(stream)
+
+    def give_up(self) -> None:
+        """Wait for less time than the answer takes, and ask again, as the SDK does."""
+        said = self._line()
+        script = f"wait 1.5\nsay {said}"
+        self.unsure.append(script)
+        answer = attempt(self.url, self._form(), self.agent.name, script, timeout=1.0, max_retries=2)
+        if answer.error is None:
+            assert answer.text == said
+        else:
+            assert isinstance(answer.error, APITimeoutError)
+
+    def repeat(self) -> None:
+        """Ask the same twice at once, the second time as a repeat."""
+        said, form = self._line(), self._form()
+        script = f"slow 0.1\nsay {said} and so on and on."
+        options = [{"extra_headers": {"x-stainless-retry-count": count}} for count in ("0", "1")]
+        with ThreadPoolExecutor() as pool:
+            asked = [
+                pool.submit(ask, self.url, form, self.agent.name, script, max_retries=0, **option)
+                for option in options
+            ]
+            answers = [each.result() for each in asked]
+        assert [answer.text for answer in answers] == [f"{said} and so on and on."] * 2
+        self.heard.append(script)
+
+    def fail(self) -> None:
+        """Have the model fail in the second step: the message was kept, and nobody may repeat it."""
+        script = f'say {self._line()}\ncall memory_insert {{"label": "human", "new_string": "fail 500"}}'
+        answer = attempt(self.url, self._form(), self.agent.name, script, max_retries=2)
+        assert isinstance(answer.error, APIError)
+        assert answer.error.type == "upstream_error"
+        self.heard.append(script)
+
+    def _line(self) -> str:
+        return f"{self.name} {next(self._numbers)}"
+
+    def _form(self) -> Form:
+        return self.chance.choice(FORMS)
+
+
+def test_a_day(rig: Rig, letta: LettaApi, make_agent: MakeAgent) -> None:
+    chance = random.Random(SEED)
+    with relaying(rig.url, free_port()) as relay:
+        relay.open()
+        with serving(relay.url) as proxy:
+            people = []
+            for number, count in enumerate((1, 1, 3)):
+                agent = make_agent(f"day-{number}")
+                people += [
+                    Person(
+                        url=proxy.base_url,
+                        agent=agent,
+                        name=f"p{number}{each}",
+                        has_tools=count == 1,
+                        chance=random.Random(chance.random()),
+                    )
+                    for each in range(count)
+                ]
+            with breaking(relay, chance) as cut_count, ThreadPoolExecutor(len(people)) as pool:
+                end = time.monotonic() + DAY
+                for each in [pool.submit(person.live, end) for person in people]:
+                    each.result()
+            report = Counter[str]()
+            for person in people:
+                report += person.done
+            print(f"day: {dict(report)}, {cut_count()} connections cut")
+            for agent in {person.agent.id: person.agent for person in people}.values():
+                check_agent(proxy.base_url, letta, agent, [each for each in people if each.agent is agent])
+        logged = [json.loads(line) for line in proxy.lines if line.startswith("{")]
+    assert [line for line in logged if line["level"] == "error"] == []
+    assert report.total() > len(people) * 5
+    assert cut_count() > 10
+    assert sum(line.get("resume_count", 0) for line in logged) > 5
+    assert {"joined", "answered"} & {line.get("repeat") for line in logged}
+
+
+def check_agent(url: str, letta: LettaApi, agent: Agent, people: list[Person]) -> None:
+    """Make sure that nothing goes on, that the agent answers, and that it heard everything once."""
+    letta.ended_runs(agent)
+    assert ask(url, "sync", agent.name, "say Good night.").text == "Good night."
+    assert letta.pending_call_ids(agent) == []
+    said = Counter(letta.user_texts(agent))
+    assert {text: count for text, count in said.items() if count > 1} == {}
+    heard = {text for person in people for text in person.heard}
+    unsure = {text for person in people for text in person.unsure}
+    assert heard - set(said) == set()
+    assert set(said) - heard - unsure == {"say Good night."}
+
+
+@contextlib.contextmanager
+def breaking(relay: Relay, chance: random.Random) -> Iterator[Callable[[], int]]:
+    """Have a connection break now and then; gives how many have so far."""
+    over, counts = threading.Event(), [0]
+
+    def run() -> None:
+        while not over.wait(CUT_INTERVAL):
+            counts[0] += relay.cut_count
+            relay.cut_next(Cut(after=chance.choice(CUTS), reset=chance.random() < 0.5))
+        counts[0] += relay.cut_count
+        relay.cut = None
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield lambda: counts[0]
+    finally:
+        over.set()
+        thread.join()
