@@ -247,6 +247,8 @@ class Cycle:
         self._items.clear()
         self.summary.outcome = self.summary.outcome or "abandoned"
         self._left_at, self._stopped = None, True
+        if self._driven is not None:
+            self._driven.known.given_up = True
         self._source.abandon()
 
     def interrupt(self, now: float) -> None:

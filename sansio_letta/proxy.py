@@ -198,7 +198,7 @@ class Proxy:
     def _listens(self, known: KnownTurn, headers: Mapping[str, str]) -> Repeat | None:
         """Whether a request for a known turn gets what that turn says; otherwise it begins one of its own."""
         if not known.is_over:
-            return Repeat.JOINED if self.config.joins_repeats else None
+            return Repeat.JOINED if self.config.joins_repeats and not known.given_up else None
         # Without a sign that it was sent before, a whole answer asked for again is a regeneration.
         is_sent_again = bool(retry_count(headers)) or "idempotency-key" in headers
         return Repeat.ANSWERED if known.is_answered and is_sent_again else None

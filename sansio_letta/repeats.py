@@ -73,6 +73,7 @@ class KnownTurn:
     listeners: list["Listener"] = field(factory=list, init=False)
     is_over: bool = field(default=False, init=False)
     size: int = field(default=0, init=False)  #: characters, once it is over
+    given_up: bool = field(default=False, init=False)  #: it goes on only to end its run: nobody may join it
     expected_until: float = field(default=0.0, init=False)
     """While it runs: until then a client that has left is expected back; monotonic seconds."""
     until: float = field(default=0.0, init=False)  #: when it is forgotten, once it is over; monotonic seconds

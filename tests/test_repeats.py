@@ -157,6 +157,19 @@ def test_a_repeat_waits_until_the_cancel_has_settled() -> None:
     assert other.go_on().commands
 
 
+def test_nobody_joins_a_turn_whose_run_is_being_cancelled() -> None:
+    house = proxy()
+    first = Client(chat(headers=SECOND), house).stream(PING).leave(now=103.0)
+    first.go_on(now=105.0)
+    assert first.commands[-1] == CANCEL
+    again = Client(chat(headers={"x-stainless-retry-count": "2"}), house, now=105.1)
+    assert (again.waits, again.commands) == (True, [])
+    first.answer({})
+    assert again.go_on(now=105.2).commands == [FetchRun(run_id=RUN_ID)]
+    again.answer({"id": RUN_ID, "status": "cancelled", "stop_reason": "cancelled"}).answer([])
+    assert again.stream(*HELLO).json()["choices"][0]["message"]["content"] == "Hello"
+
+
 # --- A client that is expected back
 
 
