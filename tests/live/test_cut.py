@@ -4,6 +4,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from attrs import field, frozen
@@ -109,7 +110,7 @@ def test_the_client_notices_nothing(
 ) -> None:
     url = ways.url(way)
     relay.cut_next(Cut(after=NAMED[position], reset=reset))
-    options = {"stream_options": {"include_usage": True}} if form in STREAMED else {}
+    options: dict[str, Any] = {"stream_options": {"include_usage": True}} if form in STREAMED else {}
     answer = ask(url, form, agent.name, SCRIPT, tools=TOOLS, max_retries=2, **options)
     assert relay.cut_count == 1
     assert (answer.reasoning, answer.text, answer.finish_reason) == (REASONING, TEXT, "tool_calls")

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Any, Final
 
 from attrs import define, field
 from openai import APIError, APITimeoutError
@@ -116,7 +116,9 @@ class Person:
         """Ask the same twice at once, the second time as a repeat."""
         said, form = self._line(), self._form()
         script = f"slow 0.1\nsay {said} and so on and on."
-        options = [{"extra_headers": {"x-stainless-retry-count": count}} for count in ("0", "1")]
+        options: list[dict[str, Any]] = [
+            {"extra_headers": {"x-stainless-retry-count": count}} for count in ("0", "1")
+        ]
         with ThreadPoolExecutor() as pool:
             asked = [
                 pool.submit(ask, self.url, form, self.agent.name, script, max_retries=0, **option)

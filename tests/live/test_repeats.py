@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from attrs import field, frozen
@@ -42,7 +43,7 @@ class Case:
     should_retry: str | None = None
     request_count: int = 1
     model: str | None = None
-    fields: dict[str, object] = field(factory=dict)
+    fields: dict[str, Any] = field(factory=dict)
 
 
 CASES = {
