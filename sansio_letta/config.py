@@ -73,6 +73,9 @@ class Config:
     connect_retry_timeout: float = field(default=0.75, validator=_not_negative)
     #: The same, while a run of ours goes on that we have lost sight of: a restart of Letta itself.
     resume_timeout: float = field(default=30.0, validator=_not_negative)
+    #: A run whose stream was lost and that goes on, as Letta has it, is ended after this long: of runs that its
+    #: own restart has killed Letta says so for ever. Who does not stream has given up by then.
+    lost_run_timeout: float = field(default=600.0, validator=_positive)
     #: Whether to ask for runs whose stream can be taken up again.
     background: Background = Background.AUTO
     #: A turn that broke off, and an answer that was given, are remembered for repeats this long.

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 from attrs import define, field, frozen
 
 from . import letta
-from .errors import SansioLettaError
+from .errors import Advice, LettaError, SansioLettaError
 from .events import (
     CallArguments,
     CallStarted,
@@ -85,15 +85,18 @@ _WHOLE: Final = frozenset(
 #: Letta is asked again whether the run goes on: soon at first.
 _PAUSES: Final = (0.25, 0.5, 1.0, 2.0)
 
+_NO_END: Final = Advice(status=504, type="server_error", code="upstream_timeout", should_retry=False)
+
 Questions: TypeAlias = Generator[Command | Pause, Answer | None, EndedRun]
 
 
-def read_run(run_id: str) -> Questions:
+def read_run(run_id: str, timeout: float) -> Questions:
     """Wait until a run is over and read what was kept of it. Pauses are answered with None.
 
-    :raises SansioLettaError: if Letta does not tell.
+    :param timeout: seconds of pauses, after which it is waited for no longer.
+    :raises SansioLettaError: if Letta does not tell, or the run does not end.
     """
-    count = 0
+    count, waited = 0, 0.0
     while True:
         answer = yield FetchRun(run_id=run_id)
         if answer is not None and answer.status == 404:
@@ -102,8 +105,11 @@ def read_run(run_id: str) -> Questions:
         run = letta.decode_run(_data(answer))
         if run.is_over:
             break
-        yield Pause(seconds=_PAUSES[min(count, len(_PAUSES) - 1)])
-        count += 1
+        if waited >= timeout:
+            raise LettaError(f"The run did not end within {timeout:g} seconds.", advice=_NO_END)
+        pause = _PAUSES[min(count, len(_PAUSES) - 1)]
+        yield Pause(seconds=pause)
+        count, waited = count + 1, waited + pause
     kept = letta.decode_kept_messages(_data((yield FetchKept(run_id=run_id))))
     usage = None
     if kept.messages:

@@ -30,6 +30,7 @@ no answer may invite a repeat that the agent would hear twice.
 
 from collections import deque
 from collections.abc import Iterable
+from typing import Final
 
 from attrs import define, evolve, field
 
@@ -73,6 +74,9 @@ from .plan import Plan
 from .recovery import EarlierTurn, EndedRun, Pause, Questions, Said, read_run
 from .stream import EndOfStream, RunState, RunStream, refusal_in
 
+#: Pings in a row, each after 20 s of silence, until Letta's books are asked how the run goes.
+_MAX_IDLE_PING_COUNT: Final = 3
+
 
 @define
 class Turn:
@@ -111,7 +115,8 @@ class Turn:
     _said: Said = field(factory=Said, init=False)
     _seq_id: int = field(default=0, init=False)  #: of the last item of a background run
     _lost_at: int = field(default=-1, init=False)  #: the same, when its stream was lost last
-    _over: bool = field(default=False, init=False)  #: the run ended before its stream was read to its end
+    _over: bool = field(default=False, init=False)  #: its stream, once it was lost, will not tell how it ends
+    _idle_ping_count: int = field(default=0, init=False)  #: since the last item of a stream found again
     _resent: bool = field(default=False, init=False)
     _results_sent: bool = field(default=False, init=False)
     _abandoned: bool = field(default=False, init=False)
@@ -361,7 +366,7 @@ class Turn:
             self._looked, self._pending = False, None
         if self._earlier is not None:
             self._move(Step.REVIEW)
-            self._ask_for(read_run(self._earlier.run_id))
+            self._ask_for(read_run(self._earlier.run_id, self.config.lost_run_timeout))
         else:
             self._look_or_send()
         return True
@@ -521,8 +526,15 @@ class Turn:
         """
         seq_id = getattr(message, "seq_id", None)
         if seq_id is not None:
-            self._seq_id = max(self._seq_id, seq_id)
-        return self._over and type(message) is letta.Ping and seq_id is None
+            self._seq_id, self._idle_ping_count = max(self._seq_id, seq_id), 0
+            return False
+        if type(message) is not letta.Ping:
+            return False
+        if self.resume_count:
+            self._idle_ping_count += 1
+            # Whoever wrote the run's items may be gone, after a restart of Letta.
+            self._over = self._over or self._idle_ping_count > _MAX_IDLE_PING_COUNT
+        return self._over
 
     def _emit(self, words: Iterable[Event]) -> None:
         for word in words:
@@ -549,7 +561,7 @@ class Turn:
         self._failure, self._asking.stream = error, None
         self.resume_count += 1
         if not self._background or self._over:
-            self._ask_for(read_run(run_id))
+            self._ask_for(read_run(run_id, self.config.lost_run_timeout))
             return
         progress, self._lost_at = self._lost_at != self._seq_id, self._seq_id
         if progress:
@@ -573,7 +585,7 @@ class Turn:
         else:
             # The stream cannot be taken up again; what was kept of the run can be read.
             assert isinstance(self._asking.command, ResumeRun)
-            self._ask_for(read_run(self._asking.command.run_id))
+            self._ask_for(read_run(self._asking.command.run_id, self.config.lost_run_timeout))
 
     def _ask_for(self, questions: Questions) -> None:
         self._questions = questions

@@ -18,6 +18,7 @@ POSITIVE = [
     "letta_silence_timeout",
     "first_item_timeout",
     "letta_answer_timeout",
+    "lost_run_timeout",
     "turn_timeout",
 ]
 NOT_NEGATIVE = [

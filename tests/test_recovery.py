@@ -227,6 +227,34 @@ def test_a_lost_run_takes_too_long() -> None:
     assert (failure.error.message, failure.kept) == ("too long", Kept.UNKNOWN)
 
 
+def test_a_lost_run_that_does_not_end_is_ended() -> None:
+    turn = opened(config=Config(lost_run_timeout=1.5))
+    stream(turn, PING, say("Hel"), end=False)
+    assert lose(turn) == [FetchRun(run_id=RUN_ID)]
+    running = {"id": RUN_ID, "status": "running"}
+    for pause in (0.25, 0.5, 1.0):
+        assert answer(turn, running) == []
+        assert turn.pause == pause
+        turn.end_pause()
+        assert drain(turn) == [FetchRun(run_id=RUN_ID)]
+    assert answer(turn, running) == [CANCEL]
+    [failure] = answer(turn, {RUN_ID: "cancelled"})
+    assert isinstance(failure, TurnFailed)
+    assert (failure.kept, failure.error.status_hint) == (Kept.UNKNOWN, 424)
+    assert "connection reset" in failure.error.message
+
+
+def test_an_earlier_turn_that_does_not_end_is_waited_for_no_longer() -> None:
+    turn = Turn(plan("hi"), Config(lost_run_timeout=0.1), AGENT, earlier=EARLIER)
+    drain(turn)
+    assert answer(turn, {"id": "run-0", "status": "running"}) == []
+    turn.end_pause()
+    drain(turn)
+    [failure] = answer(turn, {"id": "run-0", "status": "running"})
+    assert isinstance(failure, TurnFailed)
+    assert (failure.error.status_hint, failure.error.advice.should_retry) == (504, False)
+
+
 # --- A background run
 
 
@@ -269,6 +297,18 @@ def test_a_ping_stands_for_the_end_that_letta_forgot() -> None:
     assert stream(turn, PING, end=False) == [FetchRun(run_id=RUN_ID)]
     [failure] = book(turn, "failed", "error")
     assert isinstance(failure, TurnFailed)
+
+
+def test_a_stream_of_nothing_but_pings_is_believed_no_longer() -> None:
+    turn = opened(background=True)
+    stream(turn, numbered(PING, 1), numbered(say("Hel"), 2), PING, PING, PING, PING, end=False)
+    assert lose(turn) == [FetchRun(run_id=RUN_ID)]
+    assert answer(turn, {"id": RUN_ID, "status": "running"}) == [ResumeRun(run_id=RUN_ID, seq_id=2)]
+    assert stream(turn, PING, PING, PING, numbered(say("lo"), 3), end=False)[-1] == TextDelta(text="lo")
+    keepalives = 3
+    assert len(more(turn, *[PING] * keepalives, end=False)) == keepalives
+    assert more(turn, PING, end=False) == [FetchRun(run_id=RUN_ID)]
+    assert book(turn, "completed", "end_turn", HEARD, say("Hello Sam"))[0] == TextDelta(text=" Sam")
 
 
 def test_a_stream_that_cannot_be_resumed_is_read_from_the_books() -> None:
