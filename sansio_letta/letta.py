@@ -368,16 +368,20 @@ def decode_conversations(data: bytes) -> tuple[Conversation, ...]:
 def decode_last_message(data: bytes) -> "PendingApproval | None":
     """What a conversation waits for, by its last message: the answer of its messages, newest first.
 
+    Letta keeps a step as one message and lists it as several of one id, whatever the limit: reasoning, text,
+    and only then its calls.
+
     :raises RemoteProtocolError: if it is no list of messages.
     """
     try:
-        raw = exactly(orjson.loads(data), list)
-        last = _message(exactly(raw[0], dict)) if raw else None
+        raw = [exactly(item, dict) for item in exactly(orjson.loads(data), list)]
+        last = [_message(item) for item in raw if item.get("id") == raw[0].get("id")]
     except (orjson.JSONDecodeError, WrongType, KeyError, BaseValidationError) as exc:
         raise _unreadable("messages of a conversation", exc) from exc
-    if not isinstance(last, ApprovalRequestMessage):
-        return None
-    return PendingApproval(id=last.id, tool_calls=last.tool_calls, run_id=last.run_id)
+    for message in last:
+        if isinstance(message, ApprovalRequestMessage):
+            return PendingApproval(id=message.id, tool_calls=message.tool_calls, run_id=message.run_id)
+    return None
 
 
 @frozen(kw_only=True)

@@ -272,6 +272,35 @@ def test_only_one_type_of_agent_takes_client_tools(agent_type: str, takes: bool)
     assert letta.Agent(id="agent-1", name="Milo", agent_type=agent_type).takes_client_tools is takes
 
 
+LAST_STEP = (
+    {"id": "message-2", "message_type": "reasoning_message", "reasoning": "Hm."},
+    {"id": "message-2", "message_type": "assistant_message", "content": "Let me look."},
+    {
+        "id": "message-2",
+        "message_type": "approval_request_message",
+        "run_id": "run-1",
+        "tool_calls": [{"tool_call_id": "call-1", "name": "read_file", "arguments": "{}"}],
+    },
+)
+EARLIER = {**LAST_STEP[2], "id": "message-1"}
+
+
+@pytest.mark.parametrize("first", range(3), ids=["thought", "said", "called"])
+def test_a_conversation_waits_for_the_calls_of_its_last_step(first: int) -> None:
+    """One message of Letta's is listed as several, the calls behind the rest: seen on 0.16.7, limit 1."""
+    pending = letta.decode_last_message(orjson.dumps([*LAST_STEP[first:], EARLIER]))
+    assert pending == letta.PendingApproval(
+        id="message-2",
+        tool_calls=(letta.ToolCall(tool_call_id="call-1", name="read_file", arguments="{}"),),
+        run_id="run-1",
+    )
+
+
+@pytest.mark.parametrize("listed", [[], [*LAST_STEP[:2], EARLIER]], ids=["nothing", "an earlier step called"])
+def test_a_conversation_waits_for_nothing(listed: list[Any]) -> None:
+    assert letta.decode_last_message(orjson.dumps(listed)) is None
+
+
 def test_recorded_health_is_decoded() -> None:
     assert letta.decode_health(recording("agents").exchanges[4].body) == letta.Health(
         status="ok", version="0.16.7"
