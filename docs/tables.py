@@ -24,11 +24,11 @@ from sansio_letta import Config, Kept, Summary, errors, events, letta, redact, r
 from sansio_letta import chat as chat_wire
 from sansio_letta import config as config_module
 from sansio_letta import cycle as cycle_module
+from sansio_letta.asking import _transport_error
 from sansio_letta.bridge import ToolBridge
 from sansio_letta.chat_request import FIELDS, Treatment
 from sansio_letta.chat_writer import ChunkWriter, Heading
 from sansio_letta.errors import Advice
-from sansio_letta.turn import _transport_error
 
 ROOT: Final = Path(__file__).parent.parent
 

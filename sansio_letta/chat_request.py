@@ -66,7 +66,9 @@ class UserMessage:
 
 @frozen(kw_only=True)
 class AssistantMessage:
-    """What the agent said before, as the client remembers it: only its place counts, Letta has a memory."""
+    """What the agent said before, as the client remembers it; null or absent beside calls."""
+
+    content: Content | None = field(default=None, repr=False)
 
 
 @frozen(kw_only=True)
@@ -390,9 +392,10 @@ def _decode_message(value: object, path: str, notices: _Notices) -> Message:
     if role not in _ROLES:
         raise RequestError(f"`{path}.role` must be one of {', '.join(_ROLES)}.", param=f"{path}.role")
     if role == "assistant":
-        if raw.get("content") is not None:
-            _decode_content(raw["content"], f"{path}.content", _ROLES[role], notices)
-        return AssistantMessage()
+        said = raw.get("content")
+        return AssistantMessage(
+            content=None if said is None else _decode_content(said, f"{path}.content", _ROLES[role], notices)
+        )
     known = {"role", "content", "tool_call_id"} if role == "tool" else {"role", "content"}
     for name in sorted(raw.keys() - known):
         if raw[name] is not None:

@@ -38,8 +38,10 @@ from .inquiry import (
 )
 from .places import Place
 from .planning import plan_turn
+from .policies import with_policies
 from .repeats import KnownTurn, Listener, fingerprint, retry_count
 from .routing import Endpoint, Route, route
+from .tool_views import showing_tools
 from .turn import Turn
 
 
@@ -153,8 +155,9 @@ class Proxy:
         planned = plan_turn(asked)
         summary.ignored = planned.ignored
         heading = Heading(completion_id=f"chatcmpl-{token}", created=created, model=asked.model)
-        writer = self._writer(asked, heading)
         headers = dict(request.headers)
+        config = with_policies(self.config, headers)
+        writer = _writer(asked, heading, config)
         key = fingerprint(summary.path, headers, request.body, self._chat_key(headers), caller.scope)
         known = self._memory.turns.recall(key, now)
         if known is not None and (repeat := self._listens(known, headers)) is not None:
@@ -167,7 +170,7 @@ class Proxy:
         summary.agent_id = agent.id if agent else None
         turn = Turn(
             planned.plan,
-            self.config,
+            config,
             agent,
             place=Place(self._memory.queue),
             earlier=earlier,
@@ -202,12 +205,6 @@ class Proxy:
             return 0.0
         return self.config.repeat_wait_timeout + 0.5 * float(2 ** min(count, 4))
 
-    def _writer(self, asked: ChatRequest, heading: Heading) -> Writer:
-        config = self.config
-        if not asked.stream:
-            return CompletionWriter(heading, config.reasoning_field)
-        return ChunkWriter(heading, asked.include_usage, config.reasoning_field, config.max_fragment_size)
-
     def _questions(self, wanted: Route, caller: Caller) -> Questions | Reply:
         match wanted.endpoint:
             case Endpoint.MODELS:
@@ -222,6 +219,13 @@ class Proxy:
                 return say_where()
             case _:
                 return Reply(status=204, body=b"", headers=(("allow", "GET, HEAD, POST, OPTIONS"),))
+
+
+def _writer(asked: ChatRequest, heading: Heading, config: Config) -> Writer:
+    writer: Writer = CompletionWriter(heading, config.reasoning_field)
+    if asked.stream:
+        writer = ChunkWriter(heading, asked.include_usage, config.reasoning_field, config.max_fragment_size)
+    return showing_tools(writer, config.server_tools)
 
 
 def _log_path(target: str) -> str:

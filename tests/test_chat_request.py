@@ -280,7 +280,7 @@ MESSAGES: dict[str, tuple[dict[str, Any], Message]] = {
         {"role": "developer", "content": [TEXT]},
         InstructionMessage(content=(TextPart(text="Hi"),)),
     ),
-    "assistant": ({"role": "assistant", "content": "Hi"}, AssistantMessage()),
+    "assistant": ({"role": "assistant", "content": "Hi"}, AssistantMessage(content="Hi")),
     "assistant, parts": (
         {"role": "assistant", "content": [TEXT, {"type": "refusal", "refusal": "No."}]},
         AssistantMessage(),

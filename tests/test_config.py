@@ -29,8 +29,9 @@ NOT_NEGATIVE = [
     "repeat_ttl",
     "max_kept_answer_size",
     "repeat_wait_timeout",
+    "max_approval_count",
 ]
-CHOICES = ["reasoning_field", "background", "joins_repeats", "chat_key_headers"]
+CHOICES = ["reasoning_field", "background", "joins_repeats", "chat_key_headers", "approvals", "server_tools"]
 
 
 def limited(name: str, value: float) -> Config:

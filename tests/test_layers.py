@@ -29,36 +29,43 @@ TABLE = {
     "access": "errors exchange letta routing",
     "origins": "errors exchange routing",
     "agents": "access chat letta",
-    "bridge": "errors events letta",
-    "stream": "bridge errors events letta",
+    "approvals": "letta",
+    "policies": "config errors",
+    "bridge": "approvals config errors events letta",
+    "stream": "approvals bridge errors events letta",
     "places": "errors",
     "recovery": "errors events exchange letta stream",
     "asking": "errors events exchange sse",
     "phases": "",
-    "plan": "events letta",
+    "plan": "approvals events letta",
     "turn": (
-        "_signal access asking bridge config errors events exchange letta phases places plan recovery stream"
+        "_signal access approvals asking bridge config errors events exchange letta phases places plan "
+        "recovery stream"
     ),
-    "planning": "chat_request errors letta plan",
+    "planning": "approvals chat_request errors letta plan",
     "chat_writer": "chat config errors events letta sse",
+    "tool_views": "chat_writer config events",
     "inquiry": "_signal access agents chat config errors events exchange letta",
     "repeats": "_signal errors events exchange places recovery turn",
     "cycle": (
         "_signal access agents chat_writer config errors events exchange inquiry letta places repeats turn"
     ),
     "proxy": (
-        "access chat_request chat_writer config cycle errors inquiry letta places planning repeats routing turn"
+        "access chat_request chat_writer config cycle errors inquiry letta places planning policies repeats "
+        "routing tool_views turn"
     ),
     "redact": "_signal errors letta recording sse",
     "recorder": "_signal cycle errors events exchange recording redact",
     "replay_client": "_signal config cycle events exchange letta proxy recording redact",
-    "replay": "_signal chat_writer config cycle errors events letta plan recording replay_client sse turn",
+    "replay": (
+        "_signal chat_writer config cycle errors events letta plan recording replay_client sse tool_views turn"
+    ),
     "replay_views": "chat_writer config events recording replay",
     "gist": "errors events letta",
     "inspected": "errors events letta phases recording stream",
     "inspection": (
-        "_signal chat_request chat_writer config errors events gist inspected letta phases planning recording replay "
-        "replay_client routing sse turn"
+        "_signal chat_request chat_writer config errors events gist inspected letta phases planning recording "
+        "replay replay_client routing sse tool_views turn"
     ),
 }
 
