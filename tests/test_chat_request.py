@@ -283,7 +283,7 @@ MESSAGES: dict[str, tuple[dict[str, Any], Message]] = {
     "assistant": ({"role": "assistant", "content": "Hi"}, AssistantMessage(content="Hi")),
     "assistant, parts": (
         {"role": "assistant", "content": [TEXT, {"type": "refusal", "refusal": "No."}]},
-        AssistantMessage(),
+        AssistantMessage(content=(TextPart(text=TEXT["text"]), RefusalPart(refusal="No."))),
     ),
     "assistant, null": ({"role": "assistant", "content": None}, AssistantMessage()),
     "assistant, calls": (
