@@ -54,7 +54,7 @@ def test_legacy_agents_report_later_fragments_as_calls_of_their_own() -> None:
 
 def test_server_tools_that_wait() -> None:
     bridge = ToolBridge(())
-    assert bridge.waiting == ()
+    assert not bridge.waiting
     list(bridge.receive_request(fragment("1", "rm", '{"path"')))
     list(bridge.receive_request(fragment("1", None, ': "/"}')))
     assert bridge.waiting == (fragment("1", "rm", '{"path": "/"}'),)

@@ -16,6 +16,7 @@ from sansio_letta.chat_request import (
     ImageUrl,
     InstructionMessage,
     Message,
+    RefusalPart,
     TextPart,
     ToolMessage,
     UserMessage,
