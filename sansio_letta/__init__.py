@@ -6,7 +6,7 @@ one turn of an agent without HTTP on the client's side; the wires and machines b
 
 from ._signal import Signal
 from .access import Caller
-from .config import Background, Config, ReasoningField
+from .config import Approvals, Background, Config, ReasoningField, ServerTools
 from .cycle import Cycle, HttpRequest, Repeat, ResponseBody, ResponseHead, Summary
 from .errors import (
     Kept,
@@ -27,6 +27,7 @@ PRODUCT_ID = "sansio-letta/0.1.0"
 
 __all__ = [
     "PRODUCT_ID",
+    "Approvals",
     "Background",
     "Caller",
     "Config",
@@ -48,6 +49,7 @@ __all__ = [
     "SSEDecoder",
     "SansioLettaError",
     "ServerSentEvent",
+    "ServerTools",
     "Signal",
     "Summary",
     "Turn",

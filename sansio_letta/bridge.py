@@ -5,19 +5,33 @@ pauses the run; its result goes back as an approval. Calls are told apart by the
 rewrite names and arguments in the history that they send back.
 """
 
-from collections.abc import Collection, Iterator
-from typing import Final
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Final, TypeAlias
 
 from attrs import define, field, frozen
 
 from . import letta
+from .approvals import Verdict
+from .config import Approvals
 from .errors import RemoteProtocolError
-from .events import CallArguments, CallsSettled, CallStarted
+from .events import (
+    RETURN_SIZE,
+    CallArguments,
+    CallsSettled,
+    CallStarted,
+    ServerToolArguments,
+    ServerToolReturned,
+    ServerToolStarted,
+)
+
+ServerToolWord: TypeAlias = ServerToolStarted | ServerToolArguments | ServerToolReturned
 
 #: What the agent reads for a call that the client did not answer.
 NO_RESULT: Final = "The client gave no result for this call."
 #: What the agent reads for a call that was pending when the user wrote again.
 MOVED_ON: Final = "The user sent a new message instead of a result."
+#: What the agent reads for a tool of its own that the user denied without a reason.
+DENIED: Final = "The user denied this call."
 #: What the agent reads for a tool of its own that nobody allowed.
 NOT_ALLOWED: Final = "Nobody allowed this call."
 
@@ -38,9 +52,14 @@ class ToolBridge:
     """Sorts the calls of one run: the client's, Letta's own, and Letta's own that wait for a human.
 
     :param client_tools: the names of the tools that the request offered.
+    :param result_ids: of calls that the client itself has answered: Letta tells their returns, too.
+    :param names: of tools that were called before this run, by the ids of their calls.
     """
 
     client_tools: Collection[str]
+    result_ids: Collection[str] = ()
+    names: Mapping[str, str] = field(factory=dict)
+    _own: dict[str, _Call] = field(factory=dict, init=False)  #: what Letta carries out unasked
     _calls: dict[str, _Call] = field(factory=dict, init=False)
     _client_count: int = field(default=0, init=False)
 
@@ -62,7 +81,7 @@ class ToolBridge:
                     yield CallArguments(index=call.index, fragment=call.arguments)
         yield from self._add(call, fragment.arguments)
 
-    def receive_call(self, fragment: letta.ToolCall) -> Iterator[CallArguments]:
+    def receive_call(self, fragment: letta.ToolCall) -> Iterator[CallArguments | ServerToolWord]:
         """A fragment of a call that Letta reports as its own.
 
         Legacy agents report the later fragments of a waiting call this way (legacy_ephemeral_tool.jsonl).
@@ -70,6 +89,31 @@ class ToolBridge:
         call = self._calls.get(fragment.tool_call_id)
         if call is not None:
             yield from self._add(call, fragment.arguments)
+            return
+        call_id, arguments = fragment.tool_call_id, fragment.arguments or ""
+        call = self._own.setdefault(call_id, _Call(call_id=call_id))
+        if call.name is None:
+            call.arguments += arguments
+            if not fragment.name:
+                return
+            call.name, arguments = fragment.name, call.arguments
+            yield ServerToolStarted(call_id=call_id, name=call.name)
+        if arguments:
+            yield ServerToolArguments(call_id=call_id, fragment=arguments)
+
+    def receive_returns(self, message: letta.ToolReturnMessage) -> Iterator[ServerToolReturned]:
+        """What calls gave; the client's own results are no news."""
+        returns = [item for item in message.tool_returns if item.tool_call_id not in self.result_ids]
+        for item in returns:
+            own = self._own.get(item.tool_call_id)
+            # The message's own name is that of one tool, which need not be this one (mixed_tools.jsonl).
+            name = (own.name if own else None) or self.names.get(item.tool_call_id)
+            yield ServerToolReturned(
+                call_id=item.tool_call_id,
+                name=name or (message.name if len(returns) == 1 else None),
+                failed=item.status == "error",
+                beginning=item.tool_return[:RETURN_SIZE],
+            )
 
     @staticmethod
     def _add(call: _Call, arguments: str | None) -> Iterator[CallArguments]:
@@ -92,14 +136,13 @@ class ToolBridge:
             if call.index is not None and not call.has_arguments:
                 yield CallArguments(index=call.index, fragment="{}")
 
-    def approval_notice(self) -> str | None:
-        """What a person is told of server tools that wait for a human, or None if none does."""
-        waiting = [call for call in self._calls.values() if call.index is None]
-        if not waiting:
-            return None
-        wishes = ", ".join(f"{call.name}({call.arguments})" for call in waiting)
-        return (
-            f"[The agent asks for approval to run {wishes}. Approve it at Letta; a new message here denies it.]"
+    @property
+    def waiting(self) -> tuple[letta.ToolCall, ...]:
+        """The server's tools that wait for a human."""
+        return tuple(
+            letta.ToolCall(tool_call_id=call.call_id, name=call.name, arguments=call.arguments)
+            for call in self._calls.values()
+            if call.index is None
         )
 
 
@@ -109,6 +152,8 @@ class Settlement:
 
     approvals: tuple[letta.ToolReturn | letta.Approval, ...] = ()
     calls: CallsSettled = field(factory=CallsSettled)
+    undecided: tuple[letta.ToolCall, ...] = ()  #: a human must be asked about these before anything is sent
+    is_verdict: bool = False  #: the user's message was the answer to a question: the agent does not get it
 
 
 def settle(
@@ -117,6 +162,9 @@ def settle(
     *,
     client_tools: Collection[str],
     has_message: bool,
+    past_results: tuple[letta.ToolReturn, ...] = (),
+    verdict: Verdict | None = None,
+    policy: Approvals = Approvals.ASK,
 ) -> Settlement:
     """Bring what the agent waits for and what the client brought together.
 
@@ -124,30 +172,82 @@ def settle(
     :param results: what the client brought, each for one call.
     :param client_tools: the names of the client's tools: other calls are the server's own.
     :param has_message: whether the user wrote something new, too.
+    :param past_results: older ones in the client's history. They count if their calls still wait: a human was
+        asked about other calls of the same step.
+    :param verdict: what the user's message says about the server's own calls.
+    :param policy: what becomes of the server's own calls without one.
     """
-    given = {result.tool_call_id: result for result in results}
+    given: dict[str, letta.ToolReturn | letta.Approval] = {
+        result.tool_call_id: result for result in (*past_results, *results)
+    }
     wanted = pending.tool_calls if pending else ()
-    answered = [call for call in wanted if call.tool_call_id in given]
-    stale = tuple(call_id for call_id in given if all(call_id != call.tool_call_id for call in wanted))
-    if answered:
-        missing = tuple(call.tool_call_id for call in wanted if call.tool_call_id not in given)
+    pending_ids = {call.tool_call_id for call in wanted}
+    stale = tuple(result.tool_call_id for result in results if result.tool_call_id not in pending_ids)
+    unanswered = tuple(call for call in wanted if call.tool_call_id not in given)
+    servers = tuple(call for call in unanswered if call.name not in client_tools)
+    if verdict is not None and servers and not (verdict.approve and policy is Approvals.DENY):
+        if verdict.is_on(servers):
+            return Settlement(
+                approvals=tuple(
+                    given.get(call.tool_call_id)
+                    or (_judged(call, verdict) if call in servers else _no_result(call))
+                    for call in wanted
+                ),
+                calls=CallsSettled(
+                    missing=_ids(call for call in unanswered if call not in servers),
+                    stale=stale,
+                    denied=() if verdict.approve else _ids(servers),
+                ),
+                is_verdict=True,
+            )
+        if verdict.approve:
+            return Settlement(undecided=servers, calls=CallsSettled(stale=stale))
+    if len(unanswered) < len(wanted):
+        if servers and policy is Approvals.ASK and not has_message:
+            return Settlement(undecided=servers, calls=CallsSettled(stale=stale))
+        allows = policy is Approvals.ALLOW
         return Settlement(
-            approvals=tuple(given.get(call.tool_call_id) or _missing(call, client_tools) for call in wanted),
-            calls=CallsSettled(missing=missing, stale=stale),
+            approvals=tuple(
+                given.get(call.tool_call_id) or _missing(call, client_tools, allows=allows) for call in wanted
+            ),
+            calls=CallsSettled(
+                missing=_ids(call for call in unanswered if not (allows and call in servers)), stale=stale
+            ),
         )
     if has_message and wanted:
-        denials = [_denial(call, MOVED_ON) for call in wanted]
         return Settlement(
-            approvals=tuple(denials),
-            calls=CallsSettled(denied=tuple(call.tool_call_id for call in wanted), stale=stale),
+            approvals=tuple(_denial(call, MOVED_ON) for call in wanted),
+            calls=CallsSettled(denied=_ids(wanted), stale=stale),
         )
     return Settlement(calls=CallsSettled(stale=stale))
 
 
-def _missing(call: letta.ToolCall, client_tools: Collection[str]) -> letta.ToolReturn | letta.Approval:
-    if call.name in client_tools:
-        return letta.ToolReturn(tool_call_id=call.tool_call_id, tool_return=NO_RESULT, status="error")
-    return _denial(call, NOT_ALLOWED)
+def _ids(calls: Iterable[letta.ToolCall]) -> tuple[str, ...]:
+    return tuple(call.tool_call_id for call in calls)
+
+
+def answer_unasked(calls: Iterable[letta.ToolCall], *, approve: bool) -> tuple[letta.Approval, ...]:
+    """The answer to calls about which no human is asked."""
+    return tuple(
+        letta.Approval(tool_call_id=call.tool_call_id, approve=True) if approve else _denial(call, NOT_ALLOWED)
+        for call in calls
+    )
+
+
+def _missing(
+    call: letta.ToolCall, client_tools: Collection[str], *, allows: bool
+) -> letta.ToolReturn | letta.Approval:
+    return _no_result(call) if call.name in client_tools else answer_unasked((call,), approve=allows)[0]
+
+
+def _no_result(call: letta.ToolCall) -> letta.ToolReturn:
+    return letta.ToolReturn(tool_call_id=call.tool_call_id, tool_return=NO_RESULT, status="error")
+
+
+def _judged(call: letta.ToolCall, verdict: Verdict) -> letta.Approval:
+    if verdict.approve:
+        return letta.Approval(tool_call_id=call.tool_call_id, approve=True)
+    return _denial(call, verdict.reason or DENIED)
 
 
 def _denial(call: letta.ToolCall, reason: str) -> letta.Approval:

@@ -83,6 +83,20 @@ class ChunkChoice:
 
 
 @frozen(kw_only=True)
+class StatusData:
+    description: str
+    done: bool
+
+
+@frozen(kw_only=True)
+class StatusEvent:
+    """What Open WebUI shows above an answer that is being made; no other client looks for it."""
+
+    type: Literal["status"] = "status"
+    data: StatusData
+
+
+@frozen(kw_only=True)
 class Chunk:
     """One streamed item; `choices` is empty in the one that carries the usage."""
 
@@ -92,6 +106,7 @@ class Chunk:
     model: str
     choices: tuple[ChunkChoice, ...]
     usage: Usage | Unasked | None = Unasked.USAGE
+    event: StatusEvent | None = None  #: beside an empty delta
 
 
 @frozen(kw_only=True)
@@ -179,7 +194,7 @@ def _make_converter() -> Converter:
         PromptTokensDetails: ("cached_tokens", "cache_write_tokens"),
         CompletionTokensDetails: ("reasoning_tokens",),
         Usage: ("prompt_tokens_details", "completion_tokens_details"),
-        Chunk: ("usage",),
+        Chunk: ("usage", "event"),
         AssistantMessage: ("reasoning_content", "reasoning", "tool_calls"),
         Completion: ("usage",),
         Model: ("name",),

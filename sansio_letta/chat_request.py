@@ -66,10 +66,10 @@ class UserMessage:
 
 @frozen(kw_only=True)
 class AssistantMessage:
-    """What the agent said before, as the client remembers it. Letta has a memory: the text counts for a new
-    conversation alone."""
+    """What the agent said before, as the client remembers it; null or absent beside calls. Letta has a memory:
+    the text counts for a new conversation, and where it asks for an approval."""
 
-    content: Content = field(default="", repr=False)
+    content: Content | None = field(default=None, repr=False)
 
 
 @frozen(kw_only=True)
@@ -393,10 +393,9 @@ def _decode_message(value: object, path: str, notices: _Notices) -> Message:
     if role not in _ROLES:
         raise RequestError(f"`{path}.role` must be one of {', '.join(_ROLES)}.", param=f"{path}.role")
     if role == "assistant":
-        if raw.get("content") is None:
-            return AssistantMessage()
+        said = raw.get("content")
         return AssistantMessage(
-            content=_decode_content(raw["content"], f"{path}.content", _ROLES[role], notices)
+            content=None if said is None else _decode_content(said, f"{path}.content", _ROLES[role], notices)
         )
     known = {"role", "content", "tool_call_id"} if role == "tool" else {"role", "content"}
     for name in sorted(raw.keys() - known):

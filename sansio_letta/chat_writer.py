@@ -7,7 +7,7 @@ listens. A second dialect is a second pair of writers.
 from typing import Final, Protocol
 
 import orjson
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from . import chat, letta, sse
 from .config import ReasoningField
@@ -91,6 +91,14 @@ class ChunkWriter:
         return b"".join(
             [self._before_delta + chat.encode_delta(delta) + self._after_delta for delta in self.deltas(event)]
         )
+
+    def write_status(self, description: str, *, done: bool) -> bytes:
+        """A chunk that adds nothing, with a status for Open WebUI beside it.
+
+        Vendors' words belong on the chunk's top level: SDKs add up what they do not know within a delta.
+        """
+        event = chat.StatusEvent(data=chat.StatusData(description=description, done=done))
+        return chat.encode_chunk(evolve(self._chunk(chat.Delta()), event=event))
 
     def deltas(self, event: Event) -> list[chat.Delta]:
         """What the event adds to the message: one delta, or several if its text is long, or none."""

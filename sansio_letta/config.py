@@ -53,6 +53,27 @@ class TaskPolicy(Enum):
     """It is answered with an error."""
 
 
+class Approvals(Enum):
+    """What becomes of a call of the agent's own tool that Letta will not carry out without a human."""
+
+    ASK = "ask"
+    """The reply says what the agent wants to run; the next user message settles it."""
+    ALLOW = "allow"
+    """It is allowed at once, and the reply goes on."""
+    DENY = "deny"
+    """It is denied at once, and the reply goes on."""
+
+
+class ServerTools(Enum):
+    """How the client sees the tools that Letta carries out for the agent."""
+
+    HIDDEN = "hidden"
+    REASONING = "reasoning"
+    """As lines among the reasoning: the call, and how its return begins."""
+    STATUS = "status"
+    """As status events beside the answer's chunks, which Open WebUI shows. Streams alone can have them."""
+
+
 #: Typed for numbers of any kind; attrs ties a validator to the type it was made with.
 _positive: Final[Any] = validators.gt(0)
 _not_negative: Final[Any] = validators.ge(0)
@@ -131,6 +152,12 @@ class Config:
     )
     #: Where reasoning goes.
     reasoning_field: ReasoningField = ReasoningField.REASONING_CONTENT
+    #: Whether a human is asked before Letta runs a tool that wants one.
+    approvals: Approvals = Approvals.ASK
+    #: How often a turn may answer for the human. Letta's own limit of 50 steps begins anew with each answer.
+    max_approval_count: int = field(default=50, validator=_not_negative)
+    #: How the agent's own tools are shown.
+    server_tools: ServerTools = ServerTools.HIDDEN
 
     def without_pauses(self) -> "Config":
         """The same for a replay, which has all the answers that it will ever get."""

@@ -13,6 +13,9 @@ from attrs import field, frozen
 from . import letta
 from .errors import Kept, SansioLettaError
 
+#: How much of a tool's return is told: nobody reads a page of it between the lines of a chat.
+RETURN_SIZE: Final = 2000
+
 # --- Threads --------------------------------------------------------------------------------------------------
 
 
@@ -133,6 +136,32 @@ class CallArguments:
 
 
 @frozen(kw_only=True)
+class ServerToolStarted:
+    """The agent calls a tool of its own; Letta carries it out."""
+
+    call_id: str
+    name: str
+
+
+@frozen(kw_only=True)
+class ServerToolArguments:
+    """A piece of the arguments of such a call, JSON text as the model wrote it."""
+
+    call_id: str
+    fragment: str = field(repr=False)
+
+
+@frozen(kw_only=True)
+class ServerToolReturned:
+    """Such a call is over."""
+
+    call_id: str
+    name: str | None  #: None: it was called in an earlier turn, and Letta does not say
+    failed: bool
+    beginning: str = field(repr=False)  #: of what it returned, at most `RETURN_SIZE` characters
+
+
+@frozen(kw_only=True)
 class KeepAlive:
     """Nothing new, and Letta is alive."""
 
@@ -159,6 +188,9 @@ Event: TypeAlias = (
     | ReasoningDelta
     | CallArguments
     | CallStarted
+    | ServerToolArguments
+    | ServerToolStarted
+    | ServerToolReturned
     | KeepAlive
     | AgentFound
     | AgentGone

@@ -19,6 +19,9 @@ from .events import (
     CallStarted,
     Event,
     ReasoningDelta,
+    ServerToolArguments,
+    ServerToolReturned,
+    ServerToolStarted,
     TextDelta,
     TurnFailed,
     TurnFinished,
@@ -124,7 +127,11 @@ def event_gist(event: Event) -> str:
     match event:
         case TextDelta(text=text) | ReasoningDelta(text=text) | CallArguments(fragment=text):
             return text
-        case CallStarted():
+        case ServerToolArguments(fragment=text):
+            return text
+        case ServerToolReturned(beginning=text):
+            return f"{event.name or 'a tool'} {'failed: ' if event.failed else ''}{short(text)}"
+        case CallStarted() | ServerToolStarted():
             return f"{event.name} {event.call_id}"
         case AgentFound(model=model, agent=agent):
             return f"{model} is {agent.id}"

@@ -38,6 +38,7 @@ from .replay import plan_recorded
 from .replay_client import compare
 from .routing import Endpoint, route
 from .sse import ServerSentEvent, SSEDecoder
+from .tool_views import showing_tools
 from .turn import Turn
 
 
@@ -135,7 +136,7 @@ class _Walk:
         stream = raw.get("stream") is True
         self._writer = _writer(self.recording, 1, plan.model, stream=stream, include_usage=include_usage)
         known = remembered(self.recording, plan.model)
-        self.turn = Turn(plan, agent=known.agent, thread=known.thread)
+        self.turn = Turn(plan, self.recording.head.config, known.agent, thread=known.thread)
 
     def _circumstances(self) -> Circumstances:
         head, client = self.recording.head, self.recording.client
@@ -421,9 +422,10 @@ def _writer(
 ) -> Writer:
     head, config = recording.head, recording.head.config
     heading = Heading(completion_id=f"chatcmpl-{head.token or number}", created=head.created or 0, model=model)
+    writer: Writer = CompletionWriter(heading, config.reasoning_field)
     if stream:
-        return ChunkWriter(heading, include_usage, config.reasoning_field, config.max_fragment_size)
-    return CompletionWriter(heading, config.reasoning_field)
+        writer = ChunkWriter(heading, include_usage, config.reasoning_field, config.max_fragment_size)
+    return showing_tools(writer, config.server_tools)
 
 
 def _json_bytes(json: object) -> bytes:

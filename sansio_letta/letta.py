@@ -81,10 +81,21 @@ class ToolCallMessage:
 
 
 @frozen(kw_only=True)
+class Returned:
+    """What one call gave."""
+
+    tool_call_id: str
+    tool_return: str = field(repr=False)
+    status: Literal["success", "error"]
+
+
+@frozen(kw_only=True)
 class ToolReturnMessage:
-    """What a call gave; the results that a client sent are repeated in one, too (mixed_tools.jsonl)."""
+    """What calls gave; the results that a client sent are repeated in one, too (mixed_tools.jsonl)."""
 
     id: str
+    name: str | None = None  #: of one of the tools: which, is not said if there are several
+    tool_returns: tuple[Returned, ...] = ()
     run_id: str | None = None
     step_id: str | None = None
     seq_id: int | None = None
@@ -585,6 +596,35 @@ def _fold_calls(value: object) -> object:
     return {**value, "tool_calls": calls if type(calls) is list else [calls]}
 
 
+def _fold_returns(value: object) -> object:
+    """``tool_returns``: a list; of an older server the one return is told by the message itself.
+
+    What is odd in it is left out: it is only shown, and no turn should fail for it.
+    """
+    if type(value) is not dict:
+        return value
+    returns = value.get("tool_returns")
+    items = returns if type(returns) is list and returns else [value]
+    return {
+        **value,
+        "name": value["name"] if type(value.get("name")) is str else None,
+        "tool_returns": [
+            {
+                "tool_call_id": item["tool_call_id"],
+                "tool_return": _return_text(item.get("tool_return")),
+                "status": "error" if item.get("status") == "error" else "success",
+            }
+            for item in items
+            if type(item) is dict and type(item.get("tool_call_id")) is str
+        ],
+    }
+
+
+def _return_text(value: object) -> str:
+    """A string, or a list of parts of which the text counts: an image says nothing here."""
+    return _fold_content(value, None) if type(value) in (str, list) else ""
+
+
 def _omit_default(converter: Converter, cls: type[Any], names: tuple[str, ...]) -> None:
     optional: Any = {name: override(omit_if_default=True) for name in names}
     converter.register_unstructure_hook(cls, make_dict_unstructure_fn(cls, converter, **optional))
@@ -601,6 +641,7 @@ def _make_converter() -> Converter:
     converter.register_unstructure_hook_func(lambda kind: kind == Mapping[str, Any], lambda value: value)
     for cls in (ToolCallMessage, ApprovalRequestMessage, PendingApproval):
         first(_fold_calls, cls)
+    first(_fold_returns, ToolReturnMessage)
     converter.register_structure_hook(
         AssistantMessage,
         make_dict_structure_fn(AssistantMessage, converter, content=override(struct_hook=_fold_content)),

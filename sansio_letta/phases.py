@@ -32,6 +32,7 @@ class Step(Enum):
     REVIEW = auto()  #: the request was here before
     LOOK = auto()  #: results came, and what is pending is not known
     SEND = auto()  #: all is known
+    SETTLE = auto()  #: the run waits for approvals, and no human is asked
     OPENED = auto()  #: the run's stream has begun, or goes on
     GONE = auto()  #: the remembered agent does not exist any more
     REFUSED = auto()  #: what is pending does not fit the input
@@ -80,11 +81,17 @@ TRANSITIONS: Final[dict[Phase, dict[Step, Phase]]] = {
     Phase.STREAMING: {
         **_ENDS,
         Step.REFUSED: Phase.LOOKING,
+        Step.SETTLE: Phase.SENDING,
         Step.LOST: Phase.RECOVERING,
         Step.CANCEL: Phase.CANCELLING,
         Step.ABANDON: Phase.LEAVING,
     },
-    Phase.RECOVERING: {**_ENDS, Step.OPENED: Phase.STREAMING, Step.CANCEL: Phase.CANCELLING},
+    Phase.RECOVERING: {
+        **_ENDS,
+        Step.OPENED: Phase.STREAMING,
+        Step.SETTLE: Phase.SENDING,
+        Step.CANCEL: Phase.CANCELLING,
+    },
     Phase.LEAVING: {**_ENDS, Step.CANCEL: Phase.CANCELLING},
     Phase.CANCELLING: _ENDS,
     Phase.CLEANING: _OVER,

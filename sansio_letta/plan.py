@@ -5,6 +5,7 @@ from hashlib import sha256
 from attrs import field, frozen
 
 from . import letta
+from .approvals import Verdict
 from .config import InstructionPolicy
 from .threads import ThreadWish
 
@@ -32,6 +33,8 @@ class Plan:
     :param client_tools: the tools that the client offers for this turn.
     :param thread: where it is said.
     :param history: what was said before, for a conversation that is made for it.
+    :param past_results: results in the client's history: their calls may wait still.
+    :param verdict: what the input says if the agent waits for a human's approval.
     """
 
     model: str
@@ -41,3 +44,5 @@ class Plan:
     thread: ThreadWish = None
     history: tuple[letta.MessageCreate, ...] = ()
     instructions: Instructions | None = None
+    past_results: tuple[letta.ToolReturn, ...] = ()
+    verdict: Verdict | None = None

@@ -11,6 +11,7 @@ from attrs import field, frozen
 
 from . import chat_request as chat
 from . import letta
+from .approvals import Verdict, read_verdict
 from .config import Config, InstructionPolicy, TaskPolicy
 from .errors import RequestError
 from .plan import Instructions, Plan
@@ -74,6 +75,7 @@ def plan_turn(request: chat.ChatRequest, given: Circumstances | None = None) -> 
                 messages.append(letta.MessageCreate(content=_content(content)))
             case chat.ToolMessage(tool_call_id=call_id, content=content):
                 results.append(letta.ToolReturn(tool_call_id=call_id, tool_return=_text(content)))
+    earlier = request.messages[: len(request.messages) - len(tail)]
     if not messages and not results:
         raise RequestError(
             "`messages` has nothing new for the agent: it must end with a user message that is not empty, or "
@@ -90,6 +92,12 @@ def plan_turn(request: chat.ChatRequest, given: Circumstances | None = None) -> 
             thread=thread,
             history=_history(request.messages[: len(request.messages) - len(tail)]) if thread else (),
             instructions=instructions,
+            past_results=tuple(
+                letta.ToolReturn(tool_call_id=message.tool_call_id, tool_return=_text(message.content))
+                for message in earlier
+                if isinstance(message, chat.ToolMessage)
+            ),
+            verdict=_verdict(earlier, tail),
         ),
         ignored=(*request.ignored, *(("messages.system",) if is_ignored else ())),
     )
@@ -124,6 +132,21 @@ def _history(messages: tuple[chat.Message, ...]) -> tuple[letta.MessageCreate, .
             case chat.AssistantMessage(content=content) if text := text_of(content):
                 said.append(letta.MessageCreate(role="assistant", content=text))
     return tuple(said)
+
+
+def _verdict(earlier: tuple[chat.Message, ...], tail: tuple[chat.Message, ...]) -> Verdict | None:
+    """What the user says if the agent has asked for an approval; a message with an image is no answer."""
+    written = [message.content for message in tail if isinstance(message, chat.UserMessage) and message.content]
+    if any(
+        not isinstance(part, chat.TextPart)
+        for content in written
+        if not isinstance(content, str)
+        for part in content
+    ):
+        return None
+    last = earlier[-1] if earlier else None
+    seen = _text(last.content or "") if isinstance(last, chat.AssistantMessage) else None
+    return read_verdict([_text(content) for content in written], seen)
 
 
 def _tail(messages: tuple[chat.Message, ...]) -> tuple[chat.Message, ...]:

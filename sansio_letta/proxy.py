@@ -42,9 +42,11 @@ from .inquiry import (
 )
 from .places import Place
 from .planning import Circumstances, plan_turn
+from .policies import with_policies
 from .repeats import KnownTurn, Listener, fingerprint, retry_count
 from .routing import Endpoint, Route, route
 from .threads import Chat, GivenConversation, ThreadWish, kind_of
+from .tool_views import showing_tools
 from .turn import Turn
 
 
@@ -183,7 +185,8 @@ class Proxy:
         plan = planned.plan
         summary.ignored, summary.thread = planned.ignored, kind_of(plan.thread)
         heading = Heading(completion_id=f"chatcmpl-{token}", created=created, model=asked.model)
-        writer = self._writer(asked, heading)
+        config = with_policies(self.config, headers)
+        writer = _writer(asked, heading, config)
         named = repr(plan.thread) if isinstance(plan.thread, Chat | GivenConversation) else ""
         key = fingerprint(summary.path, headers, request.body, named, caller.scope)
         known = self._memory.turns.recall(key, now)
@@ -198,7 +201,7 @@ class Proxy:
         summary.agent_id = agent.id if agent else None
         turn = Turn(
             plan,
-            self.config,
+            config,
             agent,
             place=Place(self._memory.queue),
             earlier=earlier,
@@ -239,12 +242,6 @@ class Proxy:
             return 0.0
         return self.config.repeat_wait_timeout + 0.5 * float(2 ** min(count, 4))
 
-    def _writer(self, asked: ChatRequest, heading: Heading) -> Writer:
-        config = self.config
-        if not asked.stream:
-            return CompletionWriter(heading, config.reasoning_field)
-        return ChunkWriter(heading, asked.include_usage, config.reasoning_field, config.max_fragment_size)
-
     def _questions(self, wanted: Route, caller: Caller) -> Questions | Reply:
         match wanted.endpoint:
             case Endpoint.MODELS:
@@ -259,6 +256,13 @@ class Proxy:
                 return say_where()
             case _:
                 return Reply(status=204, body=b"", headers=(("allow", "GET, HEAD, POST, OPTIONS"),))
+
+
+def _writer(asked: ChatRequest, heading: Heading, config: Config) -> Writer:
+    writer: Writer = CompletionWriter(heading, config.reasoning_field)
+    if asked.stream:
+        writer = ChunkWriter(heading, asked.include_usage, config.reasoning_field, config.max_fragment_size)
+    return showing_tools(writer, config.server_tools)
 
 
 def _log_path(target: str) -> str:

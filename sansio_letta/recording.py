@@ -26,7 +26,7 @@ from attrs import define, field, frozen
 from cattrs import BaseValidationError, Converter
 
 from ._convert import WrongType, exactly, first_error, strict_converter
-from .config import Config, ReasoningField
+from .config import Approvals, Config, ReasoningField, ServerTools
 from .errors import SansioLettaError
 
 _T = TypeVar("_T")
@@ -128,6 +128,8 @@ LIMITS: Final = (
     "queue_timeout",
     "connect_retry_timeout",
     "resume_timeout",
+    "lost_run_timeout",
+    "max_approval_count",
 )
 
 
@@ -143,6 +145,8 @@ class RecordingHead:
     token: str | None = None  #: what the ids of the client's answer were made of
     created: int | None = None  #: Unix time, seconds
     reasoning: str = ReasoningField.REASONING_CONTENT.value
+    approvals: str = Approvals.ASK.value
+    server_tools: str = ServerTools.HIDDEN.value
     limits: Mapping[str, float] = field(factory=dict)  #: of `LIMITS`; what is missing is as today
     text: str = TextMode.KEEP.value
 
@@ -168,6 +172,8 @@ class RecordingHead:
             token=token,
             created=created,
             reasoning=config.reasoning_field.value,
+            approvals=config.approvals.value,
+            server_tools=config.server_tools.value,
             limits={name: getattr(config, name) for name in LIMITS},
             text=text.value,
         )
@@ -180,7 +186,12 @@ class RecordingHead:
         """
         # Others are of a later version.
         limits: dict[str, Any] = {name: self.limits[name] for name in LIMITS if name in self.limits}
-        return Config(reasoning_field=ReasoningField(self.reasoning), **limits)
+        return Config(
+            reasoning_field=ReasoningField(self.reasoning),
+            approvals=Approvals(self.approvals),
+            server_tools=ServerTools(self.server_tools),
+            **limits,
+        )
 
 
 @frozen(kw_only=True)
@@ -268,7 +279,12 @@ def _read_head(number: int, line: bytes) -> RecordingHead:
         raise RecordingError(
             f"line {number}: v: versions 1 to {VERSION} can be read, the recording is of version {head.v}"
         )
-    for name, kind in (("reasoning", ReasoningField), ("text", TextMode)):
+    for name, kind in (
+        ("reasoning", ReasoningField),
+        ("approvals", Approvals),
+        ("server_tools", ServerTools),
+        ("text", TextMode),
+    ):
         known = [member.value for member in kind]
         if getattr(head, name) not in known:
             raise RecordingError(f"line {number}: {name}: expected one of {', '.join(known)}")

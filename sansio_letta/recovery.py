@@ -21,6 +21,9 @@ from .events import (
     FetchRun,
     FetchUsage,
     ReasoningDelta,
+    ServerToolArguments,
+    ServerToolReturned,
+    ServerToolStarted,
     TextDelta,
     TurnStarted,
 )
@@ -142,6 +145,8 @@ class Said:
     _text_size: int = field(default=0, init=False)
     _reasoning_size: int = field(default=0, init=False)
     _argument_sizes: list[int] = field(factory=list, init=False)
+    _server_argument_sizes: dict[str, int] = field(factory=dict, init=False)  #: by the ids of their calls
+    _returned: set[str] = field(factory=set, init=False)
     _started: bool = field(default=False, alias="started")
 
     def add(self, event: Event) -> None:
@@ -155,12 +160,19 @@ class Said:
             self._argument_sizes[event.index] += len(event.fragment)  # type: ignore[union-attr]
         elif tag is CallStarted:
             self._argument_sizes.append(0)
+        elif tag is ServerToolArguments:
+            self._server_argument_sizes[event.call_id] += len(event.fragment)  # type: ignore[union-attr]
+        elif tag is ServerToolStarted:
+            self._server_argument_sizes[event.call_id] = 0  # type: ignore[union-attr]
+        elif tag is ServerToolReturned:
+            self._returned.add(event.call_id)  # type: ignore[union-attr]
         elif tag is TurnStarted:
             self._started = True
 
     def rest(self, events: Iterable[Event]) -> Iterator[Event]:
         """Of the whole turn, told again from its start: what has not been told."""
         text, reasoning, arguments = self._text_size, self._reasoning_size, list(self._argument_sizes)
+        server_arguments = dict(self._server_argument_sizes)
         for event in events:
             match event:
                 case TurnStarted():
@@ -182,5 +194,16 @@ class Said:
                     if told[arguments[index] :]:
                         yield CallArguments(index=index, fragment=told[arguments[index] :])
                     arguments[index] = max(0, arguments[index] - len(told))
+                case ServerToolStarted(call_id=call_id):
+                    if call_id not in self._server_argument_sizes:
+                        server_arguments[call_id] = 0
+                        yield event
+                case ServerToolArguments(call_id=call_id, fragment=told):
+                    if told[server_arguments[call_id] :]:
+                        yield ServerToolArguments(call_id=call_id, fragment=told[server_arguments[call_id] :])
+                    server_arguments[call_id] = max(0, server_arguments[call_id] - len(told))
+                case ServerToolReturned(call_id=call_id):
+                    if call_id not in self._returned:
+                        yield event
                 case _:
                     yield event

@@ -22,6 +22,7 @@ from .events import (
     Failure,
     KeepAlive,
     ReasoningDelta,
+    ServerToolArguments,
     TextDelta,
     TurnFailed,
     TurnFinished,
@@ -222,12 +223,13 @@ _PIECES: Final[Mapping[type[Any], str]] = {
     TextDelta: "text",
     ReasoningDelta: "text",
     CallArguments: "fragment",
+    ServerToolArguments: "fragment",
 }
 
 
 def _joined(events: Sequence[Event]) -> Iterator[Event]:
     """The same, with pieces of one text put together."""
-    for (kind, _), group in groupby(events, key=lambda event: (type(event), getattr(event, "index", None))):
+    for (kind, _), group in groupby(events, key=lambda event: (type(event), _call_of(event))):
         name = _PIECES.get(kind)
         if name is None:
             yield from group
@@ -235,6 +237,11 @@ def _joined(events: Sequence[Event]) -> Iterator[Event]:
             pieces: list[Any] = list(group)
             whole: Event = evolve(pieces[0], **{name: "".join(getattr(piece, name) for piece in pieces)})
             yield whole
+
+
+def _call_of(event: Event) -> int | str | None:
+    """Which call a piece of arguments belongs to."""
+    return getattr(event, "index", None) if type(event) is CallArguments else getattr(event, "call_id", None)
 
 
 def _size(event: Event) -> int:

@@ -17,6 +17,7 @@ from .plan import Plan
 from .recording import RecordedExchange, Recording
 from .replay_client import ReplayedClient
 from .sse import SSEDecoder
+from .tool_views import showing_tools
 from .turn import Turn
 
 _NO_AGENT: Final = "agent-00000000-0000-4000-8000-000000000000"
@@ -135,11 +136,14 @@ def render(recording: Recording, config: Config | None = None) -> Iterator[Rende
     config = config or Config()
     for number, turn in enumerate(replay(recording, config), 1):
         heading = Heading(completion_id=f"chatcmpl-{number}", created=0, model=recording.scenario)
-        writer = ChunkWriter(
-            heading,
-            include_usage=True,
-            reasoning_field=config.reasoning_field,
-            max_fragment_size=config.max_fragment_size,
+        writer = showing_tools(
+            ChunkWriter(
+                heading,
+                include_usage=True,
+                reasoning_field=config.reasoning_field,
+                max_fragment_size=config.max_fragment_size,
+            ),
+            config.server_tools,
         )
         t = turn.exchange.t
         yield Rendered(t=t, data=_comment(f"turn {number} of {recording.scenario}"))

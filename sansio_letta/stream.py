@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from enum import Enum, auto
 from typing import Any, Final, TypeAlias
 
-from attrs import define, field, frozen
+from attrs import define, field, fields, frozen
 
 from . import letta
-from .bridge import ToolBridge
+from .approvals import approval_question
+from .bridge import ServerToolWord, ToolBridge
 from .errors import LettaError, RemoteProtocolError, run_failure
 from .events import (
     CallArguments,
@@ -30,7 +31,14 @@ from .events import (
 )
 
 Word: TypeAlias = (
-    TurnStarted | ReasoningDelta | TextDelta | CallStarted | CallArguments | KeepAlive | TurnFinished
+    TurnStarted
+    | ReasoningDelta
+    | TextDelta
+    | CallStarted
+    | CallArguments
+    | ServerToolWord
+    | KeepAlive
+    | TurnFinished
 )
 
 
@@ -132,16 +140,32 @@ def refusal_in(text: str | None) -> Refusal | None:
     return next((refusal for refusal in Refusal if text and refusal.value in text), None)
 
 
+@frozen(kw_only=True)
+class SoFar:
+    """What an answer holds of runs before the one under way: it goes on as if all were one run."""
+
+    started: bool = False  #: `TurnStarted` was said
+    has_text: bool = False
+    has_reasoning: bool = False
+    usage: letta.UsageStatistics | None = None
+
+
 @define
 class RunStream:
     """The messages of one run in, events out.
 
     :param bridge: sorts the run's calls.
+    :param before: what the answer holds already.
+    :param asks: whether a person is asked about the server's tools that wait for one. Otherwise such a run ends
+        without `TurnFinished`, and `waiting` says for what.
     """
 
     bridge: ToolBridge
+    before: SoFar = field(factory=SoFar)
+    asks: bool = True
     state: RunState = field(default=RunState.WAITING, init=False)
-    started: bool = field(default=False, init=False)  #: `TurnStarted` was said
+    started: bool = field(init=False)  #: `TurnStarted` was said
+    waiting: tuple[letta.ToolCall, ...] = field(default=(), init=False)  #: set in DONE: see `asks`
     run_id: str | None = field(default=None, init=False)
     step_kept: bool = field(default=False, init=False)
     refusal: Refusal | None = field(default=None, init=False)  #: set in FAILED: the input may be mended
@@ -151,6 +175,12 @@ class RunStream:
     _reasoning_id: str | None = field(default=None, init=False)
     _stop_reason: str | None = field(default=None, init=False)
     _usage: letta.UsageStatistics | None = field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.started = self.before.started
+        # No message has this id: what comes first now is told apart from what was said before.
+        self._text_id = "" if self.before.has_text else None
+        self._reasoning_id = "" if self.before.has_reasoning else None
 
     @property
     def has_ended(self) -> bool:
@@ -162,6 +192,16 @@ class RunStream:
         if self.state is not RunState.STOPPED:
             return False
         return self._usage is not None or self._stop_reason == "cancelled" or self._stop_reason in _FAILED_STOPS
+
+    @property
+    def so_far(self) -> SoFar:
+        """What the answer holds up to here."""
+        return SoFar(
+            started=self.started,
+            has_text=self._text_id is not None,
+            has_reasoning=self._reasoning_id is not None,
+            usage=_sum(self.before.usage, self._usage),
+        )
 
     def receive_message(self, message: letta.Message | EndOfStream) -> Iterator[Word]:
         """One message's events; the state has moved by it when the last is taken.
@@ -213,6 +253,7 @@ class RunStream:
             case letta.ToolReturnMessage():
                 self.step_kept = True
                 yield from self._start()
+                yield from self.bridge.receive_returns(message)
             case letta.StopReason(stop_reason=reason):
                 self._stop_reason = reason
             case letta.UsageStatistics():
@@ -245,14 +286,32 @@ class RunStream:
         if self._stop_reason == "requires_approval":
             if self.bridge.client_call_count:
                 reason = FinishReason.TOOL_CALLS
-            elif notice := self.bridge.approval_notice():
-                yield TextDelta(text=(SEPARATOR if self._text_id else "") + notice)
-        yield TurnFinished(reason=reason, usage=self._usage)
+            elif waiting := self.bridge.waiting:
+                if not self.asks:
+                    self.waiting = waiting
+                    return
+                joint = SEPARATOR if self._text_id is not None else ""
+                yield TextDelta(text=joint + approval_question(waiting))
+        yield TurnFinished(reason=reason, usage=self.so_far.usage)
 
     def _fail(self, error: RemoteProtocolError) -> RemoteProtocolError:
         self.state = RunState.FAILED
         self.error = error
         return error
+
+
+def _sum(
+    first: letta.UsageStatistics | None, second: letta.UsageStatistics | None
+) -> letta.UsageStatistics | None:
+    """The tokens of both; what neither knows stays unknown."""
+    if first is None or second is None:
+        return first or second
+    both = {}
+    for attribute in fields(letta.UsageStatistics):
+        counts = [getattr(usage, attribute.name) for usage in (first, second)]
+        known = [count for count in counts if count is not None]
+        both[attribute.name] = sum(known) if known else None
+    return letta.UsageStatistics(**both)
 
 
 def _tag(message: letta.Message | EndOfStream) -> str:

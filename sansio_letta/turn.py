@@ -2,7 +2,7 @@
 
 Two machines work together. This one walks through the exchanges with Letta, one at a time::
 
-    FINDING --> QUEUED --> (SEARCHING) --> (REVIEWING) --> (LOOKING) --> SENDING --> STREAMING --> DONE
+    FINDING --> QUEUED --> (SEARCHING) --> (REVIEWING) --> (LOOKING) --> SENDING <-> STREAMING --> DONE
                                                                ^                      |    ^
                                                                +--- refused, once ----+    |
                                                                                       v    |
@@ -19,6 +19,8 @@ Two machines work together. This one walks through the exchanges with Letta, one
 - STREAMING belongs to the second machine, `RunStream`, which turns the run's messages into events.
 - RECOVERING follows a run whose stream was lost: in a background run the stream is taken up again behind the
   last item that was read (background_resume.jsonl); of another the end is awaited, and what was kept is told.
+- A run may stop for a human's approval. If nobody is asked (`Config.approvals`), the turn answers and goes on
+  with the next run's stream, from STREAMING to SENDING again: for the client it is one answer.
 - CANCELLING ends a run that nobody reads: Letta goes on without a reader (disconnect.jsonl). The run must be
   named, and its name comes with the first ping, so a client that leaves before that is LEAVING until then.
 
@@ -38,9 +40,10 @@ from attrs import define, evolve, field
 from . import letta
 from ._signal import Signal
 from .access import ANYONE, Caller
+from .approvals import approval_question
 from .asking import Asking
-from .bridge import ToolBridge, settle
-from .config import Config, InstructionPolicy
+from .bridge import ToolBridge, answer_unasked, settle
+from .config import Approvals, Config, InstructionPolicy
 from .errors import (
     Kept,
     LettaError,
@@ -66,12 +69,17 @@ from .events import (
     FetchAgent,
     FetchLast,
     FetchRun,
+    FinishReason,
     OpenStream,
     ResumeRun,
+    ServerToolArguments,
+    ServerToolStarted,
+    TextDelta,
     Thread,
     ThreadFound,
     ThreadGone,
     TurnFailed,
+    TurnFinished,
     TurnStarted,
 )
 from .exchange import Answer, Headers, find_agent, found_agent
@@ -79,7 +87,7 @@ from .phases import LOOKING_BACK, OVER, READING_STREAM, TRANSITIONS, Phase, Step
 from .places import Place
 from .plan import Instructions, Plan
 from .recovery import EarlierTurn, EndedRun, Pause, Questions, Said, read_run
-from .stream import EndOfStream, RunState, RunStream, refusal_in
+from .stream import EndOfStream, RunState, RunStream, SoFar, refusal_in
 from .threads import Chat, FoundThread, GivenConversation, Search, Throwaway, find_thread
 
 
@@ -143,6 +151,11 @@ class Turn:
     """The instructions that went with this turn, and where; they are kept with its first step."""
     _items: deque[Event | Command] = field(factory=deque, init=False)
     _run: RunStream = field(init=False)
+    _so_far: SoFar = field(factory=SoFar, init=False)  #: of runs of this turn that came to their end
+    _last_run_id: str | None = field(default=None, init=False)  #: of the latest of them
+    _waiting: tuple[letta.ToolCall, ...] = field(default=(), init=False)  #: for an answer of the turn's own
+    _approval_count: int = field(default=0, init=False)  #: how often the turn answered for a human
+    _tool_names: dict[str, str] = field(factory=dict, init=False)  #: of calls that waited, by their ids
     _said: Said = field(factory=Said, init=False)
     _seq_id: int = field(default=0, init=False)  #: of the last item of a background run
     _lost_at: int = field(default=-1, init=False)  #: the same, when its stream was lost last
@@ -176,8 +189,8 @@ class Turn:
 
     @property
     def run_id(self) -> str | None:
-        """Letta's name of the run; None until its first ping."""
-        return self._run.run_id
+        """Letta's name of the run under way, or of the one before it; None until the first ping."""
+        return self._run.run_id or self._last_run_id
 
     @property
     def earlier(self) -> EarlierTurn | None:
@@ -403,7 +416,7 @@ class Turn:
 
     def _find(self, step: Step) -> None:
         self._move(step)
-        self._ask(find_agent(self.plan.model, with_pending=bool(self.plan.results)))
+        self._ask(find_agent(self.plan.model, with_pending=self._must_look))
 
     def _take_agent(self, answer: Answer) -> None:
         self._found = True
@@ -412,7 +425,7 @@ class Turn:
         self._agent = agent
         self._asking.went_well()
         if self.plan.thread is None:
-            self._pending, self._looked = agent.pending_approval, bool(self.plan.results)
+            self._pending, self._looked = agent.pending_approval, self._must_look
         self._queue(agent)
 
     def _queue(self, agent: letta.Agent) -> None:
@@ -467,8 +480,13 @@ class Turn:
         else:
             self._look_or_send()
 
+    @property
+    def _must_look(self) -> bool:
+        """Whether the input may be an answer to what is pending, rather than something new."""
+        return bool(self.plan.results) or self.plan.verdict is not None
+
     def _look_or_send(self) -> None:
-        if self.plan.results and not self._looked:
+        if self._must_look and not self._looked:
             self._look(Step.LOOK)
         else:
             self._send(self._pending)
@@ -497,7 +515,15 @@ class Turn:
             return
         self._agent = found_agent(self._agent.id, answer, self._caller.may_use)
         self._asking.went_well()
-        self._send(pending=self._agent.pending_approval)
+        pending = self._agent.pending_approval
+        if not self._waiting:
+            self._send(pending)
+        elif pending is not None and {call.tool_call_id for call in pending.tool_calls} == {
+            call.tool_call_id for call in self._waiting
+        }:
+            self._answer_waiting(Step.SEND)
+        else:
+            raise LettaError("The agent went on meanwhile. Send a new message to hear more.")
 
     def _send(self, pending: letta.PendingApproval | None) -> None:
         agent, plan = self._agent, self.plan
@@ -514,7 +540,13 @@ class Turn:
             plan.results,
             client_tools={tool.name for tool in plan.client_tools},
             has_message=bool(plan.messages),
+            past_results=plan.past_results,
+            verdict=plan.verdict,
+            policy=self.config.approvals,
         )
+        if settlement.undecided:
+            self._end_asking(settlement.undecided, settlement.calls)
+            return
         if not settlement.approvals and not plan.messages:
             raise RequestError(
                 "The agent waits for none of these results: the calls were answered before, or its run has "
@@ -522,16 +554,39 @@ class Turn:
                 param="messages",
             )
         self._results_sent = any(type(answer) is letta.ToolReturn for answer in settlement.approvals)
+        calls = pending.tool_calls if pending else ()
+        self._tool_names = {call.tool_call_id: call.name for call in calls if call.name}
         self._run = self._new_run()
         self._move(Step.SEND)
         if settlement.calls != CallsSettled():
             self._items.append(settlement.calls)
-        self._open_stream(agent, settlement.approvals)
+        self._open_stream(agent, settlement.approvals, is_verdict=settlement.is_verdict)
+
+    def _end_asking(self, calls: tuple[letta.ToolCall, ...], settled: CallsSettled) -> None:
+        """Ask a human; what the client brought is in its history when the answer comes."""
+        self._items.extend([settled] if settled != CallsSettled() else [])
+        self._emit(
+            (
+                TurnStarted(),
+                TextDelta(text=approval_question(calls)),
+                TurnFinished(reason=FinishReason.STOP, usage=None),
+            )
+        )
+        self._finish(Step.ENDED)
 
     def _open_stream(
-        self, agent: letta.Agent, approvals: tuple[letta.ToolReturn | letta.Approval, ...]
+        self,
+        agent: letta.Agent,
+        approvals: tuple[letta.ToolReturn | letta.Approval, ...],
+        *,
+        is_verdict: bool = False,
     ) -> None:
+        """Start a run.
+
+        :param is_verdict: what the user wrote is in the approvals, and no message.
+        """
         plan, thread = self.plan, self._thread(agent)
+        messages = plan.messages if not is_verdict else ()
         answers = (letta.ApprovalCreate(approvals=approvals),) if approvals else ()
         system, override = self._instruct(thread)
         history = plan.history if self._is_new else ()
@@ -539,7 +594,7 @@ class Turn:
             OpenStream(
                 thread=thread,
                 request=letta.StreamRequest(
-                    messages=(*answers, *system, *history, *plan.messages),
+                    messages=(*answers, *system, *history, *messages),
                     client_tools=plan.client_tools,
                     override_system=override,
                     streaming=self._conversation is not None,
@@ -638,11 +693,58 @@ class Turn:
         """Go where the run has gone."""
         if run.state is RunState.FAILED:
             self._take_run_failure(run)
+        elif run.state is RunState.DONE and run.waiting and not self._abandoned:
+            self._settle_unasked(run)
         elif run.state is RunState.DONE:
             self._finish(Step.ENDED)
         elif run.run_id is not None and (self.phase is Phase.LEAVING or self._interruption is not None):
             self._failure = self._interruption
             self._cancel()
+
+    def _settle_unasked(self, run: RunStream) -> None:
+        """The run waits for approvals about which nobody is asked: answer, and go on with the next run."""
+        self._go_on_after(run)
+        if self._interruption is not None:
+            raise self._interruption
+        if self._approval_count >= self.config.max_approval_count:
+            # As a run that has taken too many steps; the next message settles what waits.
+            self._emit([TurnFinished(reason=FinishReason.LENGTH, usage=self._so_far.usage)])
+            self._move(Step.ENDED)
+            return
+        # The input is with the agent: whatever Letta says from now on, it is not said again.
+        self.plan = evolve(self.plan, messages=(), results=(), verdict=None)
+        self._found = self._resent = True
+        self._waiting = run.waiting
+        if self.phase is Phase.REVIEWING:
+            # It waited some time ago, and may have been answered since.
+            self._look(Step.LOOK)
+        else:
+            self._answer_waiting(Step.SETTLE)
+
+    def _answer_waiting(self, step: Step) -> None:
+        agent, waiting, self._waiting = self._agent, self._waiting, ()
+        assert agent is not None
+        approve = self.config.approvals is Approvals.ALLOW
+        for call in waiting if approve else ():
+            self._emit(
+                (
+                    ServerToolStarted(call_id=call.tool_call_id, name=call.name or ""),
+                    ServerToolArguments(call_id=call.tool_call_id, fragment=call.arguments or "{}"),
+                )
+            )
+        # That was said of the run before.
+        self._said = Said(started=self._so_far.started)
+        self._approval_count += 1
+        self._tool_names = {call.tool_call_id: call.name for call in waiting if call.name}
+        self._run = self._new_run()
+        self._move(step)
+        self._open_stream(agent, answer_unasked(waiting, approve=approve))
+
+    def _go_on_after(self, run: RunStream) -> None:
+        """Of the run that is to come nothing was said; the answer goes on behind what was."""
+        self._so_far, self._last_run_id = run.so_far, run.run_id or self._last_run_id
+        self._said = Said(started=run.started)
+        self._seq_id, self._lost_at, self._over = 0, -1, False
 
     def _is_after_end(self, message: letta.Message) -> bool:
         """Note an item's number. In a resumed stream whose run is over a ping stands for its missing end.
@@ -766,11 +868,10 @@ class Turn:
         words = list(ended.tell_kept(self._run))
         if any(not isinstance(word, TurnStarted) for word in words):
             self._emit(words)
-            # Of the run that is to come nothing was said.
-            self._said = Said(started=True)
-        else:
-            self._run = self._new_run()
-        if kept.has_input:
+            self._go_on_after(self._run)
+        self._run = self._new_run()
+        if kept.has_input or self.plan.verdict is not None:
+            # A word of approval is no input, and was the answer to what waited then.
             self.plan = evolve(self.plan, messages=())
         self._results_sent = True
         self._move(Step.SEND)
@@ -807,7 +908,13 @@ class Turn:
         return answer is not None and self._asking.error is None and answer.cancelled(run.run_id)
 
     def _new_run(self) -> RunStream:
-        return RunStream(ToolBridge(frozenset(tool.name for tool in self.plan.client_tools)))
+        plan = self.plan
+        bridge = ToolBridge(
+            frozenset(tool.name for tool in plan.client_tools),
+            frozenset(result.tool_call_id for result in (*plan.past_results, *plan.results)),
+            self._tool_names,
+        )
+        return RunStream(bridge, self._so_far, asks=self.config.approvals is Approvals.ASK)
 
     # --- Failing ------------------------------------------------------------------------------------------
 
@@ -833,6 +940,8 @@ class Turn:
             self._end_failed(error, Kept.NOTHING)
 
     def _end_failed(self, error: SansioLettaError, kept: Kept) -> None:
+        if kept is Kept.NOTHING and self._so_far.started:
+            kept = Kept.SOMETHING  # an earlier run of this turn came to its end
         if not self._abandoned:
             told = error if kept is Kept.NOTHING else kept_failure(error)
             self._items.append(TurnFailed(error=told, kept=kept))

@@ -4,7 +4,14 @@ import pytest
 
 from sansio_letta import letta
 from sansio_letta.bridge import MOVED_ON, NO_RESULT, NOT_ALLOWED, Settlement, ToolBridge, settle
-from sansio_letta.events import CallArguments, CallsSettled, CallStarted
+from sansio_letta.config import Approvals
+from sansio_letta.events import (
+    CallArguments,
+    CallsSettled,
+    CallStarted,
+    ServerToolArguments,
+    ServerToolStarted,
+)
 
 
 def fragment(call_id: str, name: str | None = None, arguments: str | None = None) -> letta.ToolCall:
@@ -43,16 +50,42 @@ def test_legacy_agents_report_later_fragments_as_calls_of_their_own() -> None:
     bridge = ToolBridge(("f",))
     list(bridge.receive_request(fragment("1", "f")))
     assert list(bridge.receive_call(fragment("1", None, "{}"))) == [CallArguments(index=0, fragment="{}")]
-    assert list(bridge.receive_call(fragment("2", "memory_insert", "{}"))) == []
 
 
-def test_server_tools_that_wait_are_named_with_their_arguments() -> None:
+def test_server_tools_that_wait() -> None:
     bridge = ToolBridge(())
-    assert bridge.approval_notice() is None
+    assert not bridge.waiting
     list(bridge.receive_request(fragment("1", "rm", '{"path"')))
     list(bridge.receive_request(fragment("1", None, ': "/"}')))
-    assert 'run rm({"path": "/"})' in (bridge.approval_notice() or "")
+    assert bridge.waiting == (fragment("1", "rm", '{"path": "/"}'),)
     assert bridge.client_call_count == 0
+
+
+def test_a_call_of_lettas_own_is_told_once_it_has_a_name() -> None:
+    bridge = ToolBridge(())
+    assert list(bridge.receive_call(fragment("1", None, '{"a"'))) == []
+    assert list(bridge.receive_call(fragment("1", "f", ": 1}"))) == [
+        ServerToolStarted(call_id="1", name="f"),
+        ServerToolArguments(call_id="1", fragment='{"a": 1}'),
+    ]
+
+
+def returned(*call_ids: str, name: str | None = None) -> letta.ToolReturnMessage:
+    returns = [
+        letta.Returned(tool_call_id=call_id, tool_return="x" * 3000, status="error") for call_id in call_ids
+    ]
+    return letta.ToolReturnMessage(id="message-3", name=name, tool_returns=tuple(returns))
+
+
+def test_returns_are_told_without_the_clients_own_results() -> None:
+    # mixed_tools.jsonl: the message's name is one tool's, its first return another's.
+    bridge = ToolBridge(("f",), result_ids=("1",), names={"2": "rm"})
+    list(bridge.receive_call(fragment("3", "ls", "{}")))
+    told = list(bridge.receive_returns(returned("1", "2", "3", "4", name="ls")))
+    assert [(event.call_id, event.name) for event in told] == [("2", "rm"), ("3", "ls"), ("4", None)]
+    assert {(event.failed, len(event.beginning)) for event in told} == {(True, 2000)}
+    [alone] = bridge.receive_returns(returned("1", "4", name="ls"))
+    assert alone.name == "ls"
 
 
 def pending(*calls: letta.ToolCall) -> letta.PendingApproval:
@@ -74,12 +107,16 @@ def test_all_results_there(has_message: bool) -> None:
     assert settled == Settlement(approvals=(result("1"), result("2")))
 
 
-def test_missing_results_are_errors_for_client_tools_and_denials_for_others() -> None:
+@pytest.mark.parametrize(("policy", "has_message"), [(Approvals.ASK, True), (Approvals.DENY, False)])
+def test_missing_results_are_errors_for_client_tools_and_denials_for_others(
+    policy: Approvals, has_message: bool
+) -> None:
     settled = settle(
         pending(fragment("1", "f"), fragment("2", "f"), fragment("3", "rm")),
         (result("1"),),
         client_tools=("f",),
-        has_message=False,
+        has_message=has_message,
+        policy=policy,
     )
     assert settled.approvals == (
         result("1"),

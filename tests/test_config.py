@@ -31,6 +31,7 @@ NOT_NEGATIVE = [
     "repeat_ttl",
     "max_kept_answer_size",
     "repeat_wait_timeout",
+    "max_approval_count",
 ]
 CHOICES = [
     "reasoning_field",
@@ -40,6 +41,8 @@ CHOICES = [
     "instructions",
     "tasks",
     "task_prompts",
+    "approvals",
+    "server_tools",
 ]
 
 

@@ -99,7 +99,8 @@ def test_minimal_transport_waits_for_the_turn_before() -> None:
         first = transport.answer(proxy, url, hello())
         assert next(first).status == 200
         assert (
-            next(transport.answer(proxy, url, evolve(hello(), headers=[("x-session-id", "b")]))).status == 409
+            next(transport.answer(proxy, url, evolve(hello(), headers=[("idempotency-key", "b")]))).status
+            == 409
         )
         assert b'"content":"sunny."' in b"".join(piece.data for piece in first)
         assert next(transport.answer(proxy, url, hello())).status == 200

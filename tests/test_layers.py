@@ -29,22 +29,25 @@ TABLE = {
     "access": "errors exchange letta routing",
     "origins": "errors exchange routing",
     "agents": "access chat letta",
-    "bridge": "errors events letta",
-    "stream": "bridge errors events letta",
+    "approvals": "letta",
+    "policies": "config errors",
+    "bridge": "approvals config errors events letta",
+    "stream": "approvals bridge errors events letta",
     "places": "errors",
     "recovery": "errors events exchange letta stream",
     "asking": "errors events exchange sse",
     "phases": "",
     "threads": "errors events exchange letta",
-    "plan": "config letta threads",
+    "plan": "approvals config letta threads",
     "tasks": "chat_request",
     "thread_memory": "events letta plan threads",
     "turn": (
-        "_signal access asking bridge config errors events exchange letta phases places plan recovery stream "
-        "threads"
+        "_signal access approvals asking bridge config errors events exchange letta phases places plan "
+        "recovery stream threads"
     ),
-    "planning": "chat_request config errors letta plan tasks threads",
+    "planning": "approvals chat_request config errors letta plan tasks threads",
     "chat_writer": "chat config errors events letta sse",
+    "tool_views": "chat_writer config events",
     "inquiry": "_signal access agents chat config errors events exchange letta threads",
     "repeats": "_signal errors events exchange places recovery turn",
     "cycle": (
@@ -52,8 +55,8 @@ TABLE = {
         "thread_memory turn"
     ),
     "proxy": (
-        "access chat_request chat_writer config cycle errors events inquiry letta places planning repeats "
-        "routing threads turn"
+        "access chat_request chat_writer config cycle errors events inquiry letta places planning policies "
+        "repeats routing threads tool_views turn"
     ),
     "redact": "_signal errors letta recording sse",
     "recorder": "_signal cycle errors events exchange recording redact",
@@ -61,13 +64,15 @@ TABLE = {
     "replay_client": (
         "_signal chat_request config cycle errors events planning proxy recording redact remembered threads"
     ),
-    "replay": "_signal chat_writer config cycle errors events letta plan recording replay_client sse turn",
+    "replay": (
+        "_signal chat_writer config cycle errors events letta plan recording replay_client sse tool_views turn"
+    ),
     "replay_views": "chat_writer config events recording replay",
     "gist": "errors events letta",
     "inspected": "errors events letta phases recording stream",
     "inspection": (
         "_signal chat_request chat_writer config errors events gist inspected letta phases planning recording "
-        "remembered replay replay_client routing sse turn"
+        "remembered replay replay_client routing sse tool_views turn"
     ),
 }
 

@@ -304,7 +304,15 @@ def test_limits_that_are_missing_are_those_of_today() -> None:
 
 
 def test_every_number_that_an_answer_depends_on_is_in_the_head() -> None:
-    elsewhere = {"reasoning_field", "background"}  # the request for a run tells the latter
+    elsewhere = {
+        "reasoning_field",
+        "background",
+        "approvals",
+        "server_tools",
+        "instructions",
+        "tasks",
+        "task_prompts",
+    }  # the request for a run tells the latter
     of_several_requests = {
         "agent_ttl",
         "max_remembered_agent_count",
@@ -314,6 +322,7 @@ def test_every_number_that_an_answer_depends_on_is_in_the_head() -> None:
         "repeat_wait_timeout",
         "joins_repeats",
         "chat_key_headers",
+        "max_remembered_thread_count",
     }
     assert {*LIMITS, *elsewhere, *of_several_requests} == {field.name for field in fields(Config)}
 

@@ -40,6 +40,7 @@ from sansio_letta.events import (
     OpenStream,
     ReasoningDelta,
     ResumeRun,
+    ServerToolReturned,
     TextDelta,
     TurnFailed,
     TurnFinished,
@@ -189,8 +190,9 @@ def test_a_lost_run_that_failed_and_kept_its_first_step() -> None:
     turn = opened()
     stream(turn, PING, say("Hel"), end=False)
     lose(turn)
-    rest, failure = book(turn, "completed", "llm_api_error", HEARD, say("Hello"), RETURNED)
+    rest, returned, failure = book(turn, "completed", "llm_api_error", HEARD, say("Hello"), RETURNED)
     assert rest == TextDelta(text="lo")
+    assert isinstance(returned, ServerToolReturned)
     assert isinstance(failure, TurnFailed)
     assert (failure.kept, failure.error.status_hint) == (Kept.SOMETHING, 424)
 
@@ -503,7 +505,8 @@ def test_all_was_done_so_the_answer_is_told() -> None:
 def test_a_first_step_was_kept_so_the_agent_goes_on() -> None:
     turn = again()
     *told, command = earlier(turn, "failed", "llm_api_error", HEARD, say("Working."), RETURNED)
-    assert told == [TurnStarted(), TextDelta(text="Working.")]
+    assert told[:2] == [TurnStarted(), TextDelta(text="Working.")]
+    assert [type(item) for item in told[2:]] == [ServerToolReturned]
     assert isinstance(command, OpenStream)
     [approval] = command.request.messages
     assert approval == letta.ApprovalCreate(

@@ -26,6 +26,8 @@ from sansio_letta.events import (
     FinishReason,
     KeepAlive,
     ReasoningDelta,
+    ServerToolArguments,
+    ServerToolStarted,
     TextDelta,
     TurnFinished,
     TurnStarted,
@@ -229,13 +231,19 @@ def test_server_tools_stay_at_the_server() -> None:
         USAGE,
         DONE,
     )
-    assert [type(word) for word in words] == [TurnStarted, TextDelta, TextDelta, TurnFinished]
+    assert words[2:-2] == [
+        ServerToolStarted(call_id="call-1", name="memory_insert"),
+        ServerToolArguments(call_id="call-1", fragment="{}"),
+    ]
+    assert [type(word) for word in words[-2:]] == [TextDelta, TurnFinished]
 
 
 def test_server_tool_that_needs_a_human_is_told_in_words() -> None:
     words = run(say("Hm."), want("call-1", "lab_weather", '{"city": "Bern"}'), stop("requires_approval"), DONE)
     assert isinstance(words[-2], TextDelta)
-    assert words[-2].text.startswith('\n\n[The agent asks for approval to run lab_weather({"city": "Bern"}).')
+    assert words[-2].text.startswith(
+        '\n\n[The agent asks for approval to run:\n- lab_weather({"city": "Bern"})\n'
+    )
     assert finished(words).reason is FinishReason.STOP
 
 

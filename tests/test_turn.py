@@ -232,18 +232,18 @@ def test_calls_that_changed_since_the_lookup_are_looked_up_again() -> None:
     assert len(approval["approvals"]) == 2  # type: ignore[arg-type]
 
 
-def test_server_tool_among_the_pending_is_denied_rather_than_answered() -> None:
+def test_server_tool_among_the_pending_is_asked_about() -> None:
     turn = Turn(plan(results=["call-1"], tools=[WEATHER]), agent=AGENT)
     drain(turn)
     agent = agent_json("call-1")
     agent["pending_approval"]["tool_calls"].append({"tool_call_id": "call-2", "name": "rm", "arguments": "{}"})
-    (approval,) = messages(opened(answer(turn, agent)))
-    assert approval["approvals"][1] == {  # type: ignore[index]
-        "type": "approval",
-        "tool_call_id": "call-2",
-        "approve": False,
-        "reason": "Nobody allowed this call.",
-    }
+    started, question, finished = answer(turn, agent)
+    assert started == TurnStarted()
+    assert isinstance(question, TextDelta)
+    assert "- rm({})" in question.text
+    assert "get_weather" not in question.text
+    assert finished == TurnFinished(reason=FinishReason.STOP, usage=None)
+    assert turn.next_event() is Signal.FINISHED
 
 
 # --- Failures

@@ -56,6 +56,23 @@ class LettaApi:
         """Delete an agent with all it remembers."""
         self._call("DELETE", f"/v1/agents/{agent.id}")
 
+    def create_tool(self, source: str, *, needs_approval: bool) -> str:
+        """Create a tool of Python source, or change the one of that name, and return its id."""
+        described: Item = {
+            "source_code": source,
+            "source_type": "python",
+            "default_requires_approval": needs_approval,
+        }
+        return str(self._call("PUT", "/v1/tools/", described)["id"])
+
+    def attach_tool(self, agent: Agent, tool_id: str) -> None:
+        """Give an agent a tool."""
+        self._call("PATCH", f"/v1/agents/{agent.id}/tools/attach/{tool_id}")
+
+    def delete_tool(self, tool_id: str) -> None:
+        """Delete a tool; agents lose it."""
+        self._call("DELETE", f"/v1/tools/{tool_id}")
+
     def agents(self, *tags: str) -> list[Agent]:
         """List all agents, or those with one of the tags, page by page."""
         agents: list[Agent] = []

@@ -27,6 +27,7 @@ from ._cli_recordings import recordings_app
 from ._errors import stop
 from ._listening import address, inherited_sockets, listen
 from ._log import LogFormat, configure_log
+from ._policies import PolicyOptions
 from ._record import Expectation, ExpectationError, Outcome, check_all, record_turn
 from ._recorded import demo_letta, letta_of_folder
 from ._running import Announce, Service, run_alone
@@ -73,6 +74,7 @@ LettaProject = Annotated[
 _SERVICE: Final = ServiceOptions()
 _ACCESS: Final = Access()
 _TURNS: Final = TurnSettings()
+_POLICIES: Final = PolicyOptions()
 
 
 @app.command(name="serve", config=read_config)
@@ -113,6 +115,7 @@ def serve_command(
     ] = None,
     replay_pauses: Annotated[bool, Parameter(help="Keep the recorded pauses when replaying.")] = True,
     turns: Annotated[TurnSettings, Parameter(name="*")] = _TURNS,
+    policies: PolicyOptions = _POLICIES,
     service: ServiceOptions = _SERVICE,
     access: Annotated[Access, Parameter(name="*")] = _ACCESS,
 ) -> None:
@@ -134,6 +137,8 @@ def serve_command(
             letta_project=letta_project or None,
             letta_timeout=letta_timeout,
             reasoning=reasoning,
+            approvals=policies.approvals,
+            server_tools=policies.server_tools,
             allow_anyone=allow_anyone,
             shutdown_delay=service.shutdown_delay,
             shutdown_timeout=service.shutdown_timeout,

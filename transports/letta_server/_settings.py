@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from attrs import field, frozen, validators
 
 from letta_inprocess._recordings import RecordingFolder
-from sansio_letta import Config, ReasoningField
+from sansio_letta import Approvals, Config, ReasoningField, ServerTools
 
 from ._access import Access
 from ._errors import SettingsError as SettingsError
@@ -50,6 +50,8 @@ class Settings:
     letta_project: str | None = field(default=None, validator=_check_key)
     allow_anyone: bool = False  #: listen beyond loopback though nothing asks a client for a key
     reasoning: ReasoningField = ReasoningField.REASONING_CONTENT
+    approvals: Approvals = Approvals.ASK  #: of tools that Letta runs with a human's consent alone
+    server_tools: ServerTools = ServerTools.HIDDEN  #: how clients see the tools that Letta runs
     letta_timeout: float = 120.0  #: silence of Letta's that loses a stream; it pings every 20 s
     connect_timeout: float = 10.0  #: until a connection to Letta stands
     idle_timeout: float = 75.0  #: between two requests of a connection; nginx's default
@@ -109,4 +111,6 @@ class Settings:
             turn_timeout=turns.turn_timeout,
             resume_timeout=turns.resume_timeout,
             repeat_ttl=turns.repeat_ttl,
+            approvals=self.approvals,
+            server_tools=self.server_tools,
         )
