@@ -325,7 +325,7 @@ def test_every_setting_is_explained() -> None:
     options = tables.option_names("serve")
     assert {"--host", "--letta-url", "--record"} <= options
     assert all(f"`{option}`" in hook.GENERATED["options-serve"]() for option in options)
-    for module in ("_cli", "_service", "_access", "_turns"):
+    for module in ("_cli", "_service", "_access", "_turns", "_threads"):
         source = (ROOT / "transports" / "letta_server" / f"{module}.py").read_text(encoding="utf-8")
         for variable in re.findall(r'env_var="(\w+)"', source):
             assert variable in hook.GENERATED["options-serve"]()
@@ -347,6 +347,7 @@ def test_what_is_advised_about_is_there() -> None:
     advised = set(first_cells("settings.md", "When to change what"))
     assert advised <= known
     assert {field.name for field in attrs.fields(letta_server.TurnSettings)} <= advised
+    assert {field.name for field in attrs.fields(letta_server.ThreadSettings)} <= advised
 
 
 def test_every_metric_and_every_field_of_the_log_is_explained() -> None:
