@@ -171,7 +171,8 @@ def test_commands_of_recordings_and_servers_can_be_parsed(
 
 def test_options_that_are_named_exist() -> None:
     known = set[str]().union(*(tables.option_names(command) for command in tables.COMMANDS))
-    foreign = {"--auto", "--config", "--stop-timeout"}
+    foreign = {"--auto", "--config", "--stop-timeout", "--title"}
+    foreign |= {"--message-file", "--yes-always", "--no-check-update", "--no-analytics"}
     for page in PAGES:
         for text in fixed(prose(page)):
             assert not re.fullmatch(r"--[a-z-]+", text) or text in known | foreign, (name(page), text)
