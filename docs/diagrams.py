@@ -29,7 +29,8 @@ class Machine:
     :param table: state -> input -> next state, all by name.
     :param places: the centres of states; one that is missing here is put into a row below the others.
     :param bends: where an arrow would cross others: the point that it is drawn towards on its way.
-    :param framed: the states whose common transitions are drawn once, from a frame around them.
+    :param framed: the states whose common transitions are drawn once, from a frame around them; others must
+        stand beside or below it.
     """
 
     name: str
@@ -67,20 +68,22 @@ def turn_machine() -> Machine:
         initial="READY",
         places={
             "READY": (60, 76),
-            "FINDING": (60, 230),
-            "QUEUED": (196, 230),
-            "REVIEWING": (318, 162),
-            "LOOKING": (331, 34),
-            "SENDING": (436, 230),
-            "STREAMING": (580, 230),
-            "RECOVERING": (580, 110),
-            "LEAVING": (580, 318),
-            "CANCELLING": (720, 230),
-            "DONE": (196, 416),
-            "FAILED": (436, 416),
+            "FINDING": (60, 300),
+            "QUEUED": (196, 300),
+            "SEARCHING": (352, 196),
+            "REVIEWING": (416, 368),
+            "LOOKING": (402, 34),
+            "SENDING": (572, 300),
+            "STREAMING": (716, 300),
+            "RECOVERING": (716, 150),
+            "LEAVING": (716, 430),
+            "CANCELLING": (856, 300),
+            "CLEANING": (456, 532),
+            "DONE": (286, 532),
+            "FAILED": (626, 532),
         },
-        bends={("SENDING", "FINDING"): (251, 340)},
-        framed=tuple(state for state, row in table.items() if row),
+        bends={("SENDING", "FINDING"): (340, 580), ("REVIEWING", "LOOKING"): (506, 200)},
+        framed=tuple(state for state, row in table.items() if "CLEAN" in row),
         box_width=96.0,
     )
 

@@ -80,7 +80,8 @@ HONOURED: Final[Mapping[str, str]] = {
     "never acted on",
     "tools": "functions, offered to the agent for this request; another type is refused",
     "tool_choice": "`auto`, `none`, `allowed_tools` of mode `auto`; forcing a call is refused",
-    "metadata": "checked: 16 pairs, keys of 64 and values of 512 characters; no more is done with it yet",
+    "metadata": "16 pairs at most, keys of 64 and values of 512 characters; `letta_chat_key` names "
+    "[the chat](threads.md#how-a-client-names-its-chat) where no header does",
     "response_format": "`text`; `json_object` and `json_schema` are refused: an agent cannot be held to them",
 }
 
@@ -312,6 +313,10 @@ REQUEST_CODES: Final[Mapping[str, tuple[str, str]]] = {
     "invalid_value": ("400", "a value makes no sense here; several agents have the name; nothing is new"),
     "unsupported_value": ("400", "the field is known, and this value of it cannot be honoured"),
     "unsupported_parameter": ("400", "the field cannot be honoured at all, or not with this agent"),
+    "task_refused": (
+        "400",
+        "the prompt is a chat program's own, for a title or the like, and `--tasks refuse` is set",
+    ),
     "invalid_json": ("400", "the body is no JSON"),
     "invalid_http": ("400, 431", "the request is no HTTP, or its head is too long; of the server alone"),
     "invalid_api_key": ("401", "no key, or one that is not known"),
@@ -319,6 +324,10 @@ REQUEST_CODES: Final[Mapping[str, tuple[str, str]]] = {
     "host_not_allowed": ("403", "the server is called by a name that is not its own; of the server alone"),
     "origin_not_allowed": ("403", "a page of another site asks; of the server alone"),
     "model_not_found": ("404", "no agent has this name or id, or none that the key may use"),
+    "conversation_not_found": (
+        "404",
+        "the conversation was deleted at Letta; it was named by its id, or a new one vanished, too",
+    ),
     "unknown_url": ("404", "no such path; the message says what to use instead"),
     "method_not_allowed": ("405", "the header `allow` names the methods"),
     "request_too_large": ("413", "the body is above the limit"),
@@ -430,7 +439,7 @@ def codes_in_source() -> set[str]:
 
 
 #: All commands of ``letta-proxy``.
-COMMANDS: Final = ("serve", "demo", "keys", "record", "replay", "inspect", "diff")
+COMMANDS: Final = ("serve", "demo", "keys", "threads", "record", "replay", "inspect", "diff")
 
 
 def _arguments(command: str) -> list[Any]:
@@ -512,7 +521,7 @@ def server_settings() -> str:
         (
             (_code(attribute.name), _value(attribute.default), _cell(said[attribute.name]))
             for attribute in fields(Settings)
-            if attribute.name not in options | {"recordings", "access", "turns"}
+            if attribute.name not in options | {"recordings", "access", "turns", "threads"}
         ),
     )
 

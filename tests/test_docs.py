@@ -171,7 +171,8 @@ def test_commands_of_recordings_and_servers_can_be_parsed(
 
 def test_options_that_are_named_exist() -> None:
     known = set[str]().union(*(tables.option_names(command) for command in tables.COMMANDS))
-    foreign = {"--auto", "--config", "--stop-timeout"}
+    foreign = {"--auto", "--config", "--stop-timeout", "--title"}
+    foreign |= {"--message-file", "--yes-always", "--no-check-update", "--no-analytics"}
     for page in PAGES:
         for text in fixed(prose(page)):
             assert not re.fullmatch(r"--[a-z-]+", text) or text in known | foreign, (name(page), text)
@@ -325,7 +326,7 @@ def test_every_setting_is_explained() -> None:
     options = tables.option_names("serve")
     assert {"--host", "--letta-url", "--record"} <= options
     assert all(f"`{option}`" in hook.GENERATED["options-serve"]() for option in options)
-    for module in ("_cli", "_service", "_access", "_turns"):
+    for module in ("_cli", "_service", "_access", "_turns", "_threads"):
         source = (ROOT / "transports" / "letta_server" / f"{module}.py").read_text(encoding="utf-8")
         for variable in re.findall(r'env_var="(\w+)"', source):
             assert variable in hook.GENERATED["options-serve"]()
@@ -347,6 +348,7 @@ def test_what_is_advised_about_is_there() -> None:
     advised = set(first_cells("settings.md", "When to change what"))
     assert advised <= known
     assert {field.name for field in attrs.fields(letta_server.TurnSettings)} <= advised
+    assert {field.name for field in attrs.fields(letta_server.ThreadSettings)} <= advised
 
 
 def test_every_metric_and_every_field_of_the_log_is_explained() -> None:

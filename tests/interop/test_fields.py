@@ -383,14 +383,17 @@ def test_tool_messages(url: str, letta: StandInLetta, is_async: bool, content: o
 @both
 @pytest.mark.parametrize("role", ["system", "developer"])
 @pytest.mark.parametrize("content", ["Be brief.", [text("Be brief.")]], ids=["text", "parts"])
-def test_instructions_are_noticed(
+def test_instructions_are_given_once(
     url: str, letta: StandInLetta, is_async: bool, role: str, content: object
 ) -> None:
     agent = letta.add(hello())
     messages = [{"role": role, "content": content}, user("hi")]
     got = send(url, agent.name, {"messages": messages}, is_async=is_async)
-    assert (got.status, got.ignored) == (200, ["messages.system"])
-    assert agent.texts == ["hi"]
+    assert (got.status, got.ignored) == (200, [])
+    assert agent.texts == ["Be brief.", "hi"]
+    messages = [*messages, {"role": "assistant", "content": "Hello"}, user("more")]
+    assert send(url, agent.name, {"messages": messages}, is_async=is_async).status == 200
+    assert agent.texts[-1] == "more"
 
 
 @pytest.mark.parametrize("hint", ["prompt_cache_breakpoint", "cache_control"])

@@ -25,6 +25,7 @@ class GatedLetta:
     gate: threading.Event = field(factory=threading.Event)  #: set: turns go on to their end
     cancelled: list[str] = field(factory=list)  #: runs
     headers: list[dict[str, str]] = field(factory=list)  #: of each request for a turn
+    conversations: list[Any] = field(factory=list)  #: that it has, whatever is looked for
     _ended: threading.Event = field(factory=threading.Event)
 
     def turn(self) -> Iterator[bytes]:
@@ -42,6 +43,8 @@ class GatedLetta:
         if path.endswith("/messages/cancel"):
             self.cancelled += body["run_ids"]
             return {RUN_ID: "cancelled"}
+        if path.startswith("/v1/conversations/?"):
+            return self.conversations
         agent = agent_json()
         return [agent] if path.startswith("/v1/agents/?") else agent
 

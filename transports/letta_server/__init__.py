@@ -3,6 +3,7 @@
 from ._access import Access
 from ._server import Server, serve
 from ._settings import Settings
+from ._threads import ThreadSettings
 from ._turns import TurnSettings
 from ._upstream import LettaPool, Upstream, UpstreamError, UpstreamExchange
 
@@ -11,6 +12,7 @@ __all__ = [
     "LettaPool",
     "Server",
     "Settings",
+    "ThreadSettings",
     "TurnSettings",
     "Upstream",
     "UpstreamError",

@@ -34,6 +34,7 @@ from ._running import Announce, Service, run_alone
 from ._server import Carrier
 from ._service import ServiceOptions
 from ._settings import LETTA_CLOUD, Settings, SettingsError
+from ._threads import ThreadSettings
 from ._turns import TurnSettings
 from ._upstream import LettaPool, Upstream
 from ._workers import Workers
@@ -75,6 +76,7 @@ _SERVICE: Final = ServiceOptions()
 _ACCESS: Final = Access()
 _TURNS: Final = TurnSettings()
 _POLICIES: Final = PolicyOptions()
+_THREADS: Final = ThreadSettings()
 
 
 @app.command(name="serve", config=read_config)
@@ -116,6 +118,7 @@ def serve_command(
     replay_pauses: Annotated[bool, Parameter(help="Keep the recorded pauses when replaying.")] = True,
     turns: Annotated[TurnSettings, Parameter(name="*")] = _TURNS,
     policies: PolicyOptions = _POLICIES,
+    threads: Annotated[ThreadSettings, Parameter(name="*")] = _THREADS,
     service: ServiceOptions = _SERVICE,
     access: Annotated[Access, Parameter(name="*")] = _ACCESS,
 ) -> None:
@@ -144,6 +147,7 @@ def serve_command(
             shutdown_timeout=service.shutdown_timeout,
             access=complete(access),
             turns=turns,
+            threads=threads,
             recordings=recordings,
         )
         check(settings)

@@ -12,6 +12,7 @@ from sansio_letta import Approvals, Config, ReasoningField, ServerTools
 
 from ._access import Access
 from ._errors import SettingsError as SettingsError
+from ._threads import ThreadSettings
 from ._turns import TurnSettings
 
 #: Letta Cloud, as the official client has it.
@@ -72,6 +73,7 @@ class Settings:
     handshake_timeout: float = field(default=10.0, validator=validators.gt(0.0))
     access: Access = field(factory=Access)  #: who may come in
     turns: TurnSettings = field(factory=TurnSettings)  #: how long turns may take, wait and be lost
+    threads: ThreadSettings = field(factory=ThreadSettings)  #: which thread is spoken in, and what is said
     recordings: RecordingFolder | None = None  #: where requests are recorded
 
     def __attrs_post_init__(self) -> None:
@@ -100,7 +102,7 @@ class Settings:
 
     def config(self) -> Config:
         """The core's part of the settings."""
-        turns = self.turns
+        turns, threads = self.turns, self.threads
         return Config(
             max_request_size=self.max_request_size,
             letta_silence_timeout=self.letta_timeout,
@@ -113,4 +115,8 @@ class Settings:
             repeat_ttl=turns.repeat_ttl,
             approvals=self.approvals,
             server_tools=self.server_tools,
+            instructions=threads.instructions,
+            tasks=threads.tasks,
+            task_prompts=threads.task_prompts,
+            chat_key_headers=tuple(map(str.lower, threads.chat_key_headers)),
         )

@@ -1,0 +1,90 @@
+"""Settings of chats: how a request names its chat, and what becomes of words that are not the user's."""
+
+import re
+from typing import Annotated, Final
+
+from attrs import field, frozen
+from cyclopts import Parameter
+
+from sansio_letta import Config
+from sansio_letta.config import InstructionPolicy, TaskPolicy
+
+from ._errors import SettingsError
+
+_CORE: Final = Config()
+
+_HEADER: Final = re.compile(r"[a-z0-9-]+")
+
+#: A chat's key is written into a conversation at Letta, where no secret belongs.
+_SECRETS: Final = ("authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "x-auth-token")
+
+
+def _lines(_: object, text: str, *, delimiter: str | None = None) -> list[str]:
+    """Texts of an environment variable, which have blanks in them; called by cyclopts."""
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _check_headers(_: object, __: object, names: tuple[str, ...]) -> None:
+    for name in names:
+        if not _HEADER.fullmatch(name.lower()):
+            raise SettingsError(
+                "chat_key_headers: expected a header's name of letters, digits and dashes, like X-Chat-Id, "
+                f"got {name[:100]!r}"
+            )
+        if name.lower() in _SECRETS:
+            raise SettingsError(
+                f"chat_key_headers: expected a header that holds no secret, got {name!r}: a chat's key is kept "
+                "at Letta"
+            )
+
+
+def _check_prompts(_: object, __: object, prompts: tuple[str, ...]) -> None:
+    # Every text begins with an empty one.
+    if not all(prompt.strip() for prompt in prompts):
+        raise SettingsError("task_prompts: expected how such a prompt begins, got nothing but blanks")
+
+
+@frozen(kw_only=True)
+class ThreadSettings:
+    """Which thread of an agent a request is of, and what is said in it beside the user's words.
+
+    :raises SettingsError: if a header cannot have that name, or a prompt's beginning is empty.
+    """
+
+    instructions: Annotated[
+        InstructionPolicy,
+        Parameter(
+            env_var="LETTA_PROXY_INSTRUCTIONS",
+            help="What becomes of system and developer messages: said to the agent when they are new to the "
+            "thread, or before every message, or put in place of its own, or nothing.",
+        ),
+    ] = _CORE.instructions
+    tasks: Annotated[
+        TaskPolicy,
+        Parameter(
+            env_var="LETTA_PROXY_TASKS",
+            help="What becomes of a chat program's own prompts, for titles and the like: a conversation of "
+            "their own that is deleted, or the same as of the user's, or an error.",
+        ),
+    ] = _CORE.tasks
+    task_prompts: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--task-prompt",
+            env_var="LETTA_PROXY_TASK_PROMPTS",
+            env_var_split=_lines,
+            negative="",
+            show_default=False,
+            help="How a further prompt of that kind begins; may be repeated; in the variable one a line.",
+        ),
+    ] = field(default=_CORE.task_prompts, validator=_check_prompts)
+    chat_key_headers: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--chat-key-header",
+            env_var="LETTA_PROXY_CHAT_KEY_HEADERS",
+            negative="",
+            help="Header whose value names the chat, the first that is there; may be repeated, and replaces "
+            "the whole list.",
+        ),
+    ] = field(default=_CORE.chat_key_headers, validator=_check_headers)
