@@ -99,7 +99,7 @@ class Person:
             )
             with stream:
                 for _ in range(self.chance.randint(1, 4)):
-                    next(stream)
+                    next(stream, None)  # after a cut all the rest comes in one piece, and may be over already
 
     def give_up(self) -> None:
         """Wait for less time than the answer takes, and ask again, as the SDK does."""
