@@ -10,9 +10,8 @@ from clients.programs import Desk, install_pypi
 from live.letta_api import Agent, LettaApi
 
 VERSION: Final = "0.86.2"
-#: Beyond what the docs say: one message, and no questions. The others keep it from asking other hosts.
-HEADLESS: Final = ("--message-file", "task.txt", "--yes-always", "--no-git")
-QUIET: Final = ("--no-check-update", "--no-analytics", "--no-show-model-warnings", "--no-show-release-notes")
+#: Beyond what the docs say: the folder is no repository and shall become none, and no questions.
+HEADLESS: Final = ("--no-git", "--no-show-model-warnings", "--no-show-release-notes")
 TASK: Final = """\
 think The list lacks eggs.
 say list.txt
@@ -33,10 +32,11 @@ def programs(installed: Path) -> Path:
 @pytest.fixture
 def printed(programs: Path, desk: Desk, url: str, agent: Agent) -> str:
     """What aider prints while it adds a line to a list."""
-    settings, ((name, *arguments),) = commands("coding-agents", "aider", base_url=url, agent=agent.name)
+    settings, _ = commands("coding-agents", "aider", base_url=url, agent=agent.name)
+    _, ((name, *arguments),) = commands("coding-agents", "aider", base_url=url, agent=agent.name, number=1)
     desk.write("list.txt", "milk\nbread\n")
     desk.write("task.txt", TASK)
-    return desk.run(programs / name, *arguments, *HEADLESS, *QUIET, "list.txt", settings=settings)
+    return desk.run(programs / name, *HEADLESS, *arguments, settings=settings)
 
 
 def test_the_file_is_written(printed: str, desk: Desk, letta: LettaApi, agent: Agent) -> None:

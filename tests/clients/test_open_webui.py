@@ -70,8 +70,8 @@ def test_a_user_with_two_chats(
     first_chat, second_chat = seen["chats"]
     assert first_chat != second_chat
 
-    # Stopping ended the run at Letta, which keeps nothing of a turn that is cancelled in its first step. Each chat
-    # is a conversation of its own. What Open WebUI itself asked, for titles and the like, has left nothing.
+    # Stopping ended the run at Letta, which keeps nothing of a turn that is cancelled in its first step. Each
+    # chat is a conversation of its own. What Open WebUI itself asked, for titles and so on, has left nothing.
     assert [run["status"] for run in letta.ended_runs(agent)].count("cancelled") == 1
     said = [letta.user_texts(agent, conversation) for conversation in letta.conversations(agent)]
     assert sorted(said) == sorted([[FIRST], [SECOND]])

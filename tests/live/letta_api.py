@@ -88,7 +88,7 @@ class LettaApi:
         return [found["id"] for found in self._call("GET", f"/v1/conversations/?agent_id={agent.id}&limit=100")]
 
     def history(self, agent: Agent, conversation: str | None = None) -> list[Item]:
-        """Return what all threads of the agent hold, or one conversation: oldest first, without instructions."""
+        """Return what all threads of an agent hold, or one conversation: oldest first, no instructions."""
         messages: list[Item] = []
         thread = f"agents/{agent.id}" if conversation is None else f"conversations/{conversation}"
         path, after = f"/v1/{thread}/messages?limit=100&order=asc", ""
