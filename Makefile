@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo check format lint types test wheel golden live clients programs docs bench fuzz load clean
+.PHONY: demo check format lint types test wheel golden live clients programs open-webui docs bench fuzz load clean
 
 demo: $(STAMP)  ## Serve recorded agents: no Letta needed
 	$(BIN)/letta-proxy demo
@@ -56,7 +56,10 @@ clients: $(STAMP)  ## The client libraries in-process, in environments of their 
 	$(BIN)/python tests/clients_inprocess/run.py
 
 programs: $(STAMP)  ## Programs of others against a real Letta server, all of which are installed on first use
-	$(BIN)/python -m pytest -p no:cacheprovider tests/clients
+	$(BIN)/python -m pytest -p no:cacheprovider tests/clients --ignore=tests/clients/test_open_webui.py
+
+open-webui: $(STAMP)  ## Open WebUI in a headless browser, the same way: 7 GB, once
+	$(BIN)/python -m pytest -p no:cacheprovider tests/clients/test_open_webui.py
 
 docs: $(STAMP)  ## The documentation site, in build/site
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement docs/requirements.txt

@@ -26,11 +26,13 @@ def block(page: str, heading: str, language: str, *, base_url: str, agent: str, 
     return code.replace(BASE_URL, base_url).replace(AGENT, agent)
 
 
-def commands(page: str, heading: str, *, base_url: str, agent: str) -> tuple[dict[str, str], list[list[str]]]:
-    """Return what the first shell block sets in the environment, and the commands in it."""
+def commands(
+    page: str, heading: str, *, base_url: str, agent: str, number: int = 0
+) -> tuple[dict[str, str], list[list[str]]]:
+    """Return what a shell block sets in the environment, and the commands in it, as words."""
     settings: dict[str, str] = {}
     called: list[list[str]] = []
-    for line in block(page, heading, "sh", base_url=base_url, agent=agent).splitlines():
+    for line in block(page, heading, "sh", base_url=base_url, agent=agent, number=number).splitlines():
         words = shlex.split(line)
         if words[:1] == ["export"]:
             settings |= dict(word.split("=", 1) for word in words[1:])

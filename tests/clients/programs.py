@@ -21,9 +21,9 @@ from attrs import frozen
 
 from live.rig import answers
 
-INSTALL_TIMEOUT: Final = 600.0  # seconds; aider and LiteLLM bring some two hundred packages
+INSTALL_TIMEOUT: Final = 1_200.0  # seconds; Open WebUI brings seven gigabytes, the others take a minute
 RUN_TIMEOUT: Final = 120.0  # seconds; each run here takes about ten
-START_TIMEOUT: Final = 120.0  # seconds; LiteLLM's proxy takes twelve
+START_TIMEOUT: Final = 120.0  # seconds; Open WebUI takes about forty
 STOP_TIMEOUT: Final = 20.0  # seconds from SIGTERM to SIGKILL
 POLL_INTERVAL: Final = 0.2
 OLDEST_NODE: Final = 20

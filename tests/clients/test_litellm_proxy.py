@@ -28,9 +28,9 @@ def litellm(installed: Path, proxy: Any, tmp_path_factory: pytest.TempPathFactor
     programs = install_pypi(installed, f"litellm[proxy]=={VERSION}")
     folder = tmp_path_factory.mktemp("litellm")
     desk = Desk(home=folder, files=folder)
-    where = {"base_url": proxy.base_url, "agent": AGENT}
-    desk.write("config.yaml", block("frameworks", "LiteLLM", "yaml", **where))
-    settings, ((name, *arguments),) = commands("frameworks", "LiteLLM", **where)
+    config = block("frameworks", "LiteLLM", "yaml", base_url=proxy.base_url, agent=AGENT)
+    desk.write("config.yaml", config)
+    settings, ((name, *arguments),) = commands("frameworks", "LiteLLM", base_url=proxy.base_url, agent=AGENT)
     port = str(free_port())
     arguments[arguments.index("--port") + 1] = port
     root = f"http://127.0.0.1:{port}"

@@ -38,9 +38,11 @@ def test_a_task(programs: Path, desk: Desk, url: str, letta: LettaApi, agent: Ag
     assert printed.endswith("The list is written.\n")
     assert (desk.files / "list.txt").read_text() == "milk\nbread\neggs\n"
 
-    assert [text.rstrip("\n") for text in letta.user_texts(agent)] == [task]
-    read, written = letta.tool_returns(agent)
+    # Its session is a conversation; what it asked beforehand, for a title, has left nothing.
+    (session,) = letta.conversations(agent)
+    assert [text.rstrip("\n") for text in letta.user_texts(agent, session)] == [task]
+    assert letta.history(agent) == letta.history(agent, session)
+    read, written = letta.tool_returns(agent, session)
     assert "1: milk\n2: bread\n" in read[1]
     assert written[1] == "Wrote file successfully."
-    assert letta.assistant_texts(agent) == ["The list is written."]
-    assert letta.pending_call_ids(agent) == []
+    assert letta.assistant_texts(agent, session) == ["The list is written."]

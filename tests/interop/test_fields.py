@@ -386,7 +386,7 @@ def test_tool_messages(url: str, letta: StandInLetta, is_async: bool, content: o
 def test_instructions_are_given_once(
     url: str, letta: StandInLetta, is_async: bool, role: str, content: object
 ) -> None:
-    agent = letta.add(hello())
+    agent = letta.add(hello(), hello())
     messages = [{"role": role, "content": content}, user("hi")]
     got = send(url, agent.name, {"messages": messages}, is_async=is_async)
     assert (got.status, got.ignored) == (200, [])

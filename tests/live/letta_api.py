@@ -83,26 +83,31 @@ class LettaApi:
             after = [("after", agents[-1].id)]
         return agents
 
-    def history(self, agent: Agent) -> list[Item]:
-        """Return what the agent's own thread holds, oldest first, without the agent's instructions."""
+    def conversations(self, agent: Agent) -> list[str]:
+        """Return the ids of the agent's conversations: its threads beside its own."""
+        return [found["id"] for found in self._call("GET", f"/v1/conversations/?agent_id={agent.id}&limit=100")]
+
+    def history(self, agent: Agent, conversation: str | None = None) -> list[Item]:
+        """Return what all threads of an agent hold, or one conversation: oldest first, no instructions."""
         messages: list[Item] = []
-        path, after = f"/v1/agents/{agent.id}/messages?limit=100&order=asc", ""
+        thread = f"agents/{agent.id}" if conversation is None else f"conversations/{conversation}"
+        path, after = f"/v1/{thread}/messages?limit=100&order=asc", ""
         while page := self._call("GET", path + after):
             messages += page
             after = f"&after={page[-1]['id']}"
         return [message for message in messages if message["message_type"] != "system_message"]
 
-    def user_texts(self, agent: Agent) -> list[Any]:
+    def user_texts(self, agent: Agent, conversation: str | None = None) -> list[Any]:
         """Return what users said to the agent, text or parts, as often as it was kept."""
-        return [item["content"] for item in self.history(agent) if item["message_type"] == "user_message"]
+        return [item["content"] for item in self._kept("user_message", agent, conversation)]
 
-    def assistant_texts(self, agent: Agent) -> list[str]:
+    def assistant_texts(self, agent: Agent, conversation: str | None = None) -> list[str]:
         """Return what the agent said, as often as it was kept."""
-        return [item["content"] for item in self.history(agent) if item["message_type"] == "assistant_message"]
+        return [item["content"] for item in self._kept("assistant_message", agent, conversation)]
 
-    def tool_returns(self, agent: Agent) -> list[tuple[str, str, str]]:
+    def tool_returns(self, agent: Agent, conversation: str | None = None) -> list[tuple[str, str, str]]:
         """Return call id, text and status of each tool result, as often as it was kept."""
-        kept = [item for item in self.history(agent) if item["message_type"] == "tool_return_message"]
+        kept = self._kept("tool_return_message", agent, conversation)
         results = [result for item in kept for result in item["tool_returns"]]
         return [(result["tool_call_id"], result["tool_return"], result["status"]) for result in results]
 
@@ -157,6 +162,9 @@ class LettaApi:
         query = urllib.parse.urlencode({"text": text})
         with _opener.open(f"{self.model_url}/seen?{query}", timeout=REQUEST_TIMEOUT) as response:
             return int(json.load(response)["count"])
+
+    def _kept(self, kind: str, agent: Agent, conversation: str | None) -> list[Item]:
+        return [item for item in self.history(agent, conversation) if item["message_type"] == kind]
 
     def _call(self, method: str, path: str, body: Item | None = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
