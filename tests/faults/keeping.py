@@ -15,7 +15,7 @@ server's commands and real sockets can all be put in front of it. It keeps what 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
-from itertools import accumulate, pairwise
+from itertools import accumulate, count, pairwise
 from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -285,7 +285,9 @@ class KeepingLetta:
 
     agents: dict[str, KeepingAgent] = field(factory=dict)
     open_count: int = 0  #: exchanges whose reader has neither read them to their end nor let go
+    conversations: dict[str, dict[str, str]] = field(factory=dict)
     _run_count: int = 0
+    _numbers: Iterator[int] = field(factory=count)
 
     def add(self, script: Script, *, pending: Sequence[str] = ()) -> KeepingAgent:
         """Create an agent."""
@@ -310,10 +312,12 @@ class KeepingLetta:
                 names = query.get("name")
                 found = [agent for agent in self.agents.values() if names is None or agent.name in names]
                 begin = next((at for at, one in enumerate(found, 1) if [one.id] == query.get("after")), 0)
-                count = int(query.get("limit", ["50"])[0])
-                return _whole(200, [_shown(agent) for agent in found[begin : begin + count]])
+                limit = int(query.get("limit", ["50"])[0])
+                return _whole(200, [_shown(agent) for agent in found[begin : begin + limit]])
             case "GET", ["v1", "runs", run_id, *what]:
                 return self._run(run_id, what)
+            case _, ["v1", "conversations", *which]:
+                return self._converse(method, which, query, told, size)
         agent = self.agents.get(path[2]) if len(path) > 2 else None
         if agent is None:
             return _whole(404, {"detail": "Agent not found"})
@@ -325,6 +329,33 @@ class KeepingLetta:
             case "POST", ["messages", "cancel"]:
                 return self._cancel(agent, told)
         return _whole(404, {"detail": f"Not Found: {method} {target}"})
+
+    def _converse(
+        self, method: str, which: Sequence[str], query: Mapping[str, Sequence[str]], told: Any, size: int
+    ) -> Exchange:
+        """Conversations: what is said in one, the agent's own thread knows here, too."""
+        asked = query.get("agent_id", [""])[0]
+        known = self.conversations.get(which[0]) if which else None
+        match method, which:
+            case "GET", []:
+                made = [item for item in self.conversations.values() if item["agent_id"] == asked]
+                return _whole(200, [item for item in made if query["summary_search"][0] in item["summary"]])
+            case "POST", [] if asked in self.agents:
+                id = f"conv-00000000-0000-4000-8000-{next(self._numbers):012x}"
+                self.conversations[id] = {"id": id, "agent_id": asked, "summary": told["summary"]}
+                return _whole(200, self.conversations[id])
+            case "GET", [_] if known is not None:
+                return _whole(200, known)
+            case "DELETE", [id] if known is not None:
+                del self.conversations[id]
+                return _whole(200, None)
+            case "GET", [_, "messages"] if known is not None:
+                calls = [{"tool_call_id": call} for call in self.agents[known["agent_id"]].pending]
+                waits = {"message_type": "approval_request_message", "id": "m", "tool_calls": calls}
+                return _whole(200, [waits] if calls else [])
+            case "POST", [_, "messages"] if known is not None:
+                return self._stream(self.agents[known["agent_id"]], told, size)
+        return _whole(404, {"detail": "Conversation not found"})
 
     def _run(self, run_id: str, what: Sequence[str]) -> Exchange:
         runs = [run for agent in self.agents.values() for run in agent.runs if run.id == run_id]
