@@ -32,7 +32,6 @@ from .events import (
     ReasoningDelta,
     ResumeRun,
     TextDelta,
-    ThreadFound,
     ThreadGone,
     TurnFailed,
     TurnFinished,
@@ -419,11 +418,6 @@ class Cycle:
             self.summary.resume_count = self._driven.known.turn.resume_count
             self._memory.turns.end(self._driven.fingerprint, self._driven.known, self._now)
 
-    @property
-    def _turn(self) -> Turn:
-        assert self._driven is not None
-        return self._driven.known.turn
-
     def _take(self, event: Event, writer: Writer) -> None:
         summary = self.summary
         match event:
@@ -434,8 +428,6 @@ class Cycle:
                 self._memory.agents.remember(model, agent, self._now, self._caller)
             case AgentGone(agent_id=agent_id):
                 self._memory.agents.forget(agent_id)
-            case ThreadFound(thread=thread):
-                self._memory.threads.remember(self._turn.agent_id, self._turn.plan.thread, thread)
             case ThreadGone(thread=thread):
                 self._memory.threads.forget(thread)
             case BackgroundRefused():
@@ -448,8 +440,8 @@ class Cycle:
                 summary.call_count += 1
             case TurnFinished(reason=reason, usage=usage):
                 summary.outcome, summary.usage = reason.value, usage
-                if isinstance(self._source, Turn) and self._source.told is not None:
-                    self._memory.threads.tell(*self._source.told)
+                if isinstance(self._source, Turn):
+                    self._memory.threads.learn(self._source)
                 if not writer.streaming:
                     self._reply(json_reply(writer.write(event)))
                     return

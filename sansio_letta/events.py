@@ -81,13 +81,6 @@ class CallsSettled:
 
 
 @frozen(kw_only=True)
-class ThreadFound:
-    """Which conversation a chat's key stands for; worth remembering."""
-
-    thread: ConversationThread
-
-
-@frozen(kw_only=True)
 class ThreadGone:
     """A remembered conversation no longer exists."""
 
@@ -195,7 +188,6 @@ Event: TypeAlias = (
     | AgentFound
     | AgentGone
     | CallsSettled
-    | ThreadFound
     | ThreadGone
     | BackgroundRefused
     | TurnStarted

@@ -206,7 +206,11 @@ def ask_threads(model: str) -> Questions:
     agent = found_agent(model, (yield find_agent(model)))
     answer = yield FindConversations(agent_id=agent.id, summary=CHAT_MARK)
     chats = [
-        {"key": summary.removeprefix(CHAT_MARK), "conversation_id": item.id, "created_at": item.created_at}
+        {
+            "key": summary.removeprefix(CHAT_MARK).strip('"'),
+            "conversation_id": item.id,
+            "created_at": item.created_at,
+        }
         for item in letta.decode_conversations(answer.data)
         if (summary := item.summary or "").startswith(CHAT_MARK)
     ]

@@ -395,6 +395,18 @@ def decode_last_message(data: bytes) -> "PendingApproval | None":
     return None
 
 
+def is_empty(data: bytes) -> bool:
+    """Whether nothing was said in a conversation yet, by its last message: what Letta puts first is its own.
+
+    :raises RemoteProtocolError: if it is no list of messages.
+    """
+    try:
+        raw = exactly(orjson.loads(data), list)
+        return not raw or isinstance(_message(exactly(raw[0], dict)), SystemMessage)
+    except (orjson.JSONDecodeError, WrongType, KeyError, BaseValidationError) as exc:
+        raise _unreadable("messages of a conversation", exc) from exc
+
+
 @frozen(kw_only=True)
 class KeptMessages:
     """What the agent's memory holds of a run. Nothing, if the run failed in its first step."""

@@ -7,7 +7,8 @@ from attrs import define, field
 from . import letta
 from .events import ConversationThread, Thread
 from .plan import Instructions
-from .threads import Chat, ThreadWish
+from .threads import Chat, ThreadWish, Throwaway
+from .turn import Turn
 
 
 @define
@@ -26,6 +27,15 @@ class ThreadMemory:
         if not isinstance(wish, Chat):
             return None
         return self._conversations.get((agent.id, wish.key))
+
+    def learn(self, turn: Turn) -> None:
+        """A turn has finished: its conversation holds something, and what it was told is kept."""
+        wish = turn.plan.thread
+        if turn.conversation is not None:
+            self.remember(turn.agent_id, wish, turn.conversation)
+        # A conversation that is thrown away is never spoken in again.
+        if turn.told is not None and not isinstance(wish, Throwaway):
+            self.tell(*turn.told)
 
     def remember(self, agent_id: str | None, wish: ThreadWish, thread: ConversationThread) -> None:
         """What was just found; conversations that no chat's key stands for are not remembered."""

@@ -18,14 +18,20 @@ from .events import (
     CreateConversation,
     DeleteConversation,
     FetchConversation,
+    FetchLast,
     FindConversations,
 )
 from .exchange import Answer
 
-#: Begins the summaries of chats' conversations; the chat's key follows.
+#: Begins the summaries of chats' conversations; the chat's key follows, in quotes, so that a search for one key
+#: does not find all the longer ones.
 CHAT_MARK: Final = "letta-proxy chat: "
 #: Begins the summaries of conversations that are thrown away; the request's id follows.
 TASK_MARK: Final = "letta-proxy task: "
+
+#: Names an existing conversation of Letta's.
+GIVEN_HEADER: Final = "X-Letta-Conversation-Id"
+_LISTING: Final = "GET /v1/conversations/?agent_id=... at Letta lists them."
 
 #: Longer keys are refused: OpenAI's `metadata` values end there, too.
 MAX_KEY_SIZE: Final = 512
@@ -109,7 +115,7 @@ def find_thread(agent_id: str, wish: Chat | GivenConversation | Throwaway) -> Se
     """
     match wish:
         case Chat(key=key):
-            return _find_chat(agent_id, CHAT_MARK + key)
+            return _find_chat(agent_id, f'{CHAT_MARK}"{key}"')
         case GivenConversation(conversation_id=conversation_id):
             return _check_given(agent_id, conversation_id)
         case Throwaway(token=token):
@@ -119,14 +125,22 @@ def find_thread(agent_id: str, wish: Chat | GivenConversation | Throwaway) -> Se
 def _find_chat(agent_id: str, summary: str) -> Search:
     found = yield from _list(agent_id, summary)
     if found:
-        return FoundThread(thread=ConversationThread(conversation_id=found[0].id))
+        return (yield from _look(found[0].id))
     made = (yield from _make(agent_id, summary)).thread
     # Another process may have made one meanwhile: all agree on the oldest.
     found = yield from _list(agent_id, summary)
     if found and found[0].id != made.conversation_id:
         yield DeleteConversation(conversation_id=made.conversation_id)
-        return FoundThread(thread=ConversationThread(conversation_id=found[0].id))
+        return (yield from _look(found[0].id))
     return FoundThread(thread=made, is_new=True)
+
+
+def _look(conversation_id: str) -> Search:
+    """One that was made may be empty still: its first turn left no trace if it failed."""
+    answer = yield FetchLast(conversation_id=conversation_id)
+    assert answer is not None
+    thread = ConversationThread(conversation_id=conversation_id)
+    return FoundThread(thread=thread, is_new=letta.is_empty(answer.data))
 
 
 def _list(agent_id: str, summary: str) -> Generator[Command, Answer | None, list[letta.Conversation]]:
@@ -148,14 +162,19 @@ def _check_given(agent_id: str, conversation_id: str) -> Search:
     answer = yield FetchConversation(conversation_id=conversation_id)
     assert answer is not None
     if answer.status in (404, 422):
-        raise _no_conversation("there is no conversation of this id at Letta")
+        raise no_conversation("there is no conversation of this id at Letta")
     if letta.decode_conversation(answer.data).agent_id != agent_id:
-        raise _no_conversation("this conversation is another agent's")
+        raise RequestError(
+            f"{GIVEN_HEADER}: this conversation is another agent's. {_LISTING}", param=GIVEN_HEADER.lower()
+        )
     return FoundThread(thread=ConversationThread(conversation_id=conversation_id))
 
 
-def _no_conversation(why: str) -> RequestError:
+def no_conversation(why: str) -> RequestError:
+    """A conversation that the client named is not there."""
     return RequestError(
-        f"X-Letta-Conversation-Id: {why}. GET /v1/conversations/?agent_id=... at Letta lists them.",
-        param="x-letta-conversation-id",
+        f"{GIVEN_HEADER}: {why}. {_LISTING}",
+        param=GIVEN_HEADER.lower(),
+        code="conversation_not_found",
+        status=404,
     )

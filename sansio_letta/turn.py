@@ -76,7 +76,6 @@ from .events import (
     ServerToolStarted,
     TextDelta,
     Thread,
-    ThreadFound,
     ThreadGone,
     TurnFailed,
     TurnFinished,
@@ -88,7 +87,7 @@ from .places import Place
 from .plan import Instructions, Plan
 from .recovery import EarlierTurn, EndedRun, Pause, Questions, Said, read_run
 from .stream import EndOfStream, RunState, RunStream, SoFar, refusal_in
-from .threads import Chat, FoundThread, GivenConversation, Search, Throwaway, find_thread
+from .threads import Chat, FoundThread, GivenConversation, Search, Throwaway, find_thread, no_conversation
 
 
 def _nothing_known(agent: letta.Agent) -> None:
@@ -201,6 +200,11 @@ class Turn:
         if self._earlier is not None or self.run_id is None:
             return self._earlier
         return EarlierTurn(run_id=self.run_id)
+
+    @property
+    def conversation(self) -> ConversationThread | None:
+        """Where it is said, if that is not the agent's own thread; None until it is known."""
+        return self._conversation
 
     @property
     def agent_id(self) -> str | None:
@@ -455,20 +459,13 @@ class Turn:
 
     def _take_thread(self, found: FoundThread) -> None:
         self._conversation, self._is_new = found.thread, found.is_new
-        if isinstance(self.plan.thread, Chat):
-            self._items.append(ThreadFound(thread=found.thread))
         self._review_or_send()
 
     def _forget_thread(self, thread: ConversationThread) -> None:
         """The conversation was deleted: the chat gets another."""
         wish = self.plan.thread
         if not isinstance(wish, Chat) or self._searched:
-            raise RequestError(
-                "The conversation does not exist any more: it was deleted at Letta.",
-                param="x-letta-conversation-id",
-                code="conversation_not_found",
-                status=404,
-            )
+            raise no_conversation("the conversation was deleted at Letta")
         self._items.append(ThreadGone(thread=thread))
         self._conversation = None
         self._search(wish)

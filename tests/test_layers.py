@@ -40,11 +40,11 @@ TABLE = {
     "threads": "errors events exchange letta",
     "plan": "approvals config letta threads",
     "tasks": "chat_request",
-    "thread_memory": "events letta plan threads",
     "turn": (
         "_signal access approvals asking bridge config errors events exchange letta phases places plan "
         "recovery stream threads"
     ),
+    "thread_memory": "events letta plan threads turn",
     "planning": "approvals chat_request config errors letta plan tasks threads",
     "chat_writer": "chat config errors events letta sse",
     "tool_views": "chat_writer config events",

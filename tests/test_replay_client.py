@@ -140,7 +140,7 @@ TOOLS = [{"type": "function", "function": {"name": WEATHER.name, "parameters": W
 
 NAMED = {"x-letta-chat-key": "c-1"}
 KNOWN = letta.Agent(id=AGENT_ID, name="Milo", agent_type="letta_v1_agent")
-CONVERSATION = {"id": "conv-1", "agent_id": AGENT_ID, "summary": "letta-proxy chat: c-1"}
+CONVERSATION = {"id": "conv-1", "agent_id": AGENT_ID, "summary": 'letta-proxy chat: "c-1"'}
 
 SAME: dict[str, Recording] = {
     "text": recorded(chat(), *AGENT, run(PING, say("Hello"), stop(), USAGE, DONE)),
@@ -186,7 +186,7 @@ SAME: dict[str, Recording] = {
         run(PING, say("a"), stop(), DONE),
     ),
     "a chat that is known at Letta": recorded(
-        chat(headers=NAMED), *AGENT, *answers([CONVERSATION]), run(PING, say("a"), stop(), DONE)
+        chat(headers=NAMED), *AGENT, *answers([CONVERSATION], []), run(PING, say("a"), stop(), DONE)
     ),
     "a chat that is known": recorded(
         chat(headers=NAMED), run(PING, say("a"), stop(), DONE), known=KNOWN, thread="conv-1"

@@ -38,7 +38,6 @@ from sansio_letta.events import (
     FindConversations,
     OpenStream,
     TextDelta,
-    ThreadFound,
     ThreadGone,
     TurnFailed,
     TurnFinished,
@@ -51,12 +50,12 @@ from sansio_letta.threads import Chat, GivenConversation, ThreadWish, Throwaway,
 
 HELLO = (PING, say("Hello"), stop(), USAGE, DONE)
 CHAT, TASK, GIVEN = Chat(key="c-1"), Throwaway(token="t-1"), GivenConversation(conversation_id="conv-7")
-FIND = FindConversations(agent_id=AGENT_ID, summary="letta-proxy chat: c-1")
-CREATE = CreateConversation(agent_id=AGENT_ID, summary="letta-proxy chat: c-1")
+FIND = FindConversations(agent_id=AGENT_ID, summary='letta-proxy chat: "c-1"')
+CREATE = CreateConversation(agent_id=AGENT_ID, summary='letta-proxy chat: "c-1"')
 
 
 def conversation(
-    name: str, summary: str = "letta-proxy chat: c-1", created: str = "2026-11-22T08:00:00"
+    name: str, summary: str = 'letta-proxy chat: "c-1"', created: str = "2026-11-22T08:00:00"
 ) -> Any:
     return {"id": name, "agent_id": AGENT_ID, "summary": summary, "created_at": created}
 
@@ -86,10 +85,10 @@ def texts(command: OpenStream) -> list[tuple[str, Any]]:
 def test_a_chat_that_is_known_at_letta() -> None:
     turn = begin(CHAT)
     assert drain(turn) == [FIND]
-    others = [conversation("conv-3", "letta-proxy chat: c-1 and more"), conversation("conv-2", created="2027")]
-    found, command = answer(turn, [*others, conversation("conv-1")])
-    assert found == ThreadFound(thread=ConversationThread(conversation_id="conv-1"))
-    assert isinstance(command, OpenStream)
+    longer = conversation("conv-3", 'letta-proxy chat: "c-1" and more')
+    others = [longer, conversation("conv-2", created="2027")]
+    assert answer(turn, [*others, conversation("conv-1")]) == [FetchLast(conversation_id="conv-1")]
+    command = opened(answer(turn, [say("Hello")]))
     assert command.target == "/v1/conversations/conv-1/messages"
     assert orjson.loads(command.body)["streaming"] is True
     assert texts(command) == [("user", "hi")]
@@ -112,9 +111,18 @@ def test_two_processes_make_one_conversation() -> None:
     answer(turn, conversation("conv-2", created="2026-11-22T08:00:02"))
     both = [conversation("conv-2", created="2026-11-22T08:00:02"), conversation("conv-1")]
     assert answer(turn, both) == [DeleteConversation(conversation_id="conv-2")]
-    command = opened(answer(turn, None))
+    assert answer(turn, None) == [FetchLast(conversation_id="conv-1")]
+    command = opened(answer(turn, [say("Hello")]))
     assert command.thread == ConversationThread(conversation_id="conv-1")
     assert texts(command) == [("user", "hi")]
+
+
+@pytest.mark.parametrize("last", [[], [{"message_type": "system_message"}]], ids=["nothing", "Letta's own"])
+def test_a_chat_whose_first_turn_left_no_trace_begins_with_its_history(last: list[Any]) -> None:
+    turn = begin(CHAT)
+    drain(turn)
+    answer(turn, [conversation("conv-1")])
+    assert texts(opened(answer(turn, last))) == [("user", "before"), ("user", "hi")]
 
 
 def test_a_conversation_that_was_deleted_is_made_again() -> None:
@@ -185,6 +193,7 @@ def test_a_given_conversation_must_exist(status: int) -> None:
     drain(turn)
     [failure] = answer(turn, {"detail": "no"}, status)
     assert isinstance(failure, TurnFailed)
+    assert (failure.error.status_hint, failure.error.code) == (404, "conversation_not_found")
     assert "no conversation of this id" in failure.error.message
 
 
@@ -431,6 +440,7 @@ def test_history_of_a_chat_is_told_once_and_not_as_the_agents_own() -> None:
     turn = begin(CHAT)
     drain(turn)
     answer(turn, [conversation("conv-1")])
+    answer(turn, [])
     stream(turn, PING, end=False)
     turn.receive_failure(Failure.BROKEN, "reset")
     drain(turn)

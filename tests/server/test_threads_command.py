@@ -13,9 +13,9 @@ def conversation(name: str, summary: str, created: str | None) -> dict[str, str 
 def test_a_line_for_each_chat() -> None:
     with gated_letta() as letta:
         letta.conversations += [
-            conversation("conv-2", "letta-proxy chat: the second one", "2026-11-22T09:00:00.123456Z"),
+            conversation("conv-2", 'letta-proxy chat: "the second one"', "2026-11-22T09:00:00.123456Z"),
             conversation("conv-3", "about a letta-proxy chat: of mine", "2026-11-22T08:30:00Z"),
-            conversation("conv-1", "letta-proxy chat: c-1", None),
+            conversation("conv-1", 'letta-proxy chat: "c-1"', None),
         ]
         done = run("threads", "Milo", "--letta-url", letta.url)
     assert (done.returncode, done.stderr) == (0, "")
