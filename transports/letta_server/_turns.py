@@ -32,7 +32,7 @@ class TurnSettings:
         Parameter(
             env_var="LETTA_PROXY_QUEUE_TIMEOUT",
             validator=Number(gte=0),
-            help="Seconds that a turn waits for the one before it with the same agent; then 409.",
+            help="Seconds that a turn waits for the one before it in its thread; then 409.",
         ),
     ] = field(default=_CORE.queue_timeout, validator=_not_negative)
     max_queue_count: Annotated[
@@ -40,7 +40,7 @@ class TurnSettings:
         Parameter(
             env_var="LETTA_PROXY_MAX_QUEUE_COUNT",
             validator=Number(gte=0),
-            help="Turns that wait for one agent; one more gets 409 at once.",
+            help="Turns that wait in one thread; one more gets 409 at once.",
         ),
     ] = field(default=_CORE.max_queue_count, validator=_not_negative)
     turn_timeout: Annotated[
