@@ -175,6 +175,9 @@ def quoted(name: str, limit: int = 200) -> str:
     return orjson.dumps(name if len(name) <= limit else name[:limit] + "...").decode()
 
 
+#: Letta's word for an input that it cannot take; it stands in an error message's `detail` alone.
+INVALID_INPUT: Final = "INVALID_ARGUMENT"
+
 #: Letta's ``error_type`` and ``stop_reason`` values -> what the client is told while nothing was kept.
 #: letta 0.16.7, services/streaming_service.py and schemas/letta_stop_reason.py; the unknown is `LettaError`'s.
 _RUN_FAILURES: Final[Mapping[str, Advice]] = {
@@ -183,6 +186,8 @@ _RUN_FAILURES: Final[Mapping[str, Advice]] = {
     "llm_authentication": Advice(
         status=502, type="server_error", code="llm_authentication", should_retry=False
     ),
+    # Of the input, like the URL of an image that Letta cannot fetch: the same again would be refused again.
+    INVALID_INPUT: Advice(status=400, type="invalid_request_error", code="invalid_value"),
     "llm_timeout": Advice(status=504, type="server_error", code="llm_timeout"),
     "insufficient_credits": Advice(
         status=429, type="rate_limit_error", code="insufficient_quota", should_retry=False

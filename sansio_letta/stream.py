@@ -18,7 +18,7 @@ from attrs import define, field, fields, frozen
 from . import letta
 from .approvals import approval_question
 from .bridge import ServerToolWord, ToolBridge
-from .errors import LettaError, RemoteProtocolError, run_failure
+from .errors import INVALID_INPUT, LettaError, RemoteProtocolError, run_failure
 from .events import (
     CallArguments,
     CallStarted,
@@ -260,7 +260,8 @@ class RunStream:
                 self._usage = message
             case letta.ErrorMessage(error_type=kind, message=text, detail=detail):
                 self.refusal = None if self.started else refusal_in(text) or refusal_in(detail)
-                self.error = run_failure(kind, text)
+                is_input = detail is not None and detail.startswith(f"{INVALID_INPUT}:")
+                self.error = run_failure(INVALID_INPUT if is_input else kind, text)
             case _:
                 yield from self._end()
 

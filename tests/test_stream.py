@@ -182,6 +182,15 @@ def test_failure_is_told_by_its_error_message() -> None:
     assert stream.refusal is None
 
 
+def test_an_input_that_letta_cannot_take_is_the_clients_to_mend() -> None:
+    detail = "INVALID_ARGUMENT: Failed to fetch image from https://example.com/a.png: 404"
+    stream = RunStream(ToolBridge(()))
+    feed(stream, PING, stop("error"), error("internal_error", "An error occurred.", detail))
+    assert stream.error is not None
+    assert (stream.error.status_hint, stream.error.code) == (400, "invalid_value")
+    assert "example.com" not in stream.error.message
+
+
 def test_refusals_are_recognised_while_nothing_was_said() -> None:
     stream = RunStream(ToolBridge(()))
     feed(stream, PING, stop("error"), error("internal_error", "unknown", "Invalid tool call IDs. Expected"))
