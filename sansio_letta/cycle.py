@@ -360,7 +360,7 @@ class Cycle:
         known = self._driven.known
         if known.listeners:
             return
-        if self._now >= known.expected_until or known.turn.place.is_awaited:
+        if self._now >= known.expected_until or (known.turn is not None and known.turn.place.is_awaited):
             self.stop(self._now)
 
     @property
@@ -415,7 +415,8 @@ class Cycle:
     def _end_turn(self) -> None:
         """Whoever repeats the request from now on is told what became of it."""
         if self._driven is not None:
-            self.summary.resume_count = self._driven.known.turn.resume_count
+            if self._driven.known.turn is not None:
+                self.summary.resume_count = self._driven.known.turn.resume_count
             self._memory.turns.end(self._driven.fingerprint, self._driven.known, self._now)
 
     def _take(self, event: Event, writer: Writer) -> None:

@@ -191,7 +191,8 @@ class Proxy:
         key = fingerprint(summary.path, headers, request.body, named, caller.scope)
         known = self._memory.turns.recall(key, now)
         if known is not None and (repeat := self._listens(known, headers)) is not None:
-            summary.repeat, summary.agent_id = repeat, known.turn.agent_id
+            summary.repeat = repeat
+            summary.agent_id = known.agent_id if known.turn is None else known.turn.agent_id
             source, patience = Listener(known), self._patience(headers)
             return Cycle(source, writer, self._memory, summary, now, caller=caller, patience=patience)
         earlier = known.earlier if known is not None else None
@@ -210,7 +211,9 @@ class Proxy:
             recall_thread=partial(self._memory.threads.recall, wish=plan.thread),
             is_told=self._memory.threads.is_told,
         )
-        driven = Driven(known=self._memory.turns.begin(key, turn), fingerprint=key)
+        tells = retry_count(headers) is not None or "idempotency-key" in headers
+        begun = self._memory.turns.begin(key, turn, is_sent_again=tells)
+        driven = Driven(known=begun, fingerprint=key)
         return Cycle(
             turn,
             writer,

@@ -66,10 +66,12 @@ def retry_count(headers: Mapping[str, str]) -> int | None:
 class KnownTurn:
     """A turn that has been begun, all it has said, and who listens.
 
-    :param turn: driven by one cycle; others listen.
+    :param turn: driven by one cycle; others listen. Let go of once it is over.
+    :param is_sent_again: whether the client says so when it sends a request again.
     """
 
-    turn: Turn
+    turn: Turn | None
+    is_sent_again: bool = True
     events: list[Event] = field(factory=list, init=False)
     listeners: list["Listener"] = field(factory=list, init=False)
     is_over: bool = field(default=False, init=False)
@@ -78,6 +80,8 @@ class KnownTurn:
     expected_until: float = field(default=0.0, init=False)
     """While it runs: until then a client that has left is expected back; monotonic seconds."""
     until: float = field(default=0.0, init=False)  #: when it is forgotten, once it is over; monotonic seconds
+    agent_id: str | None = field(default=None, init=False)  #: once it is over
+    _earlier: EarlierTurn | None = field(default=None, init=False)
     _last: Event | None = field(default=None, init=False)
 
     def add(self, event: Event) -> None:
@@ -99,6 +103,11 @@ class KnownTurn:
         # Who listens still goes on with the list as it was.
         self.events = list(_joined(self.events))
         self.size = sum(map(_size, self.events))
+        if self.turn is not None:
+            last, turn = self._last, self.turn
+            self.agent_id, self.turn = turn.agent_id, None
+            nothing = isinstance(last, TurnFailed) and last.kept is Kept.NOTHING
+            self._earlier = None if nothing or self.is_answered else turn.earlier
 
     @property
     def is_answered(self) -> bool:
@@ -108,9 +117,7 @@ class KnownTurn:
     @property
     def earlier(self) -> EarlierTurn | None:
         """What a repeat must look into; None if nothing of it can have been kept."""
-        last = self._last
-        nothing = isinstance(last, TurnFailed) and last.kept is Kept.NOTHING
-        return None if nothing or self.is_answered else self.turn.earlier
+        return self._earlier if self.turn is None else self.turn.earlier
 
 
 @define(eq=False)
@@ -185,10 +192,13 @@ class KnownTurns:
         self._forget(now)
         return self._turns.get(key)
 
-    def begin(self, key: bytes, turn: Turn) -> KnownTurn:
-        """A turn begins; it takes the place of one that ended."""
+    def begin(self, key: bytes, turn: Turn, *, is_sent_again: bool = True) -> KnownTurn:
+        """A turn begins; it takes the place of one that ended.
+
+        :param is_sent_again: whether the client says so when it sends a request again: its answer is kept.
+        """
         self._drop(key)
-        known = self._turns[key] = KnownTurn(turn)
+        known = self._turns[key] = KnownTurn(turn, is_sent_again)
         return known
 
     def end(self, key: bytes, known: KnownTurn, now: float) -> None:
@@ -196,6 +206,10 @@ class KnownTurns:
         if self._turns.get(key) is not known or key in self._ended:
             return
         known.end()
+        if known.earlier is None and not (known.is_answered and known.is_sent_again):
+            # Nobody will be given its answer again, and there is nothing to look into.
+            self._drop(key)
+            return
         known.until = now + self.ttl
         # An entry of nothing but a name takes room, too.
         known.size += _ENTRY_SIZE

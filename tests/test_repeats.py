@@ -9,7 +9,16 @@ import pytest
 from drive import AGENT, AGENT_ID, CONFLICT, DONE, PING, RUN_ID, USAGE, agent_json, error, say, stop
 from drive_cycle import Client, chat
 from sansio_letta import Background, Config, HttpRequest, LocalProtocolError, Proxy, Repeat
-from sansio_letta.events import CancelRun, Failure, FetchRun, FindAgent, OpenStream, TextDelta
+from sansio_letta.events import (
+    CancelRun,
+    Failure,
+    FetchRun,
+    FindAgent,
+    FinishReason,
+    OpenStream,
+    TextDelta,
+    TurnFinished,
+)
 from sansio_letta.plan import Plan
 from sansio_letta.repeats import KnownTurn, KnownTurns, fingerprint, retry_count
 from sansio_letta.turn import Turn
@@ -387,10 +396,20 @@ def test_answers_take_up_a_limited_room() -> None:
         known = turns.begin(bytes([number]), turn())
         known.add(TextDelta(text="x" * 500))
         known.add(TextDelta(text="y" * 500))
+        known.add(TurnFinished(reason=FinishReason.STOP, usage=None))
         turns.end(bytes([number]), known, now=0.0)
         assert known.size == 2024
         assert known.events[0] == TextDelta(text="x" * 500 + "y" * 500)
     assert [turns.recall(bytes([number]), 1.0) is not None for number in range(4)] == [False, False, True, True]
+
+
+def test_an_answer_that_nobody_will_ask_for_again_takes_no_room() -> None:
+    turns = KnownTurns(ttl=100.0, max_size=5000)
+    known = turns.begin(b"a", turn(), is_sent_again=False)
+    known.add(TurnFinished(reason=FinishReason.STOP, usage=None))
+    turns.end(b"a", known, now=0.0)
+    assert turns.recall(b"a", 1.0) is None
+    assert known.turn is None
 
 
 def test_a_turn_that_runs_is_not_forgotten_and_one_that_was_replaced_is() -> None:

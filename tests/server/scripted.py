@@ -154,7 +154,7 @@ class RawClient:
 
     async def get(self, target: str = "/health", method: str = "GET") -> Response:
         """One whole exchange."""
-        await self.send(f"{method} {target} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+        await self.send(f"{method} {target} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
         return await self.receive(method)
 
     async def receive_head(self, method: str = "POST") -> Response:
