@@ -47,7 +47,7 @@ WARM_UP_SHARE: Final = 0.4
 #: arenas back late, and a run of two minutes has that much noise. Turns that broke off, and answers for clients
 #: that say when they repeat, are remembered for five minutes: a short run ends before they are forgotten.
 MAX_GROWTH_PER_REQUEST_KIB: Final = 2.0
-#: While a turn runs, what it has said is kept for a repeat that may join: 60 events of some 130 bytes in a minute.
+#: While a turn runs, what it has said is kept for a repeat that may join: 60 events of some 130 bytes a minute.
 MAX_GROWTH_PER_STREAM_KIB: Final = 8.0
 #: Or in sum, for long runs at any rate: 32 MiB an hour fill no machine in a day.
 MAX_GROWTH_PER_HOUR_KIB: Final = 32 * 1024
