@@ -10,7 +10,7 @@ from .exchange import Answer, Headers
 from .sse import SSEDecoder
 
 #: Seconds before something is tried again: little at first, then more, the last as often as need be.
-_PAUSES: Final = (0.25, 0.5, 1.0, 2.0)
+PAUSES: Final = (0.25, 0.5, 1.0, 2.0)
 
 
 @define
@@ -31,7 +31,7 @@ class Asking:
     has_ended: bool = field(default=False, init=False)
     error: SansioLettaError | None = field(default=None, init=False)  #: why it ended too soon
     failure: Failure | None = field(default=None, init=False)  #: how
-    pause: float | None = field(default=None, init=False)  #: seconds before `ask_again`
+    pause: float | None = field(default=None, init=False)  #: seconds before `end_pause`
     _paused: float = field(default=0.0, init=False)  #: seconds, since something last went well
 
     def ask(self, command: Command) -> None:
@@ -100,8 +100,8 @@ class Asking:
         """Pause before the same command, unless pauses have taken `limit` seconds since something went well."""
         if self._paused >= limit:
             return False
-        spent, pause = 0.0, _PAUSES[-1]
-        for pause in _PAUSES:
+        spent, pause = 0.0, PAUSES[-1]
+        for pause in PAUSES:
             if spent >= self._paused:
                 break
             spent += pause

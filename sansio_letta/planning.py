@@ -16,10 +16,8 @@ from .config import Config, InstructionPolicy, TaskPolicy
 from .errors import RequestError
 from .plan import Instructions, Plan
 from .tasks import is_task, text_of
-from .threads import Chat, GivenConversation, ThreadWish, Throwaway, check_key
+from .threads import GIVEN_HEADER, Chat, GivenConversation, ThreadWish, Throwaway, check_key
 
-#: Names an existing conversation of Letta's; other headers name a chat by a key of the client's.
-CONVERSATION_HEADER: Final = "x-letta-conversation-id"
 #: Names a chat in `metadata`, where no header does.
 CHAT_KEY_METADATA: Final = "letta_chat_key"
 
@@ -67,6 +65,7 @@ def plan_turn(request: chat.ChatRequest, given: Circumstances | None = None) -> 
     else:
         thread = _thread(request, given)
     tail = _tail(request.messages)
+    earlier = request.messages[: len(request.messages) - len(tail)]
     messages, results = [], []
     for message in tail:
         match message:
@@ -74,8 +73,7 @@ def plan_turn(request: chat.ChatRequest, given: Circumstances | None = None) -> 
             case chat.UserMessage(content=content) if content:
                 messages.append(letta.MessageCreate(content=_content(content)))
             case chat.ToolMessage(tool_call_id=call_id, content=content):
-                results.append(letta.ToolReturn(tool_call_id=call_id, tool_return=_text(content)))
-    earlier = request.messages[: len(request.messages) - len(tail)]
+                results.append(letta.ToolReturn(tool_call_id=call_id, tool_return=text_of(content)))
     if not messages and not results:
         raise RequestError(
             "`messages` has nothing new for the agent: it must end with a user message that is not empty, or "
@@ -90,10 +88,10 @@ def plan_turn(request: chat.ChatRequest, given: Circumstances | None = None) -> 
             results=tuple(results),
             client_tools=tuple(_client_tool(tool) for tool in request.tools),
             thread=thread,
-            history=_history(request.messages[: len(request.messages) - len(tail)]) if thread else (),
+            history=_history(earlier) if thread else (),
             instructions=instructions,
             past_results=tuple(
-                letta.ToolReturn(tool_call_id=message.tool_call_id, tool_return=_text(message.content))
+                letta.ToolReturn(tool_call_id=message.tool_call_id, tool_return=text_of(message.content))
                 for message in earlier
                 if isinstance(message, chat.ToolMessage)
             ),
@@ -115,7 +113,8 @@ def _thread(request: chat.ChatRequest, given: Circumstances) -> ThreadWish:
         value = given.headers.get(name, "").strip()
         # A chat program that has nothing to fill in sends its template.
         if value and not value.startswith("{{"):
-            if name == CONVERSATION_HEADER:
+            # Any other header names a chat by a key of the client's.
+            if name == GIVEN_HEADER.lower():
                 return GivenConversation(conversation_id=check_key(value, name))
             return Chat(key=check_key(value, name))
     value = request.metadata.get(CHAT_KEY_METADATA, "")
@@ -145,8 +144,8 @@ def _verdict(earlier: tuple[chat.Message, ...], tail: tuple[chat.Message, ...]) 
     ):
         return None
     last = earlier[-1] if earlier else None
-    seen = _text(last.content or "") if isinstance(last, chat.AssistantMessage) else None
-    return read_verdict([_text(content) for content in written], seen)
+    seen = text_of(last.content) if isinstance(last, chat.AssistantMessage) else None
+    return read_verdict([text_of(content) for content in written], seen)
 
 
 def _tail(messages: tuple[chat.Message, ...]) -> tuple[chat.Message, ...]:
@@ -175,13 +174,6 @@ def _image_source(url: str) -> letta.Base64Source | letta.UrlSource:
         media_type = head[len("data:") :].partition(";")[0].lower()
         return letta.Base64Source(media_type=media_type, data=data)
     return letta.UrlSource(url=url)
-
-
-def _text(content: chat.Content) -> str:
-    """A result's content: Letta takes one string."""
-    if isinstance(content, str):
-        return content
-    return "\n".join(part.text for part in content if isinstance(part, chat.TextPart))
 
 
 def _client_tool(tool: chat.FunctionTool) -> letta.ClientTool:

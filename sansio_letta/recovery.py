@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 from attrs import define, field, frozen
 
 from . import letta
+from .asking import PAUSES
 from .errors import Advice, LettaError, SansioLettaError
 from .events import (
     CallArguments,
@@ -93,8 +94,6 @@ class EndedRun:
 _WHOLE: Final = frozenset(
     {"end_turn", "requires_approval", "tool_rule", "no_tool_call", "max_steps", "max_tokens_exceeded"}
 )
-#: Letta is asked again whether the run goes on: soon at first.
-_PAUSES: Final = (0.25, 0.5, 1.0, 2.0)
 
 _NO_END: Final = Advice(status=504, type="server_error", code="upstream_timeout", should_retry=False)
 
@@ -118,7 +117,7 @@ def read_run(run_id: str, timeout: float) -> Questions:
             break
         if waited >= timeout:
             raise LettaError(f"The run did not end within {timeout:g} seconds.", advice=_NO_END)
-        pause = _PAUSES[min(count, len(_PAUSES) - 1)]
+        pause = PAUSES[min(count, len(PAUSES) - 1)]
         yield Pause(seconds=pause)
         count, waited = count + 1, waited + pause
     kept = letta.decode_kept_messages(_data((yield FetchKept(run_id=run_id))))
