@@ -2,7 +2,7 @@
 
 from hashlib import sha256
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from . import letta
 from .approvals import Verdict
@@ -46,3 +46,11 @@ class Plan:
     instructions: Instructions | None = None
     past_results: tuple[letta.ToolReturn, ...] = ()
     verdict: Verdict | None = None
+
+    def without_input(self) -> "Plan":
+        """The same once the agent has heard the input: what it waits for later is answered alone."""
+        given = self.instructions
+        lasts = given is not None and given.policy is InstructionPolicy.OVERRIDE
+        return evolve(
+            self, messages=(), results=(), history=(), verdict=None, instructions=given if lasts else None
+        )

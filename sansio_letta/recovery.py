@@ -137,6 +137,45 @@ def _data(answer: Answer | None) -> bytes:
     return answer.data
 
 
+#: Pings in a row, each after 20 s of silence, until Letta's books are asked how the run goes.
+_MAX_IDLE_PING_COUNT: Final = 3
+
+
+@define
+class Reading:
+    """How far the stream of a background run was read, whose items are numbered."""
+
+    seq_id: int = field(default=0, init=False)  #: of the last item
+    is_over: bool = field(default=False, init=False)  #: once lost, it will not tell how the run ends
+    _lost_at: int = field(default=-1, init=False)  #: the last item when it was lost last
+    _idle_ping_count: int = field(default=0, init=False)  #: since the last item of a stream found again
+
+    def is_after_end(self, message: letta.Message) -> bool:
+        """Note an item. In a resumed stream whose run is over a ping stands for its missing end.
+
+        Of such a run Letta has no more items than those that come at once; then it pings for ever.
+        """
+        seq_id = getattr(message, "seq_id", None)
+        if seq_id is not None:
+            self.seq_id, self._idle_ping_count = max(self.seq_id, seq_id), 0
+            return False
+        if type(message) is not letta.Ping:
+            return False
+        if self._lost_at >= 0:
+            self._idle_ping_count += 1
+            # Whoever wrote the run's items may be gone, after a restart of Letta.
+            self.is_over = self.is_over or self._idle_ping_count > _MAX_IDLE_PING_COUNT
+        return self.is_over
+
+    def lose(self) -> bool:
+        """It was lost.
+
+        :return: whether anything came since it was lost before.
+        """
+        progress, self._lost_at = self._lost_at != self.seq_id, self.seq_id
+        return progress
+
+
 @define
 class Said:
     """What the client has been told of a turn, so that a second telling leaves it out."""

@@ -32,8 +32,7 @@ no answer may invite a repeat that the agent would hear twice.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Iterable
 
 from attrs import define, evolve, field
 
@@ -42,22 +41,19 @@ from ._signal import Signal
 from .access import ANYONE, Caller
 from .approvals import approval_question
 from .asking import Asking
-from .bridge import ToolBridge, answer_unasked, settle
-from .config import Approvals, Config, InstructionPolicy
+from .bridge import answer_unasked
+from .config import Approvals, Config
+from .destination import Destination, RecallThread, nothing_known
 from .errors import (
     Kept,
     LettaError,
     LocalProtocolError,
     RemoteProtocolError,
-    RequestError,
     SansioLettaError,
     kept_failure,
-    unknown_model,
 )
 from .events import (
-    AgentFound,
     AgentGone,
-    AgentThread,
     BackgroundRefused,
     CallsSettled,
     CancelRun,
@@ -66,8 +62,6 @@ from .events import (
     DeleteConversation,
     Event,
     Failure,
-    FetchAgent,
-    FetchLast,
     FetchRun,
     FinishReason,
     OpenStream,
@@ -76,31 +70,19 @@ from .events import (
     ServerToolStarted,
     TextDelta,
     Thread,
-    ThreadGone,
     TurnFailed,
     TurnFinished,
     TurnStarted,
 )
-from .exchange import Answer, Headers, find_agent, found_agent
+from .exchange import Answer, Headers
+from .opening import Answers, IsTold, compose, never_told, settle_plan
 from .phases import LOOKING_BACK, OVER, READING_STREAM, TRANSITIONS, Phase, Step
 from .places import Place
 from .plan import Instructions, Plan
-from .recovery import EarlierTurn, EndedRun, Pause, Questions, Said, read_run
-from .stream import EndOfStream, RunState, RunStream, SoFar, refusal_in
-from .threads import Chat, FoundThread, GivenConversation, Search, Throwaway, find_thread, no_conversation
-
-
-def _nothing_known(agent: letta.Agent) -> None:
-    """Nobody remembers."""
-
-
-#: Pings in a row, each after 20 s of silence, until Letta's books are asked how the run goes.
-_MAX_IDLE_PING_COUNT: Final = 3
-
-
-def _never_told(thread: Thread, instructions: Instructions) -> bool:
-    """Nobody remembers."""
-    return False
+from .recovery import EarlierTurn, EndedRun, Pause, Questions, read_run
+from .runs import Runs
+from .stream import EndOfStream, RunState, RunStream, refusal_in
+from .threads import FoundThread, Search, Throwaway
 
 
 @define
@@ -127,69 +109,69 @@ class Turn:
 
     plan: Plan
     config: Config = field(factory=Config)
-    _agent: letta.Agent | None = field(default=None, alias="agent")
-    _pending: letta.PendingApproval | None = field(default=None, alias="pending")
+    _known_agent: letta.Agent | None = field(default=None, alias="agent")
+    _known_pending: letta.PendingApproval | None = field(default=None, alias="pending")
     place: Place = field(factory=Place, kw_only=True)
     _earlier: EarlierTurn | None = field(default=None, alias="earlier", kw_only=True)
     _background: bool = field(default=False, alias="background", kw_only=True)
     _caller: Caller = field(default=ANYONE, alias="caller", kw_only=True)
-    _conversation: ConversationThread | None = field(default=None, alias="thread", kw_only=True)
-    _recall_thread: Callable[[letta.Agent], ConversationThread | None] = field(
-        default=_nothing_known, alias="recall_thread", kw_only=True
-    )
-    _is_told: Callable[[Thread, Instructions], bool] = field(default=_never_told, alias="is_told", kw_only=True)
+    _known_thread: ConversationThread | None = field(default=None, alias="thread", kw_only=True)
+    _recall_thread: RecallThread = field(default=nothing_known, alias="recall_thread", kw_only=True)
+    _is_told: IsTold = field(default=never_told, alias="is_told", kw_only=True)
     phase: Phase = field(default=Phase.READY, init=False)
     started: bool = field(default=False, init=False)  #: `TurnStarted` was handed over: no status line any more
     resume_count: int = field(default=0, init=False)  #: how often its stream was lost and found again
-    _looked: bool = field(init=False)  #: `_pending` is what the agent waits for
-    _found: bool = field(default=False, init=False)  #: Letta named the agent in this turn
-    _searched: bool = field(default=False, init=False)  #: and the conversation
-    _is_new: bool = field(default=False, init=False)  #: which is empty
-    _closing: Step | None = field(default=None, init=False)  #: what comes when all is clean
     told: tuple[Thread, Instructions] | None = field(default=None, init=False)
     """The instructions that went with this turn, and where; they are kept with its first step."""
+    _to: Destination = field(init=False)
+    _runs: Runs = field(init=False)
     _items: deque[Event | Command] = field(factory=deque, init=False)
-    _run: RunStream = field(init=False)
-    _so_far: SoFar = field(factory=SoFar, init=False)  #: of runs of this turn that came to their end
-    _last_run_id: str | None = field(default=None, init=False)  #: of the latest of them
+    _asking: Asking = field(init=False)
+    _questions: Questions | Search | None = field(default=None, init=False)  #: one after the other
     _waiting: tuple[letta.ToolCall, ...] = field(default=(), init=False)  #: for an answer of the turn's own
     _approval_count: int = field(default=0, init=False)  #: how often the turn answered for a human
-    _tool_names: dict[str, str] = field(factory=dict, init=False)  #: of calls that waited, by their ids
-    _said: Said = field(factory=Said, init=False)
-    _seq_id: int = field(default=0, init=False)  #: of the last item of a background run
-    _lost_at: int = field(default=-1, init=False)  #: the same, when its stream was lost last
-    _over: bool = field(default=False, init=False)  #: its stream, once it was lost, will not tell how it ends
-    _idle_ping_count: int = field(default=0, init=False)  #: since the last item of a stream found again
     _resent: bool = field(default=False, init=False)
-    _results_sent: bool = field(default=False, init=False)
     _abandoned: bool = field(default=False, init=False)
     _interruption: SansioLettaError | None = field(default=None, init=False)
     _failure: SansioLettaError | None = field(default=None, init=False)  #: told once the run is cancelled
-    _questions: Questions | Search | None = field(default=None, init=False)  #: one after the other
-    _asking: Asking = field(init=False)
+    _closing: Step | None = field(default=None, init=False)  #: what comes when all is clean
 
     def __attrs_post_init__(self) -> None:
         config = self.config
         self._asking = Asking(config.max_answer_size, config.max_event_size, self._caller.key_is_lettas)
-        self._looked = self._pending is not None
-        self._run = self._new_run()
+        self._to = Destination(
+            model=self.plan.model,
+            wish=self.plan.thread,
+            caller=self._caller,
+            known_agent=self._known_agent,
+            conversation=self._known_thread,
+            recall_thread=self._recall_thread,
+            pending=self._known_pending,
+        )
+        self._runs = Runs(
+            client_tools=frozenset(tool.name for tool in self.plan.client_tools),
+            result_ids=frozenset(
+                result.tool_call_id for result in (*self.plan.past_results, *self.plan.results)
+            ),
+            asks=config.approvals is Approvals.ASK,
+        )
         try:
-            if self._agent is None:
+            if self._known_agent is None:
                 self._find(Step.FIND)
             else:
-                self._queue(self._agent)
+                self._queue()
         except SansioLettaError as exc:
             self._fail(exc)
 
     @property
     def run_state(self) -> RunState:
         """What the agent was doing when it was last heard of in the run under way."""
-        return self._run.state
+        return self._runs.current.state
 
     @property
     def run_id(self) -> str | None:
         """Letta's name of the run under way, or of the one before it; None until the first ping."""
-        return self._run.run_id or self._last_run_id
+        return self._runs.run_id
 
     @property
     def earlier(self) -> EarlierTurn | None:
@@ -204,12 +186,12 @@ class Turn:
     @property
     def conversation(self) -> ConversationThread | None:
         """Where it is said, if that is not the agent's own thread; None until it is known."""
-        return self._conversation
+        return self._to.conversation
 
     @property
     def agent_id(self) -> str | None:
         """The agent's id, once it is known."""
-        return None if self._agent is None else self._agent.id
+        return None if self._to.known_agent is None else self._to.agent.id
 
     @property
     def pause(self) -> float | None:
@@ -299,7 +281,7 @@ class Turn:
             self._cancel()
         elif self.phase not in READING_STREAM or unsent or self._asking.pause is not None:
             self._finish(Step.ENDED)
-        elif self._run.run_id is not None:
+        elif self._runs.current.run_id is not None:
             self._cancel()
         else:
             self._move(Step.ABANDON)
@@ -319,7 +301,7 @@ class Turn:
         unsent = any(isinstance(item, Command) for item in self._items)
         self._items = deque(item for item in self._items if not isinstance(item, Command))
         reading = self.phase in READING_STREAM and not unsent and self._asking.pause is None
-        if self._run.run_id is not None and (reading or self.phase is Phase.RECOVERING):
+        if self._runs.current.run_id is not None and (reading or self.phase is Phase.RECOVERING):
             self._failure = error
             self._cancel()
         elif not reading:
@@ -393,10 +375,11 @@ class Turn:
 
     def _finish(self, step: Step) -> None:
         """All is said: clean up, and come to an end."""
-        if isinstance(self.plan.thread, Throwaway) and self._conversation is not None:
+        conversation = self._to.conversation
+        if isinstance(self.plan.thread, Throwaway) and conversation is not None:
             self._closing = step
             self._move(Step.CLEAN)
-            self._ask(DeleteConversation(conversation_id=self._conversation.conversation_id))
+            self._ask(DeleteConversation(conversation_id=conversation.conversation_id))
         else:
             self._move(step)
 
@@ -420,55 +403,42 @@ class Turn:
 
     def _find(self, step: Step) -> None:
         self._move(step)
-        self._ask(find_agent(self.plan.model, with_pending=self._must_look))
+        self._ask(self._to.find(with_pending=self._must_look))
 
     def _take_agent(self, answer: Answer) -> None:
-        self._found = True
-        agent = found_agent(self.plan.model, answer, self._caller.may_use)
-        self._items.append(AgentFound(model=self.plan.model, agent=agent))
-        self._agent = agent
+        self._items.append(self._to.take_agent(answer, with_pending=self._must_look))
         self._asking.went_well()
-        if self.plan.thread is None:
-            self._pending, self._looked = agent.pending_approval, self._must_look
-        self._queue(agent)
+        self._queue()
 
-    def _queue(self, agent: letta.Agent) -> None:
+    def _queue(self) -> None:
         self._move(Step.QUEUE)
-        self.place.enter(f"{agent.id} {self.plan.thread}")
+        self.place.enter(f"{self._to.agent.id} {self.plan.thread}")
         self._leave_queue()
 
     def _leave_queue(self) -> bool:
         if not self.place.granted:
             return False
         if self.place.waited:
-            # Others spoke to the agent meanwhile: what it waits for now must be looked up.
-            self._looked, self._pending = False, None
-        if self._conversation is None and self._agent is not None:
-            self._conversation = self._recall_thread(self._agent)
-        if self.plan.thread is not None and self._conversation is None:
-            self._search(self.plan.thread)
-        else:
+            # What it waits for now must be looked up.
+            self._to.forget_pending()
+        if self._to.recall_thread():
             self._review_or_send()
+        else:
+            self._search()
         return True
 
-    def _search(self, wish: Chat | GivenConversation | Throwaway) -> None:
-        assert self._agent is not None
+    def _search(self) -> None:
         self._move(Step.SEARCH)
-        self._searched = True
-        self._ask_for(find_thread(self._agent.id, wish))
+        self._ask_for(self._to.search())
 
-    def _take_thread(self, found: FoundThread) -> None:
-        self._conversation, self._is_new = found.thread, found.is_new
-        self._review_or_send()
-
-    def _forget_thread(self, thread: ConversationThread) -> None:
-        """The conversation was deleted: the chat gets another."""
-        wish = self.plan.thread
-        if not isinstance(wish, Chat) or self._searched:
-            raise no_conversation("the conversation was deleted at Letta")
-        self._items.append(ThreadGone(thread=thread))
-        self._conversation = None
-        self._search(wish)
+    def _forget(self) -> None:
+        """What was remembered is out of date."""
+        gone = self._to.forget()
+        self._items.append(gone)
+        if isinstance(gone, AgentGone):
+            self._find(Step.GONE)
+        else:
+            self._search()
 
     def _review_or_send(self) -> None:
         if self._earlier is not None:
@@ -483,81 +453,41 @@ class Turn:
         return bool(self.plan.results) or self.plan.verdict is not None
 
     def _look_or_send(self) -> None:
-        if self._must_look and not self._looked:
+        if self._must_look and not self._to.has_looked:
             self._look(Step.LOOK)
         else:
-            self._send(self._pending)
-
-    def _thread(self, agent: letta.Agent) -> Thread:
-        return self._conversation or AgentThread(agent_id=agent.id)
+            self._send()
 
     def _look(self, step: Step) -> None:
         self._move(step)
-        assert self._agent is not None
-        if self._conversation is None:
-            self._ask(FetchAgent(agent_id=self._agent.id))
-        else:
-            self._ask(FetchLast(conversation_id=self._conversation.conversation_id))
+        self._ask(self._to.look())
 
     def _take_pending(self, answer: Answer) -> None:
-        assert self._agent is not None
-        if self._conversation is not None:
-            if answer.status == 404:
-                self._forget_thread(self._conversation)
-            else:
-                self._send(pending=letta.decode_last_message(answer.data))
+        if answer.status == 404:
+            self._forget()
             return
-        if answer.status == 404 and not self._found:
-            self._forget_agent(self._agent)
-            return
-        self._agent = found_agent(self._agent.id, answer, self._caller.may_use)
+        self._to.take_pending(answer)
         self._asking.went_well()
-        pending = self._agent.pending_approval
         if not self._waiting:
-            self._send(pending)
-        elif pending is not None and {call.tool_call_id for call in pending.tool_calls} == {
-            call.tool_call_id for call in self._waiting
-        }:
+            self._send()
+        elif self._to.awaits(self._waiting):
             self._answer_waiting(Step.SEND)
         else:
             raise LettaError("The agent went on meanwhile. Send a new message to hear more.")
 
-    def _send(self, pending: letta.PendingApproval | None) -> None:
-        agent, plan = self._agent, self.plan
-        assert agent is not None
-        if plan.client_tools and not agent.takes_client_tools:
-            raise RequestError(
-                f"The agent is of type {agent.agent_type}, which cannot be given a client's tools: leave "
-                "`tools` out, or use an agent of type letta_v1_agent.",
-                param="tools",
-                code="unsupported_parameter",
-            )
-        settlement = settle(
-            pending,
-            plan.results,
-            client_tools={tool.name for tool in plan.client_tools},
-            has_message=bool(plan.messages),
-            past_results=plan.past_results,
-            verdict=plan.verdict,
-            policy=self.config.approvals,
-        )
+    def _send(self) -> None:
+        settlement = settle_plan(self.plan, self._to, self.config.approvals)
         if settlement.undecided:
             self._end_asking(settlement.undecided, settlement.calls)
             return
-        if not settlement.approvals and not plan.messages:
-            raise RequestError(
-                "The agent waits for none of these results: the calls were answered before, or its run has "
-                "ended. Send a new user message to go on.",
-                param="messages",
-            )
-        self._results_sent = any(type(answer) is letta.ToolReturn for answer in settlement.approvals)
-        calls = pending.tool_calls if pending else ()
-        self._tool_names = {call.tool_call_id: call.name for call in calls if call.name}
-        self._run = self._new_run()
-        self._move(Step.SEND)
+        answers = settlement.approvals
+        self._runs.begin(
+            self._to.pending.tool_calls if self._to.pending else (),
+            results_sent=any(type(answer) is letta.ToolReturn for answer in answers),
+        )
         if settlement.calls != CallsSettled():
             self._items.append(settlement.calls)
-        self._open_stream(agent, settlement.approvals, is_verdict=settlement.is_verdict)
+        self._open_stream(Step.SEND, answers, is_verdict=settlement.is_verdict)
 
     def _end_asking(self, calls: tuple[letta.ToolCall, ...], settled: CallsSettled) -> None:
         """Ask a human; what the client brought is in its history when the answer comes."""
@@ -571,58 +501,24 @@ class Turn:
         )
         self._finish(Step.ENDED)
 
-    def _open_stream(
-        self,
-        agent: letta.Agent,
-        approvals: tuple[letta.ToolReturn | letta.Approval, ...],
-        *,
-        is_verdict: bool = False,
-    ) -> None:
+    def _open_stream(self, step: Step, answers: Answers, *, is_verdict: bool = False) -> None:
         """Start a run.
 
-        :param is_verdict: what the user wrote is in the approvals, and no message.
+        :param is_verdict: what the user wrote is in the answers, and no message.
         """
-        plan, thread = self.plan, self._thread(agent)
-        messages = plan.messages if not is_verdict else ()
-        answers = (letta.ApprovalCreate(approvals=approvals),) if approvals else ()
-        system, override = self._instruct(thread)
-        history = plan.history if self._is_new else ()
-        self._ask(
-            OpenStream(
-                thread=thread,
-                request=letta.StreamRequest(
-                    messages=(*answers, *system, *history, *messages),
-                    client_tools=plan.client_tools,
-                    override_system=override,
-                    streaming=self._conversation is not None,
-                    background=self._background,
-                ),
-            )
+        self._move(step)
+        opening = compose(
+            self.plan, answers, self._to, self._is_told, background=self._background, is_verdict=is_verdict
         )
-
-    def _instruct(self, thread: Thread) -> tuple[tuple[letta.MessageCreate, ...], str | None]:
-        """The client's instructions: as messages before the input, or in place of the agent's own."""
-        given = self.plan.instructions
-        if given is None or given.policy is InstructionPolicy.IGNORE:
-            return (), None
-        if given.policy is InstructionPolicy.OVERRIDE:
-            return (), given.text
-        if given.policy is InstructionPolicy.ONCE and self._is_told(thread, given):
-            return (), None
-        self.told = (thread, given)
-        return (letta.MessageCreate(role="system", content=given.text),), None
+        self.told = opening.told or self.told
+        self._ask(opening.command)
 
     def _take_refusal(self, answer: Answer) -> None:
         """The turn's request was answered with something other than a stream."""
-        assert self._agent is not None
         if self._abandoned:
             self._finish(Step.ENDED)
-        elif answer.status == 404 and self._conversation is not None:
-            self._forget_thread(self._conversation)
         elif answer.status == 404:
-            if self._found:
-                raise unknown_model(self.plan.model)
-            self._forget_agent(self._agent)
+            self._forget()
         elif answer.status == 409 and refusal_in(answer.detail) and not self._resent:
             self._resent = True
             self._look(Step.REFUSED)
@@ -646,11 +542,6 @@ class Turn:
         else:
             raise answer.error()
 
-    def _forget_agent(self, agent: letta.Agent) -> None:
-        """What was remembered is out of date: an agent of this name may live on under another id."""
-        self._items.append(AgentGone(agent_id=agent.id))
-        self._find(Step.GONE)
-
     def _opened(self) -> bool:
         """Whether the run's stream is being read; from its head on it is."""
         asking = self._asking
@@ -665,10 +556,10 @@ class Turn:
 
     def _read_stream(self) -> bool:
         assert self._asking.stream is not None
-        run, event = self._run, self._asking.stream.next_event()
+        run, event = self._runs.current, self._asking.stream.next_event()
         if not isinstance(event, Signal):
             message = letta.decode_message(event.data)
-            if self._background and self._is_after_end(message):
+            if self._background and self._runs.reading.is_after_end(message):
                 self._lose(RemoteProtocolError("Letta forgot how the run ended."))
                 return True
             self._emit(run.receive_message(message))
@@ -700,17 +591,17 @@ class Turn:
 
     def _settle_unasked(self, run: RunStream) -> None:
         """The run waits for approvals about which nobody is asked: answer, and go on with the next run."""
-        self._go_on_after(run)
+        self._runs.end()
         if self._interruption is not None:
             raise self._interruption
         if self._approval_count >= self.config.max_approval_count:
             # As a run that has taken too many steps; the next message settles what waits.
-            self._emit([TurnFinished(reason=FinishReason.LENGTH, usage=self._so_far.usage)])
-            self._move(Step.ENDED)
+            self._emit([TurnFinished(reason=FinishReason.LENGTH, usage=self._runs.so_far.usage)])
+            self._finish(Step.ENDED)
             return
         # The input is with the agent: whatever Letta says from now on, it is not said again.
-        self.plan = evolve(self.plan, messages=(), results=(), verdict=None)
-        self._found = self._resent = True
+        self.plan = self.plan.without_input()
+        self._to.is_confirmed = self._resent = True
         self._waiting = run.waiting
         if self.phase is Phase.REVIEWING:
             # It waited some time ago, and may have been answered since.
@@ -719,8 +610,7 @@ class Turn:
             self._answer_waiting(Step.SETTLE)
 
     def _answer_waiting(self, step: Step) -> None:
-        agent, waiting, self._waiting = self._agent, self._waiting, ()
-        assert agent is not None
+        waiting, self._waiting = self._waiting, ()
         approve = self.config.approvals is Approvals.ALLOW
         for call in waiting if approve else ():
             self._emit(
@@ -729,41 +619,14 @@ class Turn:
                     ServerToolArguments(call_id=call.tool_call_id, fragment=call.arguments or "{}"),
                 )
             )
-        # That was said of the run before.
-        self._said = Said(started=self._so_far.started)
         self._approval_count += 1
-        self._tool_names = {call.tool_call_id: call.name for call in waiting if call.name}
-        self._run = self._new_run()
-        self._move(step)
-        self._open_stream(agent, answer_unasked(waiting, approve=approve))
-
-    def _go_on_after(self, run: RunStream) -> None:
-        """Of the run that is to come nothing was said; the answer goes on behind what was."""
-        self._so_far, self._last_run_id = run.so_far, run.run_id or self._last_run_id
-        self._said = Said(started=run.started)
-        self._seq_id, self._lost_at, self._over = 0, -1, False
-
-    def _is_after_end(self, message: letta.Message) -> bool:
-        """Note an item's number. In a resumed stream whose run is over a ping stands for its missing end.
-
-        Of such a run Letta has no more items than those that come at once; then it pings for ever.
-        """
-        seq_id = getattr(message, "seq_id", None)
-        if seq_id is not None:
-            self._seq_id, self._idle_ping_count = max(self._seq_id, seq_id), 0
-            return False
-        if type(message) is not letta.Ping:
-            return False
-        if self.resume_count:
-            self._idle_ping_count += 1
-            # Whoever wrote the run's items may be gone, after a restart of Letta.
-            self._over = self._over or self._idle_ping_count > _MAX_IDLE_PING_COUNT
-        return self._over
+        self._runs.begin(waiting)
+        self._open_stream(step, answer_unasked(waiting, approve=approve))
 
     def _emit(self, words: Iterable[Event]) -> None:
         for word in words:
             if not self._abandoned:
-                self._said.add(word)
+                self._runs.said.add(word)
                 self._items.append(word)
 
     def _take_run_failure(self, run: RunStream) -> None:
@@ -772,23 +635,22 @@ class Turn:
             self._look(Step.REFUSED)
             return
         assert run.error is not None
-        kept = run.step_kept or (self._results_sent and run.refusal is None)
+        kept = run.step_kept or (self._runs.results_sent and run.refusal is None)
         self._end_failed(run.error, Kept.SOMETHING if kept else Kept.NOTHING)
 
     # --- What became of a run -----------------------------------------------------------------------------
 
     def _lose(self, error: SansioLettaError) -> None:
         """The stream ended before its run: find out what became of it."""
-        run_id = self._run.run_id
+        run_id = self._runs.current.run_id
         assert run_id is not None
         self._move(Step.LOST)
         self._failure, self._asking.stream = error, None
         self.resume_count += 1
-        if not self._background or self._over:
+        reading = self._runs.reading
+        if not self._background or reading.is_over:
             self._ask_for(read_run(run_id, self.config.lost_run_timeout))
-            return
-        progress, self._lost_at = self._lost_at != self._seq_id, self._seq_id
-        if progress:
+        elif reading.lose():
             self._asking.went_well()
             self._ask(FetchRun(run_id=run_id))
         elif self._asking.pause_within(self.config.resume_timeout):
@@ -804,8 +666,8 @@ class Turn:
             self._ask_next(answer)
         elif isinstance(self._asking.command, FetchRun):
             run = letta.decode_run(answer.data)
-            self._over = run.is_over
-            self._ask(ResumeRun(run_id=run.id, seq_id=self._seq_id))
+            self._runs.reading.is_over = run.is_over
+            self._ask(ResumeRun(run_id=run.id, seq_id=self._runs.reading.seq_id))
         else:
             # The stream cannot be taken up again; what was kept of the run can be read.
             assert isinstance(self._asking.command, ResumeRun)
@@ -824,7 +686,8 @@ class Turn:
             self._questions = None
             match stop.value:
                 case FoundThread() as found:
-                    self._take_thread(found)
+                    self._to.take_thread(found)
+                    self._review_or_send()
                 case ended if self.phase is Phase.REVIEWING:
                     self._take_earlier(ended)
                 case ended:
@@ -842,9 +705,8 @@ class Turn:
             assert self._failure is not None
             self._end_failed(self._failure, Kept.NOTHING)
             return
-        self._run = self._new_run()
-        self._emit(self._said.rest(ended.tell(self._run)))
-        self._take_state(self._run)
+        self._emit(self._runs.tell_rest(ended))
+        self._take_state(self._runs.current)
 
     def _take_earlier(self, ended: EndedRun) -> None:
         """An earlier turn for this request is over: go on from what the agent has of it."""
@@ -853,36 +715,33 @@ class Turn:
             self._earlier = None
             self._look_or_send()
             return
-        self._run = self._new_run()
+        run = self._runs.current
         if ended.is_whole:
-            self._emit(ended.tell(self._run))
-            self._take_state(self._run)
+            self._emit(ended.tell(run))
+            self._take_state(run)
             return
         if not kept.returns:
             raise kept_failure(
                 LettaError("The agent has heard this before and broke off. Send a new message to go on.")
             )
-        words = list(ended.tell_kept(self._run))
+        words = list(ended.tell_kept(run))
         if any(not isinstance(word, TurnStarted) for word in words):
             self._emit(words)
-            self._go_on_after(self._run)
-        self._run = self._new_run()
+            self._runs.end()
         if kept.has_input or self.plan.verdict is not None:
             # A word of approval is no input, and was the answer to what waited then.
-            self.plan = evolve(self.plan, messages=())
-        self._results_sent = True
-        self._move(Step.SEND)
-        assert self._agent is not None
+            self.plan = self.plan.without_input()
+        self._runs.begin(results_sent=True)
         # Results that Letta has already make the agent go on from them (kept_results.jsonl).
-        self._open_stream(self._agent, kept.returns)
+        self._open_stream(Step.SEND, kept.returns)
 
     def _cancel(self) -> None:
-        assert self._agent is not None
-        assert self._run.run_id is not None
+        run_id = self._runs.current.run_id
+        assert run_id is not None
         self._move(Step.CANCEL)
         self._questions, self._asking.pause = None, None
         self._asking.went_well()
-        self._ask(CancelRun(agent_id=self._agent.id, run_id=self._run.run_id))
+        self._ask(CancelRun(agent_id=self._to.agent.id, run_id=run_id))
 
     def _end_cancelled(self) -> None:
         if self._failure is not None:
@@ -896,22 +755,13 @@ class Turn:
 
         A run cancelled in its first step leaves no trace (kept_nothing.jsonl), but results are kept at once.
         """
-        run, answer = self._run, self._asking.answer
-        if self._failure is not self._interruption or self.started or self._results_sent or run.step_kept:
+        run, answer = self._runs.current, self._asking.answer
+        if self._failure is not self._interruption or self.started or self._runs.results_sent or run.step_kept:
             return False
         if self.resume_count:
             return False  # some of it was not read
         assert run.run_id is not None
         return answer is not None and self._asking.error is None and answer.cancelled(run.run_id)
-
-    def _new_run(self) -> RunStream:
-        plan = self.plan
-        bridge = ToolBridge(
-            frozenset(tool.name for tool in plan.client_tools),
-            frozenset(result.tool_call_id for result in (*plan.past_results, *plan.results)),
-            self._tool_names,
-        )
-        return RunStream(bridge, self._so_far, asks=self.config.approvals is Approvals.ASK)
 
     # --- Failing ------------------------------------------------------------------------------------------
 
@@ -928,7 +778,7 @@ class Turn:
             self._cancel()
         elif self.phase in READING_STREAM and isinstance(error, RemoteProtocolError):
             # Letta was told, and what it does now we cannot see. A run that may be going on is ended first.
-            if self._run.run_id is not None:
+            if self._runs.current.run_id is not None:
                 self._failure = error
                 self._cancel()
             else:
@@ -937,7 +787,7 @@ class Turn:
             self._end_failed(error, Kept.NOTHING)
 
     def _end_failed(self, error: SansioLettaError, kept: Kept) -> None:
-        if kept is Kept.NOTHING and self._so_far.started:
+        if kept is Kept.NOTHING and self._runs.so_far.started:
             kept = Kept.SOMETHING  # an earlier run of this turn came to its end
         if not self._abandoned:
             told = error if kept is Kept.NOTHING else kept_failure(error)

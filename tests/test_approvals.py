@@ -28,19 +28,26 @@ from drive import (
 from drive_cycle import Client, chat
 from sansio_letta import Approvals, Config, Kept, Proxy, Signal, Turn, letta
 from sansio_letta.approvals import Verdict, approval_question, read_verdict
+from sansio_letta.config import InstructionPolicy
 from sansio_letta.events import (
     CallsSettled,
     CancelRun,
     Command,
+    ConversationThread,
+    DeleteConversation,
     Event,
     Failure,
     FetchAgent,
+    FetchLast,
     FinishReason,
     OpenStream,
     TextDelta,
     TurnFailed,
     TurnFinished,
 )
+from sansio_letta.plan import Instructions
+from sansio_letta.recovery import EarlierTurn
+from sansio_letta.threads import Chat, ThreadWish, Throwaway
 
 ALLOW, DENY = Config(approvals=Approvals.ALLOW), Config(approvals=Approvals.DENY)
 RM = letta.ToolCall(tool_call_id="call-1", name="rm", arguments="{}")
@@ -187,6 +194,64 @@ def test_an_agent_that_never_ends_is_ended() -> None:
     finished = stream(turn, *WAITS)[-1]
     assert isinstance(finished, TurnFinished)
     assert finished.reason is FinishReason.LENGTH
+
+
+def begun_in(thread: ThreadWish, config: Config, **more: Any) -> tuple[Turn, OpenStream]:
+    """A turn that a new conversation was made for."""
+    asked = evolve(
+        plan("hi"),
+        thread=thread,
+        history=(letta.MessageCreate(content="before"),),
+        instructions=Instructions(text="Be kind.", policy=more.pop("policy", InstructionPolicy.ALWAYS)),
+    )
+    turn = Turn(asked, config, AGENT, **more)
+    drain(turn)
+    [command] = answer(turn, {"id": "conv-9", "agent_id": AGENT_ID})
+    assert isinstance(command, OpenStream)
+    return turn, command
+
+
+def test_a_task_that_never_ends_leaves_nothing_behind() -> None:
+    turn, _ = begun_in(Throwaway(token="t-1"), Config(approvals=Approvals.DENY, max_approval_count=0))
+    assert stream(turn, *WAITS)[-1] == DeleteConversation(conversation_id="conv-9")
+    answer(turn, None)
+    assert turn.phase.name == "DONE"
+
+
+@pytest.mark.parametrize(
+    ("policy", "said", "override"),
+    [
+        (InstructionPolicy.ALWAYS, ["Be kind.", "before", "hi"], None),
+        (InstructionPolicy.OVERRIDE, ["before", "hi"], "Be kind."),
+    ],
+)
+def test_the_input_is_said_in_the_first_run_alone(
+    policy: InstructionPolicy, said: list[str], override: str | None
+) -> None:
+    turn, first = begun_in(Throwaway(token="t-1"), ALLOW, policy=policy)
+    second = stream(turn, *WAITS)[-1]
+    assert isinstance(second, OpenStream)
+    assert [item.content for item in first.request.messages if isinstance(item, letta.MessageCreate)] == said
+    assert [item for item in second.request.messages if isinstance(item, letta.MessageCreate)] == []
+    assert (first.request.override_system, second.request.override_system) == (override, override)
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_an_earlier_turn_in_a_conversation_waits_for_nobody(waits: bool) -> None:
+    asked = evolve(plan("hi"), thread=Chat(key="c-1"))
+    thread = ConversationThread(conversation_id="conv-9")
+    turn = Turn(asked, ALLOW, AGENT, thread=thread, earlier=EarlierTurn(run_id="run-0"))
+    drain(turn)
+    answer(turn, {"id": "run-0", "status": "completed", "stop_reason": "requires_approval"})
+    heard = {"message_type": "user_message", "id": "message-0", "content": "hi"}
+    answer(turn, [heard, want("call-1", "rm", "{}")])
+    assert answer(turn, USAGE)[-1] == FetchLast(conversation_id="conv-9")
+    items = answer(turn, [want("call-1" if waits else "call-2", "rm", "{}")])
+    if waits:
+        assert [each["approve"] for each in sent(items)[0]["approvals"]] == [True]
+    else:
+        assert isinstance(items[-1], TurnFailed)
+        assert "went on meanwhile" in items[-1].error.message
 
 
 @pytest.mark.parametrize("failing", [(error("llm_error"),), (CONFLICT,)], ids=["failure", "refusal"])

@@ -40,9 +40,12 @@ TABLE = {
     "threads": "errors events exchange letta",
     "plan": "approvals config letta threads",
     "tasks": "chat_request",
+    "destination": "access errors events exchange letta threads",
+    "opening": "bridge config destination errors events letta plan",
+    "runs": "bridge events letta recovery stream",
     "turn": (
-        "_signal access approvals asking bridge config errors events exchange letta phases places plan "
-        "recovery stream threads"
+        "_signal access approvals asking bridge config destination errors events exchange letta opening phases "
+        "places plan recovery runs stream threads"
     ),
     "thread_memory": "events letta plan threads turn",
     "planning": "approvals chat_request config errors letta plan tasks threads",

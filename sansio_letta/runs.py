@@ -1,0 +1,74 @@
+"""The runs of one turn, told as one answer.
+
+A turn has more than one run if it answers for a human what a run waits for, or goes on from an earlier turn.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from attrs import define, field
+
+from . import letta
+from .bridge import ToolBridge
+from .events import Event
+from .recovery import EndedRun, Reading, Said
+from .stream import RunStream, SoFar
+
+
+@define(kw_only=True)
+class Runs:
+    """The run under way, and what is left of those before it.
+
+    :param client_tools: the names of the tools that the client offered.
+    :param result_ids: of calls that the client has answered.
+    :param asks: whether a person is asked about the server's tools that wait for one.
+    """
+
+    client_tools: frozenset[str] = frozenset()
+    result_ids: frozenset[str] = frozenset()
+    asks: bool = True
+    current: RunStream = field(init=False)
+    reading: Reading = field(init=False)  #: of its numbered stream
+    said: Said = field(init=False)  #: of it, to the client
+    results_sent: bool = field(
+        default=False, init=False
+    )  #: with it: such are kept at once (kept_results.jsonl)
+    _so_far: SoFar = field(factory=SoFar, init=False)  #: of runs that came to their end
+    _last_id: str | None = field(default=None, init=False)  #: of the latest of them
+    _names: dict[str, str] = field(factory=dict, init=False)  #: of tools called before it, by their calls' ids
+
+    def __attrs_post_init__(self) -> None:
+        self.begin()
+
+    @property
+    def run_id(self) -> str | None:
+        """Letta's name of the run under way, or of the one before it."""
+        return self.current.run_id or self._last_id
+
+    @property
+    def so_far(self) -> SoFar:
+        """What the answer holds of runs that came to their end."""
+        return self._so_far
+
+    def begin(self, answered: Iterable[letta.ToolCall] = (), *, results_sent: bool = False) -> None:
+        """A run is asked for; nothing was said of it.
+
+        :param answered: calls that go on with it.
+        :param results_sent: whether results of tools go with it.
+        """
+        self._names = {call.tool_call_id: call.name for call in answered if call.name}
+        self.results_sent = results_sent
+        self.reading, self.said = Reading(), Said(started=self._so_far.started)
+        self.current = self._new_stream()
+
+    def end(self) -> None:
+        """It came to an end that is not the turn's: what comes is told behind what it has said."""
+        self._so_far, self._last_id = self.current.so_far, self.run_id
+
+    def tell_rest(self, ended: EndedRun) -> Iterator[Event]:
+        """Of a run that is over: what was not told. The run under way is as if it had been read to its end."""
+        self.current = self._new_stream()
+        return self.said.rest(ended.tell(self.current))
+
+    def _new_stream(self) -> RunStream:
+        bridge = ToolBridge(self.client_tools, self.result_ids, self._names)
+        return RunStream(bridge, self._so_far, asks=self.asks)
