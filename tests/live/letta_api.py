@@ -73,6 +73,11 @@ class LettaApi:
         """Delete a tool; agents lose it."""
         self._call("DELETE", f"/v1/tools/{tool_id}")
 
+    def tool_names(self) -> list[str]:
+        """Return the names of all tools that there are, Letta's own among them, sorted."""
+        found = self._call("GET", "/v1/tools/?limit=1000")
+        return sorted(tool["name"] for tool in found)
+
     def agents(self, *tags: str) -> list[Agent]:
         """List all agents, or those with one of the tags, page by page."""
         agents: list[Agent] = []
@@ -85,7 +90,14 @@ class LettaApi:
 
     def conversations(self, agent: Agent) -> list[str]:
         """Return the ids of the agent's conversations: its threads beside its own."""
-        return [found["id"] for found in self._call("GET", f"/v1/conversations/?agent_id={agent.id}&limit=100")]
+        return [found["id"] for found in self._conversations(agent)]
+
+    def chats(self, agent: Agent) -> dict[str, str]:
+        """Return the same by their summaries, each of which must be one conversation's alone."""
+        found = self._conversations(agent)
+        chats: dict[str, str] = {item["summary"]: item["id"] for item in found}
+        assert len(chats) == len(found), [item["summary"] for item in found]
+        return chats
 
     def history(self, agent: Agent, conversation: str | None = None) -> list[Item]:
         """Return what all threads of an agent hold, or one conversation: oldest first, no instructions."""
@@ -111,8 +123,16 @@ class LettaApi:
         results = [result for item in kept for result in item["tool_returns"]]
         return [(result["tool_call_id"], result["tool_return"], result["status"]) for result in results]
 
-    def pending_call_ids(self, agent: Agent) -> list[str]:
-        """Return the ids of the calls the agent waits for."""
+    def pending_call_ids(self, agent: Agent, conversation: str | None = None) -> list[str]:
+        """Return the ids of the calls the agent waits for in its own thread, or in a conversation."""
+        if conversation is not None:
+            path = f"/v1/conversations/{conversation}/messages?limit=1&order=desc"
+            return [
+                call["tool_call_id"]
+                for last in self._call("GET", path)
+                if last["message_type"] == "approval_request_message"
+                for call in last["tool_calls"]
+            ]
         found = self._call("GET", f"/v1/agents/{agent.id}?include=agent.pending_approval")
         pending = found["pending_approval"] or {"tool_calls": []}
         return [call["tool_call_id"] for call in pending["tool_calls"]]
@@ -162,6 +182,10 @@ class LettaApi:
         query = urllib.parse.urlencode({"text": text})
         with _opener.open(f"{self.model_url}/seen?{query}", timeout=REQUEST_TIMEOUT) as response:
             return int(json.load(response)["count"])
+
+    def _conversations(self, agent: Agent) -> list[Item]:
+        found: list[Item] = self._call("GET", f"/v1/conversations/?agent_id={agent.id}&limit=100")
+        return found
 
     def _kept(self, kind: str, agent: Agent, conversation: str | None) -> list[Item]:
         return [item for item in self.history(agent, conversation) if item["message_type"] == kind]

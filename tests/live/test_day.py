@@ -7,14 +7,14 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from attrs import define, field
 from openai import APIError, APITimeoutError
 
-from live.asking import FORMS, TOOLS, Form, Message, ask, attempt, result, sync_client, user
+from live.asking import FORMS, TOOLS, WHOLE, Answer, Form, Message, attempt, result, sync_client, user
 from live.conftest import MakeAgent
 from live.letta_api import Agent, LettaApi
 from live.proxy import serving
@@ -37,11 +37,12 @@ CUTS: Final = (
 
 @define(kw_only=True)
 class Person:
-    """Somebody who talks to one agent, alone or beside others."""
+    """Somebody who talks to one agent, alone or beside others, in the agent's own thread or in a chat."""
 
     url: str
     agent: Agent
     name: str
+    chat: str | None = None  #: the key of their chat
     has_tools: bool  #: calls are safe from others' messages, which would deny them
     chance: random.Random
     heard: list[str] = field(factory=list)  #: texts that the agent must have heard once
@@ -58,6 +59,7 @@ class Person:
             self.give_up,
             self.repeat,
             self.fail,
+            self.name_chat,
         ]
         if self.has_tools:
             ways += [self.call, self.call]
@@ -70,7 +72,7 @@ class Person:
         """Say something, and hear the answer."""
         said = self._line()
         script = f"think Hm.\nsay {said}\nsay one two three four."
-        answer = ask(self.url, self._form(), self.agent.name, script, max_retries=2)
+        answer = self.ask(script)
         assert answer.text == f"{said}\none two three four."
         assert (answer.reasoning, answer.finish_reason) == ("Hm.", "stop")
         self.heard.append(script)
@@ -78,7 +80,7 @@ class Person:
     def call(self) -> None:
         """Have the agent call a tool, and give it the result."""
         form, script = self._form(), f'call read_file {{"path": "{self._line()}"}}'
-        asked = ask(self.url, form, self.agent.name, script, tools=TOOLS, max_retries=2)
+        asked = self.ask(script, form, tools=TOOLS)
         [call] = asked.calls
         assert call.arguments == script.removeprefix("call read_file ")
         self.heard.append(script)
@@ -86,7 +88,7 @@ class Person:
             return  # the next message denies it
         said = self._line()
         history: list[Message] = [user(script), asked.message, result(call, said)]
-        answer = ask(self.url, form, self.agent.name, history, tools=TOOLS, max_retries=2)
+        answer = self.ask(history, form, tools=TOOLS)
         assert quoted_results(answer.text) == [said]
 
     def leave(self) -> None:
@@ -95,7 +97,10 @@ class Person:
         self.unsure.append(script)
         with sync_client(self.url, max_retries=2) as client:
             stream = client.chat.completions.create(
-                model=self.agent.name, messages=[{"role": "user", "content": script}], stream=True
+                model=self.agent.name,
+                messages=[{"role": "user", "content": script}],
+                stream=True,
+                extra_headers=self._headers,
             )
             with stream:
                 for _ in range(self.chance.randint(1, 4)):
@@ -106,7 +111,7 @@ class Person:
         said = self._line()
         script = f"wait 1.5\nsay {said}"
         self.unsure.append(script)
-        answer = attempt(self.url, self._form(), self.agent.name, script, timeout=1.0, max_retries=2)
+        answer = self.attempt(script, timeout=1.0)
         if answer.error is None:
             assert answer.text == said
         else:
@@ -116,13 +121,10 @@ class Person:
         """Ask the same twice at once, the second time as a repeat."""
         said, form = self._line(), self._form()
         script = f"slow 0.1\nsay {said} and so on and on."
-        options: list[dict[str, Any]] = [
-            {"extra_headers": {"x-stainless-retry-count": count}} for count in ("0", "1")
-        ]
         with ThreadPoolExecutor() as pool:
             asked = [
-                pool.submit(ask, self.url, form, self.agent.name, script, max_retries=0, **option)
-                for option in options
+                pool.submit(self.ask, script, form, max_retries=0, headers={"x-stainless-retry-count": count})
+                for count in ("0", "1")
             ]
             answers = [each.result() for each in asked]
         assert [answer.text for answer in answers] == [f"{said} and so on and on."] * 2
@@ -131,10 +133,44 @@ class Person:
     def fail(self) -> None:
         """Have the model fail in the second step: the message was kept, and nobody may repeat it."""
         script = f'say {self._line()}\ncall memory_insert {{"label": "human", "new_string": "fail 500"}}'
-        answer = attempt(self.url, self._form(), self.agent.name, script, max_retries=2)
+        answer = self.attempt(script)
         assert isinstance(answer.error, APIError)
         assert answer.error.type == "upstream_error"
         self.heard.append(script)
+
+    def name_chat(self) -> None:
+        """Have a chat program ask for a title: the agent is to know nothing of it."""
+        said = self._line()
+        assert self.ask(f"### Task:\nFind a title.\nsay {said}", self.chance.choice(WHOLE)).text == said
+
+    def ask(self, messages: str | Sequence[Message], form: Form | None = None, **fields: Any) -> Answer:
+        """Ask in their thread, and expect an answer."""
+        answer = self.attempt(messages, form, **fields)
+        if answer.error is not None:
+            raise answer.error
+        return answer
+
+    def attempt(
+        self,
+        messages: str | Sequence[Message],
+        form: Form | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **fields: Any,
+    ) -> Answer:
+        """The same; an error becomes part of the answer."""
+        return attempt(
+            self.url,
+            form or self._form(),
+            self.agent.name,
+            messages,
+            extra_headers={**self._headers, **(headers or {})},
+            **{"max_retries": 2, **fields},
+        )
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {} if self.chat is None else {"X-Letta-Chat-Key": self.chat}
 
     def _line(self) -> str:
         return f"{self.name} {next(self._numbers)}"
@@ -145,22 +181,23 @@ class Person:
 
 def test_a_day(rig: Rig, letta: LettaApi, make_agent: MakeAgent) -> None:
     chance = random.Random(SEED)
+    tools_before = letta.tool_names()
     with relaying(rig.url, free_port()) as relay:
         relay.open()
         with serving(relay.url) as proxy:
+
+            def live(agent: Agent, name: str, *, has_tools: bool, chat: str | None = None) -> Person:
+                own = random.Random(chance.random())
+                return Person(
+                    url=proxy.base_url, agent=agent, name=name, has_tools=has_tools, chat=chat, chance=own
+                )
+
             people = []
             for number, count in enumerate((1, 1, 3)):
                 agent = make_agent(f"day-{number}")
-                people += [
-                    Person(
-                        url=proxy.base_url,
-                        agent=agent,
-                        name=f"p{number}{each}",
-                        has_tools=count == 1,
-                        chance=random.Random(chance.random()),
-                    )
-                    for each in range(count)
-                ]
+                people += [live(agent, f"p{number}{each}", has_tools=count == 1) for each in range(count)]
+            chatty = make_agent("day-chats")
+            people += [live(chatty, f"c{each}", has_tools=True, chat=f"chat {each}") for each in range(2)]
             with breaking(relay, chance) as cut_count, ThreadPoolExecutor(len(people)) as pool:
                 end = time.monotonic() + DAY
                 for each in [pool.submit(person.live, end) for person in people]:
@@ -170,7 +207,8 @@ def test_a_day(rig: Rig, letta: LettaApi, make_agent: MakeAgent) -> None:
                 report += person.done
             print(f"day: {dict(report)}, {cut_count()} connections cut")
             for agent in {person.agent.id: person.agent for person in people}.values():
-                check_agent(proxy.base_url, letta, agent, [each for each in people if each.agent is agent])
+                check_agent(letta, agent, [each for each in people if each.agent is agent])
+            assert letta.tool_names() == tools_before
         logged = [json.loads(line) for line in proxy.lines if line.startswith("{")]
     assert [line for line in logged if line["level"] == "error"] == []
     assert report.total() > len(people) * 5
@@ -179,17 +217,30 @@ def test_a_day(rig: Rig, letta: LettaApi, make_agent: MakeAgent) -> None:
     assert {"joined", "answered"} & {line.get("repeat") for line in logged}
 
 
-def check_agent(url: str, letta: LettaApi, agent: Agent, people: list[Person]) -> None:
-    """Make sure that nothing goes on, that the agent answers, and that it heard everything once."""
+def check_agent(letta: LettaApi, agent: Agent, people: list[Person]) -> None:
+    """Make sure that nothing goes on or was left behind, that the agent answers, and heard everything once."""
     letta.ended_runs(agent)
-    assert ask(url, "sync", agent.name, "say Good night.").text == "Good night."
-    assert letta.pending_call_ids(agent) == []
-    said = Counter(letta.user_texts(agent))
+    chats = letta.chats(agent)
+    if people[0].chat is None:
+        assert chats == {}
+        check_thread(letta, agent, None, people)
+    else:
+        assert chats.keys() == {f'letta-proxy chat: "{person.chat}"' for person in people}
+        for person in people:
+            check_thread(letta, agent, chats[f'letta-proxy chat: "{person.chat}"'], [person])
+
+
+def check_thread(letta: LettaApi, agent: Agent, conversation: str | None, people: list[Person]) -> None:
+    """Make sure that a thread reads as what the people said in it, and nothing else."""
+    night = "say Good night."
+    assert people[0].ask(night).text == "Good night."
+    assert letta.pending_call_ids(agent, conversation) == []
+    said = Counter(letta.user_texts(agent, conversation))
     assert {text: count for text, count in said.items() if count > 1} == {}
     heard = {text for person in people for text in person.heard}
     unsure = {text for person in people for text in person.unsure}
     assert heard - set(said) == set()
-    assert set(said) - heard - unsure == {"say Good night."}
+    assert set(said) - heard - unsure == {night}
 
 
 @contextlib.contextmanager
