@@ -4,7 +4,8 @@ Where keys come from, and how often one has been used, a transport knows; what f
 """
 
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
+from enum import Enum
 from math import ceil
 from typing import Final
 
@@ -30,12 +31,14 @@ class Caller:
     :param agents: what it may see and use: ids, and names in which ``*`` stands for any text; None: all.
     :param key_is_lettas: its own key goes to Letta, so what Letta says of a key is about the caller's.
     :param realm: what is found with one key is kept apart from what is found with another; never a key itself.
+    :param policies: of its key, by their fields of `Config`; others are the server's.
     """
 
     name: str | None = None
     agents: tuple[str, ...] | None = None
     key_is_lettas: bool = False
     realm: str = field(default="", repr=False)
+    policies: Mapping[str, Enum] = field(factory=dict, hash=False)
     _ids: frozenset[str] = field(init=False, repr=False, eq=False)
     _names: re.Pattern[str] = field(init=False, repr=False, eq=False)
 

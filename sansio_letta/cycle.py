@@ -166,6 +166,8 @@ class Cycle:
     summary: Summary
     _now: float
     _head_only: bool = False
+    config: Config = field(kw_only=True)
+    """The limits and policies that it goes by: the proxy's, with what its key and its request have chosen."""
     _driven: Driven | None = field(default=None, kw_only=True)
     _caller: Caller = field(default=ANYONE, kw_only=True)
     _patience: float = field(default=0.0, kw_only=True)
@@ -195,11 +197,6 @@ class Cycle:
 
     def _wake_up(self) -> None:
         self.wake()
-
-    @property
-    def config(self) -> Config:
-        """The limits and policies that it goes by."""
-        return self._memory.config
 
     @property
     def _known(self) -> KnownTurn | None:

@@ -13,7 +13,6 @@ The loop of a transport is::
             case command: ...  # to Letta, then receive_response() or receive_failure()
 """
 
-from collections.abc import Mapping
 from functools import partial
 
 from attrs import define, field
@@ -42,8 +41,8 @@ from .inquiry import (
 )
 from .places import Place
 from .planning import Circumstances, plan_turn
-from .policies import with_policies
-from .repeats import KnownTurn, Listener, fingerprint, retry_count
+from .policies import shape, with_headers, with_policies
+from .repeats import KnownTurn, Listener, Sending, fingerprint, read_sending
 from .routing import Endpoint, Route, route
 from .threads import Chat, GivenConversation, ThreadWish, kind_of
 from .tool_views import showing_tools
@@ -97,7 +96,7 @@ class Proxy:
 
     def open(
         self, request: HttpRequest, *, token: str, created: int, now: float, caller: Caller = ANYONE
-    ) -> "Cycle":
+    ) -> Cycle:
         """Begin to answer a request. Nothing is raised for what the client sent: it becomes the answer.
 
         :param token: random and unique, 8 to 64 letters and digits; ids are made of it.
@@ -105,25 +104,19 @@ class Proxy:
         :param now: monotonic seconds.
         :param caller: whose request it is; agents that it may not use do not exist for it.
         """
-        summary = Summary(
-            request_id=f"req_{token}",
-            method=request.method,
-            path=_log_path(request.target),
-            caller=caller.name,
-        )
-        head_only = request.method == "HEAD"
+        summary = _summary(request, token, caller)
+        config = with_policies(self.config, caller.policies)
         try:
             wanted = route(request.method, request.target)
             if wanted.endpoint is Endpoint.CHAT:
                 if refusal := self.refuse(request):
                     raise refusal
-                return self._open_chat(request, summary, token, created, now, caller)
+                return self._open_chat(request, summary, token, created, now, caller, config)
             questions = self._questions(wanted, caller)
         except RequestError as exc:
             summary.outcome = exc.code
             questions = error_reply(exc)
-        inquiry = Inquiry(questions, self.config.max_answer_size, caller)
-        return Cycle(inquiry, None, self._memory, summary, now, head_only)
+        return self._inquire(questions, summary, now, caller, config)
 
     def sweep(self, *, token: str, created: int, now: float) -> Cycle:
         """Delete what a process that died has left at Letta. For a server's start; the answer is of interest to
@@ -133,7 +126,7 @@ class Proxy:
         """
         questions = sweep_tasks(created - int(self.config.turn_timeout))
         summary = Summary(request_id=f"req_{token}", method="SWEEP", path="")
-        return Cycle(Inquiry(questions, self.config.max_answer_size), None, self._memory, summary, now)
+        return self._inquire(questions, summary, now)
 
     def list_threads(self, model: str, *, token: str, now: float) -> Cycle:
         """An agent's chats and their conversations, as JSON.
@@ -142,7 +135,7 @@ class Proxy:
         """
         summary = Summary(request_id=f"req_{token}", method="GET", path="")
         questions = ask_threads(model)
-        return Cycle(Inquiry(questions, self.config.max_answer_size), None, self._memory, summary, now)
+        return self._inquire(questions, summary, now)
 
     def remember(self, model: str, agent: letta.Agent, *, now: float) -> None:
         """Tell which agent a model's name or id stands for, so that Letta is not asked.
@@ -150,6 +143,10 @@ class Proxy:
         :param now: monotonic seconds.
         """
         self._memory.agents.remember(model, agent, now)
+
+    def remember_no_background(self) -> None:
+        """Tell that this Letta has no background streams, so that it is not asked for one."""
+        self._memory.has_background = False
 
     def remember_thread(self, agent_id: str, wish: ThreadWish, thread: ConversationThread) -> None:
         """Tell which conversation a chat of an agent's has, so that Letta is not asked."""
@@ -163,87 +160,94 @@ class Proxy:
         token: str,
         now: float,
         caller: Caller = ANYONE,
-    ) -> "Cycle":
+    ) -> Cycle:
         """Answer a request that is refused, or that could not be read to its end."""
-        summary = Summary(
-            request_id=f"req_{token}",
-            method=request.method,
-            path=_log_path(request.target),
-            caller=caller.name,
-        )
+        summary = _summary(request, token, caller)
         summary.outcome = error.code
-        inquiry = Inquiry(error_reply(error), self.config.max_answer_size)
-        return Cycle(inquiry, None, self._memory, summary, now, request.method == "HEAD")
+        return self._inquire(error_reply(error), summary, now)
+
+    def _inquire(
+        self,
+        questions: Questions | Reply,
+        summary: Summary,
+        now: float,
+        caller: Caller = ANYONE,
+        config: Config | None = None,
+    ) -> Cycle:
+        """A cycle that no turn is needed for."""
+        inquiry = Inquiry(questions, self.config.max_answer_size, caller)
+        head_only = summary.method == "HEAD"
+        return Cycle(inquiry, None, self._memory, summary, now, head_only, config=config or self.config)
 
     def _open_chat(
-        self, request: HttpRequest, summary: Summary, token: str, created: int, now: float, caller: Caller
+        self,
+        request: HttpRequest,
+        summary: Summary,
+        token: str,
+        created: int,
+        now: float,
+        caller: Caller,
+        config: Config,
     ) -> Cycle:
+        headers = dict(request.headers)
+        config = with_headers(config, request.headers)
         asked = decode_request(request.body)
         summary.stream, summary.model = asked.stream, asked.model
-        headers = dict(request.headers)
-        planned = plan_turn(asked, Circumstances(config=self.config, headers=headers, token=token))
+        planned = plan_turn(asked, Circumstances(config=config, headers=headers, token=token))
         plan = planned.plan
         summary.ignored, summary.thread = planned.ignored, kind_of(plan.thread)
-        heading = Heading(completion_id=f"chatcmpl-{token}", created=created, model=asked.model)
-        config = with_policies(self.config, headers)
-        writer = _writer(asked, heading, config)
         named = repr(plan.thread) if isinstance(plan.thread, Chat | GivenConversation) else ""
-        key = fingerprint(summary.path, headers, request.body, named, caller.scope)
-        known = self._memory.turns.recall(key, now)
-        if known is not None and (repeat := self._listens(known, headers)) is not None:
+        wanted = shape(config, request.headers)
+        key = fingerprint(summary.path, headers, request.body, named, caller.scope, wanted)
+        known, sending = self._memory.turns.recall(key, now), read_sending(headers)
+        driven = None
+        if known is not None and (repeat := self._listens(known, sending)) is not None:
             summary.repeat = repeat
             summary.agent_id = known.agent_id if known.turn is None else known.turn.agent_id
-            source, patience = Listener(known), self._patience(headers)
-            return Cycle(source, writer, self._memory, summary, now, caller=caller, patience=patience)
-        earlier = known.earlier if known is not None else None
-        if earlier is not None:
-            summary.repeat = Repeat.TAKEN_UP
-        agent = self._memory.agents.recall(asked.model, now, caller)
-        summary.agent_id = agent.id if agent else None
-        turn = Turn(
-            plan,
-            config,
-            agent,
-            place=Place(self._memory.queue),
-            earlier=earlier,
-            background=self._wants_background(asked),
-            caller=caller,
-            recall_thread=partial(self._memory.threads.recall, wish=plan.thread),
-            is_told=self._memory.threads.is_told,
-        )
-        tells = retry_count(headers) is not None or "idempotency-key" in headers
-        begun = self._memory.turns.begin(key, turn, is_sent_again=tells)
-        driven = Driven(known=begun, fingerprint=key)
+            source: Turn | Listener = Listener(known)
+        else:
+            earlier = known.earlier if known is not None else None
+            if earlier is not None:
+                summary.repeat = Repeat.TAKEN_UP
+            agent = self._memory.agents.recall(asked.model, now, caller)
+            summary.agent_id = agent.id if agent else None
+            source = Turn(
+                plan,
+                config,
+                agent,
+                place=Place(self._memory.queue),
+                earlier=earlier,
+                background=_wants_background(asked, config) and self._memory.has_background,
+                caller=caller,
+                recall_thread=partial(self._memory.threads.recall, wish=plan.thread),
+                is_told=self._memory.threads.is_told,
+            )
+            begun = self._memory.turns.begin(key, source, is_sent_again=sending.tells)
+            driven = Driven(known=begun, fingerprint=key)
+        heading = Heading(completion_id=f"chatcmpl-{token}", created=created, model=asked.model)
         return Cycle(
-            turn,
-            writer,
+            source,
+            _writer(asked, heading, config),
             self._memory,
             summary,
             now,
+            config=config,
             driven=driven,
             caller=caller,
-            patience=self._patience(headers),
+            patience=self._patience(sending),
         )
 
-    def _wants_background(self, asked: ChatRequest) -> bool:
-        policy = self.config.background
-        wanted = policy is Background.ALWAYS or (policy is Background.AUTO and not asked.stream)
-        return wanted and self._memory.has_background
-
-    def _listens(self, known: KnownTurn, headers: Mapping[str, str]) -> Repeat | None:
+    def _listens(self, known: KnownTurn, sending: Sending) -> Repeat | None:
         """Whether a request for a known turn gets what that turn says; otherwise it begins one of its own."""
         if not known.is_over:
             return Repeat.JOINED if self.config.joins_repeats and not known.given_up else None
-        # Without a sign that it was sent before, a whole answer asked for again is a regeneration.
-        is_sent_again = bool(retry_count(headers)) or "idempotency-key" in headers
-        return Repeat.ANSWERED if known.is_answered and is_sent_again else None
+        return Repeat.ANSWERED if known.is_answered and sending.is_repeat else None
 
-    def _patience(self, headers: Mapping[str, str]) -> float:
+    def _patience(self, sending: Sending) -> float:
         """How long a client that leaves before its answer has begun may stay away. 0: it will not come back."""
-        count = retry_count(headers)
-        if count is None or not self.config.repeat_wait_timeout:
+        if sending.count is None or not self.config.repeat_wait_timeout:
             return 0.0
-        return self.config.repeat_wait_timeout + 0.5 * float(2 ** min(count, 4))
+        return self.config.repeat_wait_timeout + 0.5 * float(2 ** min(sending.count, 4))
 
     def _questions(self, wanted: Route, caller: Caller) -> Questions | Reply:
         match wanted.endpoint:
@@ -261,11 +265,25 @@ class Proxy:
                 return Reply(status=204, body=b"", headers=(("allow", "GET, HEAD, POST, OPTIONS"),))
 
 
+def _wants_background(asked: ChatRequest, config: Config) -> bool:
+    policy = config.background
+    return policy is Background.ALWAYS or (policy is Background.AUTO and not asked.stream)
+
+
 def _writer(asked: ChatRequest, heading: Heading, config: Config) -> Writer:
     writer: Writer = CompletionWriter(heading, config.reasoning_field)
     if asked.stream:
         writer = ChunkWriter(heading, asked.include_usage, config.reasoning_field, config.max_fragment_size)
     return showing_tools(writer, config.server_tools)
+
+
+def _summary(request: HttpRequest, token: str, caller: Caller) -> Summary:
+    return Summary(
+        request_id=f"req_{token}",
+        method=request.method,
+        path=_log_path(request.target),
+        caller=caller.name,
+    )
 
 
 def _log_path(target: str) -> str:

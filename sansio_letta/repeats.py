@@ -12,7 +12,7 @@ from hashlib import sha256
 from itertools import groupby
 from typing import Any, Final
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 
 from ._signal import Signal
 from .errors import Kept, LocalProtocolError, RemoteProtocolError, SansioLettaError, kept_failure
@@ -34,7 +34,12 @@ from .turn import Turn
 
 
 def fingerprint(
-    path: str, headers: Mapping[str, str], body: bytes, chat_key: str, scope: Hashable = None
+    path: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    chat_key: str,
+    scope: Hashable = None,
+    shape: str = "",
 ) -> bytes:
     """What two requests have in common if one is a repeat of the other.
 
@@ -42,24 +47,50 @@ def fingerprint(
     :param headers: by lower-case name.
     :param chat_key: which chat it is of; empty if it says nothing of that.
     :param scope: of the caller: a key that may see less than before gets no answer of before.
+    :param shape: what it asks for in its headers, as by `policies.shape`.
     """
     # Another client's key is another request, even with the same idempotency key.
     digest = sha256(f"{headers.get('authorization', '')}\n{scope!r}\n{path}\n".encode())
     if idempotency_key := headers.get("idempotency-key"):
         digest.update(f"key {idempotency_key}".encode())
     else:
-        digest.update(f"chat {chat_key}\n".encode())
+        digest.update(f"chat {chat_key}\n{shape}\n".encode())
         digest.update(body)
     return digest.digest()
 
 
-def retry_count(headers: Mapping[str, str]) -> int | None:
-    """How often the client says that it has sent the request before; None if it does not say.
+@frozen(kw_only=True)
+class Sending:
+    """What a request says of being sent before.
+
+    :param count: how often it was; None: its client does not say.
+    :param is_named: it has an idempotency key, which is the same each time.
+    """
+
+    count: int | None
+    is_named: bool
+
+    @property
+    def tells(self) -> bool:
+        """Whether one that is sent again will be known by it."""
+        return self.count is not None or self.is_named
+
+    @property
+    def is_repeat(self) -> bool:
+        """Whether it may have been sent before. Without that, the same request anew is a regeneration."""
+        return bool(self.count) or self.is_named
+
+
+def read_sending(headers: Mapping[str, str]) -> Sending:
+    """What a request says of itself.
 
     :param headers: by lower-case name.
     """
     text = headers.get("x-stainless-retry-count", "")
-    return int(text[:4]) if text.isascii() and text.isdigit() else None
+    return Sending(
+        count=int(text[:4]) if text.isascii() and text.isdigit() else None,
+        is_named=bool(headers.get("idempotency-key")),
+    )
 
 
 @define(eq=False)

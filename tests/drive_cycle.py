@@ -6,7 +6,8 @@ from typing import Any
 import orjson
 
 from drive import JSON, SSE, encode
-from sansio_letta import Cycle, HttpRequest, Proxy, ResponseBody, ResponseHead, Signal
+from sansio_letta import Caller, Cycle, HttpRequest, Proxy, ResponseBody, ResponseHead, Signal
+from sansio_letta.access import ANYONE
 from sansio_letta.events import Command, Failure
 
 
@@ -20,10 +21,12 @@ class Client:
         *,
         token: str = "abcdef12",
         now: float = 100.0,
+        caller: Caller = ANYONE,
     ) -> None:
         self.proxy = proxy or Proxy()
         if isinstance(request, HttpRequest):
-            request = self.proxy.open(request, token=token, created=1_795_332_551, now=now)
+            created = 1_795_332_551
+            request = self.proxy.open(request, token=token, created=created, now=now, caller=caller)
         self.cycle: Cycle = request
         self.commands: list[Command] = []
         self.head: ResponseHead | None = None

@@ -20,7 +20,7 @@ from sansio_letta.events import (
     TurnFinished,
 )
 from sansio_letta.plan import Plan
-from sansio_letta.repeats import KnownTurn, KnownTurns, fingerprint, retry_count
+from sansio_letta.repeats import KnownTurn, KnownTurns, fingerprint, read_sending
 from sansio_letta.turn import Turn
 
 HELLO = (PING, say("Hel"), say("lo"), stop(), USAGE, DONE)
@@ -428,12 +428,22 @@ def test_a_turn_that_broke_off_before_it_had_a_name_leaves_nothing_to_look_into(
 
 @pytest.mark.parametrize(("value", "count"), [("0", 0), ("2", 2), ("", None), ("x", None), ("9" * 9999, 9999)])
 def test_how_often_a_request_was_sent(value: str, count: int | None) -> None:
-    assert retry_count({"x-stainless-retry-count": value}) == count
+    sending = read_sending({"x-stainless-retry-count": value})
+    assert (sending.count, sending.tells, sending.is_repeat) == (count, count is not None, bool(count))
+
+
+@pytest.mark.parametrize(("value", "named"), [("k-1", True), ("", False)])
+def test_an_idempotency_key_is_a_sign_unless_it_is_empty(value: str, named: bool) -> None:
+    sending = read_sending({"idempotency-key": value})
+    assert (sending.count, sending.tells, sending.is_repeat) == (None, named, named)
 
 
 def test_a_fingerprint_tells_its_parts_apart() -> None:
-    parts: list[tuple[str, dict[str, str], bytes, str]] = [
+    parts: list[tuple[Any, ...]] = [
         ("/a", {}, b"b", ""),
+        ("/a", {}, b"b", "", ("realm", None)),
+        ("/a", {}, b"b", "", None, "approvals=deny"),
+        ("/a", {}, b"b", "approvals=deny"),
         ("/b", {}, b"b", ""),
         ("/a", {"authorization": "b"}, b"b", ""),
         ("/a", {}, b"a", ""),
