@@ -11,14 +11,16 @@ happening of one exchange: ``x`` its number, ``t`` seconds since the recording b
 
 Exchanges may overlap: one may begin while another's data comes. Since version 2 exchange 0 is the client's own,
 with the proxy, ``failed`` says ``failure`` and ``reason``, and the head says how the client's answer was made
-(``token``, ``created``, ``reasoning``, ``limits``) and in ``text`` whether message text was kept. The order of
+(``token``, ``created``, ``policies``, ``limits``) and in ``text`` whether message text was kept. The order of
 the lines is that in which things happened: with it a replay does without a clock. Version 1 holds exchanges
 with Letta alone.
 """
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
+from functools import partial
+from operator import eq
 from typing import Any, Final, Literal, TypeVar
 
 import orjson
@@ -26,8 +28,9 @@ from attrs import define, field, frozen
 from cattrs import BaseValidationError, Converter
 
 from ._convert import WrongType, exactly, first_error, strict_converter
-from .config import Approvals, Config, ReasoningField, ServerTools
+from .config import Config
 from .errors import SansioLettaError
+from .policies import POLICIES, with_policies
 
 _T = TypeVar("_T")
 
@@ -144,10 +147,8 @@ class RecordingHead:
     note: str
     token: str | None = None  #: what the ids of the client's answer were made of
     created: int | None = None  #: Unix time, seconds
-    reasoning: str = ReasoningField.REASONING_CONTENT.value
-    approvals: str = Approvals.ASK.value
-    server_tools: str = ServerTools.HIDDEN.value
-    limits: Mapping[str, float] = field(factory=dict)  #: of `LIMITS`; what is missing is as today
+    policies: Mapping[str, str] = field(factory=dict)  #: of `POLICIES`; what is missing is as today
+    limits: Mapping[str, float] = field(factory=dict)  #: of `LIMITS`, as well
     text: str = TextMode.KEEP.value
 
     @classmethod
@@ -171,9 +172,7 @@ class RecordingHead:
             note=note,
             token=token,
             created=created,
-            reasoning=config.reasoning_field.value,
-            approvals=config.approvals.value,
-            server_tools=config.server_tools.value,
+            policies={name: getattr(config, policy.field).value for name, policy in POLICIES.items()},
             limits={name: getattr(config, name) for name in LIMITS},
             text=text.value,
         )
@@ -186,12 +185,8 @@ class RecordingHead:
         """
         # Others are of a later version.
         limits: dict[str, Any] = {name: self.limits[name] for name in LIMITS if name in self.limits}
-        return Config(
-            reasoning_field=ReasoningField(self.reasoning),
-            approvals=Approvals(self.approvals),
-            server_tools=ServerTools(self.server_tools),
-            **limits,
-        )
+        known = [(POLICIES[name], text) for name, text in self.policies.items() if name in POLICIES]
+        return with_policies(Config(**limits), {policy.field: policy.read(text) for policy, text in known})
 
 
 @frozen(kw_only=True)
@@ -227,11 +222,14 @@ class _Happening:
 
 def _make_converter() -> Converter:
     converter = strict_converter()
-    numbers = converter.get_structure_hook(dict[str, float])
-    converter.register_structure_hook_func(
-        lambda kind: kind == Mapping[str, float], lambda value, kind: numbers(exactly(value, dict), kind)
-    )
+    for kind, plain in ((Mapping[str, float], dict[str, float]), (Mapping[str, str], dict[str, str])):
+        structure = converter.get_structure_hook(plain)
+        converter.register_structure_hook_func(partial(eq, kind), partial(_structure_object, structure))
     return converter
+
+
+def _structure_object(structure: Callable[[Any, Any], Any], value: object, kind: object) -> object:
+    return structure(exactly(value, dict), kind)
 
 
 _lines: Final = _make_converter()
@@ -279,14 +277,10 @@ def _read_head(number: int, line: bytes) -> RecordingHead:
         raise RecordingError(
             f"line {number}: v: versions 1 to {VERSION} can be read, the recording is of version {head.v}"
         )
-    for name, kind in (
-        ("reasoning", ReasoningField),
-        ("approvals", Approvals),
-        ("server_tools", ServerTools),
-        ("text", TextMode),
-    ):
-        known = [member.value for member in kind]
-        if getattr(head, name) not in known:
+    words = {f"policies.{name}": (policy.values, head.policies.get(name)) for name, policy in POLICIES.items()}
+    for name, (members, word) in {**words, "text": (tuple(TextMode), head.text)}.items():
+        known = [str(member.value) for member in members]
+        if word is not None and word not in known:
             raise RecordingError(f"line {number}: {name}: expected one of {', '.join(known)}")
     try:
         assert head.config

@@ -15,7 +15,7 @@ from attrs import define, evolve, field, frozen
 
 from ._signal import Signal
 from .chat_request import decode_request
-from .config import Background, Config
+from .config import Config
 from .cycle import Cycle, HttpRequest, Item, ResponseBody, ResponseHead
 from .errors import RequestError
 from .events import INTERRUPTED, Command, Failure
@@ -73,22 +73,20 @@ class ReplayedClient:
             first_item_timeout=inf,
             turn_timeout=inf,
             repeat_wait_timeout=0.0,
-            background=self._background(),
         )
         proxy = Proxy(config)
         self._remember(proxy)
         self._cycle = proxy.open(request, token=head.token or "replayed", created=head.created or 0, now=0.0)
 
-    def _background(self) -> Background:
-        """Whether the run was asked for in the background: the proxy may have known that Letta has none."""
-        first = next((item for item in self.recording.exchanges if item.starts_run), None)
-        asked = (
-            first is not None and isinstance(first.request.json, dict) and first.request.json.get("background")
-        )
-        return Background.ALWAYS if asked else Background.NEVER
-
     def _remember(self, proxy: Proxy) -> None:
-        """The proxy that was recorded may have known the agent, and the chat's conversation."""
+        """The proxy that was recorded may have known the agent, the chat's conversation, and Letta."""
+        first = next((item for item in self.recording.exchanges if item.starts_run), None)
+        if (
+            first is not None
+            and isinstance(first.request.json, dict)
+            and not first.request.json.get("background")
+        ):
+            proxy.remember_no_background()
         model = self._client.request.json.get("model") if isinstance(self._client.request.json, dict) else None
         if not isinstance(model, str):
             return

@@ -1,5 +1,6 @@
 """The recording format: what it holds, and what is said of a file that is none."""
 
+import re
 from typing import Any
 
 import orjson
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from recordings import SCENARIOS, recording
 from sansio_letta import Config, ReasoningField
+from sansio_letta.config import TaskPolicy
+from sansio_letta.policies import POLICIES
 from sansio_letta.recording import (
     LIMITS,
     RecordedData,
@@ -259,7 +262,14 @@ def test_any_bytes_give_a_recording_or_an_error_that_names_the_line(data: bytes)
 
 # --- Version 2 ------------------------------------------------------------------------------------------------
 
-HEAD_2 = {**HEAD, "v": 2, "token": "0123abcd", "created": 5, "reasoning": "off", "text": "drop"}
+HEAD_2 = {
+    **HEAD,
+    "v": 2,
+    "token": "0123abcd",
+    "created": 5,
+    "policies": {"reasoning": "off"},
+    "text": "drop",
+}
 CLIENT = {**REQUEST, "x": 0, "headers": [["Host", "x"]]}
 
 
@@ -268,7 +278,8 @@ def test_exchange_0_is_the_clients_own() -> None:
     assert found.client is not None
     assert found.client.request.headers == (("host", "x"),)
     assert [exchange.x for exchange in found.exchanges] == [1]
-    assert (found.head.token, found.head.created, found.head.reasoning) == ("0123abcd", 5, "off")
+    assert (found.head.token, found.head.created) == ("0123abcd", 5)
+    assert found.head.config == Config(reasoning_field=ReasoningField.OFF)
 
 
 def test_a_failure_says_how_and_why() -> None:
@@ -277,10 +288,24 @@ def test_a_failure_says_how_and_why() -> None:
     assert (exchange.failure, exchange.reason) == ("broken", "connection reset")
 
 
-@pytest.mark.parametrize("name", ["reasoning", "text"])
-def test_heads_with_unknown_words_are_refused(name: str) -> None:
-    with pytest.raises(RecordingError, match=f"line 1: {name}: expected one of"):
-        read_recording(lines({**HEAD_2, name: "nonsense"}))
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"text": "nonsense"}, "text: expected one of keep, hash, drop"),
+        ({"policies": {"tasks": "nonsense"}}, "policies.tasks: expected one of isolate, pass, refuse"),
+        ({"policies": {"tasks": "ISOLATE"}}, "policies.tasks: expected one of isolate, pass, refuse"),
+        ({"policies": {"tasks": 1}}, "policies[tasks]: expected a string, got an integer"),
+        ({"policies": ["tasks"]}, "policies: expected an object, got an array"),
+    ],
+)
+def test_heads_with_unknown_words_are_refused(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(RecordingError, match=re.escape(f"line 1: {message}")):
+        read_recording(lines({**HEAD_2, **wrong}))
+
+
+def test_a_policy_of_a_later_version_is_left_out() -> None:
+    policies = {"of-a-later-version": "x", "tasks": "pass"}
+    assert read_recording(lines({**HEAD_2, "policies": policies})).head.config == Config(tasks=TaskPolicy.PASS)
 
 
 def test_a_wait_is_kept_with_its_line() -> None:
@@ -290,8 +315,9 @@ def test_a_wait_is_kept_with_its_line() -> None:
     assert client.waits == (RecordedWait(t=15.0, line=4),)
 
 
-def test_the_limits_of_then_are_those_of_the_replay() -> None:
-    then = Config(reasoning_field=ReasoningField.OFF, keepalive_timeout=2.5, max_fragment_size=100)
+def test_the_limits_and_policies_of_then_are_those_of_the_replay() -> None:
+    policies: dict[str, Any] = {policy.field: policy.values[-1] for policy in POLICIES.values()}
+    then = Config(keepalive_timeout=2.5, max_fragment_size=100, **policies)
     head = RecordingHead.begin(
         server="x", scenario="x", note="", token="x", created=1, config=then, text=TextMode.KEEP
     )
@@ -303,16 +329,9 @@ def test_limits_that_are_missing_are_those_of_today() -> None:
     assert read_recording(lines({**HEAD, "limits": limits})).head.config == Config(max_event_size=5)
 
 
-def test_every_number_that_an_answer_depends_on_is_in_the_head() -> None:
-    elsewhere = {
-        "reasoning_field",
-        "background",
-        "approvals",
-        "server_tools",
-        "instructions",
-        "tasks",
-        "task_prompts",
-    }  # the request for a run tells the latter
+def test_all_that_an_answer_depends_on_is_in_the_head() -> None:
+    policies = {policy.field for policy in POLICIES.values()}
+    elsewhere = {"task_prompts"}  # the request for a run tells
     of_several_requests = {
         "agent_ttl",
         "max_remembered_agent_count",
@@ -324,7 +343,7 @@ def test_every_number_that_an_answer_depends_on_is_in_the_head() -> None:
         "chat_key_headers",
         "max_remembered_thread_count",
     }
-    assert {*LIMITS, *elsewhere, *of_several_requests} == {field.name for field in fields(Config)}
+    assert {*LIMITS, *policies, *elsewhere, *of_several_requests} == {field.name for field in fields(Config)}
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,19 @@ from drive import (
     want,
 )
 from recordings import recording as fixture
-from sansio_letta import Config, HttpRequest, Proxy, ReasoningField, ResponseBody, Signal, letta
+from sansio_letta import (
+    Background,
+    Caller,
+    Config,
+    HttpRequest,
+    Proxy,
+    ReasoningField,
+    ResponseBody,
+    Signal,
+    letta,
+)
+from sansio_letta.access import ANYONE
+from sansio_letta.config import TaskPolicy
 from sansio_letta.events import Command, ConversationThread, Failure, OpenStream, ResumeRun
 from sansio_letta.recorder import record
 from sansio_letta.recording import (
@@ -85,6 +97,8 @@ def recorded(
     known: letta.Agent | None = None,
     thread: str | None = None,
     late: float | None = 0.001,
+    caller: Caller = ANYONE,
+    has_background: bool = True,
 ) -> Recording:
     """A request, recorded as a server does it whose Letta answers so.
 
@@ -95,7 +109,9 @@ def recorded(
         proxy.remember(orjson.loads(request.body)["model"], known, now=0.0)
     if thread is not None:
         proxy.remember_thread(AGENT_ID, Chat(key="c-1"), ConversationThread(conversation_id=thread))
-    plain = proxy.open(request, token=TOKEN, created=7, now=0.0)
+    if not has_background:
+        proxy.remember_no_background()
+    plain = proxy.open(request, token=TOKEN, created=7, now=0.0, caller=caller)
     head = RecordingHead.begin(
         server="x",
         scenario="one",
@@ -219,6 +235,31 @@ SAME: dict[str, Recording] = {
         chat(model=AGENT_ID),
         run(PING, say("a"), stop(), DONE),
         known=letta.Agent(id=AGENT_ID, name="Milo", agent_type="letta_v1_agent"),
+    ),
+    "a policy of the request": recorded(
+        chat(headers={"x-letta-policy-reasoning": "off", "x-letta-policy-background": "always"}),
+        *AGENT,
+        run(PING, think("hm"), say("a"), stop(), DONE),
+    ),
+    "a policy that the server does not let go": recorded(
+        chat(headers={"x-letta-policy-background": "always"}), config=Config(background=Background.NEVER)
+    ),
+    "no background where Letta has none": recorded(
+        chat(headers={"x-letta-policy-background": "always"}),
+        *AGENT,
+        run(PING, say("a"), (3.0, Failure.BROKEN)),
+        cancelled(3.0),
+        has_background=False,
+    ),
+    "policies of the key": recorded(
+        chat(headers={"x-openwebui-task": "tags"}),
+        *AGENT,
+        run(PING, think("hm"), say("a"), stop(), DONE),
+        caller=Caller(policies={"tasks": TaskPolicy.PASS, "reasoning_field": ReasoningField.OFF}),
+    ),
+    "a task that the key refuses": recorded(
+        chat(headers={"x-openwebui-task": "tags", "x-letta-policy-tasks": "refuse"}),
+        caller=Caller(policies={"tasks": TaskPolicy.REFUSE}),
     ),
     "reasoning elsewhere": recorded(
         chat(),
