@@ -100,6 +100,58 @@ def test_a_new_key_opens_what_it_says(tmp_path: Path) -> None:
         assert not any(key in said for key in (alice, bob, carol))
 
 
+def thought(url: str, key: str, **headers: str) -> set[str]:
+    """In which fields an answer has reasoning."""
+    with OpenAI(base_url=url, api_key=key, max_retries=0, default_headers=headers) as client:
+        reply = client.chat.completions.create(model="reasoning", messages=[{"role": "user", "content": "hi"}])
+    return {name for name in reply.choices[0].message.model_dump() if name.startswith("reasoning")}
+
+
+def test_each_key_has_its_policies(tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    alice = new_key("alice", file, "--policy", "reasoning=off", "--policy", "tasks=refuse")
+    bob = new_key("bob", file)
+    assert tomllib.loads(file.read_text())["keys"]["alice"]["policies"] == {
+        "reasoning": "off",
+        "tasks": "refuse",
+    }
+    arguments = ("--port", "0", "--reasoning", "reasoning", "--keys", str(file))
+    with serving(*arguments) as (url, pid, _, log):
+        assert thought(url, alice) == set()
+        assert thought(url, bob) == {"reasoning"}
+        header = {"X-Letta-Policy-Reasoning": "Reasoning_Content"}
+        assert thought(url, bob, **header) == {"reasoning_content"}
+        with pytest.raises(openai.BadRequestError, match="It is off here") as refused:
+            thought(url, alice, **header)
+        assert refused.value.param == "x-letta-policy-reasoning"
+        with pytest.raises(openai.BadRequestError) as task:
+            thought(url, alice, **{"X-OpenWebUI-Task": "title_generation"})
+        assert task.value.code == "task_refused"
+        file.write_text(file.read_text().replace('"off"', '"reasoning_content"'))
+        os.kill(pid, signal.SIGHUP)
+        while "keys reloaded" not in log.readline():
+            pass
+        assert thought(url, alice) == {"reasoning_content"}
+        file.write_text(file.read_text().replace('"reasoning_content"', '"loud"'))
+        os.kill(pid, signal.SIGHUP)
+        while "keys not reloaded" not in (line := log.readline()):
+            pass
+        assert "keys.alice.policies.reasoning: expected one of reasoning_content, reasoning, off" in line
+        assert thought(url, alice) == {"reasoning_content"}
+
+
+def test_a_policy_that_there_is_not_ends_the_command(tmp_path: Path) -> None:
+    made = run("keys", "new", "alice", "--policy", "approvals=maybe")
+    assert (made.returncode, made.stdout) == (2, "")
+    assert "policy approvals: expected one of allow, ask, deny" in made.stderr
+    file = tmp_path / "keys.toml"
+    file.write_text('[keys.alice]\nkey = "alices-plain-long-key"\npolicies = { approvals = "maybe" }\n')
+    done = run("serve", "--port", "0", "--keys", str(file))
+    assert done.returncode == 2
+    assert f"{file}: keys.alice.policies.approvals: expected one of allow, ask, deny" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_rate_is_answered_as_the_sdk_expects(tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
     key = new_key("alice", file, "--rate", "1/hour")

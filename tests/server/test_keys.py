@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from letta_server._errors import SettingsError
 from letta_server._keys import MAX_FILE_SIZE, MAX_KEY_COUNT, KeyRing, digest_of, new_key, read_keys, toml_lines
+from sansio_letta import Approvals, ReasoningField, ServerTools
+from sansio_letta.policies import POLICIES
 
 SECRET = "a-key-that-nobody-guesses"
 DIGEST = sha256(SECRET.encode()).hexdigest()
@@ -53,6 +55,57 @@ def test_what_keys_new_prints_is_read(tmp_path: Path) -> None:
     assert len({new_key() for _ in range(100)}) == 100
 
 
+def test_a_keys_policies(tmp_path: Path) -> None:
+    text = f"""
+        [keys.alice]
+        key = "{SECRET}"
+        policies = {{ approvals = "allow", server-tools = " Status " }}
+
+        [keys.bob]
+        key = "another-plain-long-key"
+
+        [keys.bob.policies]
+        reasoning = "off"
+
+        [keys.carol]
+        key = "a-third-plain-long-key"
+        policies = {{}}
+    """
+    ring = read_keys([written(tmp_path, text)])
+    assert [key.caller.policies for key in ring.keys] == [
+        {"approvals": Approvals.ALLOW, "server_tools": ServerTools.STATUS},
+        {"reasoning_field": ReasoningField.OFF},
+        {},
+    ]
+
+
+def test_every_policy_and_value_is_written_and_read(tmp_path: Path) -> None:
+    names = [f"{name}={value.value}" for name, policy in POLICIES.items() for value in policy.values]
+    for number, name in enumerate(names):
+        path = written(tmp_path, toml_lines("alice", SECRET, policies=[name]), f"{number}.toml")
+        policy, _, value = name.partition("=")
+        [key] = read_keys([path]).keys
+        assert key.caller.policies == {POLICIES[policy].field: POLICIES[policy].read(value)}
+
+
+@pytest.mark.parametrize(
+    ("policies", "told"),
+    [
+        (["approvals"], "policy: expected NAME=VALUE, like approvals=deny, got 'approvals'"),
+        ([""], "policy: expected NAME=VALUE"),
+        (["approvals="], "policy approvals: expected one of allow, ask, deny"),
+        (["approvals=maybe"], "policy approvals: expected one of allow, ask, deny"),
+        (["aprovals=deny"], f"policy aprovals: expected one of {', '.join(POLICIES)}"),
+        (["Approvals=deny"], "policy Approvals: expected one of approvals, "),
+        (["approvals=deny", " approvals = DENY"], "policy: expected approvals once, found it twice"),
+    ],
+)
+def test_a_policy_that_is_none_is_not_written(policies: list[str], told: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        toml_lines("alice", SECRET, policies=policies)
+    assert str(caught.value).startswith(told)
+
+
 def test_a_name_with_a_dot_is_one_name(tmp_path: Path) -> None:
     path = written(tmp_path, toml_lines("a.b@c", SECRET))
     assert [key.caller.name for key in read_keys([path]).keys] == ["a.b@c"]
@@ -94,7 +147,28 @@ def test_keys_of_several_places(tmp_path: Path) -> None:
         (f"[keys.alice]\nkey = '{SECRET}'\nrate = '1000000/day'", "of 1 to 100000 requests"),
         (
             f"[keys.alice]\nkey = '{SECRET}'\nagent = 'x'",
-            "keys.alice.agent: expected one of sha256, key, agents, rate",
+            "keys.alice.agent: expected one of sha256, key, agents, rate, policies",
+        ),
+        *(
+            (f"[keys.alice]\nkey = '{SECRET}'\npolicies = {policies}", told)
+            for policies, told in (
+                ("'deny'", 'keys.alice.policies: expected a table like { approvals = "deny" }'),
+                ("['approvals']", "keys.alice.policies: expected a table like"),
+                (
+                    "{ aprovals = 'deny' }",
+                    f"keys.alice.policies.aprovals: expected one of {', '.join(POLICIES)}",
+                ),
+                (
+                    "{ Approvals = 'deny' }",
+                    "keys.alice.policies.Approvals: expected one of approvals, server-tools",
+                ),
+                ("{ server_tools = 'status' }", "keys.alice.policies.server_tools: expected one of approvals"),
+                ("{ approvals = 'maybe' }", "keys.alice.policies.approvals: expected one of allow, ask, deny"),
+                ("{ approvals = '' }", "keys.alice.policies.approvals: expected one of allow, ask, deny"),
+                ("{ approvals = true }", "keys.alice.policies.approvals: expected one of allow, ask, deny"),
+                ("{ tasks = ['pass'] }", "keys.alice.policies.tasks: expected one of isolate, pass, refuse"),
+                ("{ tasks = 'pass', tasks = 'pass' }", "expected TOML: "),
+            )
         ),
         (
             f"[keys.a]\nkey = '{SECRET}'\n[keys.b]\nsha256 = '{DIGEST}'",

@@ -35,6 +35,14 @@ def new_command(
     rate: Annotated[
         str | None, Parameter(show_default=False, help="How often it may be used, like 60/minute.")
     ] = None,
+    policy: Annotated[
+        list[str] | None,
+        Parameter(
+            negative="",
+            show_default=False,
+            help="NAME=VALUE: a policy of the key's own, like approvals=deny; may be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Make a key. The lines for the keys file go to standard output, the key itself to standard error.
 
@@ -44,7 +52,7 @@ def new_command(
     """
     key = new_key()
     try:
-        lines = toml_lines(name, key, agents=agent or (), rate=rate)
+        lines = toml_lines(name, key, agents=agent or (), rate=rate, policies=policy or ())
     except SettingsError as exc:
         stop(str(exc))
     print(f"{lines}\n", flush=True)

@@ -6,6 +6,7 @@ A keys file is TOML, and holds digests, so that nobody who reads it can use a ke
     sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
     agents = ["Milo", "Support *"]      # names, * for any text, or ids; without it: all
     rate = "60/minute"                  # without it: --rate, or as often as it likes
+    policies = { approvals = "deny" }   # in place of the server's; without it: those
 """
 
 import hmac
@@ -14,6 +15,7 @@ import secrets
 import stat
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +23,7 @@ from typing import Any, Final
 from attrs import field, frozen
 
 from sansio_letta import Caller
+from sansio_letta.policies import POLICIES
 
 from ._errors import SettingsError
 from ._rates import Rate, parse_rate
@@ -33,7 +36,7 @@ MAX_FILE_SIZE: Final = 1024 * 1024
 _MIN_KEY_LENGTH: Final = 16
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
-_FIELDS: Final = ("sha256", "key", "agents", "rate")
+_FIELDS: Final = ("sha256", "key", "agents", "rate", "policies")
 _PREFIX: Final = "sha256:"
 
 
@@ -71,10 +74,18 @@ def new_key() -> str:
     return f"lp-{secrets.token_urlsafe(32)}"
 
 
-def toml_lines(name: str, key: str, *, agents: Sequence[str] = (), rate: str | None = None) -> str:
+def toml_lines(
+    name: str,
+    key: str,
+    *,
+    agents: Sequence[str] = (),
+    rate: str | None = None,
+    policies: Sequence[str] = (),
+) -> str:
     """What to put into the keys file for a key.
 
-    :raises SettingsError: if the name or the rate is none.
+    :param policies: each as ``NAME=VALUE``.
+    :raises SettingsError: if the name, the rate or a policy is none.
     """
     _check_name(name, f"keys.{name}")
     lines = [f"[keys.{name}]" if re.fullmatch(r"[\w-]+", name) else f'[keys."{name}"]']
@@ -84,12 +95,27 @@ def toml_lines(name: str, key: str, *, agents: Sequence[str] = (), rate: str | N
     if rate is not None:
         parse_rate(rate, "rate")
         lines.append(f"rate = {_toml_string(rate)}")
+    if policies:
+        chosen = ", ".join(f'{each} = "{value.value}"' for each, value in _split_policies(policies).items())
+        lines.append(f"policies = {{ {chosen} }}")
     return "\n".join(lines)
 
 
 def _toml_string(text: str) -> str:
     escaped = re.sub(r'["\\\x00-\x1f\x7f]', lambda found: f"\\u{ord(found[0]):04x}", text)
     return f'"{escaped}"'
+
+
+def _split_policies(policies: Sequence[str]) -> dict[str, Enum]:
+    chosen: dict[str, Enum] = {}
+    for entry in policies:
+        name, equals, text = (part.strip() for part in entry.partition("="))
+        if not equals:
+            raise SettingsError(f"policy: expected NAME=VALUE, like approvals=deny, got {entry[:100]!r}")
+        if name in chosen:
+            raise SettingsError(f"policy: expected {name} once, found it twice")
+        chosen[name] = _decode_policy(name, text, f"policy {name[:100]}")
+    return chosen
 
 
 # --- Reading --------------------------------------------------------------------------------------------------
@@ -193,11 +219,29 @@ def _decode_key(name: str, value: object, where: str, default: tuple[Rate, ...])
     rate = value.get("rate")
     if rate is not None and not isinstance(rate, str):
         raise SettingsError(f'{where}.rate: expected a text like "60/minute"')
+    policies = value.get("policies", {})
+    if not isinstance(policies, dict):
+        raise SettingsError(f'{where}.policies: expected a table like {{ approvals = "deny" }}')
+    chosen = {each: _decode_policy(each, text, f"{where}.policies.{each}") for each, text in policies.items()}
     return Key(
-        caller=Caller(name=name, agents=None if agents is None else tuple(agents)),
+        caller=Caller(
+            name=name,
+            agents=None if agents is None else tuple(agents),
+            policies={POLICIES[each].field: choice for each, choice in chosen.items()},
+        ),
         digest=_decode_digest(value, where),
         rates=default if rate is None else parse_rate(rate, f"{where}.rate"),
     )
+
+
+def _decode_policy(name: str, text: object, where: str) -> Enum:
+    policy = POLICIES.get(name)
+    if policy is None:
+        raise SettingsError(f"{where}: expected one of {', '.join(POLICIES)}")
+    value = policy.read(text) if isinstance(text, str) else None
+    if value is None:
+        raise SettingsError(f"{where}: expected one of {', '.join(str(each.value) for each in policy.values)}")
+    return value
 
 
 def _decode_digest(value: Mapping[str, object], where: str) -> bytes:
