@@ -101,13 +101,13 @@ class LettaApi:
 
     def history(self, agent: Agent, conversation: str | None = None) -> list[Item]:
         """Return what all threads of an agent hold, or one conversation: oldest first, no instructions."""
-        messages: list[Item] = []
-        thread = f"agents/{agent.id}" if conversation is None else f"conversations/{conversation}"
-        path, after = f"/v1/{thread}/messages?limit=100&order=asc", ""
-        while page := self._call("GET", path + after):
-            messages += page
-            after = f"&after={page[-1]['id']}"
-        return [message for message in messages if message["message_type"] != "system_message"]
+        kept = self._messages(agent, conversation)
+        return [message for message in kept if message["message_type"] != "system_message"]
+
+    def instructions(self, agent: Agent) -> list[str]:
+        """Return what system messages told the agent, its own prompt included, as often as it was kept."""
+        kept = self._messages(agent, None)
+        return [message["content"] for message in kept if message["message_type"] == "system_message"]
 
     def user_texts(self, agent: Agent, conversation: str | None = None) -> list[Any]:
         """Return what users said to the agent, text or parts, as often as it was kept."""
@@ -186,6 +186,15 @@ class LettaApi:
     def _conversations(self, agent: Agent) -> list[Item]:
         found: list[Item] = self._call("GET", f"/v1/conversations/?agent_id={agent.id}&limit=100")
         return found
+
+    def _messages(self, agent: Agent, conversation: str | None) -> list[Item]:
+        messages: list[Item] = []
+        thread = f"agents/{agent.id}" if conversation is None else f"conversations/{conversation}"
+        path, after = f"/v1/{thread}/messages?limit=100&order=asc", ""
+        while page := self._call("GET", path + after):
+            messages += page
+            after = f"&after={page[-1]['id']}"
+        return messages
 
     def _kept(self, kind: str, agent: Agent, conversation: str | None) -> list[Item]:
         return [item for item in self.history(agent, conversation) if item["message_type"] == kind]
