@@ -44,6 +44,7 @@ from sansio_letta.chat_request import FIELDS, Treatment
 from sansio_letta.chat_writer import ChunkWriter, Heading
 from sansio_letta.errors import Advice
 from sansio_letta.places import thread_busy
+from sansio_letta.policies import POLICIES, PREFIX
 
 ROOT: Final = Path(__file__).parent.parent
 
@@ -526,6 +527,21 @@ def server_settings() -> str:
     )
 
 
+def policies() -> str:
+    """What a server, a key and a request may choose."""
+    rows = []
+    for name, policy in POLICIES.items():
+        values = "; ".join(_codes(value.value for value in level) for level in policy.levels)
+        default = getattr(Config(), policy.field).value
+        loosens = f"no: {policy.guards}" if policy.guards else "yes: a matter of taste"
+        header = "-".join(word.capitalize() for word in (PREFIX + name).split("-"))
+        rows.append((_code(name), values, _code(default), _code(header), loosens))
+    return _table(
+        ("policy", "values, the laxest first", "default", "header", "may a request loosen it?"),
+        rows,
+    )
+
+
 def attacks() -> str:
     """What was tried on the server, and what came of it."""
     path = ROOT / "tests" / "server" / "attacks.py"
@@ -627,6 +643,7 @@ def minimal_transport() -> str:
 
 TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "honoured-fields": honoured_fields,
+    "policies": policies,
     "refused-fields": refused_fields,
     "noticed-fields": noticed_fields,
     "quiet-fields": quiet_fields,

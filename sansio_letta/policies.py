@@ -50,9 +50,9 @@ class Policy:
         return tuple(value for level in self.levels for value in level)
 
     def read(self, text: str) -> Enum | None:
-        """The value of this name, in any case, with blanks around it."""
-        name = text.strip().lower()
-        return next((value for value in self.values if value.value == name), None)
+        """The value of this name, in any case, with blanks around it, and with dashes as options have them."""
+        name = text.strip().lower().replace("-", "_")
+        return next((value for value in self.values if value.value.replace("-", "_") == name), None)
 
     def open_to_requests(self, current: Enum) -> tuple[Enum, ...]:
         """What a request may choose.

@@ -24,7 +24,7 @@ from letta_server._cli import app
 from letta_server._keys import read_keys
 from letta_server._metrics import METRICS
 from letta_server._record import EXPECTATIONS
-from sansio_letta import errors, events, letta, phases, recording, stream
+from sansio_letta import errors, events, letta, phases, policies, recording, stream
 from sansio_letta.chat_request import FIELDS, Treatment
 
 ROOT = Path(__file__).parent.parent
@@ -391,8 +391,16 @@ def test_the_format_of_recordings_is_the_one_that_is_read() -> None:
     assert exchange.starts_run
 
 
+def test_each_policy_is_an_option_and_told_of() -> None:
+    page = (DOCS / "policies.md").read_text(encoding="utf-8")
+    for name in policies.POLICIES:
+        assert f"--{name}" in tables.option_names("serve")
+        assert f"`{name}`" in page
+
+
 def test_the_keys_files_of_the_docs_are_read(tmp_path: Path) -> None:
-    for number, text in enumerate(blocks(DOCS / "access.md", "toml")):
+    files = [*blocks(DOCS / "access.md", "toml"), *blocks(DOCS / "policies.md", "toml")]
+    for number, text in enumerate(files):
         path = tmp_path / f"{number}.toml"
         path.write_text(text, encoding="utf-8")
         assert read_keys([path]).keys[0].caller.name == "alice"

@@ -45,6 +45,7 @@ def test_every_value_stands_at_one_level_and_has_a_name(name: str) -> None:
     kind = type(policy.values[0])
     assert sorted(value.name for value in policy.values) == sorted(value.name for value in kind)
     assert [policy.read(f" {str(value.value).upper()}\t") for value in policy.values] == list(policy.values)
+    assert [policy.read(value.value.replace("_", "-")) for value in policy.values] == list(policy.values)
     assert policy.read("") is policy.read("none of them") is None
     assert bool(policy.guards) is (len(policy.levels) > 1)
     assert name == name.lower().strip()

@@ -96,6 +96,16 @@ async def test_the_core_is_configured(kit: Kit) -> None:
 
 
 @everywhere
+async def test_a_request_has_the_last_word_where_it_may(kit: Kit) -> None:
+    letta = kit.letta(found(), runs(PING, think("hm"), say("yes"), stop(), DONE))
+    client = kit.client(letta)
+    client.http.headers["X-Letta-Policy-Reasoning"] = "off"
+    assert b"hm" not in await client.answer()
+    client.http.headers["X-Letta-Policy-Approvals"] = "allow"
+    assert (await client.ask()).status == 400
+
+
+@everywhere
 @pytest.mark.parametrize("url", ["127.0.0.1:8283", "", "ftp://letta.invalid"])
 async def test_an_address_that_is_none(kit: Kit, url: str) -> None:
     with pytest.raises(TypeError, match=r"base_url: expected an address like http://127\.0\.0\.1:8283"):
