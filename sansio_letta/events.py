@@ -5,7 +5,7 @@ requests to Letta as values; whatever Letta answers goes back through the turn's
 """
 
 from enum import Enum
-from typing import Final, Literal, TypeAlias
+from typing import ClassVar, Final, Literal, TypeAlias
 from urllib.parse import quote, urlencode
 
 from attrs import field, frozen
@@ -200,16 +200,20 @@ Event: TypeAlias = (
 _PENDING = "agent.pending_approval"
 
 
+class _Question:
+    """A command that changes nothing at Letta; each has a target of its own."""
+
+    __slots__ = ()
+    method: ClassVar[Literal["GET"]] = "GET"
+    body: ClassVar[None] = None
+
+
 @frozen(kw_only=True)
-class FindAgent:
+class FindAgent(_Question):
     """Which agent has this name?"""
 
     name: str
     with_pending: bool = False  #: also tell what the agent waits for
-
-    @property
-    def method(self) -> Literal["GET"]:
-        return "GET"
 
     @property
     def target(self) -> str:
@@ -217,40 +221,25 @@ class FindAgent:
         query = {"name": self.name, **({"include": _PENDING} if self.with_pending else {})}
         return f"/v1/agents/?{urlencode(query, quote_via=quote)}"
 
-    @property
-    def body(self) -> None:
-        return None
-
 
 @frozen(kw_only=True)
-class FetchAgent:
+class FetchAgent(_Question):
     """What is this agent, and what does it wait for?"""
 
     agent_id: str
 
     @property
-    def method(self) -> Literal["GET"]:
-        return "GET"
-
-    @property
     def target(self) -> str:
         return f"/v1/agents/{quote(self.agent_id, safe='')}?include={_PENDING}"
-
-    @property
-    def body(self) -> None:
-        return None
 
 
 @frozen(kw_only=True)
 class OpenStream:
     """Start a run and read its stream."""
 
+    method: ClassVar[Literal["POST"]] = "POST"
     thread: Thread
     request: letta.StreamRequest
-
-    @property
-    def method(self) -> Literal["POST"]:
-        return "POST"
 
     @property
     def target(self) -> str:
@@ -265,12 +254,9 @@ class OpenStream:
 class CancelRun:
     """End a run that nobody reads any more."""
 
+    method: ClassVar[Literal["POST"]] = "POST"
     agent_id: str
     run_id: str
-
-    @property
-    def method(self) -> Literal["POST"]:
-        return "POST"
 
     @property
     def target(self) -> str:
@@ -285,12 +271,9 @@ class CancelRun:
 class ResumeRun:
     """Read on in the stream of a background run."""
 
+    method: ClassVar[Literal["POST"]] = "POST"
     run_id: str
     seq_id: int  #: of the last item that was read
-
-    @property
-    def method(self) -> Literal["POST"]:
-        return "POST"
 
     @property
     def target(self) -> str:
@@ -302,94 +285,59 @@ class ResumeRun:
 
 
 @frozen(kw_only=True)
-class FetchRun:
+class FetchRun(_Question):
     """Does this run go on, and how did it end?"""
 
     run_id: str
 
     @property
-    def method(self) -> Literal["GET"]:
-        return "GET"
-
-    @property
     def target(self) -> str:
         return f"/v1/runs/{quote(self.run_id, safe='')}"
 
-    @property
-    def body(self) -> None:
-        return None
-
 
 @frozen(kw_only=True)
-class FetchKept:
+class FetchKept(_Question):
     """What does the agent's memory hold of this run?"""
 
     run_id: str
-
-    @property
-    def method(self) -> Literal["GET"]:
-        return "GET"
 
     @property
     def target(self) -> str:
         # More messages than that a run does not have: Letta ends it after 50 steps.
         return f"/v1/runs/{quote(self.run_id, safe='')}/messages?limit=1000&order=asc"
 
-    @property
-    def body(self) -> None:
-        return None
-
 
 @frozen(kw_only=True)
-class FetchUsage:
+class FetchUsage(_Question):
     """What did this run cost?"""
 
     run_id: str
 
     @property
-    def method(self) -> Literal["GET"]:
-        return "GET"
-
-    @property
     def target(self) -> str:
         return f"/v1/runs/{quote(self.run_id, safe='')}/usage"
 
-    @property
-    def body(self) -> None:
-        return None
-
 
 @frozen(kw_only=True)
-class FindConversations:
+class FindConversations(_Question):
     """Which conversations of an agent have this in their summary? The newest come first."""
 
     summary: str
     agent_id: str | None = None  #: None: any agent's
 
     @property
-    def method(self) -> Literal["GET"]:
-        return "GET"
-
-    @property
     def target(self) -> str:
         query = {**({"agent_id": self.agent_id} if self.agent_id else {}), "summary_search": self.summary}
         return f"/v1/conversations/?{urlencode(query, quote_via=quote)}&limit=100"
-
-    @property
-    def body(self) -> None:
-        return None
 
 
 @frozen(kw_only=True)
 class CreateConversation:
     """A new conversation with an agent."""
 
+    method: ClassVar[Literal["POST"]] = "POST"
     agent_id: str
     summary: str
-
-    @property
-    def method(self) -> Literal["POST"]:
-        return "POST"
 
     @property
     def target(self) -> str:
@@ -401,98 +349,60 @@ class CreateConversation:
 
 
 @frozen(kw_only=True)
-class FetchConversation:
+class FetchConversation(_Question):
     """Whose is this conversation?"""
 
     conversation_id: str
 
     @property
-    def method(self) -> Literal["GET"]:
-        return "GET"
-
-    @property
     def target(self) -> str:
         return f"/v1/conversations/{quote(self.conversation_id, safe='')}"
-
-    @property
-    def body(self) -> None:
-        return None
 
 
 @frozen(kw_only=True)
 class DeleteConversation:
     """Nobody needs this conversation any more."""
 
+    method: ClassVar[Literal["DELETE"]] = "DELETE"
+    body: ClassVar[None] = None
     conversation_id: str
-
-    @property
-    def method(self) -> Literal["DELETE"]:
-        return "DELETE"
 
     @property
     def target(self) -> str:
         return f"/v1/conversations/{quote(self.conversation_id, safe='')}"
 
-    @property
-    def body(self) -> None:
-        return None
-
 
 @frozen(kw_only=True)
-class FetchLast:
+class FetchLast(_Question):
     """What was said last in a conversation? A call that waits there is not shown by the agent."""
 
     conversation_id: str
 
     @property
-    def method(self) -> Literal["GET"]:
-        return "GET"
-
-    @property
     def target(self) -> str:
         return f"/v1/conversations/{quote(self.conversation_id, safe='')}/messages?limit=1&order=desc"
 
-    @property
-    def body(self) -> None:
-        return None
-
 
 @frozen(kw_only=True)
-class ListAgents:
+class ListAgents(_Question):
     """One page of all agents."""
 
     limit: int
     after: str | None = None  #: the id of the last agent of the page before
 
     @property
-    def method(self) -> Literal["GET"]:
-        return "GET"
-
-    @property
     def target(self) -> str:
         query = {"limit": self.limit, **({"after": self.after} if self.after else {})}
         return f"/v1/agents/?{urlencode(query)}"
 
-    @property
-    def body(self) -> None:
-        return None
-
 
 @frozen(kw_only=True)
-class CheckHealth:
+class CheckHealth(_Question):
     """Is Letta there? Needs no key."""
-
-    @property
-    def method(self) -> Literal["GET"]:
-        return "GET"
 
     @property
     def target(self) -> str:
         return "/v1/health/"
-
-    @property
-    def body(self) -> None:
-        return None
 
 
 Command: TypeAlias = (
