@@ -603,7 +603,7 @@ def log_fields() -> str:
 
 def secret_headers() -> str:
     """Headers that are never recorded."""
-    return _codes(sorted(redact._SECRET_HEADERS)) + "."
+    return _codes(sorted(redact.SECRET_HEADERS)) + "."
 
 
 def text_fields() -> str:

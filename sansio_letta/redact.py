@@ -18,7 +18,7 @@ from .sse import SSEDecoder, encode_data
 _HASHED: Final = re.compile(r"#[0-9a-f]{12}")
 
 #: Headers whose values open doors.
-_SECRET_HEADERS: Final = frozenset(
+SECRET_HEADERS: Final = frozenset(
     {"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key", "x-auth-token"}
 )
 
@@ -63,7 +63,7 @@ _TEXT_OBJECTS: Final = frozenset({"metadata"})
 def redact_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Headers without the keys in them."""
     return [
-        (name, "<redacted>" if name.lower() in _SECRET_HEADERS else redact_keys(value))
+        (name, "<redacted>" if name.lower() in SECRET_HEADERS else redact_keys(value))
         for name, value in headers
     ]
 

@@ -12,6 +12,7 @@ from letta_server._cli import app
 from letta_server._errors import SettingsError
 from sansio_letta import Config
 from sansio_letta.config import InstructionPolicy, TaskPolicy
+from sansio_letta.redact import SECRET_HEADERS
 
 from .commands import command, run
 from .gated_letta import gated_letta
@@ -98,7 +99,7 @@ def test_a_header_must_have_a_headers_name(name: str) -> None:
         ThreadSettings(chat_key_headers=("x-chat", name))
 
 
-@pytest.mark.parametrize("name", ["Authorization", "cookie", "X-Api-Key"])
+@pytest.mark.parametrize("name", sorted(map(str.title, SECRET_HEADERS)))
 def test_a_secret_is_no_chats_key(name: str) -> None:
     with pytest.raises(SettingsError, match=r"^chat_key_headers: expected a header that holds no secret"):
         ThreadSettings(chat_key_headers=(name,))

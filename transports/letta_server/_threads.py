@@ -8,15 +8,13 @@ from cyclopts import Parameter
 
 from sansio_letta import Config
 from sansio_letta.config import InstructionPolicy, TaskPolicy
+from sansio_letta.redact import SECRET_HEADERS
 
 from ._errors import SettingsError
 
 _CORE: Final = Config()
 
 _HEADER: Final = re.compile(r"[a-z0-9-]+")
-
-#: A chat's key is written into a conversation at Letta, where no secret belongs.
-_SECRETS: Final = ("authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "x-auth-token")
 
 
 def _lines(_: object, text: str, *, delimiter: str | None = None) -> list[str]:
@@ -31,7 +29,8 @@ def _check_headers(_: object, __: object, names: tuple[str, ...]) -> None:
                 "chat_key_headers: expected a header's name of letters, digits and dashes, like X-Chat-Id, "
                 f"got {name[:100]!r}"
             )
-        if name.lower() in _SECRETS:
+        # A chat's key is written into a conversation at Letta, where no secret belongs.
+        if name.lower() in SECRET_HEADERS:
             raise SettingsError(
                 f"chat_key_headers: expected a header that holds no secret, got {name!r}: a chat's key is kept "
                 "at Letta"
