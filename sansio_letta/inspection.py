@@ -9,7 +9,7 @@ import re
 from typing import Final
 
 import orjson
-from attrs import define, evolve, field
+from attrs import define, field
 
 from . import letta
 from ._signal import Signal
@@ -33,7 +33,7 @@ from .inspected import Inspection, Kind, Outcome, Part, Passage, Row
 from .phases import Phase
 from .planning import Circumstances, plan_turn
 from .recording import RecordedExchange, Recording
-from .remembered import remembered
+from .remembered import agent_of, remembered
 from .replay import plan_recorded
 from .replay_client import compare
 from .routing import Endpoint, route
@@ -60,7 +60,7 @@ def _tell_turns(recording: Recording) -> list[Passage]:
     starting = [exchange for exchange in recording.exchanges if exchange.starts_run]
     for number, exchange in enumerate(starting, 1):
         plan, pending = plan_recorded(recording, exchange)
-        turn = Turn(plan, Config().without_pauses(), _agent(exchange), pending)
+        turn = Turn(plan, Config().without_pauses(), agent_of(exchange), pending)
         walk = _Walk(recording, turn, _writer(recording, number, plan.model))
         walk.begin()
         walk.follow(exchange)
@@ -370,10 +370,8 @@ def _told_event(event: Event, turn: Turn, writer: Writer) -> Outcome:
 
 _LINES: Final = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _CHUNK: Final = re.compile(r'^data: \{(?!"error")', re.MULTILINE)
-_AGENT_PATH: Final = re.compile(r"/v1/agents/([^/?]+)")
 #: Characters of a body that is told in a row.
 _MAX_BODY: Final = 120
-_NO_AGENT: Final = letta.Agent(id="unknown", name="unknown", agent_type="letta_v1_agent")
 
 
 def _next_event(decoder: SSEDecoder, line: bytes) -> ServerSentEvent | None:
@@ -402,12 +400,6 @@ def _got(client: RecordedExchange) -> tuple[str, str, str]:
 def _end_t(exchange: RecordedExchange) -> float:
     last = exchange.data[-1].t if exchange.data else exchange.t
     return last if exchange.end_t is None else exchange.end_t
-
-
-def _agent(exchange: RecordedExchange) -> letta.Agent:
-    """The agent that an exchange is about, as far as its path tells."""
-    found = _AGENT_PATH.match(exchange.request.path)
-    return evolve(_NO_AGENT, id=found.group(1)) if found else _NO_AGENT
 
 
 def _asks_turn(client: RecordedExchange) -> bool:

@@ -1,5 +1,7 @@
 """What a recorded proxy must have remembered, since it did not ask: a replay asks for no more than it did."""
 
+from typing import Final
+
 from attrs import frozen
 
 from . import letta
@@ -9,7 +11,7 @@ from .exchange import is_agent_id
 from .recording import RecordedExchange, Recording
 
 #: Stands for an agent of which the recording names nothing.
-NO_AGENT_ID = "agent-00000000-0000-4000-8000-000000000000"
+_NO_AGENT_ID: Final = "agent-00000000-0000-4000-8000-000000000000"
 
 
 @frozen(kw_only=True)
@@ -36,8 +38,20 @@ def remembered(recording: Recording, model: str) -> Remembered:
     agent_id = next((found for found in map(_agent_id, exchanges) if found), None)
     if agent_id is None and thread is None and not _searches(first):
         return Remembered()
-    agent = letta.Agent(id=agent_id or NO_AGENT_ID, name=model, agent_type="letta_v1_agent")
-    return Remembered(agent=agent, thread=thread)
+    return Remembered(agent=_agent(agent_id, model), thread=thread)
+
+
+def agent_of(exchange: RecordedExchange, name: str = "unknown") -> letta.Agent:
+    """The agent that an exchange is about, as far as its path tells.
+
+    :param name: what it is called, which no path tells.
+    """
+    parts = exchange.request.path.split("/")
+    return _agent(parts[3] if len(parts) > 4 and parts[2] == "agents" else None, name)
+
+
+def _agent(agent_id: str | None, name: str) -> letta.Agent:
+    return letta.Agent(id=agent_id or _NO_AGENT_ID, name=name, agent_type="letta_v1_agent")
 
 
 def found_agent_id(recording: Recording, known: Remembered) -> str | None:

@@ -15,12 +15,11 @@ from .errors import RemoteProtocolError
 from .events import CallsSettled, Command, Event, Failure, TurnFailed, TurnStarted
 from .plan import Plan
 from .recording import RecordedExchange, Recording
+from .remembered import agent_of
 from .replay_client import ReplayedClient
 from .sse import SSEDecoder
 from .tool_views import showing_tools
 from .turn import Turn
-
-_NO_AGENT: Final = "agent-00000000-0000-4000-8000-000000000000"
 
 
 @frozen(kw_only=True)
@@ -50,9 +49,7 @@ class ReplayedTurn:
     def __iter__(self) -> Iterator[Replayed]:
         """:raises LocalProtocolError: never for what was recorded."""
         plan, pending = plan_recorded(self.recording, self.exchange)
-        agent = letta.Agent(
-            id=_agent_id(self.exchange) or _NO_AGENT, name=self.recording.scenario, agent_type="letta_v1_agent"
-        )
+        agent = agent_of(self.exchange, self.recording.scenario)
         self._turn = Turn(plan, self.config.without_pauses(), agent, pending)
         self._last_x = self.exchange.x - 1
         answer: Iterator[float] = iter(())
@@ -264,11 +261,6 @@ def _result(approval: Mapping[str, Any]) -> letta.ToolReturn | letta.Approval:
 
 def _objects(value: object) -> Sequence[Mapping[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def _agent_id(exchange: RecordedExchange) -> str | None:
-    parts = exchange.request.path.split("/")
-    return parts[3] if len(parts) > 3 and parts[2] == "agents" else None
 
 
 def _json(command: Command) -> object:

@@ -68,7 +68,8 @@ TABLE = {
         "_signal chat_request config cycle errors events planning proxy recording redact remembered threads"
     ),
     "replay": (
-        "_signal chat_writer config cycle errors events letta plan recording replay_client sse tool_views turn"
+        "_signal chat_writer config cycle errors events letta plan recording remembered replay_client sse "
+        "tool_views turn"
     ),
     "replay_views": "chat_writer config events recording replay",
     "gist": "errors events letta",
