@@ -522,7 +522,7 @@ def server_settings() -> str:
         (
             (_code(attribute.name), _value(attribute.default), _cell(said[attribute.name]))
             for attribute in fields(Settings)
-            if attribute.name not in options | {"recordings", "access", "turns", "threads"}
+            if attribute.name not in options | {"recordings", "access", "turns", "threads", "policies"}
         ),
     )
 

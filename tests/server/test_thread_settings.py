@@ -1,38 +1,25 @@
-"""The operator's say in chats, instructions and tasks: from option, environment or file to the core."""
+"""The operator's say in chats and in what a task is: from option, environment or file to the core."""
 
 from pathlib import Path
 
 import attrs
 import pytest
-from cyclopts import CycloptsError
 from openai import BadRequestError, OpenAI
 
 from letta_server import Settings, ThreadSettings
-from letta_server._cli import app
 from letta_server._errors import SettingsError
 from sansio_letta import Config
-from sansio_letta.config import InstructionPolicy, TaskPolicy
 from sansio_letta.redact import SECRET_HEADERS
 
 from .commands import command, run
 from .gated_letta import gated_letta
+from .parsed import parsed
 
 #: None of them is the default.
 EXPECTED = ThreadSettings(
-    instructions=InstructionPolicy.OVERRIDE,
-    tasks=TaskPolicy.REFUSE,
     task_prompts=("Name this chat", "Sum up:"),
     chat_key_headers=("X-Chat", "x-room-2"),
 )
-
-
-def parsed(*words: str) -> ThreadSettings:
-    """What `serve` would make of its arguments."""
-    bound = app.parse_args(["serve", *words], exit_on_error=False, print_error=False)[1]
-    bound.apply_defaults()
-    found = bound.arguments["threads"]
-    assert isinstance(found, ThreadSettings)
-    return found
 
 
 def test_the_core_gets_them_all_and_headers_in_lower_case() -> None:
@@ -45,52 +32,34 @@ def test_the_core_gets_them_all_and_headers_in_lower_case() -> None:
 
 def test_by_default_they_are_the_cores_own() -> None:
     assert Settings().config() == Config()
-    assert parsed() == ThreadSettings()
+    assert parsed(ThreadSettings) == ThreadSettings()
 
 
 def test_options() -> None:
-    words = ["--instructions", "override", "--tasks", "refuse"]
+    words = []
     for prompt in EXPECTED.task_prompts:
         words += ["--task-prompt", prompt]
     for header in EXPECTED.chat_key_headers:
         words += ["--chat-key-header", header]
-    assert parsed(*words) == EXPECTED
+    assert parsed(ThreadSettings, *words) == EXPECTED
 
 
 def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LETTA_PROXY_INSTRUCTIONS", "override")
-    monkeypatch.setenv("LETTA_PROXY_TASKS", "refuse")
     monkeypatch.setenv("LETTA_PROXY_TASK_PROMPTS", "Name this chat\n\nSum up:\n")
     monkeypatch.setenv("LETTA_PROXY_CHAT_KEY_HEADERS", "X-Chat x-room-2")
-    assert parsed() == EXPECTED
-    assert parsed("--tasks", "pass") == attrs.evolve(EXPECTED, tasks=TaskPolicy.PASS)
-    assert parsed("--chat-key-header", "a").chat_key_headers == ("a",)
+    assert parsed(ThreadSettings) == EXPECTED
+    assert parsed(ThreadSettings, "--chat-key-header", "a").chat_key_headers == ("a",)
 
 
 def test_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "proxy.toml"
     file.write_text(
-        'instructions = "override"\ntasks = "refuse"\ntask-prompt = ["Name this chat", "Sum up:"]\n'
-        'chat-key-header = ["X-Chat", "x-room-2"]\n',
+        'task-prompt = ["Name this chat", "Sum up:"]\nchat-key-header = ["X-Chat", "x-room-2"]\n',
         encoding="utf-8",
     )
-    assert parsed("--config", str(file)) == EXPECTED
-    monkeypatch.setenv("LETTA_PROXY_INSTRUCTIONS", "always")
-    assert parsed("--config", str(file)).instructions is InstructionPolicy.ALWAYS
-
-
-@pytest.mark.parametrize(
-    ("option", "told"),
-    [
-        ("--instructions", 'Choose from: "once", "always", "override", "ignore"'),
-        ("--tasks", 'Choose from: "isolate", "pass", "refuse"'),
-    ],
-)
-def test_a_policy_that_there_is_not_is_told(option: str, told: str) -> None:
-    with pytest.raises(CycloptsError) as refused:
-        parsed(option, "sometimes")
-    assert f"for {option}" in str(refused.value)
-    assert told in str(refused.value)
+    assert parsed(ThreadSettings, "--config", str(file)) == EXPECTED
+    monkeypatch.setenv("LETTA_PROXY_CHAT_KEY_HEADERS", "a")
+    assert parsed(ThreadSettings, "--config", str(file)).chat_key_headers == ("a",)
 
 
 @pytest.mark.parametrize("name", ["", "X Chat", "x-chat:", "x_chat", "chät", "x-chat\n"])

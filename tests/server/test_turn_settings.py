@@ -5,19 +5,17 @@ from typing import Any
 
 import attrs
 import pytest
-from cyclopts import CycloptsError
 from openai import ConflictError, OpenAI
 
 from letta_server import Settings, TurnSettings
-from letta_server._cli import app
-from sansio_letta import Background, Config
+from sansio_letta import Config
 
 from .commands import command, run
 from .gated_letta import gated_letta
+from .parsed import check_refused, parsed
 
 #: Each with a value that is not its default, as a person writes it.
 OTHER: dict[str, tuple[str, Any]] = {
-    "background": ("always", Background.ALWAYS),
     "queue_timeout": ("7.5", 7.5),
     "max_queue_count": ("3", 3),
     "turn_timeout": ("90", 90.0),
@@ -25,15 +23,6 @@ OTHER: dict[str, tuple[str, Any]] = {
     "repeat_ttl": ("0", 0.0),
 }
 EXPECTED = TurnSettings(**{name: value for name, (_, value) in OTHER.items()})
-
-
-def parsed(*words: str) -> TurnSettings:
-    """What `serve` would make of its arguments."""
-    bound = app.parse_args(["serve", *words], exit_on_error=False, print_error=False)[1]
-    bound.apply_defaults()
-    found = bound.arguments["turns"]
-    assert isinstance(found, TurnSettings)
-    return found
 
 
 def test_the_core_gets_them_all() -> None:
@@ -46,37 +35,35 @@ def test_the_core_gets_them_all() -> None:
 
 def test_by_default_they_are_the_cores_own() -> None:
     assert Settings().config() == Config()
-    assert parsed() == TurnSettings()
+    assert parsed(TurnSettings) == TurnSettings()
 
 
 def test_options() -> None:
     words = [f"--{name.replace('_', '-')}={text}" for name, (text, _) in OTHER.items()]
-    assert parsed(*words) == EXPECTED
+    assert parsed(TurnSettings, *words) == EXPECTED
 
 
 def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, (text, _) in OTHER.items():
         monkeypatch.setenv(f"LETTA_PROXY_{name.upper()}", text)
-    assert parsed() == EXPECTED
-    assert parsed("--turn-timeout", "60") == attrs.evolve(EXPECTED, turn_timeout=60.0)
+    assert parsed(TurnSettings) == EXPECTED
+    assert parsed(TurnSettings, "--turn-timeout", "60") == attrs.evolve(EXPECTED, turn_timeout=60.0)
 
 
 def test_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "proxy.toml"
     file.write_text(
-        'background = "always"\nqueue-timeout = 7.5\nmax-queue-count = 3\nturn-timeout = 90\n'
-        "resume-timeout = 0\nrepeat-ttl = 0\n",
+        "queue-timeout = 7.5\nmax-queue-count = 3\nturn-timeout = 90\nresume-timeout = 0\nrepeat-ttl = 0\n",
         encoding="utf-8",
     )
-    assert parsed("--config", str(file)) == EXPECTED
+    assert parsed(TurnSettings, "--config", str(file)) == EXPECTED
     monkeypatch.setenv("LETTA_PROXY_QUEUE_TIMEOUT", "8")
-    assert parsed("--config", str(file)) == attrs.evolve(EXPECTED, queue_timeout=8.0)
+    assert parsed(TurnSettings, "--config", str(file)) == attrs.evolve(EXPECTED, queue_timeout=8.0)
 
 
 @pytest.mark.parametrize(
     ("option", "value", "told"),
     [
-        ("--background", "sometimes", 'Choose from: "auto", "always", "never"'),
         ("--queue-timeout", "-1", "Must be >= 0"),
         ("--queue-timeout", "nan", "Must be >= 0"),
         ("--max-queue-count", "-1", "Must be >= 0"),
@@ -86,10 +73,7 @@ def test_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_value_that_makes_no_sense_is_told(option: str, value: str, told: str) -> None:
-    with pytest.raises(CycloptsError) as refused:
-        parsed(option, value)
-    assert f"for {option}" in str(refused.value)
-    assert told in str(refused.value)
+    check_refused(option, value, told)
 
 
 def test_a_wrong_value_ends_the_command() -> None:

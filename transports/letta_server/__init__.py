@@ -1,6 +1,7 @@
 """The trio server: OpenAI clients on one side, Letta on the other, `sansio_letta` between them."""
 
 from ._access import Access
+from ._policies import PolicySettings
 from ._server import Server, serve
 from ._settings import Settings
 from ._threads import ThreadSettings
@@ -10,6 +11,7 @@ from ._upstream import LettaPool, Upstream, UpstreamError, UpstreamExchange
 __all__ = [
     "Access",
     "LettaPool",
+    "PolicySettings",
     "Server",
     "Settings",
     "ThreadSettings",

@@ -17,7 +17,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from letta_inprocess._recordings import RecordingFolder
-from sansio_letta import PRODUCT_ID, Proxy, ReasoningField, RecordingError
+from sansio_letta import PRODUCT_ID, Proxy, RecordingError
 from sansio_letta.recording import TextMode
 
 from ._access import Access
@@ -27,7 +27,7 @@ from ._cli_recordings import recordings_app
 from ._errors import stop
 from ._listening import address, inherited_sockets, listen
 from ._log import LogFormat, configure_log
-from ._policies import PolicyOptions
+from ._policies import PolicySettings
 from ._record import Expectation, ExpectationError, Outcome, check_all, record_turn
 from ._recorded import demo_letta, letta_of_folder
 from ._running import Announce, Service, run_alone
@@ -55,12 +55,6 @@ Port = Annotated[
     Parameter(env_var="LETTA_PROXY_PORT", validator=Number(gte=0, lte=65535), help="Port; 0 takes a free one."),
 ]
 Format = Annotated[LogFormat, Parameter(env_var="LETTA_PROXY_LOG_FORMAT", help="Form of the log on stderr.")]
-Reasoning = Annotated[
-    ReasoningField,
-    Parameter(env_var="LETTA_PROXY_REASONING", help="Field that carries the agent's reasoning."),
-]
-
-
 LettaUrl = Annotated[
     str, Parameter(env_var="LETTA_BASE_URL", help="Address of the Letta server; default: Letta Cloud.")
 ]
@@ -75,7 +69,7 @@ LettaProject = Annotated[
 _SERVICE: Final = ServiceOptions()
 _ACCESS: Final = Access()
 _TURNS: Final = TurnSettings()
-_POLICIES: Final = PolicyOptions()
+_POLICIES: Final = PolicySettings()
 _THREADS: Final = ThreadSettings()
 
 
@@ -93,7 +87,6 @@ def serve_command(
             env_var="LETTA_PROXY_LETTA_TIMEOUT", help="Seconds of silence after which a stream counts as lost."
         ),
     ] = 120.0,
-    reasoning: Reasoning = ReasoningField.REASONING_CONTENT,
     allow_anyone: Annotated[
         bool, Parameter(negative="", help="Listen beyond this machine though no key is asked for.")
     ] = False,
@@ -117,7 +110,7 @@ def serve_command(
     ] = None,
     replay_pauses: Annotated[bool, Parameter(help="Keep the recorded pauses when replaying.")] = True,
     turns: Annotated[TurnSettings, Parameter(name="*")] = _TURNS,
-    policies: PolicyOptions = _POLICIES,
+    policies: Annotated[PolicySettings, Parameter(name="*")] = _POLICIES,
     threads: Annotated[ThreadSettings, Parameter(name="*")] = _THREADS,
     service: ServiceOptions = _SERVICE,
     access: Annotated[Access, Parameter(name="*")] = _ACCESS,
@@ -139,15 +132,13 @@ def serve_command(
             letta_api_key=letta_api_key or None,
             letta_project=letta_project or None,
             letta_timeout=letta_timeout,
-            reasoning=reasoning,
-            approvals=policies.approvals,
-            server_tools=policies.server_tools,
             allow_anyone=allow_anyone,
             shutdown_delay=service.shutdown_delay,
             shutdown_timeout=service.shutdown_timeout,
             access=complete(access),
             turns=turns,
             threads=threads,
+            policies=policies,
             recordings=recordings,
         )
         check(settings)

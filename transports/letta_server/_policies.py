@@ -1,21 +1,19 @@
-"""Options of ``letta-proxy serve`` for what becomes of a turn: the core's policies that a server chooses."""
+"""Settings of policies: what becomes of a turn, unless its key or its request has a word of its own in that."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
-from attrs import field, frozen
+from attrs import frozen
 from cyclopts import Parameter
 
-from sansio_letta import Approvals, ServerTools
+from sansio_letta import Approvals, Background, Config, ReasoningField, ServerTools
+from sansio_letta.config import InstructionPolicy, TaskPolicy
 
-from ._settings import Settings
-
-_DEFAULT = Settings()
+_CORE: Final = Config()
 
 
-@Parameter(name="*")
 @frozen(kw_only=True)
-class PolicyOptions:
-    """A request may choose for itself, too: `sansio_letta.policies`."""
+class PolicySettings:
+    """The server's policies, by their names in `sansio_letta.policies.POLICIES`."""
 
     approvals: Annotated[
         Approvals,
@@ -23,11 +21,39 @@ class PolicyOptions:
             env_var="LETTA_PROXY_APPROVALS",
             help="For the agent's tools that need a human: ask in the chat, allow them, deny them.",
         ),
-    ] = field(default=_DEFAULT.approvals)
+    ] = _CORE.approvals
     server_tools: Annotated[
         ServerTools,
         Parameter(
             env_var="LETTA_PROXY_SERVER_TOOLS",
             help="How the agent's own tools are shown: hidden, as reasoning, as status events of Open WebUI.",
         ),
-    ] = field(default=_DEFAULT.server_tools)
+    ] = _CORE.server_tools
+    instructions: Annotated[
+        InstructionPolicy,
+        Parameter(
+            env_var="LETTA_PROXY_INSTRUCTIONS",
+            help="What becomes of system and developer messages: said to the agent when they are new to the "
+            "thread, or before every message, or put in place of its own, or nothing.",
+        ),
+    ] = _CORE.instructions
+    tasks: Annotated[
+        TaskPolicy,
+        Parameter(
+            env_var="LETTA_PROXY_TASKS",
+            help="What becomes of a chat program's own prompts, for titles and the like: a conversation of "
+            "their own that is deleted, or the same as of the user's, or an error.",
+        ),
+    ] = _CORE.tasks
+    reasoning: Annotated[
+        ReasoningField,
+        Parameter(env_var="LETTA_PROXY_REASONING", help="Field that carries the agent's reasoning."),
+    ] = _CORE.reasoning_field
+    background: Annotated[
+        Background,
+        Parameter(
+            env_var="LETTA_PROXY_BACKGROUND",
+            help="Which runs are begun so that a lost stream can be taken up again, at the price of a delay of "
+            "half a second; auto: those whose answer is not streamed.",
+        ),
+    ] = _CORE.background

@@ -8,10 +8,12 @@ from urllib.parse import urlsplit
 from attrs import field, frozen, validators
 
 from letta_inprocess._recordings import RecordingFolder
-from sansio_letta import Approvals, Config, ReasoningField, ServerTools
+from sansio_letta import Config
+from sansio_letta.policies import POLICIES, with_policies
 
 from ._access import Access
 from ._errors import SettingsError as SettingsError
+from ._policies import PolicySettings
 from ._threads import ThreadSettings
 from ._turns import TurnSettings
 
@@ -50,9 +52,6 @@ class Settings:
     letta_api_key: str | None = field(default=None, repr=False, validator=_check_key)
     letta_project: str | None = field(default=None, validator=_check_key)
     allow_anyone: bool = False  #: listen beyond loopback though nothing asks a client for a key
-    reasoning: ReasoningField = ReasoningField.REASONING_CONTENT
-    approvals: Approvals = Approvals.ASK  #: of tools that Letta runs with a human's consent alone
-    server_tools: ServerTools = ServerTools.HIDDEN  #: how clients see the tools that Letta runs
     letta_timeout: float = 120.0  #: silence of Letta's that loses a stream; it pings every 20 s
     connect_timeout: float = 10.0  #: until a connection to Letta stands
     idle_timeout: float = 75.0  #: between two requests of a connection; nginx's default
@@ -73,7 +72,8 @@ class Settings:
     handshake_timeout: float = field(default=10.0, validator=validators.gt(0.0))
     access: Access = field(factory=Access)  #: who may come in
     turns: TurnSettings = field(factory=TurnSettings)  #: how long turns may take, wait and be lost
-    threads: ThreadSettings = field(factory=ThreadSettings)  #: which thread is spoken in, and what is said
+    threads: ThreadSettings = field(factory=ThreadSettings)  #: which thread is spoken in
+    policies: PolicySettings = field(factory=PolicySettings)  #: what becomes of turns, unless a key says else
     recordings: RecordingFolder | None = None  #: where requests are recorded
 
     def __attrs_post_init__(self) -> None:
@@ -103,20 +103,16 @@ class Settings:
     def config(self) -> Config:
         """The core's part of the settings."""
         turns, threads = self.turns, self.threads
-        return Config(
+        config = Config(
             max_request_size=self.max_request_size,
             letta_silence_timeout=self.letta_timeout,
-            reasoning_field=self.reasoning,
-            background=turns.background,
             queue_timeout=turns.queue_timeout,
             max_queue_count=turns.max_queue_count,
             turn_timeout=turns.turn_timeout,
             resume_timeout=turns.resume_timeout,
             repeat_ttl=turns.repeat_ttl,
-            approvals=self.approvals,
-            server_tools=self.server_tools,
-            instructions=threads.instructions,
-            tasks=threads.tasks,
             task_prompts=threads.task_prompts,
             chat_key_headers=tuple(map(str.lower, threads.chat_key_headers)),
         )
+        chosen = {name: getattr(self.policies, name.replace("-", "_")) for name in POLICIES}
+        return with_policies(config, {POLICIES[name].field: value for name, value in chosen.items()})

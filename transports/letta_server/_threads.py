@@ -1,4 +1,4 @@
-"""Settings of chats: how a request names its chat, and what becomes of words that are not the user's."""
+"""Settings of chats: how a request names its chat, and which words are not the user's."""
 
 import re
 from typing import Annotated, Final
@@ -7,7 +7,6 @@ from attrs import field, frozen
 from cyclopts import Parameter
 
 from sansio_letta import Config
-from sansio_letta.config import InstructionPolicy, TaskPolicy
 from sansio_letta.redact import SECRET_HEADERS
 
 from ._errors import SettingsError
@@ -45,27 +44,11 @@ def _check_prompts(_: object, __: object, prompts: tuple[str, ...]) -> None:
 
 @frozen(kw_only=True)
 class ThreadSettings:
-    """Which thread of an agent a request is of, and what is said in it beside the user's words.
+    """Which thread of an agent a request is of.
 
     :raises SettingsError: if a header cannot have that name, or a prompt's beginning is empty.
     """
 
-    instructions: Annotated[
-        InstructionPolicy,
-        Parameter(
-            env_var="LETTA_PROXY_INSTRUCTIONS",
-            help="What becomes of system and developer messages: said to the agent when they are new to the "
-            "thread, or before every message, or put in place of its own, or nothing.",
-        ),
-    ] = _CORE.instructions
-    tasks: Annotated[
-        TaskPolicy,
-        Parameter(
-            env_var="LETTA_PROXY_TASKS",
-            help="What becomes of a chat program's own prompts, for titles and the like: a conversation of "
-            "their own that is deleted, or the same as of the user's, or an error.",
-        ),
-    ] = _CORE.tasks
     task_prompts: Annotated[
         tuple[str, ...],
         Parameter(

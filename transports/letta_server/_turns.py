@@ -6,7 +6,7 @@ from attrs import field, frozen, validators
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from sansio_letta import Background, Config
+from sansio_letta import Config
 
 _CORE: Final = Config()
 
@@ -19,14 +19,6 @@ _not_negative: Final[Any] = validators.ge(0)
 class TurnSettings:
     """The core's limits that an operator may want to change; `Config` says what each of them is about."""
 
-    background: Annotated[
-        Background,
-        Parameter(
-            env_var="LETTA_PROXY_BACKGROUND",
-            help="Which runs are begun so that a lost stream can be taken up again, at the price of a delay of "
-            "half a second; auto: those whose answer is not streamed.",
-        ),
-    ] = _CORE.background
     queue_timeout: Annotated[
         float,
         Parameter(
