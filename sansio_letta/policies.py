@@ -71,7 +71,8 @@ POLICIES: Final[Mapping[str, Policy]] = {
         guards="who runs the proxy decides what the agent may do unasked",
         shapes=True,
     ),
-    # Even what is hidden is no secret: the client may ask the agent what it has found.
+    # Even what is hidden is no secret: the client may ask the agent what it has found. Where it must be one,
+    # reasoning is off, and with it what tools are given and return.
     "server-tools": Policy(field="server_tools", levels=(tuple(ServerTools),)),
     # A client whose instructions replace the agent's own has another agent; once and always say them beside it.
     "instructions": Policy(

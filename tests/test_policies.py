@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from attrs import fields
 
-from drive import AGENT, DONE, PING, USAGE, say, stop, think
+from drive import AGENT, DONE, PING, USAGE, say, server_call, stop, think
 from drive_cycle import Client, chat
 from sansio_letta import Approvals, Caller, Config, Proxy, RequestError, ServerTools, letta
 from sansio_letta.config import Background, InstructionPolicy, ReasoningField, TaskPolicy
@@ -230,6 +230,22 @@ def test_reasoning(text: str) -> None:
     client.stream(PING, think("hm"), say("a"), stop(), USAGE, DONE)
     message = client.json()["choices"][0]["message"]
     assert {name for name in message if name.startswith("reasoning")} == ({text} - {"off"})
+
+
+@pytest.mark.parametrize("view", ServerTools)
+def test_without_reasoning_nobody_sees_what_tools_return(view: ServerTools) -> None:
+    request = chat(stream=True, headers={TOOLS: view.value})
+    client = Client(request, server(), caller=Caller(policies={"reasoning_field": ReasoningField.OFF}))
+    returned = {
+        "message_type": "tool_return_message",
+        "id": "message-2",
+        "tool_call_id": "call-1",
+        "tool_return": "what was found",
+        "status": "success",
+    }
+    client.stream(PING, server_call("call-1", "search", '{"q": "asked"}'), returned, say("a"), stop(), DONE)
+    assert not any(text in client.body for text in (b"asked", b"found", b"reasoning"))
+    assert (b"search" in client.body) is (view is ServerTools.STATUS)
 
 
 @pytest.mark.parametrize(
