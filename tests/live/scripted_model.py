@@ -13,11 +13,15 @@ Runs in the rig's own environment: ``python scripted_model.py PORT``. One comman
 ``fail STATUS``     that HTTP status instead of an answer
 ``break``           the connection breaks where a streamed answer would end
 ``then``            what follows is for the next step, once the calls before it have their results
+``task TEXT``       nothing here; but a chat program's own prompt that quotes it is answered with TEXT
 =================== ==================================================================================
 
 Text without a command is echoed. Tool results that come last are quoted behind ``results:``, with a bar
 between them, unless there is a ``then`` for them; when one of them holds ``fail STATUS``, the second step of a
 turn fails with that status.
+
+A chat program's own prompt, for a title or the like, is known by its beginning, ``### Task:``. It quotes the
+chat, so no other command counts in it; of several ``task`` lines the last one does.
 
 Two habits of Roo Code are known: a user text behind results that only shows its editor's state says nothing,
 and where it offers ``attempt_completion``, the quoted results are handed to it: Roo Code takes no plain text.
@@ -44,6 +48,7 @@ from starlette.routing import Route  # type: ignore[import-not-found]  # the sam
 MODELS = ("gpt-4o-mini", "gpt-4.1")
 CONTEXT_SIZE = 128_000  # tokens, as Letta asks for it
 EMBEDDING_SIZE = 1_536
+OWN_PROMPT = "### Task:"
 EDITOR_STATE = "<environment_details>"
 COMPLETION = "attempt_completion"
 ARGUMENTS_PIECE_SIZE = 6  # characters: small, so that every test sees arguments in fragments
@@ -127,6 +132,12 @@ def script_of_user(text: str) -> Script:
     return script
 
 
+def script_of_own_prompt(text: str) -> Script:
+    """Answer what a chat program asks behind the user's back, as the chat that it quotes says."""
+    said = re.findall(r"^[ \t]*task ([^\r\n]*)", text, flags=re.MULTILINE)
+    return Script(text=pieces(said[-1] if said else f"You said: {text}"))
+
+
 def script_of_results(results: list[str], offered: set[str]) -> Script:
     """Answer tool results: quote them, or fail as one of them says."""
     # No word boundary: Letta hands results over as JSON, a line may begin behind the letter of an escaped \n.
@@ -154,6 +165,8 @@ def script_of(body: dict[str, Any]) -> Script:
                 break
     if not results:
         seen.append(text)
+        if text.startswith(OWN_PROMPT):
+            return script_of_own_prompt(text)
         return script_of_user(steps_of(text)[0])
     steps = steps_of(text)
     if step_count < len(steps):
