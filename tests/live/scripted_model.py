@@ -5,6 +5,7 @@ Runs in the rig's own environment: ``python scripted_model.py PORT``. One comman
 =================== ==================================================================================
 ``say TEXT``        text of the answer; several lines are joined
 ``think TEXT``      reasoning, before anything else
+``heard``           how often this very text was said, as far as the messages tell: ``heard 2 times``
 ``call NAME JSON``  a tool call; several lines make parallel calls, without JSON the arguments are ``{}``
 ``words N``         N numbered words: ``w0 w1 ...``
 ``repeat N TEXT``   TEXT N times over, each a piece of its own
@@ -21,7 +22,8 @@ between them, unless there is a ``then`` for them; when one of them holds ``fail
 turn fails with that status.
 
 A chat program's own prompt, for a title or the like, is known by its beginning, ``### Task:``. It quotes the
-chat, so no other command counts in it; of several ``task`` lines the last one does.
+chat, so no other command counts in it; of several ``task`` lines the last one does, and without any the answer
+is an empty object.
 
 Two habits of Roo Code are known: a user text behind results that only shows its editor's state says nothing,
 and where it offers ``attempt_completion``, the quoted results are handed to it: Roo Code takes no plain text.
@@ -99,8 +101,8 @@ def new_call_id() -> str:
     return f"call_{uuid.uuid4().hex[:20]}"
 
 
-def script_of_user(text: str) -> Script:
-    """Read the commands of a user's text."""
+def script_of_user(text: str, heard: int) -> Script:
+    """Read the commands of a user's text, which was said so many times."""
     script = Script()
     said: list[str] = []
     lines = [line.strip(" \t\r") for line in text.split("\n")]  # splitlines would cut at U+2028, too
@@ -112,6 +114,8 @@ def script_of_user(text: str) -> Script:
             script.reasoning += pieces(rest)
         elif verb == "words":
             said.append(" ".join(f"w{i}" for i in range(int(rest))))
+        elif verb == "heard":
+            said.append(f"heard {heard} times")
         elif verb == "repeat":
             count, _, piece = rest.partition(" ")
             script.text += [piece] * int(count)
@@ -135,7 +139,7 @@ def script_of_user(text: str) -> Script:
 def script_of_own_prompt(text: str) -> Script:
     """Answer what a chat program asks behind the user's back, as the chat that it quotes says."""
     said = re.findall(r"^[ \t]*task ([^\r\n]*)", text, flags=re.MULTILINE)
-    return Script(text=pieces(said[-1] if said else f"You said: {text}"))
+    return Script(text=pieces(said[-1] if said else "{}"))
 
 
 def script_of_results(results: list[str], offered: set[str]) -> Script:
@@ -163,14 +167,16 @@ def script_of(body: dict[str, Any]) -> Script:
             text = content_text(message.get("content"))
             if not text.startswith(EDITOR_STATE):
                 break
+    users = (message for message in body["messages"] if message["role"] == "user")
+    heard = sum(content_text(message.get("content")) == text for message in users)
+    steps = steps_of(text)
     if not results:
         seen.append(text)
         if text.startswith(OWN_PROMPT):
             return script_of_own_prompt(text)
-        return script_of_user(steps_of(text)[0])
-    steps = steps_of(text)
+        return script_of_user(steps[0], heard)
     if step_count < len(steps):
-        return script_of_user(steps[step_count])
+        return script_of_user(steps[step_count], heard)
     return script_of_results(results, {tool["function"]["name"] for tool in body.get("tools") or ()})
 
 
