@@ -95,7 +95,10 @@ class ReasoningView:
 
 @define
 class StatusView:
-    """Tools as Open WebUI's status events: one when a call begins, one when it is over."""
+    """Tools as Open WebUI's status events: one when a call begins, one when it is over.
+
+    Open WebUI lists them all below each other, so that each must say which of the two it is.
+    """
 
     inner: ChunkWriter
     content_type: str = field(init=False)
@@ -112,13 +115,15 @@ class StatusView:
         match event:
             case ServerToolStarted(call_id=call_id, name=name):
                 self._open[call_id] = name
-                return self.inner.write_status(name, done=False)
+                return self.inner.write_status(f"{name}: running", done=False)
             case ServerToolReturned(call_id=call_id, name=name, failed=failed):
                 name = self._open.pop(call_id, None) or name or _NO_NAME
-                return self.inner.write_status(f"{name}{' failed' if failed else ''}", done=True)
+                return self.inner.write_status(f"{name}: {'failed' if failed else 'done'}", done=True)
             case TurnFinished() | TurnFailed():
                 # What Letta did not tell the end of must not seem to go on for ever.
-                closing = [self.inner.write_status(name, done=True) for name in self._open.values()]
+                closing = [
+                    self.inner.write_status(f"{name}: end unknown", done=True) for name in self._open.values()
+                ]
                 return b"".join(closing) + self.inner.write(event)
         return self.inner.write(event)
 

@@ -141,12 +141,16 @@ def test_first_lines(text: str, shown: str) -> None:
 
 
 def test_status_events_for_open_webui() -> None:
-    assert statuses(events(*SEARCH, say("Green."))) == [("search", False), ("search", True)]
+    assert statuses(events(*SEARCH, say("Green."))) == [("search: running", False), ("search: done", True)]
 
 
 def test_a_status_that_nothing_ends_is_ended_with_the_answer() -> None:
     told = events(server_call("call-1", "search", "{}"), returned("call-9", "x", status="error"))
-    assert statuses(told) == [("search", False), ("a tool failed", True), ("search", True)]
+    assert statuses(told) == [
+        ("search: running", False),
+        ("a tool: failed", True),
+        ("search: end unknown", True),
+    ]
 
 
 def test_status_events_leave_the_rest_alone_and_need_a_stream() -> None:
