@@ -43,7 +43,4 @@ def installed(rig: Rig) -> Path:
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     """An empty desk."""
-    desk = Desk(home=tmp_path / "home", files=tmp_path / "files")
-    desk.home.mkdir()
-    desk.files.mkdir()
-    return desk
+    return Desk.inside(tmp_path)

@@ -1,24 +1,25 @@
-// Open WebUI in a browser, as a user has it before them; prints what was seen as JSON. test_open_webui.py runs it.
+// Open WebUI in a browser, as a user has it before them: what one of the scenarios below has seen, printed as JSON.
+// test_open_webui.py runs it. Each look at the page is kept as two pictures, light and dark.
 
 import { chromium } from 'playwright-core';
 
-const [browserPath, url, agent, chats] = process.argv.slice(2);
-const { first, second, long } = JSON.parse(chats); // of each: what is said, and the end of the answer
-
+const [browserPath, url, agent, pictures, scenario, given] = process.argv.slice(2);
 const browser = await chromium.launch({ executablePath: browserPath, args: ['--no-sandbox'] });
-const page = await browser.newPage();
-page.setDefaultTimeout(60_000);
+const page = await browser.newPage({ viewport: { width: 1280, height: 900 } });
+page.setDefaultTimeout(30_000);
+// What is new in this version; nobody knows when it comes.
+await page.addLocatorHandler(page.getByRole('button', { name: "Okay, Let's Go!" }), (button) => button.click());
+
 const answers = page.locator('.chat-assistant');
+const questions = page.locator('.chat-user');
 const stop = page.getByRole('button', { name: 'Stop', exact: true });
 
-async function send(text) {
-  await page.locator('#chat-input').click();
-  for (const [number, line] of text.split('\n').entries()) {
-    if (number) await page.keyboard.press('Shift+Enter');
-    await page.keyboard.insertText(line);
+async function look(name) {
+  await page.getByText("You're now logged in.").waitFor({ state: 'hidden' });
+  for (const colorScheme of ['dark', 'light']) {
+    await page.emulateMedia({ colorScheme });
+    await page.screenshot({ path: `${pictures}/${scenario}-${name}-${colorScheme}.png`, animations: 'disabled' });
   }
-  await page.keyboard.press('Enter');
-  await stop.waitFor();
 }
 
 async function openChat() {
@@ -27,44 +28,208 @@ async function openChat() {
   await page.getByRole('option', { name: `Select ${agent} model` }).click();
 }
 
-/** The text of the newest answer, each time it has changed, until it ends as it should. */
-async function watch(end) {
-  const seen = [];
-  for (;;) {
-    const text = (await answers.count()) ? await answers.last().innerText() : '';
-    if (text !== seen.at(-1)) seen.push(text);
-    if (text.endsWith(end)) return seen;
-    await page.waitForTimeout(50); // a user's eye: there is no event for a text that grows
+async function write(text) {
+  for (const [number, line] of text.split('\n').entries()) {
+    if (number) await page.keyboard.press('Shift+Enter');
+    await page.keyboard.insertText(line);
   }
 }
 
-await page.goto(url);
-await page.getByRole('button', { name: "Okay, Let's Go!" }).click(); // what is new in this version
+async function send(text) {
+  await page.locator('#chat-input').click();
+  await write(text);
+  await page.keyboard.press('Enter');
+}
 
-await openChat();
-await send(first.said);
-const seen = await watch(first.end);
-await stop.waitFor({ state: 'hidden' });
-const folded = await answers.last().innerText();
-await answers.last().getByText('Thought for').click();
-await answers.last().getByText(first.thought).waitFor();
-const unfolded = await answers.last().innerText();
+/** Wait until the newest answer, which has this in it, is over; return all of its text. */
+async function answered(text) {
+  await answers.last().getByText(text).first().waitFor();
+  await stop.waitFor({ state: 'hidden' });
+  return answers.last().innerText();
+}
 
-await send(long.said);
-await answers.nth(1).getByText(long.end).waitFor();
-await stop.click();
-await stop.waitFor({ state: 'hidden' });
-const stopped = await answers.last().innerText();
-const firstChat = page.url();
+async function interrupt(text) {
+  await answers.last().getByText(text).waitFor();
+  await stop.click();
+  await stop.waitFor({ state: 'hidden' });
+  return answers.last().innerText();
+}
 
-await openChat();
-await send(second.said);
-await watch(second.end);
-await stop.waitFor({ state: 'hidden' });
-const secondChat = page.url();
+async function regenerate(how) {
+  await answers.last().hover();
+  await page.getByRole('button', { name: 'Regenerate', exact: true }).last().click();
+  await page.getByText(how, { exact: true }).click();
+}
 
-await page.goto(firstChat);
-await answers.nth(1).getByText(long.end).waitFor();
-const kept = await answers.allInnerTexts();
+async function edit(text) {
+  await questions.last().hover();
+  await questions.last().getByRole('button', { name: 'Edit' }).click();
+  const field = questions.last().getByRole('textbox');
+  await field.fill(text);
+  await questions.last().getByRole('button', { name: 'Send' }).click();
+}
+
+const scenarios = {
+  /** Two chats; in the first an answer that grows, whose reasoning is folded, and one that is stopped. */
+  async chats({ first, second, long }) {
+    await openChat();
+    await send(first.said);
+    const seen = [];
+    for (;;) {
+      const text = (await answers.count()) ? await answers.last().innerText() : '';
+      if (text !== seen.at(-1)) seen.push(text);
+      if (text.endsWith(first.end)) break;
+      await page.waitForTimeout(50); // a user's eye: there is no event for a text that grows
+    }
+    const folded = await answered(first.end);
+    await look('folded');
+    await answers.last().getByText('Thought for').click();
+    await answers.last().getByText(first.thought).waitFor();
+    const unfolded = await answers.last().innerText();
+    await look('unfolded');
+
+    await send(long.said);
+    await answers.nth(1).waitFor();
+    const stopped = await interrupt(long.end);
+    await look('stopped');
+    const firstChat = page.url();
+
+    await openChat();
+    await send(second.said);
+    await answered(second.end);
+    const secondChat = page.url();
+
+    await page.goto(firstChat);
+    await answers.nth(1).getByText(long.end).waitFor();
+    const kept = await answers.allInnerTexts();
+    return { growth: seen.length, folded, unfolded, stopped, chats: [firstChat, secondChat], kept };
+  },
+
+  /** A tool of a tool server is called. */
+  async tool({ server, said, end }) {
+    await openChat();
+    await page.getByRole('button', { name: 'Integrations' }).click();
+    await page.getByRole('menuitem', { name: /^Tools/ }).click();
+    await page.getByRole('menuitemcheckbox', { name: server }).click();
+    await look('chosen');
+    await page.keyboard.press('Escape');
+    await send(said);
+    const answer = await answered(end);
+    await answers.last().getByText('View Result from').click();
+    await answers.last().getByText('Output').waitFor();
+    const opened = await answers.last().innerText();
+    await look('answered');
+    return { answer, opened };
+  },
+
+  /** An answer is asked for again, and once more with a wish. */
+  async regenerate({ said, ends, wish }) {
+    await openChat();
+    await send(said);
+    const seen = [await answered(ends[0])];
+    await regenerate('Try Again');
+    seen.push(await answered(ends[1]));
+    await page.getByText('2/2', { exact: true }).waitFor();
+    await look('second');
+    await page.getByRole('button', { name: 'Previous message' }).click();
+    seen.push(await answered(ends[0]));
+    await page.getByRole('button', { name: 'Next message' }).click();
+    await answered(ends[1]);
+    await regenerate(wish);
+    seen.push(await answered(ends[2]));
+    await page.getByText('3/3', { exact: true }).waitFor();
+    await look('third');
+    return { seen };
+  },
+
+  /** An answer is stopped, then asked for again; the next is stopped, and its question changed. */
+  async stopped({ said, end, wholeEnd, edited, editedEnd }) {
+    await openChat();
+    await send(said);
+    const stopped = [await interrupt(end)];
+    await regenerate('Try Again');
+    const again = await answered(wholeEnd);
+    await look('again');
+    await send(said);
+    await answers.nth(1).waitFor();
+    stopped.push(await interrupt(end));
+    await edit(edited);
+    const changed = await answered(editedEnd);
+    await look('changed');
+    return { stopped, again, changed };
+  },
+
+  /** A picture is attached. */
+  async image({ file, said, end }) {
+    await openChat();
+    await page.locator('input[type=file]').first().setInputFiles(file);
+    await page.getByRole('button', { name: 'Remove File' }).waitFor();
+    await send(said);
+    const answer = await answered(end);
+    await look('answered');
+    return { answer };
+  },
+
+  /** A title, tags and follow-up questions are made up. */
+  async title({ said, end, title, tag, question }) {
+    await openChat();
+    await page.getByRole('button', { name: 'Open Sidebar' }).first().click();
+    await send(said);
+    const answer = await answered(end);
+    await page.getByRole('button', { name: `Follow up: ${question}` }).waitFor();
+    await page.locator('#sidebar').getByText(title).first().waitFor();
+    await page.locator('#chat-context-menu-button').click();
+    await page.getByText(tag, { exact: true }).waitFor();
+    await look('menu');
+    return { title: await page.locator('#sidebar').getByText(title).first().innerText(), answer };
+  },
+
+  /** The agent runs a tool of its own. */
+  async status({ said, running, done, end }) {
+    await openChat();
+    await send(said);
+    await answers.last().getByText(running).waitFor();
+    await look('running');
+    await answered(end);
+    await answers.last().getByText(done).click(); // the list of all that was shown
+    await answers.last().getByText(running).waitFor();
+    await look('done');
+    return { answer: await answers.last().innerText() };
+  },
+
+  /** The user's message is edited and sent. */
+  async edit({ said, edited, firstEnd, secondEnd }) {
+    await openChat();
+    await send(said);
+    const first = await answered(firstEnd);
+    await edit(edited);
+    const second = await answered(secondEnd);
+    await page.getByText('2/2', { exact: true }).waitFor();
+    await look('second');
+    return { first, second };
+  },
+
+  /** What the agent cannot do is said in the page, and the chat goes on behind it. */
+  async refusals({ first, refused, broken, last }) {
+    await openChat();
+    await send(first.said);
+    await answered(first.end);
+    await page.getByRole('button', { name: 'Continue Response' }).click();
+    const seen = [await answered(refused)];
+    await send(broken.said);
+    await answers.nth(1).waitFor();
+    seen.push(await answered(broken.error));
+    await look('errors');
+    await send(last.said);
+    await answers.nth(2).waitFor();
+    seen.push(await answered(last.end));
+    return { seen };
+  },
+};
+
+const seen = await scenarios[scenario](JSON.parse(given)).catch(async (failure) => {
+  await page.screenshot({ path: `${pictures}/${scenario}-failed.png` });
+  throw failure;
+});
 await browser.close();
-console.log(JSON.stringify({ growth: seen.length, folded, unfolded, stopped, chats: [firstChat, secondChat], kept }));
+console.log(JSON.stringify(seen));

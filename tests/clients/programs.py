@@ -78,6 +78,14 @@ class Desk:
     home: Path
     files: Path
 
+    @classmethod
+    def inside(cls, folder: Path) -> "Desk":
+        """Make an empty desk in a folder."""
+        desk = cls(home=folder / "home", files=folder / "files")
+        desk.home.mkdir()
+        desk.files.mkdir()
+        return desk
+
     def write(self, name: str, text: str) -> Path:
         """Put a file on the desk."""
         path = self.files / name

@@ -123,6 +123,11 @@ class LettaApi:
         results = [result for item in kept for result in item["tool_returns"]]
         return [(result["tool_call_id"], result["tool_return"], result["status"]) for result in results]
 
+    def tool_calls(self, agent: Agent, conversation: str | None = None) -> list[Item]:
+        """Return id, name and arguments of each call of a client's tool, as often as it was kept."""
+        kept = self._kept("approval_request_message", agent, conversation)
+        return [call for item in kept for call in item["tool_calls"]]
+
     def pending_call_ids(self, agent: Agent, conversation: str | None = None) -> list[str]:
         """Return the ids of the calls the agent waits for in its own thread, or in a conversation."""
         if conversation is not None:
