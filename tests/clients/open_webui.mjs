@@ -28,16 +28,12 @@ async function openChat() {
   await page.getByRole('option', { name: `Select ${agent} model` }).click();
 }
 
-async function write(text) {
+async function send(text) {
+  await page.locator('#chat-input').click();
   for (const [number, line] of text.split('\n').entries()) {
     if (number) await page.keyboard.press('Shift+Enter');
     await page.keyboard.insertText(line);
   }
-}
-
-async function send(text) {
-  await page.locator('#chat-input').click();
-  await write(text);
   await page.keyboard.press('Enter');
 }
 
@@ -64,8 +60,7 @@ async function regenerate(how) {
 async function edit(text) {
   await questions.last().hover();
   await questions.last().getByRole('button', { name: 'Edit' }).click();
-  const field = questions.last().getByRole('textbox');
-  await field.fill(text);
+  await questions.last().getByRole('textbox').fill(text);
   await questions.last().getByRole('button', { name: 'Send' }).click();
 }
 

@@ -274,3 +274,5 @@ def test_what_cannot_be_done_is_said(user: User, letta: LettaApi, agent: Agent) 
     assert last == "Fine."
     conversation = only_conversation(letta, agent)
     assert letta.assistant_texts(agent, conversation) == ["One.", "Fine."]
+    # Open WebUI sends the message that failed once more, before the next: Letta had kept nothing of it.
+    assert letta.user_texts(agent, conversation) == ["say One.", "fail 400", "say Fine."]
