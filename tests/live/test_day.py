@@ -141,7 +141,7 @@ class Person:
     def name_chat(self) -> None:
         """Have a chat program ask for a title: the agent is to know nothing of it."""
         said = self._line()
-        assert self.ask(f"### Task:\nFind a title.\nsay {said}", self.chance.choice(WHOLE)).text == said
+        assert self.ask(f"### Task:\nFind a title.\ntask {said}", self.chance.choice(WHOLE)).text == said
 
     def ask(self, messages: str | Sequence[Message], form: Form | None = None, **fields: Any) -> Answer:
         """Ask in their thread, and expect an answer."""
