@@ -80,10 +80,12 @@ HONOURED: Final[Mapping[str, str]] = {
     "stream_options": "`include_usage`: one more chunk, with the usage; `include_obfuscation` is accepted and "
     "never acted on",
     "tools": "functions, offered to the agent for this request; another type is refused",
-    "tool_choice": "`auto`, `none`, `allowed_tools` of mode `auto`; forcing a call is refused",
+    "tool_choice": "`auto`, `none`, `allowed_tools` of mode `auto`; forcing a call is refused, or "
+    "[asked for and checked](structured-output.md)",
     "metadata": "16 pairs at most, keys of 64 and values of 512 characters; `letta_chat_key` names "
     "[the chat](threads.md#how-a-client-names-its-chat) where no header does",
-    "response_format": "`text`; `json_object` and `json_schema` are refused: an agent cannot be held to them",
+    "response_format": "`text`; `json_object` and `json_schema` are refused, or "
+    "[asked for and checked](structured-output.md)",
 }
 
 
@@ -407,6 +409,10 @@ def proxy_errors() -> str:
         (
             ("the turn before it did not end in time, or too many wait", *_advice(thread_busy("").advice)),
             ("the turn was not over in time", *_advice(_given_up())),
+            (
+                "the reply was twice not what [the client wishes](structured-output.md)",
+                *_advice(errors.invalid_reply("").advice),
+            ),
             ("the proxy ends", *_advice(errors.shutting_down().advice)),
         ),
     )

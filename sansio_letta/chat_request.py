@@ -100,6 +100,26 @@ class StreamOptions:
 
 
 @frozen(kw_only=True)
+class JsonSchema:
+    """What JSON must satisfy; whether that is a schema at all is not checked here."""
+
+    name: str
+    description: str | None = None
+    schema: Mapping[str, Any] | None = field(default=None, repr=False)
+    strict: bool | None = None
+
+
+@frozen(kw_only=True)
+class JsonFormat:
+    """The reply must be JSON.
+
+    :param json_schema: what it must satisfy; None: any object will do.
+    """
+
+    json_schema: JsonSchema | None = None
+
+
+@frozen(kw_only=True)
 class ChatRequest:
     """One valid request."""
 
@@ -108,6 +128,8 @@ class ChatRequest:
     stream: bool = False
     include_usage: bool = False
     tools: tuple[FunctionTool, ...] = ()  #: those that `tool_choice` leaves
+    must_call: bool = False  #: `tool_choice` forces a call of one of them
+    response_format: JsonFormat | None = None  #: None: text
     metadata: Mapping[str, str] = field(factory=dict, repr=False)
     ignored: tuple[str, ...] = ()  #: fields that were given and have no effect, each once
 
@@ -212,7 +234,7 @@ _HARMLESS: Final[Mapping[str, object]] = {"parallel_tool_calls": True, "store": 
 _QUIET_PART_FIELDS: Final = frozenset({"type", "prompt_cache_breakpoint", "cache_control"})
 
 _MAX_METADATA_COUNT, _MAX_METADATA_KEY, _MAX_METADATA_VALUE = 16, 64, 512
-_TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def decode_request(data: bytes) -> ChatRequest:
@@ -235,16 +257,18 @@ def decode_request(data: bytes) -> ChatRequest:
             raise _missing(name)
     if not given["model"]:
         raise RequestError("`model` is empty: give the name or id of an agent.", param="model")
-    _check_response_format(given.get("response_format"))
     options = _structure(given.get("stream_options", {}), StreamOptions, "stream_options")
     messages = _decode_messages(given["messages"], notices)
     tools = _decode_tools(given.get("tools", []), notices)
+    tools, must_call = _choose_tools(tools, given.get("tool_choice"))
     return ChatRequest(
         model=given["model"],
         messages=messages,
         stream=given.get("stream", False),
         include_usage=bool(options.include_usage),
-        tools=_choose_tools(tools, given.get("tool_choice")),
+        tools=tools,
+        must_call=must_call,
+        response_format=_decode_response_format(given.get("response_format")),
         metadata=_check_metadata(given.get("metadata", {})),
         ignored=tuple(notices.names),
     )
@@ -321,20 +345,26 @@ def _structure(value: object, kind: type[_T], path: str) -> _T:
         raise _wrong_type(where, cause) from None
 
 
-def _check_response_format(value: object) -> None:
+def _decode_response_format(value: Mapping[str, Any] | None) -> JsonFormat | None:
+    """What the reply must be; None: text."""
     if value is None:
-        return
-    kind = exactly(value, dict).get("type")
-    if kind in ("json_object", "json_schema"):
-        raise RequestError(
-            f"`response_format` {kind} cannot be enforced on an agent: ask for JSON in the message.",
-            param="response_format",
-            code="unsupported_value",
-        )
-    if kind != "text":
-        raise RequestError(
-            "`response_format.type` must be text.", param="response_format.type", code="invalid_value"
-        )
+        return None
+    match _tag(value, "type", "response_format"):
+        case "text":
+            return None
+        case "json_object":
+            return JsonFormat()
+        case "json_schema":
+            path = "response_format.json_schema"
+            if value.get("json_schema") is None:
+                raise _missing(path)
+            wanted = _structure(value["json_schema"], JsonSchema, path)
+            _check_name(wanted.name, f"{path}.name")
+            _check_depth(wanted.schema, f"{path}.schema")
+            return JsonFormat(json_schema=wanted)
+    raise RequestError(
+        "`response_format.type` must be text, json_object or json_schema.", param="response_format.type"
+    )
 
 
 def _check_metadata(value: Mapping[str, object]) -> Mapping[str, str]:
@@ -469,11 +499,7 @@ def _decode_tools(value: object, notices: _Notices) -> tuple[FunctionTool, ...]:
         if raw.get("function") is None:
             raise _missing(where)
         tool = _structure(raw["function"], FunctionTool, where)
-        if not _TOOL_NAME.fullmatch(tool.name):
-            raise RequestError(
-                f"`{where}.name` must be 1 to 64 letters, digits, underscores or dashes.",
-                param=f"{where}.name",
-            )
+        _check_name(tool.name, f"{where}.name")
         if tool.name in tools:
             raise RequestError(f"`{where}.name`: {tool.name} is there twice.", param=f"{where}.name")
         _check_depth(tool.parameters, f"{where}.parameters")
@@ -481,6 +507,11 @@ def _decode_tools(value: object, notices: _Notices) -> tuple[FunctionTool, ...]:
             notices.add("tools.function.strict")
         tools[tool.name] = tool
     return tuple(tools.values())
+
+
+def _check_name(name: str, path: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise RequestError(f"`{path}` must be 1 to 64 letters, digits, underscores or dashes.", param=path)
 
 
 def _check_depth(parameters: Mapping[str, Any] | None, path: str) -> None:
@@ -491,46 +522,55 @@ def _check_depth(parameters: Mapping[str, Any] | None, path: str) -> None:
         raise RequestError(f"`{path}` is nested too deeply.", param=path) from None
 
 
-def _choose_tools(tools: tuple[FunctionTool, ...], choice: object) -> tuple[FunctionTool, ...]:
-    """What `tool_choice` leaves: an agent can be kept from tools, not forced to one."""
-    if choice is None or choice == "auto":
-        return tools
-    if choice == "none":
-        return ()
-    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
-        return _allowed_tools(tools, choice.get("allowed_tools"))
-    if choice == "required" or (isinstance(choice, dict) and choice.get("type") in ("function", "custom")):
-        raise RequestError(
-            "`tool_choice`: Letta cannot be forced to call a tool; use auto, none or allowed_tools.",
-            param="tool_choice",
-            code="unsupported_value",
-        )
-    raise RequestError(
-        "`tool_choice` must be auto, none, or an object of type allowed_tools.", param="tool_choice"
-    )
+def _choose_tools(tools: tuple[FunctionTool, ...], choice: object) -> tuple[tuple[FunctionTool, ...], bool]:
+    """What `tool_choice` leaves, and whether one of these must be called."""
+    match choice:
+        case None | "auto":
+            return tools, False
+        case "none":
+            return (), False
+        case "required":
+            chosen, forced = tools, True
+        case {"type": "function"}:
+            name = _named_tool(choice, "tool_choice", tools)
+            chosen, forced = tuple(tool for tool in tools if tool.name == name), True
+        case {"type": "allowed_tools", **rest}:
+            chosen, forced = _allowed_tools(tools, rest.get("allowed_tools"))
+        case {"type": "custom"}:
+            raise RequestError(
+                "`tool_choice.type` must be function or allowed_tools: other tools would have to run at the "
+                "agent.",
+                param="tool_choice",
+                code="unsupported_value",
+            )
+        case _:
+            raise RequestError(
+                "`tool_choice` must be auto, none, required, or an object of type function or allowed_tools.",
+                param="tool_choice",
+            )
+    if forced and not chosen:
+        raise RequestError("`tool_choice` wants a tool called, and there is none.", param="tool_choice")
+    return chosen, forced
 
 
-def _allowed_tools(tools: tuple[FunctionTool, ...], value: object) -> tuple[FunctionTool, ...]:
+def _allowed_tools(tools: tuple[FunctionTool, ...], value: object) -> tuple[tuple[FunctionTool, ...], bool]:
     path = "tool_choice.allowed_tools"
     allowed = _object_at(value, path)
     mode = allowed.get("mode")
-    if mode == "required":
-        raise RequestError(
-            f"`{path}.mode`: Letta cannot be forced to call a tool; use auto.",
-            param=f"{path}.mode",
-            code="unsupported_value",
-        )
-    if mode != "auto":
-        raise RequestError(f"`{path}.mode` must be auto.", param=f"{path}.mode")
-    names = set()
-    for index, item in enumerate(_array(allowed.get("tools"), f"{path}.tools")):
-        function = item.get("function") if isinstance(item, dict) else None
-        name = function.get("name") if isinstance(function, dict) else None
-        if not isinstance(name, str) or name not in {tool.name for tool in tools}:
-            where = f"{path}.tools[{index}].function.name"
-            raise RequestError(f"`{where}` names no tool of `tools`.", param=where)
-        names.add(name)
-    return tuple(tool for tool in tools if tool.name in names)
+    if mode not in ("auto", "required"):
+        raise RequestError(f"`{path}.mode` must be auto or required.", param=f"{path}.mode")
+    items = _array(allowed.get("tools"), f"{path}.tools")
+    names = {_named_tool(item, f"{path}.tools[{index}]", tools) for index, item in enumerate(items)}
+    return tuple(tool for tool in tools if tool.name in names), mode == "required"
+
+
+def _named_tool(value: object, path: str, tools: tuple[FunctionTool, ...]) -> str:
+    function = value.get("function") if isinstance(value, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(name, str) or name not in {tool.name for tool in tools}:
+        where = f"{path}.function.name"
+        raise RequestError(f"`{where}` names no tool of `tools`.", param=where)
+    return name
 
 
 # --- The converter --------------------------------------------------------------------------------------------

@@ -64,6 +64,17 @@ class Approvals(Enum):
     """It is denied at once, and the reply goes on."""
 
 
+class Enforcement(Enum):
+    """What becomes of a wish that Letta cannot be held to: JSON as the reply, or a call of a certain tool."""
+
+    REFUSE = "refuse"
+    """The request is an error."""
+    VALIDATE = "validate"
+    """The agent is asked for it, and its reply is checked before it is told; it is asked again once."""
+    IGNORE = "ignore"
+    """Nothing; a header of the answer names the fields."""
+
+
 class ServerTools(Enum):
     """How the client sees the tools that Letta carries out for the agent."""
 
@@ -156,6 +167,8 @@ class Config:
     approvals: Approvals = Approvals.ASK
     #: How often a turn may answer for the human. Letta's own limit of 50 steps begins anew with each answer.
     max_approval_count: int = field(default=50, validator=_not_negative)
+    #: What becomes of `response_format` and of a `tool_choice` that forces a call.
+    enforcement: Enforcement = Enforcement.REFUSE
     #: How the agent's own tools are shown.
     server_tools: ServerTools = ServerTools.HIDDEN
 

@@ -175,6 +175,20 @@ def quoted(name: str, limit: int = 200) -> str:
     return orjson.dumps(name if len(name) <= limit else name[:limit] + "...").decode()
 
 
+#: The agent has kept all of it: whoever asks again says it again.
+_INVALID_REPLY: Final = Advice(status=424, type="upstream_error", code="invalid_reply", should_retry=False)
+
+
+def invalid_reply(complaint: str) -> LettaError:
+    """The reply is not what the client wishes, nor was it when the agent was asked again.
+
+    :param complaint: what is wrong with it.
+    """
+    return LettaError(
+        f"The agent was asked twice, and its reply cannot be used: {complaint}.", advice=_INVALID_REPLY
+    )
+
+
 #: Letta's word for an input that it cannot take; it stands in an error message's `detail` alone.
 INVALID_INPUT: Final = "INVALID_ARGUMENT"
 

@@ -91,7 +91,7 @@ def compose(
     history = plan.history if destination.is_new else ()
     messages = () if is_verdict else plan.messages
     request = letta.StreamRequest(
-        messages=(*approvals, *system, *history, *messages),
+        messages=(*approvals, *system, *history, *plan.aside, *messages),
         client_tools=plan.client_tools,
         override_system=given.text if given and policy is InstructionPolicy.OVERRIDE else None,
         streaming=destination.conversation is not None,

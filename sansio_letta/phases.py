@@ -33,6 +33,7 @@ class Step(Enum):
     LOOK = auto()  #: results came, and what is pending is not known
     SEND = auto()  #: all is known
     SETTLE = auto()  #: the run waits for approvals, and no human is asked
+    AGAIN = auto()  #: the reply is not what the client wishes, and the agent is asked for it once more
     OPENED = auto()  #: the run's stream has begun, or goes on
     GONE = auto()  #: the remembered agent does not exist any more
     REFUSED = auto()  #: what is pending does not fit the input
@@ -63,7 +64,12 @@ TRANSITIONS: Final[dict[Phase, dict[Step, Phase]]] = {
         Step.LOOK: Phase.LOOKING,
         Step.SEND: Phase.SENDING,
     },
-    Phase.REVIEWING: {**_ENDS, Step.LOOK: Phase.LOOKING, Step.SEND: Phase.SENDING},
+    Phase.REVIEWING: {
+        **_ENDS,
+        Step.LOOK: Phase.LOOKING,
+        Step.SEND: Phase.SENDING,
+        Step.AGAIN: Phase.SENDING,
+    },
     Phase.LOOKING: {
         **_ENDS,
         Step.SEND: Phase.SENDING,
@@ -82,6 +88,7 @@ TRANSITIONS: Final[dict[Phase, dict[Step, Phase]]] = {
         **_ENDS,
         Step.REFUSED: Phase.LOOKING,
         Step.SETTLE: Phase.SENDING,
+        Step.AGAIN: Phase.SENDING,
         Step.LOST: Phase.RECOVERING,
         Step.CANCEL: Phase.CANCELLING,
         Step.ABANDON: Phase.LEAVING,
@@ -90,6 +97,7 @@ TRANSITIONS: Final[dict[Phase, dict[Step, Phase]]] = {
         **_ENDS,
         Step.OPENED: Phase.STREAMING,
         Step.SETTLE: Phase.SENDING,
+        Step.AGAIN: Phase.SENDING,
         Step.CANCEL: Phase.CANCELLING,
     },
     Phase.LEAVING: {**_ENDS, Step.CANCEL: Phase.CANCELLING},

@@ -8,6 +8,7 @@ from . import letta
 from .approvals import Verdict
 from .config import InstructionPolicy
 from .threads import ThreadWish
+from .wishes import Wish, text_to_ask_again
 
 
 @frozen(kw_only=True)
@@ -35,6 +36,8 @@ class Plan:
     :param history: what was said before, for a conversation that is made for it.
     :param past_results: results in the client's history: their calls may wait still.
     :param verdict: what the input says if the agent waits for a human's approval.
+    :param wish: what the reply must be.
+    :param aside: what the agent is told beside the input, for this turn alone.
     """
 
     model: str
@@ -46,11 +49,28 @@ class Plan:
     instructions: Instructions | None = None
     past_results: tuple[letta.ToolReturn, ...] = ()
     verdict: Verdict | None = None
+    wish: Wish | None = None
+    aside: tuple[letta.MessageCreate, ...] = ()
 
     def without_input(self) -> "Plan":
         """The same once the agent has heard the input: what it waits for later is answered alone."""
         given = self.instructions
         lasts = given is not None and given.policy is InstructionPolicy.OVERRIDE
         return evolve(
-            self, messages=(), results=(), history=(), verdict=None, instructions=given if lasts else None
+            self,
+            messages=(),
+            results=(),
+            history=(),
+            verdict=None,
+            instructions=given if lasts else None,
+            aside=(),
         )
+
+    def again(self, complaint: str) -> "Plan":
+        """What follows a reply that is not as the client wishes.
+
+        :param complaint: what is wrong with it.
+        """
+        assert self.wish is not None
+        message = letta.MessageCreate(role="system", content=text_to_ask_again(self.wish, complaint))
+        return evolve(self.without_input(), messages=(message,))

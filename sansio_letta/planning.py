@@ -12,14 +12,24 @@ from attrs import field, frozen
 from . import chat_request as chat
 from . import letta
 from .approvals import Verdict, read_verdict
-from .config import Config, InstructionPolicy, TaskPolicy
+from .config import Config, Enforcement, InstructionPolicy, TaskPolicy
 from .errors import RequestError
 from .plan import Instructions, Plan
+from .schemas import Schema
 from .tasks import is_task, text_of
 from .threads import GIVEN_HEADER, Chat, GivenConversation, ThreadWish, Throwaway, check_key
+from .wishes import CallWish, JsonWish, Wish
 
 #: Names a chat in `metadata`, where no header does.
 CHAT_KEY_METADATA: Final = "letta_chat_key"
+
+#: Field -> why it is refused; a server may be set otherwise.
+_REFUSALS: Final[Mapping[str, str]] = {
+    "response_format": "`response_format`: an agent cannot be held to JSON. Ask for it in the message, or have "
+    "replies checked: header X-Letta-Policy-Enforcement: validate.",
+    "tool_choice": "`tool_choice`: Letta cannot be forced to call a tool. Use auto, none or allowed_tools of "
+    "mode auto, or have replies checked: header X-Letta-Policy-Enforcement: validate.",
+}
 
 _EMPTY_SCHEMA: Final = {"type": "object", "properties": {}}
 
@@ -80,6 +90,7 @@ def plan_turn(request: chat.ChatRequest, given: Circumstances | None = None) -> 
             "with results of tool calls. The agent cannot go on from its own last message.",
             param="messages",
         )
+    wish, ignored_wishes = _wish(request, config.enforcement)
     is_ignored = instructions is not None and instructions.policy is InstructionPolicy.IGNORE
     return Planned(
         plan=Plan(
@@ -95,10 +106,38 @@ def plan_turn(request: chat.ChatRequest, given: Circumstances | None = None) -> 
                 for message in earlier
                 if isinstance(message, chat.ToolMessage)
             ),
-            verdict=_verdict(earlier, tail),
+            # What the user says is no answer where nobody is asked.
+            verdict=_verdict(earlier, tail) if wish is None else None,
+            wish=wish,
+            aside=(letta.MessageCreate(role="system", content=wish.asking),) if wish else (),
         ),
-        ignored=(*request.ignored, *(("messages.system",) if is_ignored else ())),
+        ignored=(*request.ignored, *(("messages.system",) if is_ignored else ()), *ignored_wishes),
     )
+
+
+def _wish(request: chat.ChatRequest, enforcement: Enforcement) -> tuple[Wish | None, tuple[str, ...]]:
+    """What the reply must be, and the fields that say so if that is ignored.
+
+    :raises RequestError: if it is refused, or if there is no way to check it.
+    """
+    fields = [
+        *(["tool_choice"] if request.must_call else []),
+        *(["response_format"] if request.response_format else []),
+    ]
+    if not fields or enforcement is Enforcement.IGNORE:
+        return None, tuple(fields)
+    if enforcement is Enforcement.REFUSE:
+        raise RequestError(_REFUSALS[fields[0]], param=fields[0], code="unsupported_value")
+    if request.must_call:
+        # A reply that calls a tool is no final one: its format matters later.
+        return CallWish(names=tuple(tool.name for tool in request.tools)), ()
+    assert request.response_format is not None
+    wanted = request.response_format.json_schema
+    if wanted is None:
+        return JsonWish(), ()
+    raw = wanted.schema if wanted.schema is not None else {}
+    schema = Schema(raw, "response_format.json_schema.schema")
+    return JsonWish(schema=schema, name=wanted.name, description=wanted.description or ""), ()
 
 
 def _instructions(messages: tuple[chat.Message, ...], policy: InstructionPolicy) -> Instructions | None:

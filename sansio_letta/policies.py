@@ -15,6 +15,7 @@ from .config import (
     Approvals,
     Background,
     Config,
+    Enforcement,
     InstructionPolicy,
     ReasoningField,
     ServerTools,
@@ -92,6 +93,8 @@ POLICIES: Final[Mapping[str, Policy]] = {
         guards="who runs the proxy decides whether such prompts are worth their tokens",
         shapes=True,
     ),
+    # What it costs, a second run at most, a client could have by asking twice.
+    "enforcement": Policy(field="enforcement", levels=(tuple(Enforcement),), shapes=True),
     # The two names of the field are taste; what an agent thinks may hold what its owner keeps to themselves.
     "reasoning": Policy(
         field="reasoning_field",

@@ -1,15 +1,17 @@
 """The runs of one turn, told as one answer.
 
-A turn has more than one run if it answers for a human what a run waits for, or goes on from an earlier turn.
+A turn has more than one run if it answers for a human what a run waits for, goes on from an earlier turn, or
+asks again for a reply that was not as the client wishes.
 """
 
 from collections.abc import Iterable, Iterator
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from . import letta
 from .bridge import ToolBridge
 from .events import Event
+from .held import HeldReply
 from .recovery import EndedRun, Reading, Said
 from .stream import RunStream, SoFar
 
@@ -20,12 +22,14 @@ class Runs:
 
     :param client_tools: the names of the tools that the client offered.
     :param result_ids: of calls that the client has answered.
+    :param held: holds back what the client is told only once it was checked.
     :param asks: whether a person is asked about the server's tools that wait for one.
     """
 
     client_tools: frozenset[str] = frozenset()
     result_ids: frozenset[str] = frozenset()
     asks: bool = True
+    held: HeldReply | None = None
     current: RunStream = field(init=False)
     reading: Reading = field(init=False)  #: of its numbered stream
     said: Said = field(init=False)  #: of it, to the client
@@ -55,6 +59,8 @@ class Runs:
         :param answered: calls that go on with it.
         :param results_sent: whether results of tools go with it.
         """
+        if self.held is not None:
+            self.held.begin()
         self._names = {call.tool_call_id: call.name for call in answered if call.name}
         self.results_sent = results_sent
         self.reading, self.said = Reading(), Said(started=self._so_far.started)
@@ -62,11 +68,25 @@ class Runs:
 
     def end(self) -> None:
         """It came to an end that is not the turn's: what comes is told behind what it has said."""
-        self._so_far, self._last_id = self.current.so_far, self.run_id
+        so_far = self.current.so_far
+        if self.held is not None and not self.held.is_released:
+            so_far = evolve(so_far, has_text=False)
+        self._so_far, self._last_id = so_far, self.run_id
+
+    def tell(self, events: Iterable[Event]) -> Iterable[Event]:
+        """Of the events of the run under way those that may be told now."""
+        return events if self.held is None else self.held.pass_on(events, self.current)
+
+    @property
+    def complaint(self) -> str | None:
+        """What is wrong with the reply, once the run has ended; its end was not told then."""
+        return None if self.held is None else self.held.complaint
 
     def tell_rest(self, ended: EndedRun) -> Iterator[Event]:
         """Of a run that is over: what was not told. The run under way is as if it had been read to its end."""
         self.current = self._new_stream()
+        if self.held is not None:
+            self.held.begin()
         return self.said.rest(ended.tell(self.current))
 
     def _new_stream(self) -> RunStream:

@@ -194,6 +194,11 @@ class RunStream:
         return self._usage is not None or self._stop_reason == "cancelled" or self._stop_reason in _FAILED_STOPS
 
     @property
+    def was_cancelled(self) -> bool:
+        """Whether somebody has ended it: what it says is not whole."""
+        return self._stop_reason == "cancelled"
+
+    @property
     def so_far(self) -> SoFar:
         """What the answer holds up to here."""
         return SoFar(

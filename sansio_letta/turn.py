@@ -21,6 +21,8 @@ Two machines work together. This one walks through the exchanges with Letta, one
   last item that was read (background_resume.jsonl); of another the end is awaited, and what was kept is told.
 - A run may stop for a human's approval. If nobody is asked (`Config.approvals`), the turn answers and goes on
   with the next run's stream, from STREAMING to SENDING again: for the client it is one answer.
+- A reply that must be of some form (`Plan.wish`) is held back until its run has ended, and checked. If it is
+  not as wished, the agent is asked once more, and the next run's stream is told, the same way.
 - CANCELLING ends a run that nobody reads: Letta goes on without a reader (disconnect.jsonl). The run must be
   named, and its name comes with the first ping, so a client that leaves before that is LEAVING until then.
 
@@ -50,6 +52,7 @@ from .errors import (
     LocalProtocolError,
     RemoteProtocolError,
     SansioLettaError,
+    invalid_reply,
     kept_failure,
 )
 from .events import (
@@ -75,6 +78,7 @@ from .events import (
     TurnStarted,
 )
 from .exchange import Answer, Headers
+from .held import HeldReply
 from .opening import Answers, IsTold, compose, never_told, settle_plan
 from .phases import LOOKING_BACK, OVER, READING_STREAM, TRANSITIONS, Phase, Step
 from .places import Place
@@ -130,6 +134,7 @@ class Turn:
     _questions: Questions | Search | None = field(default=None, init=False)  #: one after the other
     _waiting: tuple[letta.ToolCall, ...] = field(default=(), init=False)  #: for an answer of the turn's own
     _approval_count: int = field(default=0, init=False)  #: how often the turn answered for a human
+    _asked_again: bool = field(default=False, init=False)  #: for a reply of another form
     _resent: bool = field(default=False, init=False)
     _abandoned: bool = field(default=False, init=False)
     _interruption: SansioLettaError | None = field(default=None, init=False)
@@ -137,6 +142,10 @@ class Turn:
     _closing: Step | None = field(default=None, init=False)  #: what comes when all is clean
 
     def __attrs_post_init__(self) -> None:
+        wish = self.plan.wish
+        if wish is not None and self.config.approvals is Approvals.ASK:
+            # The question would be the reply, and no program can answer it.
+            self.config = evolve(self.config, approvals=Approvals.DENY)
         config = self.config
         self._asking = Asking(config.max_answer_size, config.max_event_size, self._caller.key_is_lettas)
         self._to = Destination(
@@ -154,6 +163,7 @@ class Turn:
                 result.tool_call_id for result in (*self.plan.past_results, *self.plan.results)
             ),
             asks=config.approvals is Approvals.ASK,
+            held=None if wish is None else HeldReply(wish),
         )
         try:
             if self._known_agent is None:
@@ -583,6 +593,8 @@ class Turn:
             self._take_run_failure(run)
         elif run.state is RunState.DONE and run.waiting and not self._abandoned:
             self._settle_unasked(run)
+        elif run.state is RunState.DONE and self._runs.complaint is not None and not self._abandoned:
+            self._ask_again(self._runs.complaint)
         elif run.state is RunState.DONE:
             self._finish(Step.ENDED)
         elif run.run_id is not None and (self.phase is Phase.LEAVING or self._interruption is not None):
@@ -623,8 +635,19 @@ class Turn:
         self._runs.begin(waiting)
         self._open_stream(step, answer_unasked(waiting, approve=approve))
 
+    def _ask_again(self, complaint: str) -> None:
+        """The reply is not what the client wishes: ask for it once more, and go on with the next run."""
+        self._runs.end()
+        if self._interruption is not None or self._asked_again:
+            self._end_failed(self._interruption or invalid_reply(complaint), Kept.SOMETHING)
+            return
+        self.plan = self.plan.again(complaint)
+        self._asked_again = self._to.is_confirmed = self._resent = True
+        self._runs.begin()
+        self._open_stream(Step.AGAIN, ())
+
     def _emit(self, words: Iterable[Event]) -> None:
-        for word in words:
+        for word in self._runs.tell(words):
             if not self._abandoned:
                 self._runs.said.add(word)
                 self._items.append(word)

@@ -15,6 +15,8 @@ from sansio_letta.chat_request import (
     ImagePart,
     ImageUrl,
     InstructionMessage,
+    JsonFormat,
+    JsonSchema,
     Message,
     RefusalPart,
     TextPart,
@@ -148,11 +150,27 @@ REFUSED: list[tuple[str, object, str, str]] = [
     ("n", 0, "n", "unsupported_value"),
     ("logprobs", True, "logprobs", "unsupported_value"),
     ("top_logprobs", 5, "top_logprobs", "unsupported_value"),
-    ("response_format", {"type": "json_object"}, "response_format", "unsupported_value"),
-    ("response_format", {"type": "json_schema", "json_schema": {}}, "response_format", "unsupported_value"),
     ("response_format", {"type": "yaml"}, "response_format.type", "invalid_value"),
-    ("response_format", {"type": ["text"]}, "response_format.type", "invalid_value"),
-    ("response_format", {}, "response_format.type", "invalid_value"),
+    ("response_format", {"type": ["text"]}, "response_format.type", "invalid_type"),
+    ("response_format", {}, "response_format.type", "missing_required_parameter"),
+    *(
+        (
+            "response_format",
+            {"type": "json_schema", "json_schema": value},
+            f"response_format.json_schema{path}",
+            code,
+        )
+        for value, path, code in (
+            (None, "", "missing_required_parameter"),
+            (5, "", "invalid_type"),
+            ({}, ".name", "missing_required_parameter"),
+            ({"name": 5}, ".name", "invalid_type"),
+            ({"name": "a b"}, ".name", "invalid_value"),
+            ({"name": "a", "strict": 1}, ".strict", "invalid_type"),
+            ({"name": "a", "description": 1}, ".description", "invalid_type"),
+            ({"name": "a", "schema": True}, ".schema", "invalid_type"),
+        )
+    ),
     ("metadata", {str(key): "" for key in range(17)}, "metadata", "invalid_value"),
     ("metadata", {"k" * 65: ""}, "metadata." + "k" * 64, "invalid_value"),
     ("metadata", {"k": "v" * 513}, "metadata.k", "invalid_value"),
@@ -538,13 +556,26 @@ def test_a_bad_tool_is_named_by_its_index(raw: object, where: str, code: str) ->
     assert refusal(tools=[function("g"), raw]) == (f"tools[1]{where}", code)
 
 
-def test_a_schema_deeper_than_letta_can_be_sent_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("field", "param"),
+    [
+        (
+            b'"tools":[{"type":"function","function":{"name":"f","parameters":%b}}]',
+            "tools[0].function.parameters",
+        ),
+        (
+            b'"response_format":{"type":"json_schema","json_schema":{"name":"a","schema":%b}}',
+            "response_format.json_schema.schema",
+        ),
+    ],
+    ids=["of a tool", "of a reply"],
+)
+def test_a_schema_deeper_than_letta_can_be_sent_is_refused(field: bytes, param: str) -> None:
     schema = b'{"a":' * 400 + b"{}" + b"}" * 400
-    tool = b'{"type":"function","function":{"name":"f","parameters":%b}}' % schema
     with pytest.raises(RequestError) as caught:
-        decode_request(b'{"model":"Milo","messages":[{"role":"user","content":"Hi"}],"tools":[%b]}' % tool)
+        decode_request(b'{"model":"Milo","messages":[{"role":"user","content":"Hi"}],%b}' % (field % schema))
     assert caught.value.status_hint == 400
-    assert (caught.value.param, caught.value.code) == ("tools[0].function.parameters", "invalid_value")
+    assert (caught.value.param, caught.value.code) == (param, "invalid_value")
 
 
 def allowed(*names: object, mode: object = "auto") -> dict[str, object]:
@@ -564,22 +595,68 @@ CHOICES: dict[str, tuple[object, list[str]]] = {
 
 @pytest.mark.parametrize(("choice", "names"), CHOICES.values(), ids=CHOICES)
 def test_tool_choice_keeps_the_agent_from_tools(choice: object, names: list[str]) -> None:
-    tools = [function(name) for name in "fgh"]
-    assert [tool.name for tool in decode(tools=tools, tool_choice=choice).tools] == names
+    request = decode(tools=[function(name) for name in "fgh"], tool_choice=choice)
+    assert [tool.name for tool in request.tools] == names
+    assert not request.must_call
+
+
+FORCING: dict[str, tuple[object, list[str]]] = {
+    "required": ("required", ["f", "g", "h"]),
+    "a function": ({"type": "function", "function": {"name": "g"}}, ["g"]),
+    "one of two": (allowed("h", "f", mode="required"), ["f", "h"]),
+}
+
+
+@pytest.mark.parametrize(("choice", "names"), FORCING.values(), ids=FORCING)
+def test_tool_choice_forces_a_call_of_what_it_leaves(choice: object, names: list[str]) -> None:
+    request = decode(tools=[function(name) for name in "fgh"], tool_choice=choice)
+    assert [tool.name for tool in request.tools] == names
+    assert request.must_call
+
+
+def test_a_call_of_no_tool_cannot_be_forced() -> None:
+    assert refusal(tool_choice="required") == ("tool_choice", "invalid_value")
+
+
+FORMATS: dict[str, tuple[object, JsonFormat | None]] = {
+    "null": (None, None),
+    "text": ({"type": "text"}, None),
+    "an object": ({"type": "json_object"}, JsonFormat()),
+    "any JSON": (
+        {"type": "json_schema", "json_schema": {"name": "any"}},
+        JsonFormat(json_schema=JsonSchema(name="any")),
+    ),
+    "a schema": (
+        {
+            "type": "json_schema",
+            "json_schema": {"name": "n", "description": "d", "schema": {"type": "null"}, "strict": True},
+        },
+        JsonFormat(json_schema=JsonSchema(name="n", description="d", schema={"type": "null"}, strict=True)),
+    ),
+}
+
+
+@pytest.mark.parametrize(("raw", "wanted"), FORMATS.values(), ids=FORMATS)
+def test_a_format_is_taken(raw: object, wanted: JsonFormat | None) -> None:
+    assert decode(response_format=raw).response_format == wanted
 
 
 IN_LIST = "tool_choice.allowed_tools.tools"
 
 BAD_CHOICES: dict[str, tuple[object, str, str]] = {
-    "required": ("required", "tool_choice", "unsupported_value"),
-    "a function": ({"type": "function", "function": {"name": "f"}}, "tool_choice", "unsupported_value"),
+    "no function": ({"type": "function"}, "tool_choice.function.name", "invalid_value"),
+    "a function that is not there": (
+        {"type": "function", "function": {"name": "g"}},
+        "tool_choice.function.name",
+        "invalid_value",
+    ),
+    "none of those allowed": (allowed(mode="required"), "tool_choice", "invalid_value"),
     "a custom tool": ({"type": "custom", "custom": {"name": "f"}}, "tool_choice", "unsupported_value"),
     "an unknown word": ("any", "tool_choice", "invalid_value"),
     "an unknown type": ({"type": "any"}, "tool_choice", "invalid_value"),
     "a type that is a list": ({"type": []}, "tool_choice", "invalid_value"),
     "a number": (5, "tool_choice", "invalid_value"),
     "no list of tools": ({"type": "allowed_tools"}, "tool_choice.allowed_tools", "invalid_type"),
-    "mode required": (allowed("f", mode="required"), "tool_choice.allowed_tools.mode", "unsupported_value"),
     "mode null": (allowed("f", mode=None), "tool_choice.allowed_tools.mode", "invalid_value"),
     "mode unknown": (allowed("f", mode=["auto"]), "tool_choice.allowed_tools.mode", "invalid_value"),
     "tools that are null": (
@@ -604,7 +681,7 @@ BAD_CHOICES: dict[str, tuple[object, str, str]] = {
 
 
 @pytest.mark.parametrize(("choice", "param", "code"), BAD_CHOICES.values(), ids=BAD_CHOICES)
-def test_an_agent_cannot_be_forced_to_a_tool(choice: object, param: str, code: str) -> None:
+def test_a_bad_choice_is_named(choice: object, param: str, code: str) -> None:
     assert refusal(tools=[TOOL], tool_choice=choice) == (param, code)
 
 
@@ -637,8 +714,8 @@ MESSAGES_OF_ERRORS: dict[str, tuple[dict[str, object], str]] = {
         "`messages[0].content[0].type` must be one of text, image_url here.",
     ),
     "a format": (
-        {"response_format": {"type": "json_schema"}},
-        "`response_format` json_schema cannot be enforced on an agent: ask for JSON in the message.",
+        {"response_format": {"type": "xml"}},
+        "`response_format.type` must be text, json_object or json_schema.",
     ),
 }
 

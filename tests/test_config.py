@@ -43,6 +43,7 @@ CHOICES = [
     "task_prompts",
     "approvals",
     "server_tools",
+    "enforcement",
 ]
 
 

@@ -19,6 +19,7 @@ TABLE = {
     "errors": "",
     "config": "",
     "schemas": "errors",
+    "wishes": "schemas",
     "sse": "_signal errors",
     "letta": "_convert errors",
     "chat": "sse",
@@ -34,22 +35,23 @@ TABLE = {
     "recording": "_convert config errors policies",
     "bridge": "approvals config errors events letta",
     "stream": "approvals bridge errors events letta",
+    "held": "events stream wishes",
     "places": "errors",
     "asking": "errors events exchange sse",
     "recovery": "asking errors events exchange letta stream",
     "phases": "",
     "threads": "errors events exchange letta",
-    "plan": "approvals config letta threads",
+    "plan": "approvals config letta threads wishes",
     "tasks": "chat_request",
     "destination": "access errors events exchange letta threads",
     "opening": "bridge config destination errors events letta plan",
-    "runs": "bridge events letta recovery stream",
+    "runs": "bridge events held letta recovery stream",
     "turn": (
-        "_signal access approvals asking bridge config destination errors events exchange letta opening phases "
-        "places plan recovery runs stream threads"
+        "_signal access approvals asking bridge config destination errors events exchange held letta opening "
+        "phases places plan recovery runs stream threads"
     ),
     "thread_memory": "events letta plan threads turn",
-    "planning": "approvals chat_request config errors letta plan tasks threads",
+    "planning": "approvals chat_request config errors letta plan schemas tasks threads wishes",
     "chat_writer": "chat config errors events letta sse",
     "tool_views": "chat_writer config events",
     "inquiry": "_signal access agents chat config errors events exchange letta threads",

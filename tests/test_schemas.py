@@ -2,7 +2,6 @@
 
 import re
 import socket
-from functools import reduce
 from typing import Any
 
 import pytest
@@ -157,13 +156,22 @@ BOMB = {
     f"d{number}": {"anyOf": [{"$ref": f"#/$defs/d{number - 1}"}, {"$ref": f"#/$defs/d{number - 1}"}]}
     for number in range(1, 40)
 }
+
+
+def deep(depth: int) -> object:
+    value: object = {}
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
 ENDLESS: dict[str, tuple[dict[str, Any], object]] = {
     "a schema that is itself": ({"$ref": "#"}, 1),
     "two to the fortieth": ({"$defs": {"d0": {"type": "integer"}, **BOMB}, "$ref": "#/$defs/d39"}, "x"),
     "each with each": ({"uniqueItems": True}, [{"a": number} for number in range(5000)]),
     "a value deeper than Python": (
         {"properties": {"a": {"$ref": "#"}}},
-        reduce(lambda inner, _: {"a": inner}, range(900), {}),
+        deep(900),
     ),
 }
 

@@ -257,6 +257,7 @@ class KeepingAgent:
     """One agent and its memory.
 
     :param script: its answer to whatever it is told, each time.
+    :param again: the same to what a user has no part in: the proxy asks once more.
     :param faults: of its streams, by their number from 0; the others come whole.
     :param cancel_fault: of each request to cancel a run.
     """
@@ -265,6 +266,7 @@ class KeepingAgent:
     name: str
     script: Script
     pending: tuple[str, ...] = ()
+    again: Script | None = None
     faults: dict[int, Fault] = field(factory=dict)
     cancel_fault: Fault | None = None
     kept: list[object] = field(factory=list)  #: the texts in its memory
@@ -414,7 +416,8 @@ class KeepingLetta:
         # Answers to calls that nobody waits for are not kept: Letta goes on without (stale_tool_result.jsonl).
         agent.results += answers if agent.pending else []
         agent.pending, agent.wanted = (), {}
-        return self._add(agent, agent.script, texts)
+        alone = all(message.get("role") == "system" for message in told["messages"])
+        return self._add(agent, agent.again if alone and agent.again else agent.script, texts)
 
     def _add(self, agent: KeepingAgent, script: Script, texts: Sequence[object]) -> Run:
         self._run_count += 1

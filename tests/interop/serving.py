@@ -23,9 +23,9 @@ NO_PAUSES: Final[Mapping[str, float]] = {"queue_timeout": 0.0, "connect_retry_ti
 
 @frozen(kw_only=True)
 class LimitedSettings(Settings):
-    """Settings with limits of the core that an operator cannot choose."""
+    """Settings with limits and policies of the core, also those that an operator cannot choose."""
 
-    limits: Mapping[str, float] = field(factory=dict)
+    limits: Mapping[str, object] = field(factory=dict)
 
     def config(self) -> Config:
         """See `Settings.config`."""
@@ -62,10 +62,10 @@ class RunningServer:
 
 
 @contextlib.contextmanager
-def serving(letta: StandInLetta, **limits: float) -> Iterator[RunningServer]:
+def serving(letta: StandInLetta, **limits: object) -> Iterator[RunningServer]:
     """Serve on a free port of the loopback interface until the block ends.
 
-    :param limits: of the core's `Config`, other than its own.
+    :param limits: and policies of the core's `Config`, other than its own.
     """
     settings = LimitedSettings(
         port=0,

@@ -6,7 +6,7 @@ from attrs import frozen
 from cyclopts import Parameter
 
 from sansio_letta import Approvals, Background, Config, ReasoningField, ServerTools
-from sansio_letta.config import InstructionPolicy, TaskPolicy
+from sansio_letta.config import Enforcement, InstructionPolicy, TaskPolicy
 
 _CORE: Final = Config()
 
@@ -45,6 +45,14 @@ class PolicySettings:
             "their own that is deleted, or the same as of the user's, or an error.",
         ),
     ] = _CORE.tasks
+    enforcement: Annotated[
+        Enforcement,
+        Parameter(
+            env_var="LETTA_PROXY_ENFORCEMENT",
+            help="What becomes of response_format and of a tool_choice that forces a call: an error; or the "
+            "agent is asked for it and its reply checked, which may take a second run; or nothing.",
+        ),
+    ] = _CORE.enforcement
     reasoning: Annotated[
         ReasoningField,
         Parameter(env_var="LETTA_PROXY_REASONING", help="Field that carries the agent's reasoning."),

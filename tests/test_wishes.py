@@ -1,0 +1,78 @@
+"""What a reply must be: how the agent is asked for it, and what passes."""
+
+import pytest
+
+from sansio_letta.schemas import Schema
+from sansio_letta.wishes import CallWish, Checked, JsonWish, Wish, text_to_ask_again
+
+NUMBER = JsonWish(
+    schema=Schema({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}, "schema"),
+    name="count",
+    description="How many.",
+)
+ANY = JsonWish()
+
+GOOD = {
+    "as it is": '{"n": 1}',
+    "with blanks around it": '\n {"n": 1}\n\n',
+    "in a fence": '```\n{"n": 1}\n```',
+    "in a fence with a language": '```json\n{"n": 1}\n```\n',
+    "in a fence of a careless model": '```JSON  \r\n{"n": 1}```',
+}
+
+
+@pytest.mark.parametrize("wish", [NUMBER, ANY], ids=["schema", "object"])
+@pytest.mark.parametrize("reply", GOOD.values(), ids=GOOD)
+def test_json_passes_as_the_agent_wrote_it(wish: Wish, reply: str) -> None:
+    assert wish.check(reply) == Checked(text='{"n": 1}')
+
+
+def test_blanks_and_order_within_are_the_agents() -> None:
+    text = '{ "z":1,\n"n" : 2 }'
+    assert NUMBER.check(text) == Checked(text=text)
+
+
+BAD = {
+    "": "it is empty",
+    " \n": "it is empty",
+    "```json\n```": "it is empty",
+    "One.": "it is no JSON: unexpected character",
+    'Here it is: {"n": 1}': "it is no JSON: ",
+    '{"n": 1} That is all.': "it is no JSON: ",
+    'As asked:\n```json\n{"n": 1}\n```': "it is no JSON: ",
+    '{"n": 1': "it is no JSON: ",
+    '{"n": NaN}': "it is no JSON: ",
+}
+
+
+@pytest.mark.parametrize("wish", [NUMBER, ANY], ids=["schema", "object"])
+@pytest.mark.parametrize(("reply", "complaint"), BAD.items(), ids=[repr(reply) for reply in BAD])
+def test_anything_around_json_is_complained_of(wish: Wish, reply: str, complaint: str) -> None:
+    assert (wish.check(reply).complaint or "").startswith(complaint)
+
+
+def test_complaints_name_the_place_and_the_kind() -> None:
+    assert NUMBER.check('{"n": "1"}').complaint == "$.n: '1' is not of type 'integer'"
+    assert ANY.check("[]").complaint == "it is no JSON object"
+    assert JsonWish(schema=Schema({}, "schema")).check("[]").complaint is None, "any JSON"
+
+
+def test_a_reply_without_a_call_is_never_as_wished() -> None:
+    assert CallWish(names=("f",)).check("Hello").complaint == "no tool was called"
+
+
+def test_the_agent_is_told_all_it_needs() -> None:
+    assert "JSON alone" in NUMBER.asking
+    assert NUMBER.asking.endswith(
+        'count: How many.\n{"type":"object","properties":{"n":{"type":"integer"}},"required":["n"]}'
+    )
+    assert ANY.asking.endswith(": an object.")
+    assert "the tool get_weather:" in CallWish(names=("get_weather",)).asking
+    assert "one of f, g:" in CallWish(names=("f", "g")).asking
+
+
+@pytest.mark.parametrize("wish", [NUMBER, ANY, CallWish(names=("f",))], ids=["schema", "object", "call"])
+def test_asking_again_says_what_was_wrong_and_what_is_right(wish: Wish) -> None:
+    text = text_to_ask_again(wish, "it is empty")
+    assert text.startswith("Your last reply cannot be used: it is empty. ")
+    assert text.endswith(wish.asking)
