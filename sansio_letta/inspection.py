@@ -32,7 +32,7 @@ from .gist import (
 from .inspected import Inspection, Kind, Outcome, Part, Passage, Row
 from .phases import Phase
 from .planning import Circumstances, plan_turn
-from .recording import RecordedExchange, Recording
+from .recording import RecordedExchange, Recording, RecordingError
 from .remembered import agent_of, remembered
 from .replay import plan_recorded
 from .replay_client import compare
@@ -91,7 +91,15 @@ def _tell_client(recording: Recording, client: RecordedExchange) -> Passage:
     walk.leave()
     if client.end != "client_closed" and client.status is not None:
         walk.add(client, _end_t(client), Kind.CLIENT, *_got(client))
-    return walk.passage(1 if asks_turn else None, as_recorded=compare(recording).same)
+    return walk.passage(1 if asks_turn else None, as_recorded=_is_same(recording))
+
+
+def _is_same(recording: Recording) -> bool | None:
+    """Whether the client would get the same today; None if that cannot be known."""
+    try:
+        return compare(recording).same
+    except RecordingError:
+        return None
 
 
 @define
@@ -130,6 +138,9 @@ class _Walk:
                 return
             # Its texts were not recorded, so that it reads as a bad one; what it asked of Letta is there.
             plan, _ = plan_recorded(self.recording, run)
+        if not self.recording.head.has_texts:
+            # There is nothing to check: what was said is shown as if nothing had been wished.
+            plan = evolve(plan, wish=None)
         raw = json if isinstance(json, dict) else {}
         options = raw.get("stream_options")
         include_usage = isinstance(options, dict) and options.get("include_usage") is True

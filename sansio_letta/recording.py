@@ -178,6 +178,11 @@ class RecordingHead:
         )
 
     @property
+    def has_texts(self) -> bool:
+        """Whether what was said can be read."""
+        return self.text == TextMode.KEEP.value
+
+    @property
     def config(self) -> Config:
         """What the answer was made by.
 

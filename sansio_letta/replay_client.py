@@ -19,6 +19,7 @@ from .config import Config
 from .cycle import Cycle, HttpRequest, Item, ResponseBody, ResponseHead
 from .errors import RequestError
 from .events import INTERRUPTED, Command, Failure
+from .plan import Plan
 from .planning import Circumstances, plan_turn
 from .proxy import Proxy
 from .recording import RecordedExchange, RecordedWait, Recording, RecordingError, TextMode
@@ -40,7 +41,7 @@ class ReplayedClient:
     """The client's request again, with Letta's part from the recording: iterate over the cycle's items.
 
     :param recording: of version 2: its head and its exchange 0 say what the client asked.
-    :raises RecordingError: if the recording has no client.
+    :raises RecordingError: if the recording has no client, or not the text that was checked.
     """
 
     recording: Recording
@@ -57,6 +58,12 @@ class ReplayedClient:
                 f"{self.recording.scenario}: a recording without a client, of exchanges with Letta alone"
             )
         self._client = client
+        plan = self._plan()
+        if plan is not None and plan.wish is not None and not head.has_texts:
+            raise RecordingError(
+                f"{self.recording.scenario}: its reply was checked before it was told, and no text was "
+                "recorded that could be checked again: record with --record-text keep"
+            )
         body = b"" if client.request.json is None else _body(client.request.json)
         headers = [item for item in client.request.headers if item[0] != "content-length"]
         request = HttpRequest(
@@ -75,10 +82,10 @@ class ReplayedClient:
             repeat_wait_timeout=0.0,
         )
         proxy = Proxy(config)
-        self._remember(proxy)
+        self._remember(proxy, plan.thread if plan else None)
         self._cycle = proxy.open(request, token=head.token or "replayed", created=head.created or 0, now=0.0)
 
-    def _remember(self, proxy: Proxy) -> None:
+    def _remember(self, proxy: Proxy, wish: ThreadWish) -> None:
         """The proxy that was recorded may have known the agent, the chat's conversation, and Letta."""
         first = next((item for item in self.recording.exchanges if item.starts_run), None)
         if (
@@ -95,14 +102,14 @@ class ReplayedClient:
             proxy.remember(model, known.agent, now=0.0)
         agent_id = found_agent_id(self.recording, known) if known.thread is not None else None
         if agent_id is not None and known.thread is not None:
-            proxy.remember_thread(agent_id, self._wish(), known.thread)
+            proxy.remember_thread(agent_id, wish, known.thread)
 
-    def _wish(self) -> ThreadWish:
-        """Which thread the client asked for."""
+    def _plan(self) -> Plan | None:
+        """What the client asked for; None if it was refused."""
         head, body = self.recording.head, self._client.request.json
         given = Circumstances(config=head.config, headers=dict(self._client.request.headers), token="replayed")
         try:
-            return plan_turn(decode_request(_body(body)), given).plan.thread
+            return plan_turn(decode_request(_body(body)), given).plan
         except RequestError:
             return None
 

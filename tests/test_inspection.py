@@ -28,7 +28,7 @@ from drive import (
     want,
 )
 from recordings import SCENARIOS, recording, translate
-from sansio_letta import Config, HttpRequest, Proxy, RecordingError, Signal, letta, read_recording
+from sansio_letta import Config, Enforcement, HttpRequest, Proxy, RecordingError, Signal, letta, read_recording
 from sansio_letta.errors import Kept
 from sansio_letta.events import (
     AgentGone,
@@ -473,6 +473,12 @@ def remembering() -> Proxy:
     return proxy
 
 
+def checking() -> Proxy:
+    proxy = Proxy(Config(enforcement=Enforcement.VALIDATE))
+    proxy.remember("Milo", letta.Agent(id=AGENT_ID, name="Milo", agent_type="letta_v1_agent"), now=100.0)
+    return proxy
+
+
 def test_a_client_and_its_answer() -> None:
     passage = Played(chat()).answer([agent_json()]).stream(*HELLO).told
     asked, got = passage.rows[0], passage.rows[-1]
@@ -609,6 +615,21 @@ def test_texts_that_were_not_recorded(mode: TextMode) -> None:
     passage = Played(chat(content=[image]), remembering(), mode).stream(*HELLO).told
     assert (passage.finish, passage.chunk_count, passage.error) == ("stop", 3, None)
     assert "Hello" not in "".join(row.payload for row in passage.rows)
+
+
+@pytest.mark.parametrize("mode", TextMode)
+def test_a_reply_that_was_checked(mode: TextMode) -> None:
+    played = Played(chat(response_format={"type": "json_object"}), checking(), mode)
+    passage = played.stream(*HELLO).stream(PING, say("{}"), *HELLO[2:]).told
+    runs = [row for row in passage.rows if row.kind is Kind.REQUEST]
+    assert len(runs) == 2
+    assert passage.rows[-1].text == "3 chunks"
+    if mode is TextMode.KEEP:
+        assert passage.as_recorded is True
+        assert "OpenStream" in [name for row in passage.rows[:-1] for name in names(row.outcomes)][1:]
+    else:
+        assert passage.as_recorded is None, "nobody can say what today's answer would be"
+        assert "TextDelta" in outcomes(passage), "what was said is shown as if nothing had been wished"
 
 
 def test_today_is_not_what_it_was() -> None:

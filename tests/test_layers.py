@@ -68,7 +68,8 @@ TABLE = {
     "recorder": "_signal cycle errors events exchange recording redact",
     "remembered": "errors events exchange letta recording",
     "replay_client": (
-        "_signal chat_request config cycle errors events planning proxy recording redact remembered threads"
+        "_signal chat_request config cycle errors events plan planning proxy recording redact remembered "
+        "threads"
     ),
     "replay": (
         "_signal chat_writer config cycle errors events letta plan recording remembered replay_client sse "

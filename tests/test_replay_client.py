@@ -29,6 +29,7 @@ from sansio_letta import (
     Background,
     Caller,
     Config,
+    Enforcement,
     HttpRequest,
     Proxy,
     ReasoningField,
@@ -151,6 +152,9 @@ def recorded(
 
 
 AGENT = answers([agent_json()])
+STOPS = (stop(), USAGE, DONE)
+OBJECT = {"type": "json_object"}
+CHECKS = Config(enforcement=Enforcement.VALIDATE)
 CALL = want("call-1", "get_weather", "{}")
 TOOLS = [{"type": "function", "function": {"name": WEATHER.name, "parameters": WEATHER.parameters}}]
 
@@ -267,6 +271,28 @@ SAME: dict[str, Recording] = {
         run(PING, think("hm"), say("a"), stop(), DONE),
         config=Config(reasoning_field=ReasoningField.REASONING),
     ),
+    "checked": recorded(chat(response_format=OBJECT), *AGENT, run(PING, say("{}"), *STOPS), config=CHECKS),
+    "checked, and asked again": recorded(
+        chat(response_format=OBJECT, stream=False),
+        *AGENT,
+        run(PING, say("a"), *STOPS),
+        run(PING, say("```\n{}\n```"), *STOPS),
+        config=CHECKS,
+    ),
+    "checked, and wrong": recorded(
+        chat(response_format=OBJECT, stream=False),
+        *AGENT,
+        run(PING, say("a"), *STOPS),
+        run(PING, say("b"), *STOPS),
+        config=CHECKS,
+    ),
+    "a wish that was ignored": recorded(
+        chat(response_format=OBJECT),
+        *AGENT,
+        run(PING, say("a"), *STOPS),
+        config=Config(enforcement=Enforcement.IGNORE),
+    ),
+    "a wish that was refused": recorded(chat(response_format=OBJECT)),
 }
 
 
@@ -285,6 +311,17 @@ def test_in_every_mode(mode: TextMode, stream: bool) -> None:
     assert compare(recording).same
     failed = recorded(chat(stream=stream), *AGENT, run(PING, *texts, stop("error"), error(), DONE), mode=mode)
     assert compare(failed).same
+
+
+@pytest.mark.parametrize("mode", [TextMode.HASH, TextMode.DROP])
+def test_a_reply_that_was_checked_needs_its_text(mode: TextMode) -> None:
+    recording = recorded(
+        chat(response_format=OBJECT), *AGENT, run(PING, say("{}"), *STOPS), mode=mode, config=CHECKS
+    )
+    with pytest.raises(RecordingError, match=r"^one: its reply was checked .* record with --record-text keep$"):
+        compare(recording)
+    unchecked = recorded(chat(), *AGENT, run(PING, say("{}"), *STOPS), mode=mode, config=CHECKS)
+    assert compare(unchecked).same
 
 
 def test_what_came_when() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from openai import OpenAI
+from openai import APIStatusError, OpenAI
 
 from drive import DONE, PING, RUN_ID, USAGE, agent_json, encode, error, say, stop
 from http_letta import http_letta
@@ -19,6 +19,7 @@ from sansio_letta.recording import read_recording
 from .commands import run, running, started
 
 RECORDINGS = FIXTURES / "recordings"
+OBJECT = {"type": "json_object"}
 
 
 # --- replay
@@ -112,6 +113,22 @@ def test_diff_shows_what_changed(tmp_path: Path) -> None:
     done = run("diff", str(path))
     assert done.returncode == 1
     assert '"finish_reason":"length"' in done.stdout
+
+
+def test_a_reply_that_was_checked_is_not_replayed_without_its_text(tmp_path: Path) -> None:
+    folder = tmp_path / "recorded"
+    arguments = ("serve", "--replay", str(RECORDINGS), "--no-replay-pauses", "--enforcement", "validate")
+    with running(*arguments, "--record", str(folder)) as (url, _):
+        body = {"model": "text", "messages": [{"role": "user", "content": "hi"}], "response_format": OBJECT}
+        with OpenAI(base_url=url, api_key="x") as client, pytest.raises(APIStatusError, match="cannot be used"):
+            client.post("/chat/completions", body=body, cast_to=object)
+    (path,) = folder.glob("*.jsonl")
+    for command in ("replay", "diff"):
+        done = run(command, str(path))
+        assert done.returncode == 2
+        assert "record with --record-text keep" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert run("inspect", str(path)).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -68,10 +68,13 @@ def replay(
     if reasoning is not None:
         config = evolve(config, reasoning_field=reasoning)
     began = time.monotonic()
-    for rendered in _VIEWS[view](recording, config):
-        if timing:
-            time.sleep(max(0.0, began + rendered.t / speed - time.monotonic()))
-        _write(rendered.data)
+    try:
+        for rendered in _VIEWS[view](recording, config):
+            if timing:
+                time.sleep(max(0.0, began + rendered.t / speed - time.monotonic()))
+            _write(rendered.data)
+    except RecordingError as exc:
+        stop(f"{file}: {exc}")
 
 
 @recordings_app.command
