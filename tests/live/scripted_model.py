@@ -15,6 +15,7 @@ Runs in the rig's own environment: ``python scripted_model.py PORT``. One comman
 ``break``           the connection breaks where a streamed answer would end
 ``then``            what follows is for the next step, once the calls before it have their results
 ``task TEXT``       nothing here; but a chat program's own prompt that quotes it is answered with TEXT
+``again``           what follows is for when a system message asks again, behind the answer before it
 =================== ==================================================================================
 
 Text without a command is echoed. Tool results that come last are quoted behind ``results:``, with a bar
@@ -91,9 +92,9 @@ def pieces(text: str) -> list[str]:
     return re.findall(r"[^ \n]*[ \n]*", text)[:-1]
 
 
-def steps_of(text: str) -> list[str]:
-    """Cut a user's text at its ``then`` lines."""
-    return re.split(r"^[ \t]*then[ \t\r]*\n", text, flags=re.MULTILINE)
+def parts_of(text: str, verb: str) -> list[str]:
+    """Cut a user's text at the lines that hold this verb alone."""
+    return re.split(rf"^[ \t]*{verb}[ \t\r]*\n", text, flags=re.MULTILINE)
 
 
 def new_call_id() -> str:
@@ -154,22 +155,25 @@ def script_of_results(results: list[str], offered: set[str]) -> Script:
 
 
 def script_of(body: dict[str, Any]) -> Script:
-    """Decide by the last user text, and by how many steps with tool results there were since."""
+    """Decide by the last user text, and by how many steps with tool results, and answers, there were since."""
     results: list[str] = []  # of the last step
-    step_count = 0
+    step_count = answer_count = 0
     text = ""
     for message in reversed(body["messages"]):
         if message["role"] == "tool" and not step_count:
             results.insert(0, content_text(message.get("content")))
         elif message["role"] == "assistant" and message.get("tool_calls"):
             step_count += 1
+        elif message["role"] == "assistant":
+            answer_count += 1
         elif message["role"] == "user":
             text = content_text(message.get("content"))
             if not text.startswith(EDITOR_STATE):
                 break
     users = (message for message in body["messages"] if message["role"] == "user")
     heard = sum(content_text(message.get("content")) == text for message in users)
-    steps = steps_of(text)
+    answers = parts_of(text, "again")
+    steps = parts_of(answers[min(answer_count, len(answers) - 1)], "then")
     if not results:
         seen.append(text)
         if text.startswith(OWN_PROMPT):
