@@ -238,7 +238,8 @@ def run_failure(reason: str, message: str | None) -> LettaError:
         all, and stays out.
     """
     advice = _RUN_FAILURES.get(reason, LettaError.advice)
-    text = f"Letta ended the run: {reason}" + (f": {message}" if message else ".")
+    said = (message or "").removeprefix(f"{reason}: ")
+    text = f"Letta ended the run: {reason}" + (f": {said}" if said else ".")
     if advice.code == "context_length_exceeded":
         # LiteLLM and opencode know a full context by these words.
         text = f"The conversation exceeds the available context size. {text}"

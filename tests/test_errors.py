@@ -167,6 +167,13 @@ def test_a_failed_run_may_come_without_a_message(message: str | None) -> None:
     assert run_failure("llm_error", message).message == "Letta ended the run: llm_error."
 
 
+def test_a_reason_that_letta_says_twice_is_told_once() -> None:
+    message = "INVALID_ARGUMENT: Failed to fetch image."
+    assert run_failure("INVALID_ARGUMENT", message).message == (
+        "Letta ended the run: INVALID_ARGUMENT: Failed to fetch image."
+    )
+
+
 def test_a_full_context_is_told_in_the_words_that_clients_look_for() -> None:
     error = run_failure("context_window_overflow_in_system_prompt", None)
     assert "exceeds the available context size" in error.message

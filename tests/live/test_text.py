@@ -6,10 +6,23 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from openai import AsyncOpenAI, OpenAI
+from openai import AsyncOpenAI, BadRequestError, OpenAI
 from openai.types.chat import ChatCompletion
 
-from live.asking import FORMS, PAIR, STREAMED, WHOLE, Answer, Form, ask, async_client, fetch, sync_client, user
+from live.asking import (
+    FORMS,
+    PAIR,
+    STREAMED,
+    WHOLE,
+    Answer,
+    Form,
+    ask,
+    async_client,
+    attempt,
+    fetch,
+    sync_client,
+    user,
+)
 from live.conftest import MakeAgent
 from live.letta_api import Agent, LettaApi
 
@@ -56,6 +69,19 @@ def test_parts(url: str, letta: LettaApi, agent: Agent, form: Form) -> None:
     assert ask(url, form, agent.name, [{"role": "user", "content": parts}]).text == "Green."
     (kept,) = letta.user_texts(agent)
     assert [part["type"] for part in kept] == ["text", "image", "text"]
+
+
+@pytest.mark.parametrize("form", PAIR)
+def test_an_image_that_cannot_be_fetched(url: str, letta: LettaApi, agent: Agent, form: Form) -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://nowhere.invalid/a.png"}}
+    parts = [{"type": "text", "text": "say Green."}, image]
+    answer = attempt(url, form, agent.name, [{"role": "user", "content": parts}], max_retries=2)
+    assert type(answer.error) is BadRequestError
+    assert answer.error.message.count("INVALID_ARGUMENT") == 1
+    assert "Failed to fetch image from https://nowhere.invalid/a.png" in answer.error.message
+    assert answer.request_count == 1
+    assert letta.user_texts(agent) == []
+    assert ask(url, form, agent.name, "say Hello.").text == "Hello."
 
 
 @pytest.mark.parametrize("form", STREAMED)
