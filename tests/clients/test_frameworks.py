@@ -3,13 +3,13 @@
 import pytest
 
 from clients_inprocess.run import ENVIRONMENTS, check
-from live.proxy import Proxy
+from live.proxy import serving
 from live.rig import Rig
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
-def test_through_the_server(rig: Rig, proxy: Proxy, name: str) -> None:
+def test_through_the_server(rig: Rig, name: str) -> None:
     """What fails inside is printed, by the tests in that environment."""
-    before = len(proxy.lines)
-    assert check(name, rig.url, proxy.base_url)
-    assert sum("/v1/chat/completions" in line for line in proxy.lines[before:]) > 10
+    with serving(rig.url, "--enforcement", "validate") as proxy:
+        assert check(name, rig.url, proxy.base_url)
+    assert sum("/v1/chat/completions" in line for line in proxy.lines) > 10

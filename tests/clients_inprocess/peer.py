@@ -1,7 +1,8 @@
 """The other end of the transports: recordings, or with LETTA_URL in the environment a real Letta server.
 
 Its model is scripted by what the user says, so that both give the same answers. With LETTA_PROXY_URL beside it
-the clients have no transport of ours: they ask a server of ours, the way that leads anywhere else.
+the clients have no transport of ours: they ask a server of ours, the way that leads anywhere else. Both check
+replies where a client wishes for JSON or forces a call.
 """
 
 import os
@@ -9,10 +10,12 @@ import uuid
 from typing import Any, Final
 
 import openai
+import pytest
 from attrs import define, field
 
 from clients_inprocess.recorded import RecordedLetta
 from live.letta_api import Agent, LettaApi
+from sansio_letta import Config, Enforcement
 
 if int(openai.__version__.partition(".")[0]) >= 3:
     import httpx2 as http
@@ -25,6 +28,9 @@ else:
 
 LETTA_URL: Final = os.environ.get("LETTA_URL")
 PROXY_URL: Final = os.environ.get("LETTA_PROXY_URL")
+
+#: Of tests in which an agent writes JSON.
+WRITES_JSON: Final = pytest.mark.skipif(LETTA_URL is None, reason="no agent of the recordings writes JSON")
 
 
 @define(eq=False)
@@ -52,9 +58,10 @@ class Peer:
         return self.agents[-1].name
 
     def _arguments(self) -> dict[str, Any]:
+        config = Config(enforcement=Enforcement.VALIDATE)
         if LETTA_URL is not None:
-            return {"base_url": LETTA_URL}
-        return {"base_url": "http://letta.invalid", "inner": self.recorded.transport()}
+            return {"base_url": LETTA_URL, "config": config}
+        return {"base_url": "http://letta.invalid", "inner": self.recorded.transport(), "config": config}
 
     def http_client(self) -> Any:
         if PROXY_URL is not None:

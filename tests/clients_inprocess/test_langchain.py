@@ -6,12 +6,13 @@
 import asyncio
 from typing import Any
 
+import pytest
 from langchain_core.messages import AIMessageChunk, HumanMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 
-from clients_inprocess.peer import Peer
-from clients_inprocess.scripts import SUNNY, WEATHER
+from clients_inprocess.peer import WRITES_JSON, Peer
+from clients_inprocess.scripts import CITY, PARIS, SUNNY, WEATHER, City, city_by_call
 
 
 @tool
@@ -22,7 +23,11 @@ def get_weather(city: str, units: str = "C") -> str:
 
 
 def model(peer: Peer) -> Any:
-    chat = ChatOpenAI(
+    return plain(peer).bind_tools([get_weather])
+
+
+def plain(peer: Peer) -> Any:
+    return ChatOpenAI(
         model=peer.model("client_tool"),
         base_url=peer.base_url,
         api_key="none",
@@ -30,7 +35,6 @@ def model(peer: Peer) -> Any:
         http_client=peer.http_client(),
         http_async_client=peer.async_http_client(),
     )
-    return chat.bind_tools([get_weather])
 
 
 def test_whole(peer: Peer) -> None:
@@ -68,3 +72,11 @@ def test_async(peer: Peer) -> None:
         assert SUNNY in "".join(texts)
 
     asyncio.run(main())
+
+
+@WRITES_JSON
+@pytest.mark.parametrize("method", ["json_schema", "json_mode", "function_calling"])
+def test_structured_output(peer: Peer, method: str) -> None:
+    chat = plain(peer).with_structured_output(City, method=method)
+    text = city_by_call("City") if method == "function_calling" else CITY
+    assert chat.invoke([HumanMessage(text)]) == PARIS

@@ -7,8 +7,19 @@ from typing import Any
 import openai
 import pytest
 
-from clients_inprocess.peer import Peer
-from clients_inprocess.scripts import GREETING, PARALLEL, SUNNY, TOOLS, WEATHER, carry_out
+from clients_inprocess.peer import WRITES_JSON, Peer
+from clients_inprocess.scripts import (
+    CITY,
+    GREETING,
+    PARALLEL,
+    PARIS,
+    SUNNY,
+    TOOLS,
+    WEATHER,
+    City,
+    carry_out,
+    city_by_call,
+)
 
 PROMPTS = {
     "client_tool": (WEATHER, ["get_weather"]),
@@ -99,6 +110,42 @@ def test_chunks_come_one_by_one(peer: Peer) -> None:
         texts = [chunk.choices[0].delta.content for chunk in stream if chunk.choices]
     assert len([text for text in texts if text]) > 1
     assert "".join(text or "" for text in texts) == "Hello Sam!"
+
+
+@WRITES_JSON
+@STREAMED
+def test_a_model_of_pydantic(peer: Peer, stream: bool) -> None:
+    asked: dict[str, Any] = {"messages": [{"role": "user", "content": CITY}], "response_format": City}
+    with peer.client() as client:
+        asked["model"] = peer.model("reasoning")
+        if stream:
+            with client.chat.completions.stream(**asked) as chunks:
+                completion = chunks.get_final_completion()
+        else:
+            completion = client.chat.completions.parse(**asked)
+    assert completion.choices[0].message.parsed == PARIS
+
+
+@WRITES_JSON
+def test_a_forced_call(peer: Peer) -> None:
+    with peer.client() as client:
+        completion = client.chat.completions.create(
+            model=peer.model("reasoning"),
+            messages=[{"role": "user", "content": city_by_call("read_file")}],
+            tools=TOOLS,
+            tool_choice={"type": "function", "function": {"name": "read_file"}},
+        )
+    assert [call["function"]["name"] for call in message(completion)["tool_calls"]] == ["read_file"]
+
+
+def test_a_wish_that_is_not_granted(peer: Peer) -> None:
+    with peer.client() as client, pytest.raises(openai.APIStatusError) as caught:
+        client.chat.completions.create(
+            model=peer.model("reasoning"),
+            messages=[{"role": "user", "content": GREETING}],
+            response_format={"type": "json_object"},
+        )
+    assert (caught.value.status_code, caught.value.code) == (424, "invalid_reply")
 
 
 def test_models_and_errors(peer: Peer) -> None:

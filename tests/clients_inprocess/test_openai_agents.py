@@ -7,8 +7,8 @@ import asyncio
 
 from agents import Agent, OpenAIChatCompletionsModel, Runner, function_tool, set_tracing_disabled
 
-from clients_inprocess.peer import Peer
-from clients_inprocess.scripts import SUNNY, WEATHER
+from clients_inprocess.peer import WRITES_JSON, Peer
+from clients_inprocess.scripts import CITY, PARIS, SUNNY, WEATHER, City
 
 set_tracing_disabled(disabled=True)
 
@@ -45,3 +45,9 @@ def test_streamed(peer: Peer) -> None:
 
 def test_without_a_loop_of_ones_own(peer: Peer) -> None:
     assert SUNNY in Runner.run_sync(agent(peer), WEATHER).final_output
+
+
+@WRITES_JSON
+def test_structured_output(peer: Peer) -> None:
+    model = OpenAIChatCompletionsModel(model=peer.model("reasoning"), openai_client=peer.async_client())
+    assert Runner.run_sync(Agent(name="City", model=model, output_type=City), CITY).final_output == PARIS

@@ -5,14 +5,15 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
-from pydantic_ai import Agent
+from pydantic_ai import Agent, NativeOutput, ToolOutput
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
-from clients_inprocess.peer import Peer
-from clients_inprocess.scripts import SUNNY, WEATHER
+from clients_inprocess.peer import WRITES_JSON, Peer
+from clients_inprocess.scripts import CITY, PARIS, SUNNY, WEATHER, City, city_by_call
 
 PROVIDERS: dict[str, Callable[[Peer], OpenAIProvider]] = {
     "openai_client": lambda peer: OpenAIProvider(openai_client=peer.async_client()),
@@ -50,5 +51,17 @@ def test_streamed(peer: Peer, provider: str) -> None:
             texts = [text async for text in result.stream_text(delta=True, debounce_by=None)]
         assert SUNNY in "".join(texts)
         assert len(texts) > 3
+
+    asyncio.run(main())
+
+
+@WRITES_JSON
+@pytest.mark.parametrize("output", [NativeOutput(City), ToolOutput(City, name="city")], ids=["format", "tool"])
+def test_structured_output(peer: Peer, output: Any) -> None:
+    async def main() -> None:
+        model = OpenAIChatModel(peer.model("reasoning"), provider=PROVIDERS["openai_client"](peer))
+        text = CITY if isinstance(output, NativeOutput) else city_by_call("city")
+        result = await Agent(model, output_type=output).run(text)
+        assert result.output == PARIS
 
     asyncio.run(main())
