@@ -9,7 +9,7 @@ import re
 from typing import Final
 
 import orjson
-from attrs import define, field
+from attrs import define, evolve, field
 
 from . import letta
 from ._signal import Signal

@@ -588,6 +588,18 @@ def test_keepalives_are_passed_on() -> None:
     assert [type(item) for item in items] == [TurnStarted, KeepAlive]
 
 
+def test_a_request_may_choose_for_itself() -> None:
+    proxy, header = Proxy(), "x-letta-policy-enforcement"
+    client = asked(proxy, response_format=OBJECT, headers={header: "validate"})
+    client.stream(PING, say("Hi."), *STOPS).stream(PING, say(GOOD, id="m-2"), *STOPS)
+    assert completion(client)[0] == GOOD
+    client = asked(proxy, response_format=OBJECT, headers={header: "ignore"})
+    client.stream(PING, say("Hi."), *STOPS)
+    assert completion(client)[0] == "Hi."
+    refused = Client(chat(response_format=OBJECT, headers={header: "refuse"}), Proxy(VALIDATE))
+    assert (refused.status, refused.commands) == (400, [])
+
+
 def test_the_default_refuses_over_http_too() -> None:
     client = Client(chat(response_format=OBJECT), Proxy())
     assert (client.status, client.json()["error"]["param"]) == (400, "response_format")
