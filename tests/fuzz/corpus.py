@@ -19,7 +19,7 @@ def seeds(target: str) -> Iterator[bytes]:
 
 
 def _streams() -> Iterator[bytes]:
-    for cut in (b"\0", b"\1", b"\x40"):
+    for cut in (b"\0", b"\1", b"\x40", b"\4", b"\6"):  # the last two with a wish
         yield from (cut + scene.script.body for scene in SCENES)
 
 
@@ -35,8 +35,21 @@ def _bodies() -> Iterator[bytes]:
         yield orjson.dumps(orjson.loads(path.read_bytes())["body"])
 
 
+def _wishes() -> Iterator[bytes]:
+    """Schemas with all that is looked into; with a blank behind them, too: see the target."""
+    part = {"type": "object", "properties": {"a": {"$ref": "#/$defs/b"}}, "required": ["a"]}
+    older = {"$schema": "http://json-schema.org/draft-07/schema#", "$defs": {"b": {"anyOf": [{"$ref": "#"}]}}}
+    newer = {"$defs": {"b": {"type": ["string", "null"], "pattern": "^a"}}, "additionalProperties": False}
+    for schema in ({**part, **newer}, {**part, **older}):
+        wish = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema, "strict": True}}
+        body = {"model": "Milo", "messages": [{"role": "user", "content": "hi"}], "response_format": wish}
+        yield orjson.dumps(body)
+        yield orjson.dumps(body) + b" "
+
+
 def _requests() -> Iterator[bytes]:
-    yield from (b"POST\n/v1/chat/completions\napplication/json\n" + body for body in _bodies())
+    bodies = (*_bodies(), *_wishes())
+    yield from (b"POST\n/v1/chat/completions\napplication/json\n" + body for body in bodies)
     for target in (b"/v1/models", b"/v1/models/Milo", b"/health", b"/ready", b"/", b"/v1/v1/models", b"*"):
         yield b"GET\n" + target + b"\n\n"
         yield b"OPTIONS\n" + target + b"\n\n"

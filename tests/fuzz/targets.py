@@ -11,6 +11,7 @@ import h11
 import orjson
 import structlog
 import trio
+from attrs import evolve
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from drive import AGENT, SSE, WEATHER, agent_json, plan
@@ -20,6 +21,7 @@ from faults.wire import LettaLine
 from letta_server import Server, Settings
 from sansio_letta import (
     Config,
+    Enforcement,
     HttpRequest,
     Proxy,
     RemoteProtocolError,
@@ -45,6 +47,7 @@ from sansio_letta.events import (
 )
 from sansio_letta.sse import ServerSentEvent, SSEDecoder
 from sansio_letta.turn import Turn
+from sansio_letta.wishes import CallWish, JsonWish, Wish
 
 Target = Callable[[bytes], None]
 
@@ -123,6 +126,8 @@ def _check_texts(value: object) -> None:
 
 # --- The turn
 
+_WISHES: Final[tuple[Wish | None, ...]] = (None, None, JsonWish(), CallWish(names=(WEATHER.name,)))
+
 
 def turn(data: bytes) -> None:
     """Whatever a run's stream says, the turn ends: with one TurnFinished or one TurnFailed, which comes last.
@@ -130,7 +135,10 @@ def turn(data: bytes) -> None:
     Nothing is raised; TurnStarted comes once and before what it starts; both writers can write it all down.
     """
     how, parts = pieces(data)
-    tried = Turn(plan("hi", tools=[WEATHER]), Config(max_event_size=MAX_EVENT_SIZE), AGENT)
+    wished = evolve(plan("hi", tools=[WEATHER]), wish=_WISHES[how // 2 % len(_WISHES)])
+    # Every run says the same: one that wants an approval, about which nobody is asked, wants it again.
+    config = Config(max_event_size=MAX_EVENT_SIZE, max_approval_count=2)
+    tried = Turn(wished, config, AGENT)
     answers = iter([(parts, how % 2 == 0)])
     _check_events([item for item in _play(tried, answers) if isinstance(item, Event)])
 
@@ -197,7 +205,9 @@ def request(data: bytes) -> None:
         headers=[("content-type", kind.decode("latin1"))],
         body=body,
     )
-    cycle = Proxy(Config()).open(asked, token="0123456789", created=0, now=0.0)
+    # Half of them with schemas that are looked into, which else are refused as they stand.
+    enforcement = Enforcement.VALIDATE if len(data) % 2 else Enforcement.REFUSE
+    cycle = Proxy(Config(enforcement=enforcement)).open(asked, token="0123456789", created=0, now=0.0)
     head, said = None, b""
     while (item := cycle.next_event()) is not Signal.FINISHED:
         match item:
