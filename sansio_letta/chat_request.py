@@ -503,6 +503,9 @@ def _decode_tools(value: object, notices: _Notices) -> tuple[FunctionTool, ...]:
         if tool.name in tools:
             raise RequestError(f"`{where}.name`: {tool.name} is there twice.", param=f"{where}.name")
         _check_depth(tool.parameters, f"{where}.parameters")
+        if tool.parameters is not None and "properties" in tool.parameters:
+            # If they are no object, every run that has the tool breaks inside of Letta.
+            _object_at(tool.parameters["properties"], f"{where}.parameters.properties")
         if tool.strict:
             notices.add("tools.function.strict")
         tools[tool.name] = tool
@@ -514,10 +517,10 @@ def _check_name(name: str, path: str) -> None:
         raise RequestError(f"`{path}` must be 1 to 64 letters, digits, underscores or dashes.", param=path)
 
 
-def _check_depth(parameters: Mapping[str, Any] | None, path: str) -> None:
+def _check_depth(schema: Mapping[str, Any] | None, path: str) -> None:
     """orjson reads deeper JSON than it writes, and Letta must be sent the schema, as a tool's, in a list."""
     try:
-        orjson.dumps({"client_tools": [{"parameters": parameters}]})
+        orjson.dumps({"client_tools": [{"parameters": schema}]})
     except orjson.JSONEncodeError:
         raise RequestError(f"`{path}` is nested too deeply.", param=path) from None
 

@@ -546,6 +546,16 @@ BAD_TOOLS: dict[str, tuple[object, str, str]] = {
     "a name that is not ASCII": (function("fä"), ".function.name", "invalid_value"),
     "a name that is there": (function("g"), ".function.name", "invalid_value"),
     "a description that is a number": (function(description=5), ".function.description", "invalid_type"),
+    "properties that are a list": (
+        function(parameters={"properties": ["a"]}),
+        ".function.parameters.properties",
+        "invalid_type",
+    ),
+    "properties that are null": (
+        function(parameters={"properties": None}),
+        ".function.parameters.properties",
+        "invalid_type",
+    ),
     "parameters that are a string": (function(parameters="{}"), ".function.parameters", "invalid_type"),
     "strict that is a string": (function(strict="yes"), ".function.strict", "invalid_type"),
 }
