@@ -7,7 +7,7 @@ from attrs import define, field
 from .errors import Advice, LettaError, LocalProtocolError, RemoteProtocolError, SansioLettaError
 from .events import Command, Failure, OpenStream
 from .exchange import Answer, Headers
-from .sse import SSEDecoder
+from .message_reader import MessageReader
 
 #: Seconds before something is tried again: little at first, then more, the last as often as need be.
 PAUSES: Final = (0.25, 0.5, 1.0, 2.0)
@@ -27,7 +27,7 @@ class Asking:
     key_is_clients: bool
     command: Command | None = field(default=None, init=False)
     answer: Answer | None = field(default=None, init=False)
-    stream: SSEDecoder | None = field(default=None, init=False)  #: reads the answer, if that is a stream
+    stream: MessageReader | None = field(default=None, init=False)  #: reads the answer, if that is a stream
     has_ended: bool = field(default=False, init=False)
     error: SansioLettaError | None = field(default=None, init=False)  #: why it ended too soon
     failure: Failure | None = field(default=None, init=False)  #: how
@@ -82,7 +82,7 @@ class Asking:
     def read_stream(self) -> None:
         """From here on the answer is read event by event."""
         assert self.answer is not None
-        self.stream = SSEDecoder(self.max_event_size)
+        self.stream = MessageReader(self.max_event_size)
         if data := self.answer.take():
             self.stream.receive_data(data)
 

@@ -66,19 +66,24 @@ class ChunkWriter:
     max_fragment_size: int = 32 * 1024
     content_type: str = field(default="text/event-stream", init=False)
     streaming: bool = field(default=True, init=False)
+    _short_count: int = field(init=False)
     _before_delta: bytes = field(init=False)
     _after_delta: bytes = field(init=False)
+    _before_text: bytes = field(init=False)
+    _after_text: bytes = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._short_count = short_count(self.max_fragment_size)
         # The chunks of an answer differ in their deltas alone: what stands around them is encoded once.
         frame = chat.encode_chunk(self._chunk(chat.Delta()))
         self._before_delta, _, self._after_delta = frame.rpartition(b"{}")
+        self._before_text, self._after_text = self._before_delta + b'{"content":', b"}" + self._after_delta
 
     def write(self, event: Event) -> bytes:
         match event:
-            case TextDelta(text=text) if is_short(text, self.max_fragment_size):
+            case TextDelta(text=text) if len(text) <= self._short_count:
                 # Nearly every event is one of these: what `deltas` comes to, without the way there.
-                return self._before_delta + b'{"content":' + orjson.dumps(text) + b"}" + self._after_delta
+                return self._before_text + orjson.dumps(text) + self._after_text
             case KeepAlive():
                 return sse.encode_comment("keepalive")
             case TurnFailed(error=error):
@@ -226,9 +231,9 @@ def encode_usage(usage: letta.UsageStatistics) -> chat.Usage:
     )
 
 
-def is_short(text: str, max_size: int) -> bool:
-    """Whether a text fits whatever it says: a character takes at most six bytes of JSON, and two are quotes."""
-    return len(text) * 6 + 2 <= max_size
+def short_count(max_size: int) -> int:
+    """Characters that fit, whatever they are: each takes at most six bytes of JSON, and two are quotes."""
+    return (max_size - 2) // 6
 
 
 def fragments(text: str, max_size: int) -> list[str]:
@@ -236,7 +241,7 @@ def fragments(text: str, max_size: int) -> list[str]:
 
     Readers of lines fail on long ones.
     """
-    if is_short(text, max_size) or len(text) == 1 or len(orjson.dumps(text)) <= max_size:
+    if len(text) <= max(short_count(max_size), 1) or len(orjson.dumps(text)) <= max_size:
         return [text]
     middle = len(text) // 2
     return fragments(text[:middle], max_size) + fragments(text[middle:], max_size)

@@ -82,6 +82,19 @@ class SSEDecoder:
                 return Signal.FINISHED if self._ended else Signal.NEED_DATA
             self._split(self._received.popleft())
 
+    @property
+    def is_between(self) -> bool:
+        """Whether nothing of another event has been received."""
+        return not (
+            self._received
+            or self._lines
+            or self._tail
+            or self._data
+            or self._skip_lf
+            or self._event != "message"
+            or self._ended
+        )
+
     def _check_size(self, unread: int) -> None:
         if self._data_size + unread > self.max_size:
             self._broken = RemoteProtocolError(

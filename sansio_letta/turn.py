@@ -35,6 +35,7 @@ no answer may invite a repeat that the agent would hear twice.
 
 from collections import deque
 from collections.abc import Iterable
+from typing import Final
 
 from attrs import define, evolve, field
 
@@ -87,6 +88,9 @@ from .recovery import EarlierTurn, EndedRun, Pause, Questions, read_run
 from .runs import Runs
 from .stream import EndOfStream, RunState, RunStream, refusal_in
 from .threads import FoundThread, Search, Throwaway
+
+#: An Enum looks its members up with Python code, and this one is asked for with every token.
+_STREAMING: Final = Phase.STREAMING
 
 
 @define
@@ -230,6 +234,23 @@ class Turn:
         :raises LocalProtocolError: if called before `receive_response` or after the end.
         """
         self._asking.receive_data(data)
+
+    def pass_on(self, data: bytes) -> list[TextDelta]:
+        """What `receive_data` and `next_event` come to for bytes that hold more of a text, and nothing else.
+
+        :return: empty if they hold anything else, or something comes first, or words are held back: nothing was
+            taken.
+        """
+        asking, runs, words = self._asking, self._runs, list[TextDelta]()
+        if asking.stream is None or asking.has_ended or self.phase is not _STREAMING:
+            return words
+        if self._items or runs.held is not None:
+            return words
+        for text in asking.stream.read_texts(data):
+            word = TextDelta(text=text)
+            runs.said.add(word)
+            words.append(word)
+        return words
 
     def receive_failure(self, failure: Failure, reason: str) -> None:
         """The exchange went wrong; nothing more will come of it.
@@ -566,9 +587,8 @@ class Turn:
 
     def _read_stream(self) -> bool:
         assert self._asking.stream is not None
-        run, event = self._runs.current, self._asking.stream.next_event()
-        if not isinstance(event, Signal):
-            message = letta.decode_message(event.data)
+        run, message = self._runs.current, self._asking.stream.next_message()
+        if not isinstance(message, Signal):
             if self._background and self._runs.reading.is_after_end(message):
                 self._lose(RemoteProtocolError("Letta forgot how the run ended."))
                 return True

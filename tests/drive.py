@@ -78,13 +78,13 @@ USAGE: dict[str, Any] = {
 
 
 def say(text: str, *, id: str = "message-1", step: str = "step-1") -> dict[str, Any]:
-    """A fragment of text."""
+    """A fragment of text, which comes last, as Letta has it."""
     return {
         "message_type": "assistant_message",
         "id": id,
-        "content": text,
         "step_id": step,
         "run_id": RUN_ID,
+        "content": text,
     }
 
 

@@ -83,7 +83,12 @@ class Client:
         return self.more(*messages, now=now)
 
     def more(self, *messages: dict[str, Any] | str, now: float = 102.0) -> "Client":
-        self.cycle.receive_data(b"".join(map(encode, messages)), now)
+        """More of the answer, passed on as transports do it."""
+        data = b"".join(map(encode, messages))
+        if (passed := self.cycle.pass_on(data, now)) is not None:
+            self.body += passed
+        else:
+            self.cycle.receive_data(data, now)
         self.pump()
         return self
 

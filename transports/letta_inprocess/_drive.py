@@ -22,7 +22,8 @@ _CANCEL_TIMEOUT: Final = 10.0
 _DRAIN_TIMEOUT: Final = 5.0
 
 
-_RESPONSE: Final = (ResponseHead, ResponseBody)
+#: An Enum looks its members up with Python code, and this one is asked for with every token.
+_NEED_DATA: Final = Signal.NEED_DATA
 
 
 class TransportClosed(LocalProtocolError):
@@ -183,11 +184,21 @@ class Steps:
         with self.lock:
             self.cycle.receive_response(response.status_code, headers, time.monotonic())
 
-    def receive_piece(self, piece: bytes | None) -> None:
-        """More of Letta's answer, None at its end. An empty piece is none: a cycle takes it for the end."""
+    def receive_piece(self, piece: bytes | None) -> bytes | None:
+        """More of Letta's answer, None at its end. An empty piece is none: a cycle takes it for the end.
+
+        :return: more of the body, if that is all that comes of it.
+        """
         if piece or piece is None:
             with self.lock:
-                self.cycle.receive_data(piece or b"", time.monotonic())
+                now = time.monotonic()
+                passed = self.cycle.pass_on(piece, now) if piece else None
+                if passed is None:
+                    self.cycle.receive_data(piece or b"", now)
+                else:
+                    self._held = _NEED_DATA
+                return passed
+        return None
 
     def receive_exception(self, error: BaseException, item: Item | Signal, endpoint: Endpoint) -> None:
         """Carrying out an item went wrong, or was cancelled.
@@ -265,8 +276,8 @@ class SyncExchange:
 
     def body(self) -> Iterator[bytes]:
         """The body, each piece as it comes."""
-        while isinstance(item := self._advance(), ResponseBody):
-            yield item.data
+        while type(piece := self._advance()) is bytes:
+            yield piece
 
     def close(self) -> None:
         """Whether it was read to its end or not: a run that goes on is cancelled."""
@@ -276,14 +287,18 @@ class SyncExchange:
         finally:
             self.steps.close()
 
-    def _advance(self) -> ResponseHead | ResponseBody | None:
+    def _advance(self) -> ResponseHead | bytes | None:
         while True:
             item = self.steps.next_step()
-            if isinstance(item, _RESPONSE):
+            if isinstance(item, ResponseBody):
+                return item.data
+            if isinstance(item, ResponseHead):
                 return item
             try:
-                if item is Signal.NEED_DATA and self._response is not None:
-                    self.steps.receive_piece(next(self._data, None))
+                if item is _NEED_DATA and self._response is not None:
+                    passed = self.steps.receive_piece(next(self._data, None))
+                    if passed is not None:
+                        return passed
                     continue
                 if item is Signal.WAITING:
                     self._woken.wait(self.steps.patience)
@@ -333,7 +348,7 @@ class AsyncExchange:
         If the task is cancelled after a run may have begun, Letta is given a moment to name it: a run can be
         ended by its name alone, and goes on without a reader. So Letta is asked in a task of its own.
         """
-        outcome: list[ResponseHead | ResponseBody | Exception | None] = []
+        outcome: list[ResponseHead | bytes | Exception | None] = []
         asking, asked = anyio.CancelScope(shield=True), anyio.Event()
 
         async def ask() -> None:
@@ -362,8 +377,8 @@ class AsyncExchange:
 
     async def next_piece(self) -> bytes | None:
         """The next piece of the body as it comes; None at its end."""
-        item = await self._advance()
-        return item.data if isinstance(item, ResponseBody) else None
+        piece = await self._advance()
+        return piece if type(piece) is bytes else None
 
     async def aclose(self) -> None:
         """Whether it was read to its end or not: a run that goes on is cancelled, even if the task is, too."""
@@ -374,14 +389,18 @@ class AsyncExchange:
         finally:
             self.steps.close()
 
-    async def _advance(self) -> ResponseHead | ResponseBody | None:
+    async def _advance(self) -> ResponseHead | bytes | None:
         while True:
             item = self.steps.next_step()
-            if isinstance(item, _RESPONSE):
+            if isinstance(item, ResponseBody):
+                return item.data
+            if isinstance(item, ResponseHead):
                 return item
             try:
-                if item is Signal.NEED_DATA and self._data is not None:
-                    self.steps.receive_piece(await anext(self._data, None))
+                if item is _NEED_DATA and self._data is not None:
+                    passed = self.steps.receive_piece(await anext(self._data, None))
+                    if passed is not None:
+                        return passed
                     continue
                 if item is Signal.WAITING:
                     with anyio.move_on_after(self.steps.patience):
