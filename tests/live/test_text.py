@@ -5,6 +5,7 @@ import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 from openai import AsyncOpenAI, BadRequestError, OpenAI
 from openai.types.chat import ChatCompletion
@@ -25,6 +26,8 @@ from live.asking import (
 )
 from live.conftest import MakeAgent
 from live.letta_api import Agent, LettaApi
+from sansio_letta import Signal
+from sansio_letta.message_reader import MessageReader
 
 GREETING = "Good morning, Sam. It is 7:30."
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -53,6 +56,29 @@ def test_only_what_is_new_is_sent(url: str, letta: LettaApi, agent: Agent, form:
     third = ask(url, form, agent.name, [*history, second.message, user("say Three."), user("say Four.")])
     assert (second.text, third.text) == ("Two.", "Four.")
     assert letta.user_texts(agent) == ["say One.", "say Two.", "say Three.", "say Four."]
+
+
+def test_letta_repeats_all_but_the_text(letta: LettaApi, agent: Agent) -> None:
+    # The short way of a text lives by it. Nothing would break without, but all would cost more.
+    body = {"messages": [{"role": "user", "content": f"say {GREETING}"}], "stream_tokens": True}
+    target, reader, passed = (
+        f"{letta.url}/v1/agents/{agent.id}/messages/stream",
+        MessageReader(100_000),
+        list[str](),
+    )
+    with httpx.stream("POST", target, json=body, timeout=60.0, trust_env=False) as response:
+        for line in response.iter_lines():
+            if line:
+                data = f"{line}\n\n".encode()
+                texts = reader.read_texts(data)
+                passed += texts
+                if not texts:
+                    reader.receive_data(data)
+                    while not isinstance(reader.next_message(), Signal):
+                        pass
+    assert len(passed) > 3
+    assert GREETING.endswith("".join(passed))
+    assert len(GREETING.removesuffix("".join(passed)).split()) == 1
 
 
 def test_system_message_does_not_hinder(url: str, agent: Agent) -> None:
