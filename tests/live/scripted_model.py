@@ -28,6 +28,8 @@ is an empty object.
 
 Two habits of Roo Code are known: a user text behind results that only shows its editor's state says nothing,
 and where it offers ``attempt_completion``, the quoted results are handed to it: Roo Code takes no plain text.
+Two of Letta's legacy agents, too: their heartbeats behind results say nothing, and where they offer
+``send_message``, text without a call is handed to it, and reasoning becomes an argument of the first call.
 
 ``GET /seen?text=T`` counts the requests whose last user text holds T: a test can tell how often it was asked.
 """
@@ -53,7 +55,9 @@ CONTEXT_SIZE = 128_000  # tokens, as Letta asks for it
 EMBEDDING_SIZE = 1_536
 OWN_PROMPT = "### Task:"
 EDITOR_STATE = "<environment_details>"
+HEARTBEAT = '{\n  "type": "heartbeat"'
 COMPLETION = "attempt_completion"
+SAYING = "send_message"
 ARGUMENTS_PIECE_SIZE = 6  # characters: small, so that every test sees arguments in fragments
 USAGE = {
     "prompt_tokens": 100,
@@ -168,20 +172,34 @@ def script_of(body: dict[str, Any]) -> Script:
             answer_count += 1
         elif message["role"] == "user":
             text = content_text(message.get("content"))
-            if not text.startswith(EDITOR_STATE):
+            if not text.startswith((EDITOR_STATE, HEARTBEAT)):
                 break
+    offered = {tool["function"]["name"] for tool in body.get("tools") or ()}
     users = (message for message in body["messages"] if message["role"] == "user")
     heard = sum(content_text(message.get("content")) == text for message in users)
     answers = parts_of(text, "again")
     steps = parts_of(answers[min(answer_count, len(answers) - 1)], "then")
     if not results:
         seen.append(text)
-        if text.startswith(OWN_PROMPT):
-            return script_of_own_prompt(text)
-        return script_of_user(steps[0], heard)
-    if step_count < len(steps):
-        return script_of_user(steps[step_count], heard)
-    return script_of_results(results, {tool["function"]["name"] for tool in body.get("tools") or ()})
+        own = text.startswith(OWN_PROMPT)
+        script = script_of_own_prompt(text) if own else script_of_user(steps[0], heard)
+    elif step_count < len(steps):
+        script = script_of_user(steps[step_count], heard)
+    else:
+        script = script_of_results(results, offered)
+    return legacy(script) if SAYING in offered else script
+
+
+def legacy(script: Script) -> Script:
+    """Say the same with calls alone."""
+    if script.text and not script.calls:
+        script.calls = [(new_call_id(), SAYING, json.dumps({"message": "".join(script.text)}))]
+    if script.calls:
+        ident, name, arguments = script.calls[0]
+        thoughts = {"thinking": "".join(script.reasoning) or "Hm."}
+        script.calls[0] = (ident, name, json.dumps({**thoughts, **json.loads(arguments)}))
+    script.text, script.reasoning = [], []
+    return script
 
 
 def whole(script: Script, head: dict[str, Any]) -> dict[str, Any]:
