@@ -5,7 +5,7 @@ from typing import Final
 from attrs import define, field
 
 from .errors import Advice, LettaError, LocalProtocolError, RemoteProtocolError, SansioLettaError
-from .events import Command, Failure, OpenStream
+from .events import AnswerCalls, Command, Failure, OpenStream
 from .exchange import Answer, Headers
 from .message_reader import MessageReader
 
@@ -92,8 +92,9 @@ class Asking:
     def is_repeatable(self) -> bool:
         """Whether the exchange that failed has left nothing at Letta, so that it may be tried again."""
         return self.failure is Failure.NOT_SENT or (
-            # Whether a question arrived does not matter, nor whether a run is cancelled twice.
-            self.failure is Failure.BROKEN and not isinstance(self.command, OpenStream)
+            # Whether a question arrived does not matter, nor whether something is done twice that the agent
+            # does not hear.
+            self.failure is Failure.BROKEN and not isinstance(self.command, OpenStream | AnswerCalls)
         )
 
     def pause_within(self, limit: float) -> bool:

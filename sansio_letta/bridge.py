@@ -1,8 +1,9 @@
 """The tool bridge: Letta's approvals on one side, the tool calls and results of a chat on the other.
 
-A client's tool reaches the model through ``client_tools``. A call of one arrives as an approval request and
-pauses the run; its result goes back as an approval. Calls are told apart by their ids alone, since clients
-rewrite names and arguments in the history that they send back.
+A client's tool reaches the model through ``client_tools``, or as a tool of the agent's under another name
+(`ephemeral`). A call of one arrives as an approval request and pauses the run; its result goes back as an
+approval. Calls are told apart by their ids alone, since clients rewrite names and arguments in the history that
+they send back.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -13,6 +14,7 @@ from attrs import define, field, frozen
 from . import letta
 from .approvals import Verdict
 from .config import Approvals
+from .ephemeral import is_our_name, own_arguments
 from .errors import RemoteProtocolError
 from .events import (
     RETURN_SIZE,
@@ -32,6 +34,8 @@ NO_RESULT: Final = "The client gave no result for this call."
 MOVED_ON: Final = "The user sent a new message instead of a result."
 #: What the agent reads for a tool of its own that the user denied without a reason.
 DENIED: Final = "The user denied this call."
+#: What the agent reads for a call of a tool that another client has offered, or the same one before.
+NO_CLIENT: Final = "No client offers this tool now."
 #: What the agent reads for a tool of its own that nobody allowed.
 NOT_ALLOWED: Final = "Nobody allowed this call."
 
@@ -51,14 +55,16 @@ class _Call:
 class ToolBridge:
     """Sorts the calls of one run: the client's, Letta's own, and Letta's own that wait for a human.
 
-    :param client_tools: the names of the tools that the request offered.
+    :param client_tools: the tools that the request offered: their names at Letta, and the client's for them.
     :param result_ids: of calls that the client itself has answered: Letta tells their returns, too.
     :param names: of tools that were called before this run, by the ids of their calls.
+    :param is_legacy: whether arguments come whole, and with one of Letta's own.
     """
 
-    client_tools: Collection[str]
+    client_tools: Mapping[str, str]
     result_ids: Collection[str] = ()
     names: Mapping[str, str] = field(factory=dict)
+    is_legacy: bool = False
     _own: dict[str, _Call] = field(factory=dict, init=False)  #: what Letta carries out unasked
     _calls: dict[str, _Call] = field(factory=dict, init=False)
     _client_count: int = field(default=0, init=False)
@@ -73,10 +79,10 @@ class ToolBridge:
         call = self._calls.setdefault(fragment.tool_call_id, _Call(call_id=fragment.tool_call_id))
         if call.name is None and fragment.name:
             call.name = fragment.name
-            if call.name in self.client_tools:
+            if (name := self.client_tools.get(call.name)) is not None:
                 call.index = self._client_count
                 self._client_count += 1
-                yield CallStarted(index=call.index, call_id=call.call_id, name=call.name)
+                yield CallStarted(index=call.index, call_id=call.call_id, name=name)
                 if call.arguments:
                     yield CallArguments(index=call.index, fragment=call.arguments)
         yield from self._add(call, fragment.arguments)
@@ -84,7 +90,8 @@ class ToolBridge:
     def receive_call(self, fragment: letta.ToolCall) -> Iterator[CallArguments | ServerToolWord]:
         """A fragment of a call that Letta reports as its own.
 
-        Legacy agents report the later fragments of a waiting call this way (legacy_ephemeral_tool.jsonl).
+        Legacy agents whose tokens are streamed report the later fragments of a waiting call this way
+        (legacy_ephemeral_tool.jsonl).
         """
         call = self._calls.get(fragment.tool_call_id)
         if call is not None:
@@ -115,15 +122,15 @@ class ToolBridge:
                 beginning=item.tool_return[:RETURN_SIZE],
             )
 
-    @staticmethod
-    def _add(call: _Call, arguments: str | None) -> Iterator[CallArguments]:
+    def _add(self, call: _Call, arguments: str | None) -> Iterator[CallArguments]:
         if not arguments:
             return
         call.has_arguments = True
         if call.index is None:
             call.arguments += arguments
         else:
-            yield CallArguments(index=call.index, fragment=arguments)
+            fragment = own_arguments(arguments) if self.is_legacy else arguments
+            yield CallArguments(index=call.index, fragment=fragment)
 
     def close(self) -> Iterator[CallArguments]:
         """The run has stopped: a call without arguments gets the empty object that clients parse.
@@ -170,7 +177,8 @@ def settle(
 
     :param pending: the agent's pending calls, as Letta tells.
     :param results: what the client brought, each for one call.
-    :param client_tools: the names of the client's tools: other calls are the server's own.
+    :param client_tools: the names of the client's tools at Letta: other calls are the server's own, unless the
+        tool is one of ours that the client does not offer any more.
     :param has_message: whether the user wrote something new, too.
     :param past_results: older ones in the client's history. They count if their calls still wait: a human was
         asked about other calls of the same step.
@@ -184,7 +192,7 @@ def settle(
     pending_ids = {call.tool_call_id for call in wanted}
     stale = tuple(result.tool_call_id for result in results if result.tool_call_id not in pending_ids)
     unanswered = tuple(call for call in wanted if call.tool_call_id not in given)
-    servers = tuple(call for call in unanswered if call.name not in client_tools)
+    servers = tuple(call for call in unanswered if call.name not in client_tools and not is_our_name(call.name))
     if verdict is not None and servers and not (verdict.approve and policy is Approvals.DENY):
         if verdict.is_on(servers):
             return Settlement(
@@ -208,7 +216,8 @@ def settle(
         allows = policy is Approvals.ALLOW
         return Settlement(
             approvals=tuple(
-                given.get(call.tool_call_id) or _missing(call, client_tools, allows=allows) for call in wanted
+                given.get(call.tool_call_id) or _missing(call, call in servers, allows=allows)
+                for call in wanted
             ),
             calls=CallsSettled(
                 missing=_ids(call for call in unanswered if not (allows and call in servers)), stale=stale
@@ -227,17 +236,17 @@ def _ids(calls: Iterable[letta.ToolCall]) -> tuple[str, ...]:
 
 
 def answer_unasked(calls: Iterable[letta.ToolCall], *, approve: bool) -> tuple[letta.Approval, ...]:
-    """The answer to calls about which no human is asked."""
+    """The answer to calls about which no human is asked. A tool of ours never runs at Letta."""
     return tuple(
-        letta.Approval(tool_call_id=call.tool_call_id, approve=True) if approve else _denial(call, NOT_ALLOWED)
+        letta.Approval(tool_call_id=call.tool_call_id, approve=True)
+        if approve and not is_our_name(call.name)
+        else _denial(call, NO_CLIENT if is_our_name(call.name) else NOT_ALLOWED)
         for call in calls
     )
 
 
-def _missing(
-    call: letta.ToolCall, client_tools: Collection[str], *, allows: bool
-) -> letta.ToolReturn | letta.Approval:
-    return _no_result(call) if call.name in client_tools else answer_unasked((call,), approve=allows)[0]
+def _missing(call: letta.ToolCall, is_servers: bool, *, allows: bool) -> letta.ToolReturn | letta.Approval:
+    return answer_unasked((call,), approve=allows)[0] if is_servers else _no_result(call)
 
 
 def _no_result(call: letta.ToolCall) -> letta.ToolReturn:

@@ -75,6 +75,17 @@ class Enforcement(Enum):
     """Nothing; a header of the answer names the fields."""
 
 
+class ClientTools(Enum):
+    """How an agent is given the tools that a client offers."""
+
+    AUTO = "auto"
+    """With the request, if the agent's type takes them there; else by attaching them to the agent."""
+    NATIVE = "native"
+    """With the request; for an agent that does not take them there the request is an error."""
+    ATTACH = "attach"
+    """By attaching them to the agent, whatever its type: for servers that ignore those of a request."""
+
+
 class ServerTools(Enum):
     """How the client sees the tools that Letta carries out for the agent."""
 
@@ -169,6 +180,12 @@ class Config:
     max_approval_count: int = field(default=50, validator=_not_negative)
     #: What becomes of `response_format` and of a `tool_choice` that forces a call.
     enforcement: Enforcement = Enforcement.REFUSE
+    #: How agents are given a client's tools.
+    client_tools: ClientTools = ClientTools.AUTO
+    #: A client's tool that is attached to agents is kept at Letta this long, to be found again, while a run
+    #: waits for the client's results; and an agent has it for no longer if the process dies. Clients ask their
+    #: users before they run some tools.
+    client_tool_ttl: float = field(default=300.0, validator=_positive)
     #: How the agent's own tools are shown.
     server_tools: ServerTools = ServerTools.HIDDEN
 

@@ -28,6 +28,7 @@ from .events import (
     Event,
     Failure,
     KeepAlive,
+    MakeTool,
     OpenStream,
     ReasoningDelta,
     ResumeRun,
@@ -125,6 +126,7 @@ class Memory:
     queue: ThreadQueue = field(init=False)
     threads: ThreadMemory = field(init=False)
     has_background: bool = field(default=True, init=False)  #: as long as Letta did not say that it has none
+    has_made_tools: bool = field(default=False, init=False)  #: for agents, which may be at Letta still
 
     def __attrs_post_init__(self) -> None:
         config = self.config
@@ -176,6 +178,7 @@ class Cycle:
     """Called when a cycle that is WAITING may go on before its deadline, while another one is at work."""
     _items: deque[Item] = field(factory=deque, init=False)
     _began: float = field(init=False)
+    _turn_deadline: float = field(init=False)  #: of the turn; once that is given up, of each step of its ending
     _heard: float = field(init=False)  #: when Letta spoke last, or was spoken to
     _said: float = field(init=False)
     _silence_timeout: float = field(init=False)
@@ -189,6 +192,7 @@ class Cycle:
     def __attrs_post_init__(self) -> None:
         self._began = self._heard = self._said = self._now
         self._silence_timeout = self.config.letta_answer_timeout
+        self._turn_deadline = self._began + self.config.turn_timeout
         match self._source:
             case Turn(place=place):
                 place.wake = self._wake_up
@@ -313,10 +317,6 @@ class Cycle:
         """When a client that waits gets a comment; never, if its answer is no stream."""
         return self._said + self.config.keepalive_timeout if self._keeps_alive else inf
 
-    @property
-    def _turn_deadline(self) -> float:
-        return self._began + self.config.turn_timeout
-
     def handle_deadline(self, now: float) -> str | None:
         """Do what is due; after WAITING, also if `wake` was called.
 
@@ -360,12 +360,13 @@ class Cycle:
         """Nobody waits for a turn longer than this."""
         reason = f"The turn was not over within {self.config.turn_timeout:g} seconds."
         advice = Advice(status=504, type="server_error", code="turn_timeout", should_retry=False)
+        # A run must be cancelled, and what was attached is taken back. Of a turn that this one listens to, the
+        # one that drives it gives up in a moment.
+        self._turn_deadline = self._now + self.config.letta_answer_timeout
         match self._source:
             case Turn() as turn:
                 turn.give_up(RemoteProtocolError(reason, advice=advice))
             case Listener() as listener:
-                # The one that drives the turn gives up in a moment; this one has waited as long.
-                self._began = self._now
                 listener.wake()
             case inquiry:
                 inquiry.receive_failure(Failure.SILENT, reason)
@@ -424,6 +425,8 @@ class Cycle:
     def _take_command(self, command: Command) -> None:
         self._heard, self._resume_at = self._now, None
         self.summary.cancel_count += isinstance(command, CancelRun)
+        if isinstance(command, MakeTool):
+            self._memory.has_made_tools = True
         config = self.config
         self._begins = isinstance(command, OpenStream | ResumeRun)
         self._silence_timeout = config.first_item_timeout if self._begins else config.letta_answer_timeout

@@ -12,7 +12,7 @@ from attrs import define, field
 
 from . import letta
 from .access import ANYONE, Caller
-from .errors import unknown_model
+from .errors import RequestError, unknown_model
 from .events import (
     AgentFound,
     AgentGone,
@@ -25,7 +25,16 @@ from .events import (
     ThreadGone,
 )
 from .exchange import Answer, find_agent, found_agent
-from .threads import Chat, FoundThread, Search, ThreadWish, find_thread, no_conversation
+from .threads import (
+    Chat,
+    FoundThread,
+    GivenConversation,
+    Search,
+    ThreadWish,
+    Throwaway,
+    find_thread,
+    no_conversation,
+)
 
 #: Tells which conversation a wish of an agent's came to before.
 RecallThread: TypeAlias = Callable[[letta.Agent], ConversationThread | None]
@@ -64,6 +73,33 @@ class Destination:
         self.has_looked = self.pending is not None
 
     @property
+    def is_own_thread(self) -> bool:
+        """Whether it is said in the agent's own thread; only once the agent is known.
+
+        A legacy agent has no other: its chats are all told it in there.
+        """
+        return self.wish is None or self.agent.is_legacy
+
+    def check_wish(self) -> None:
+        """Whether the agent can have the thread that is wanted.
+
+        :raises RequestError: if it has none but its own.
+        """
+        if not self.agent.is_legacy:
+            return
+        why = f"an agent of type {self.agent.agent_type} has one thread alone, its own"
+        match self.wish:
+            case GivenConversation():
+                raise no_conversation(why)
+            case Throwaway():
+                raise RequestError(
+                    "This prompt is a chat program's own, for a title, tags or the like, and is kept out of "
+                    f"what the agent remembers, but {why}: set another model for these in the program.",
+                    param="messages",
+                    code="task_refused",
+                )
+
+    @property
     def agent(self) -> letta.Agent:
         """The agent; only once it is known."""
         assert self.known_agent is not None
@@ -89,15 +125,17 @@ class Destination:
         """
         self.known_agent = found_agent(self.model, answer, self.caller.may_use)
         self.is_confirmed = True
-        if self.wish is None:
+        if self.is_own_thread:
             self.pending, self.has_looked = self.agent.pending_approval, with_pending
         return AgentFound(model=self.model, agent=self.agent)
 
     def recall_thread(self) -> bool:
         """Whether it is known where it is said."""
-        if self.conversation is None and self.wish is not None:
+        if self.is_own_thread:
+            return True
+        if self.conversation is None:
             self.conversation = self._recall_thread(self.agent)
-        return self.wish is None or self.conversation is not None
+        return self.conversation is not None
 
     def search(self) -> Search:
         """The questions which conversation it is."""

@@ -384,6 +384,121 @@ class FetchLast(_Question):
 
 
 @frozen(kw_only=True)
+class AnswerCalls:
+    """Note answers to what waits in an agent's own thread; the agent does not go on yet."""
+
+    method: ClassVar[Literal["POST"]] = "POST"
+    agent_id: str
+    answers: letta.ApprovalCreate
+
+    @property
+    def target(self) -> str:
+        return f"/v1/agents/{quote(self.agent_id, safe='')}/messages"
+
+    @property
+    def body(self) -> bytes:
+        return letta.encode_answers(self.answers)
+
+
+_TOOLBOX = "include=agent.tools&include=agent.tags"
+
+#: Of `FindToolboxes` and `SearchTools`: tools come with their schemas, agents with their tools.
+PAGE_COUNT: Final = 100
+
+
+@frozen(kw_only=True)
+class FetchToolbox(_Question):
+    """Which tools has this agent?"""
+
+    agent_id: str
+
+    @property
+    def target(self) -> str:
+        return f"/v1/agents/{quote(self.agent_id, safe='')}?{_TOOLBOX}"
+
+
+@frozen(kw_only=True)
+class FindToolboxes(_Question):
+    """One page of the agents that have this tag: which tools have they?"""
+
+    tag: str
+    after: str | None = None  #: the id of the last agent of the page before
+
+    @property
+    def target(self) -> str:
+        query = {"tags": self.tag, "limit": PAGE_COUNT, **({"after": self.after} if self.after else {})}
+        return f"/v1/agents/?{urlencode(query, quote_via=quote)}&{_TOOLBOX}"
+
+
+@frozen(kw_only=True)
+class ChangeToolbox:
+    """An agent shall have these tools, rules and tags, and no others."""
+
+    method: ClassVar[Literal["PATCH"]] = "PATCH"
+    toolbox: letta.Toolbox
+
+    @property
+    def target(self) -> str:
+        return f"/v1/agents/{quote(self.toolbox.agent_id, safe='')}"
+
+    @property
+    def body(self) -> bytes:
+        return letta.encode_toolbox(self.toolbox)
+
+
+@frozen(kw_only=True)
+class FindTools(_Question):
+    """Which tools have these names?"""
+
+    names: tuple[str, ...]
+
+    @property
+    def target(self) -> str:
+        return f"/v1/tools/?{urlencode({'names': self.names}, doseq=True)}&limit={len(self.names)}"
+
+
+@frozen(kw_only=True)
+class SearchTools(_Question):
+    """One page of the tools in whose names this stands, the oldest first."""
+
+    text: str
+    after: str | None = None  #: the id of the last tool of the page before
+
+    @property
+    def target(self) -> str:
+        after = {"after": self.after} if self.after else {}
+        query = {"search": self.text, "order": "asc", "limit": PAGE_COUNT, **after}
+        return f"/v1/tools/?{urlencode(query)}"
+
+
+@frozen(kw_only=True)
+class MakeTool:
+    """A tool of this name shall be there, and look like this."""
+
+    method: ClassVar[Literal["PUT"]] = "PUT"
+    target: ClassVar[str] = "/v1/tools/"
+    tool: letta.ClientTool
+    tags: tuple[str, ...]
+
+    @property
+    def body(self) -> bytes:
+        return letta.encode_tool(self.tool, self.tags)
+
+
+@frozen(kw_only=True)
+class DeleteTool:
+    """Nobody needs this tool any more; agents that have it lose it."""
+
+    method: ClassVar[Literal["DELETE"]] = "DELETE"
+    body: ClassVar[None] = None
+    tool_id: str
+
+    @property
+    def target(self) -> str:
+        return f"/v1/tools/{quote(self.tool_id, safe='')}"
+
+
+@frozen(kw_only=True)
 class ListAgents(_Question):
     """One page of all agents."""
 
@@ -419,6 +534,14 @@ Command: TypeAlias = (
     | FetchConversation
     | DeleteConversation
     | FetchLast
+    | AnswerCalls
+    | FetchToolbox
+    | FindToolboxes
+    | ChangeToolbox
+    | FindTools
+    | SearchTools
+    | MakeTool
+    | DeleteTool
     | ListAgents
     | CheckHealth
 )

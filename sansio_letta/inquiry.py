@@ -17,8 +17,17 @@ from .access import ANYONE, Caller
 from .agents import encode_model, list_models, unix_time
 from .config import Config
 from .errors import LettaError, LocalProtocolError, SansioLettaError, unknown_model
-from .events import CheckHealth, Command, DeleteConversation, Failure, FindConversations, ListAgents
+from .events import (
+    CheckHealth,
+    Command,
+    DeleteConversation,
+    DeleteTool,
+    Failure,
+    FindConversations,
+    ListAgents,
+)
 from .exchange import Answer, Headers, find_agent, found_agent
+from .lending import clean
 from .threads import CHAT_MARK, TASK_MARK
 
 
@@ -185,11 +194,34 @@ def say_ending() -> Reply:
     return _status("unavailable", status=503, reason="The proxy is shutting down.")
 
 
-def sweep_tasks(created_before: int) -> Questions:
-    """Delete conversations that were for one request each, and that a process left behind when it died.
+def sweep(now: int, *, turn_timeout: float, all_idle: bool = False) -> Questions:
+    """Delete what a process has left behind when it died: conversations for one request each, clients' tools.
 
-    :param created_before: Unix time, seconds: younger ones may be in use.
+    :param now: Unix time, seconds.
+    :param turn_timeout: seconds; conversations that are younger may be in use.
+    :param all_idle: also delete tools that are only kept to be found again.
     """
+    tools = yield from _sweep_tools(now, all_idle=all_idle)
+    # Last: servers that have no conversations refuse this.
+    conversations = yield from _sweep_tasks(now - int(turn_timeout))
+    return _status("swept", tools=str(tools), conversations=str(conversations))
+
+
+def _sweep_tools(now: int, *, all_idle: bool) -> Generator[Command, Answer, int]:
+    cleaning, answer, count = clean(now, all_idle=all_idle), None, 0
+    while True:
+        try:
+            command = cleaning.send(answer)
+        except StopIteration:
+            return count
+        count += isinstance(command, DeleteTool)
+        try:
+            answer = yield command
+        except LettaError:
+            answer = None
+
+
+def _sweep_tasks(created_before: int) -> Generator[Command, Answer, int]:
     answer = yield FindConversations(summary=TASK_MARK)
     old = [
         item
@@ -198,7 +230,7 @@ def sweep_tasks(created_before: int) -> Questions:
     ]
     for item in old:
         yield DeleteConversation(conversation_id=item.id)
-    return _status("swept", count=str(len(old)))
+    return len(old)
 
 
 def ask_threads(model: str) -> Questions:

@@ -285,9 +285,14 @@ class Agent:
     pending_approval: PendingApproval | None = None  #: null, too, where it was not asked for
 
     @property
-    def takes_client_tools(self) -> bool:
-        """Other types never offer a request's ``client_tools`` to their model (legacy_ephemeral_tool.jsonl)."""
-        return self.agent_type == "letta_v1_agent"
+    def is_legacy(self) -> bool:
+        """Whether it is of a type from before letta_v1_agent, which Letta runs by an older loop of its own.
+
+        Such an agent speaks through a tool, ``send_message``; never offers a request's ``client_tools`` to its
+        model (legacy_ephemeral_tool.jsonl); has no conversations, though Letta takes messages for them
+        (legacy_conversation.jsonl); and loses text if tokens are streamed (legacy_token_streaming.jsonl).
+        """
+        return self.agent_type not in ("letta_v1_agent", "sleeptime_agent")
 
 
 def decode_agents(data: bytes) -> tuple[Agent, ...]:
@@ -405,6 +410,90 @@ def is_empty(data: bytes) -> bool:
         return not raw or isinstance(_message(exactly(raw[0], dict)), SystemMessage)
     except (orjson.JSONDecodeError, WrongType, KeyError, BaseValidationError) as exc:
         raise _unreadable("messages of a conversation", exc) from exc
+
+
+@frozen(kw_only=True)
+class Tool:
+    """A tool at Letta."""
+
+    id: str
+    name: str
+    tags: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class Toolbox:
+    """An agent's tools, and the agent's own rules and tags."""
+
+    agent_id: str
+    tools: tuple[Tool, ...]
+    rules: tuple[Mapping[str, Any], ...]  #: each names a tool, and goes back as it came
+    tags: tuple[str, ...]
+
+
+def decode_tools(data: bytes) -> tuple[Tool, ...]:
+    """The answer of ``GET /v1/tools/``.
+
+    :raises RemoteProtocolError: if it is no list of tools.
+    """
+    try:
+        return _tools(orjson.loads(data))
+    except (orjson.JSONDecodeError, WrongType, KeyError) as exc:
+        raise _unreadable("a list of tools", exc) from exc
+
+
+def decode_tool(data: bytes) -> Tool:
+    """The answer of ``PUT /v1/tools/``.
+
+    :raises RemoteProtocolError: if it is no tool.
+    """
+    try:
+        return _tools([orjson.loads(data)])[0]
+    except (orjson.JSONDecodeError, WrongType, KeyError) as exc:
+        raise _unreadable("a tool", exc) from exc
+
+
+def decode_toolbox(data: bytes) -> Toolbox:
+    """The answer of ``GET /v1/agents/{id}``, with tools and tags.
+
+    :raises RemoteProtocolError: if it is no agent with its tools.
+    """
+    try:
+        return _toolbox(orjson.loads(data))
+    except (orjson.JSONDecodeError, WrongType, KeyError) as exc:
+        raise _unreadable("an agent's tools", exc) from exc
+
+
+def decode_toolboxes(data: bytes) -> tuple[Toolbox, ...]:
+    """The answer of ``GET /v1/agents/``, with tools and tags.
+
+    :raises RemoteProtocolError: if it is no list of agents with their tools.
+    """
+    try:
+        return tuple(_toolbox(item) for item in exactly(orjson.loads(data), list))
+    except (orjson.JSONDecodeError, WrongType, KeyError) as exc:
+        raise _unreadable("a list of agents' tools", exc) from exc
+
+
+def _toolbox(value: object) -> Toolbox:
+    raw = exactly(value, dict)
+    return Toolbox(
+        agent_id=exactly(raw["id"], str),
+        tools=_tools(raw["tools"]),
+        rules=tuple(exactly(rule, dict) for rule in raw.get("tool_rules") or ()),
+        tags=tuple(exactly(tag, str) for tag in raw["tags"]),
+    )
+
+
+def _tools(value: object) -> tuple[Tool, ...]:
+    return tuple(
+        Tool(
+            id=exactly(raw["id"], str),
+            name=exactly(raw["name"], str),
+            tags=tuple(exactly(tag, str) for tag in raw.get("tags") or ()),
+        )
+        for raw in (exactly(item, dict) for item in exactly(value, list))
+    )
 
 
 @frozen(kw_only=True)
@@ -533,10 +622,16 @@ class Approval:
 
 @frozen(kw_only=True)
 class ApprovalCreate:
-    """The answers to all pending calls at once; a part of them is refused (parallel_partial.jsonl)."""
+    """The answers to all pending calls at once; a part of them is refused (parallel_partial.jsonl).
+
+    A legacy agent has one call pending, and looks at the last three fields alone: results are not for it.
+    """
 
     approvals: tuple[ToolReturn | Approval, ...]
     type: Literal["approval"] = "approval"
+    approval_request_id: str | None = None  #: of the message that asks
+    approve: bool | None = None
+    reason: str | None = None
 
 
 @frozen(kw_only=True)
@@ -577,6 +672,46 @@ def encode_resume_request(seq_id: int) -> bytes:
 def encode_conversation(summary: str) -> bytes:
     """The JSON body of ``POST /v1/conversations/``."""
     return orjson.dumps({"summary": summary})
+
+
+#: What a legacy agent is given in place of a tool's code; it never runs unless a human allows it at Letta.
+_SOURCE: Final = '''def only_the_client_can_do_this(**arguments):
+    """A tool of a client's of Letta Proxy, which deletes it."""
+    raise RuntimeError("Only the client can carry out this call.")
+'''
+
+
+def encode_tool(tool: ClientTool, tags: tuple[str, ...]) -> bytes:
+    """The JSON body of ``PUT /v1/tools/``: a tool whose calls wait for somebody, for any agent that gets it."""
+    schema = {"name": tool.name, "description": tool.description or "", "parameters": tool.parameters}
+    return orjson.dumps(
+        {
+            "source_code": _SOURCE,
+            "source_type": "python",
+            "json_schema": schema,
+            "tags": tags,
+            "default_requires_approval": True,
+        }
+    )
+
+
+def encode_toolbox(toolbox: Toolbox) -> bytes:
+    """The JSON body of ``PATCH /v1/agents/{id}``: all its tools, rules and tags at once."""
+    return orjson.dumps(
+        {
+            "tool_ids": [tool.id for tool in toolbox.tools],
+            "tool_rules": toolbox.rules,
+            "tags": toolbox.tags,
+        }
+    )
+
+
+def encode_answers(answers: ApprovalCreate) -> bytes:
+    """The JSON body of ``POST /v1/agents/{id}/messages``: note answers, and do not let the agent go on yet.
+
+    Of a legacy agent's run that is the first step; its model is not asked in it (legacy_answer_first.jsonl).
+    """
+    return orjson.dumps({"messages": [_wire.unstructure(answers)], "max_steps": 1})
 
 
 def encode_cancel_request(run_id: str) -> bytes:
@@ -660,6 +795,7 @@ def _make_converter() -> Converter:
     )
     for request, optional in (
         (Approval, ("reason",)),
+        (ApprovalCreate, ("approval_request_id", "approve", "reason")),
         (ClientTool, ("description",)),
         (StreamRequest, ("client_tools", "override_system", "streaming", "background")),
     ):

@@ -1,19 +1,27 @@
-"""What a run is opened with: answers to all that waits, the client's instructions, and what is new."""
+"""What a run is opened with: answers to all that waits, the client's instructions, and what is new.
 
-from collections.abc import Callable
-from typing import TypeAlias
+To a legacy agent answers go otherwise. It knows approval and denial alone, so a result is the reason of a
+denial (legacy_client_tool.jsonl). And a message behind an answer makes it forget the answer: its call stays
+without a return for good, which model providers refuse (legacy_answer_lost.jsonl). So the answer goes ahead.
+"""
+
+from collections.abc import Callable, Collection
+from typing import Final, TypeAlias
 
 from attrs import frozen
 
 from . import letta
 from .bridge import Settlement, settle
-from .config import Approvals, InstructionPolicy
+from .config import Approvals, ClientTools, InstructionPolicy
 from .destination import Destination
+from .ephemeral import LentTool, lend
 from .errors import RequestError
-from .events import OpenStream, Thread
+from .events import AnswerCalls, OpenStream, Thread
 from .plan import Instructions, Plan
 
 Answers: TypeAlias = tuple[letta.ToolReturn | letta.Approval, ...]
+#: What a legacy agent reads before a result, behind Letta's own words that its call was denied.
+RESULT_PREFACE: Final = "Not denied: the user's program has carried it out, with this result:\n"
 #: Tells whether a thread was given these instructions last.
 IsTold: TypeAlias = Callable[[Thread, Instructions], bool]
 
@@ -27,30 +35,49 @@ def never_told(thread: Thread, instructions: Instructions) -> bool:
 class Opening:
     """A run to be asked for.
 
+    :param first: to be asked before it.
     :param told: the instructions that go with it, and where; they are kept with the run's first step.
     """
 
     command: OpenStream
+    first: AnswerCalls | None = None
     told: tuple[Thread, Instructions] | None = None
 
 
-def settle_plan(plan: Plan, destination: Destination, policy: Approvals) -> Settlement:
-    """Bring the plan and what waits for an answer together.
+def attaches(agent: letta.Agent, policy: ClientTools) -> bool:
+    """Whether the agent is given a client's tools by attaching them to it."""
+    return policy is ClientTools.ATTACH or (policy is ClientTools.AUTO and agent.is_legacy)
 
-    :raises RequestError: if the agent cannot be given what the client brought.
+
+def offered_tools(plan: Plan, agent: letta.Agent, policy: ClientTools) -> tuple[LentTool, ...]:
+    """The client's tools under the names that they have for the agent.
+
+    :raises RequestError: if the agent cannot be given them.
     """
-    agent = destination.agent
-    if plan.client_tools and not agent.takes_client_tools:
+    if attaches(agent, policy):
+        return lend(plan.client_tools, to_legacy=agent.is_legacy)
+    if plan.client_tools and agent.is_legacy:
         raise RequestError(
-            f"The agent is of type {agent.agent_type}, which cannot be given a client's tools: leave "
-            "`tools` out, or use an agent of type letta_v1_agent.",
+            f"The agent is of type {agent.agent_type}, which does not take a client's tools with a request, "
+            "and this proxy attaches none: leave `tools` out, or use an agent of type letta_v1_agent.",
             param="tools",
             code="unsupported_parameter",
         )
+    return tuple(LentTool(name=tool.name, tool=tool) for tool in plan.client_tools)
+
+
+def settle_plan(
+    plan: Plan, destination: Destination, client_tools: Collection[str], policy: Approvals
+) -> Settlement:
+    """Bring the plan and what waits for an answer together.
+
+    :param client_tools: the names of the client's tools at Letta.
+    :raises RequestError: if nothing waits for what the client brought.
+    """
     settlement = settle(
         destination.pending,
         plan.results,
-        client_tools={tool.name for tool in plan.client_tools},
+        client_tools=client_tools,
         has_message=bool(plan.messages),
         past_results=plan.past_results,
         verdict=plan.verdict,
@@ -71,30 +98,52 @@ def compose(
     destination: Destination,
     is_told: IsTold,
     *,
+    client_tools: tuple[letta.ClientTool, ...] = (),
     background: bool = False,
     is_verdict: bool = False,
 ) -> Opening:
     """The request for a run.
 
     :param answers: to what waits, all of it.
+    :param client_tools: that are offered with it.
     :param background: whether its stream must be one that can be taken up again.
     :param is_verdict: what the user wrote is in the answers, and no message.
     """
     thread, given = destination.thread, plan.instructions
+    is_legacy = destination.agent.is_legacy
+    said = (*plan.aside, *(() if is_verdict else plan.messages))
     policy = given.policy if given else InstructionPolicy.IGNORE
     says = policy is InstructionPolicy.ALWAYS or (
         policy is InstructionPolicy.ONCE and given is not None and not is_told(thread, given)
     )
+    if is_legacy and answers and not said:
+        says = False  # they would be a message behind the answer; they go with the next one of the user's
     told = (thread, given) if given and says else None
-    approvals = (letta.ApprovalCreate(approvals=answers),) if answers else ()
     system = (letta.MessageCreate(role="system", content=told[1].text),) if told else ()
     history = plan.history if destination.is_new else ()
-    messages = () if is_verdict else plan.messages
+    approvals = (_approvals(answers, destination),) if answers else ()
+    first = None
+    if is_legacy and approvals and said:
+        first = AnswerCalls(agent_id=destination.agent.id, answers=approvals[0])
     request = letta.StreamRequest(
-        messages=(*approvals, *system, *history, *plan.aside, *messages),
-        client_tools=plan.client_tools,
+        messages=(*(approvals if first is None else ()), *system, *history, *said),
+        client_tools=client_tools,
+        stream_tokens=not is_legacy,
         override_system=given.text if given and policy is InstructionPolicy.OVERRIDE else None,
         streaming=destination.conversation is not None,
         background=background,
     )
-    return Opening(command=OpenStream(thread=thread, request=request), told=told)
+    return Opening(command=OpenStream(thread=thread, request=request), first=first, told=told)
+
+
+def _approvals(answers: Answers, destination: Destination) -> letta.ApprovalCreate:
+    if not destination.agent.is_legacy:
+        return letta.ApprovalCreate(approvals=answers)
+    pending, answer = destination.pending, answers[0]
+    is_asked = pending is not None and answer.tool_call_id in {call.tool_call_id for call in pending.tool_calls}
+    return letta.ApprovalCreate(
+        approvals=answers,
+        approval_request_id=pending.id if pending and is_asked else None,
+        approve=False if isinstance(answer, letta.ToolReturn) else answer.approve,
+        reason=RESULT_PREFACE + answer.tool_return if isinstance(answer, letta.ToolReturn) else answer.reason,
+    )

@@ -13,6 +13,7 @@ class Phase(Enum):
     SEARCHING = auto()
     REVIEWING = auto()
     LOOKING = auto()
+    PREPARING = auto()
     SENDING = auto()
     STREAMING = auto()
     RECOVERING = auto()
@@ -31,14 +32,15 @@ class Step(Enum):
     SEARCH = auto()  #: the conversation is not known
     REVIEW = auto()  #: the request was here before
     LOOK = auto()  #: results came, and what is pending is not known
-    SEND = auto()  #: all is known
+    PREPARE = auto()  #: something must be done before the run
+    SEND = auto()  #: all is known, and prepared
     SETTLE = auto()  #: the run waits for approvals, and no human is asked
     AGAIN = auto()  #: the reply is not what the client wishes, and the agent is asked for it once more
     OPENED = auto()  #: the run's stream has begun, or goes on
     GONE = auto()  #: the remembered agent does not exist any more
     REFUSED = auto()  #: what is pending does not fit the input
     LOST = auto()  #: the stream ended before the run
-    CLEAN = auto()  #: all is said, and the conversation was for this turn alone
+    CLEAN = auto()  #: all is said, and something was for this turn alone
     ENDED = auto()
     CANCEL = auto()  #: the run must be ended
     ABANDON = auto()  #: the client left before the run had a name
@@ -56,21 +58,31 @@ TRANSITIONS: Final[dict[Phase, dict[Step, Phase]]] = {
         Step.SEARCH: Phase.SEARCHING,
         Step.REVIEW: Phase.REVIEWING,
         Step.LOOK: Phase.LOOKING,
+        Step.PREPARE: Phase.PREPARING,
         Step.SEND: Phase.SENDING,
     },
     Phase.SEARCHING: {
         **_ENDS,
         Step.REVIEW: Phase.REVIEWING,
         Step.LOOK: Phase.LOOKING,
+        Step.PREPARE: Phase.PREPARING,
         Step.SEND: Phase.SENDING,
     },
     Phase.REVIEWING: {
         **_ENDS,
         Step.LOOK: Phase.LOOKING,
+        Step.PREPARE: Phase.PREPARING,
         Step.SEND: Phase.SENDING,
         Step.AGAIN: Phase.SENDING,
     },
     Phase.LOOKING: {
+        **_ENDS,
+        Step.PREPARE: Phase.PREPARING,
+        Step.SEND: Phase.SENDING,
+        Step.GONE: Phase.FINDING,
+        Step.SEARCH: Phase.SEARCHING,
+    },
+    Phase.PREPARING: {
         **_ENDS,
         Step.SEND: Phase.SENDING,
         Step.GONE: Phase.FINDING,

@@ -37,7 +37,7 @@ from .inquiry import (
     say_alive,
     say_ending,
     say_where,
-    sweep_tasks,
+    sweep,
 )
 from .places import Place
 from .planning import Circumstances, plan_turn
@@ -64,6 +64,11 @@ class Proxy:
     def waiting_count(self) -> int:
         """How many turns wait for another one to end."""
         return self._memory.queue.waiting_count
+
+    @property
+    def has_made_tools(self) -> bool:
+        """Whether clients' tools were made at Letta, of which some may be kept: see `sweep`."""
+        return self._memory.has_made_tools
 
     def refuse(self, request: HttpRequest) -> RequestError | None:
         """What is wrong with a request's head, so that its body need not be read.
@@ -118,13 +123,13 @@ class Proxy:
             questions = error_reply(exc)
         return self._inquire(questions, summary, now, caller, config)
 
-    def sweep(self, *, token: str, created: int, now: float) -> Cycle:
-        """Delete what a process that died has left at Letta. For a server's start; the answer is of interest to
-        nobody.
+    def sweep(self, *, token: str, created: int, now: float, all_idle: bool = False) -> Cycle:
+        """Delete what a process that died has left at Letta, and what this one has and nobody needs any more.
 
         :param created: Unix time, seconds.
+        :param all_idle: also what may be needed again, but can be made anew. For a server's start and end.
         """
-        questions = sweep_tasks(created - int(self.config.turn_timeout))
+        questions = sweep(created, turn_timeout=self.config.turn_timeout, all_idle=all_idle)
         summary = Summary(request_id=f"req_{token}", method="SWEEP", path="")
         return self._inquire(questions, summary, now)
 
@@ -221,6 +226,8 @@ class Proxy:
                 caller=caller,
                 recall_thread=partial(self._memory.threads.recall, wish=plan.thread),
                 is_told=self._memory.threads.is_told,
+                token=token,
+                created=created,
             )
             begun = self._memory.turns.begin(key, source, is_sent_again=sending.tells)
             driven = Driven(known=begun, fingerprint=key)

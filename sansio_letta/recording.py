@@ -128,6 +128,7 @@ LIMITS: Final = (
     "first_item_timeout",
     "letta_answer_timeout",
     "turn_timeout",
+    "client_tool_ttl",
     "queue_timeout",
     "connect_retry_timeout",
     "resume_timeout",

@@ -31,7 +31,8 @@ _KEY_IN_BYTES: Final = re.compile(_KEY.pattern.encode())
 _KEY_BYTES: Final = string.ascii_letters.encode() + string.digits.encode() + b"._~+/*-"
 _BEARER: Final = b"Bearer "
 
-_AGENT_FIELDS: Final = tuple(attribute.name for attribute in fields(letta.Agent))
+_AGENT_FIELDS: Final = (*(attribute.name for attribute in fields(letta.Agent)), "tools", "tool_rules", "tags")
+_TOOL_FIELDS: Final = tuple(attribute.name for attribute in fields(letta.Tool))
 
 #: Fields of both wires that hold what users, agents and tools say.
 _TEXT_FIELDS: Final = frozenset(
@@ -42,6 +43,7 @@ _TEXT_FIELDS: Final = frozenset(
         "detail",
         "hidden_reasoning",
         "message",
+        "prompt_template",
         "reason",
         "reasoning",
         "reasoning_content",
@@ -190,15 +192,17 @@ def redact_body(data: bytes, mode: TextMode) -> bytes:
     if data == b"[DONE]":
         return data
     try:
-        return orjson.dumps(redact_json(_agents(orjson.loads(data)), mode))
+        return orjson.dumps(redact_json(_as_read(orjson.loads(data)), mode))
     except orjson.JSONDecodeError:
         return text_redactor(mode)(data.decode("utf-8", "replace")).encode()
 
 
-def _agents(value: object) -> object:
-    """Agents as far as we read them: whole ones hold their memory, their prompts and their tools' secrets."""
+def _as_read(value: object) -> object:
+    """Agents and tools as far as we read them: whole ones hold memory, prompts, code and secrets."""
     if isinstance(value, list):
-        return [_agents(item) for item in value]
+        return [_as_read(item) for item in value]
     if isinstance(value, dict) and "agent_type" in value:
-        return {name: value[name] for name in _AGENT_FIELDS if name in value}
+        return {name: _as_read(value[name]) for name in _AGENT_FIELDS if name in value}
+    if isinstance(value, dict) and "source_code" in value:
+        return {name: value[name] for name in _TOOL_FIELDS if name in value}
     return value

@@ -38,7 +38,7 @@ def remembered(recording: Recording, model: str) -> Remembered:
     agent_id = next((found for found in map(_agent_id, exchanges) if found), None)
     if agent_id is None and thread is None and not _searches(first):
         return Remembered()
-    return Remembered(agent=_agent(agent_id, model), thread=thread)
+    return Remembered(agent=_agent(agent_id, model, run), thread=thread)
 
 
 def agent_of(exchange: RecordedExchange, name: str = "unknown") -> letta.Agent:
@@ -47,11 +47,20 @@ def agent_of(exchange: RecordedExchange, name: str = "unknown") -> letta.Agent:
     :param name: what it is called, which no path tells.
     """
     parts = exchange.request.path.split("/")
-    return _agent(parts[3] if len(parts) > 4 and parts[2] == "agents" else None, name)
+    return _agent(parts[3] if len(parts) > 4 and parts[2] == "agents" else None, name, exchange)
 
 
-def _agent(agent_id: str | None, name: str) -> letta.Agent:
-    return letta.Agent(id=agent_id or _NO_AGENT_ID, name=name, agent_type="letta_v1_agent")
+def _agent(agent_id: str | None, name: str, run: RecordedExchange | None) -> letta.Agent:
+    # Of a legacy agent no tokens are streamed.
+    body = run.request.json if run is not None else None
+    is_legacy = isinstance(body, dict) and body.get("stream_tokens") is False
+    agent_type = "memgpt_v2_agent" if is_legacy else "letta_v1_agent"
+    return letta.Agent(id=agent_id or _NO_AGENT_ID, name=name, agent_type=agent_type)
+
+
+def attached_tools(recording: Recording) -> bool:
+    """Whether the client's tools were attached to the agent, as some do for agents of any type."""
+    return any("include=agent.tools" in exchange.request.path for exchange in recording.exchanges)
 
 
 def found_agent_id(recording: Recording, known: Remembered) -> str | None:

@@ -15,7 +15,7 @@ from attrs import define, evolve, field, frozen
 
 from ._signal import Signal
 from .chat_request import decode_request
-from .config import Config
+from .config import ClientTools, Config
 from .cycle import Cycle, HttpRequest, Item, ResponseBody, ResponseHead
 from .errors import RequestError
 from .events import INTERRUPTED, Command, Failure
@@ -24,7 +24,7 @@ from .planning import Circumstances, plan_turn
 from .proxy import Proxy
 from .recording import RecordedExchange, RecordedWait, Recording, RecordingError, TextMode
 from .redact import StreamRedactor, redact_body
-from .remembered import found_agent_id, remembered
+from .remembered import attached_tools, found_agent_id, remembered
 from .threads import ThreadWish
 
 
@@ -80,6 +80,7 @@ class ReplayedClient:
             first_item_timeout=inf,
             turn_timeout=inf,
             repeat_wait_timeout=0.0,
+            client_tools=ClientTools.ATTACH if attached_tools(self.recording) else ClientTools.AUTO,
         )
         proxy = Proxy(config)
         self._remember(proxy, plan.thread if plan else None)

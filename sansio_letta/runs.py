@@ -4,7 +4,7 @@ A turn has more than one run if it answers for a human what a run waits for, goe
 asks again for a reply that was not as the client wishes.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import define, evolve, field
 
@@ -20,16 +20,18 @@ from .stream import RunStream, SoFar
 class Runs:
     """The run under way, and what is left of those before it.
 
-    :param client_tools: the names of the tools that the client offered.
+    :param client_tools: the tools that the client offered: their names at Letta, and the client's for them.
     :param result_ids: of calls that the client has answered.
     :param held: holds back what the client is told only once it was checked.
     :param asks: whether a person is asked about the server's tools that wait for one.
+    :param is_legacy: whether the agent is.
     """
 
-    client_tools: frozenset[str] = frozenset()
+    client_tools: Mapping[str, str] = field(factory=dict)
     result_ids: frozenset[str] = frozenset()
     asks: bool = True
     held: HeldReply | None = None
+    is_legacy: bool = False
     current: RunStream = field(init=False)
     reading: Reading = field(init=False)  #: of its numbered stream
     said: Said = field(init=False)  #: of it, to the client
@@ -90,5 +92,5 @@ class Runs:
         return self.said.rest(ended.tell(self.current))
 
     def _new_stream(self) -> RunStream:
-        bridge = ToolBridge(self.client_tools, self.result_ids, self._names)
+        bridge = ToolBridge(self.client_tools, self.result_ids, self._names, self.is_legacy)
         return RunStream(bridge, self._so_far, asks=self.asks)

@@ -18,6 +18,7 @@ from attrs import define, field, fields, frozen
 from . import letta
 from .approvals import approval_question
 from .bridge import ServerToolWord, ToolBridge
+from .ephemeral import is_our_name
 from .errors import INVALID_INPUT, LettaError, RemoteProtocolError, run_failure
 from .events import (
     CallArguments,
@@ -156,8 +157,9 @@ class RunStream:
 
     :param bridge: sorts the run's calls.
     :param before: what the answer holds already.
-    :param asks: whether a person is asked about the server's tools that wait for one. Otherwise such a run ends
-        without `TurnFinished`, and `waiting` says for what.
+    :param asks: whether a person is asked about the server's tools that wait for one. Otherwise, and for tools
+        that a client has offered and no longer does, such a run ends without `TurnFinished`, and `waiting` says
+        for what.
     """
 
     bridge: ToolBridge
@@ -197,6 +199,11 @@ class RunStream:
     def was_cancelled(self) -> bool:
         """Whether somebody has ended it: what it says is not whole."""
         return self._stop_reason == "cancelled"
+
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether it has stopped for results of the client's."""
+        return self._stop_reason == "requires_approval" and bool(self.bridge.client_call_count)
 
     @property
     def so_far(self) -> SoFar:
@@ -293,7 +300,7 @@ class RunStream:
             if self.bridge.client_call_count:
                 reason = FinishReason.TOOL_CALLS
             elif waiting := self.bridge.waiting:
-                if not self.asks:
+                if not self.asks or all(is_our_name(call.name) for call in waiting):
                     self.waiting = waiting
                     return
                 joint = SEPARATOR if self._text_id is not None else ""

@@ -10,12 +10,14 @@ Two machines work together. This one walks through the exchanges with Letta, one
 
 - FINDING asks Letta which agent has the name, unless the caller remembers.
 - QUEUED waits until the turns that came before in this thread are over.
-- SEARCHING finds the conversation of a chat, or makes it; one for this turn alone is deleted in CLEANING.
+- SEARCHING finds the conversation of a chat, or makes it.
 - REVIEWING looks what became of an earlier turn for the same request: nothing is said to the agent twice.
 - LOOKING asks what the agent waits for. Results are never sent unlooked: with nothing pending Letta does not
   refuse them but runs a turn of its own (stale_tool_result.jsonl). A message is sent unlooked, to save the
   round trip; if calls are pending Letta refuses it, and the turn looks, denies the calls in the same request
   as the message, and sends again (pending_denied_with_message.jsonl).
+- PREPARING does what must be done before the run: it attaches the client's tools to an agent that does not take
+  them with a request, and gives a legacy agent the answers that it cannot be given with a message.
 - STREAMING belongs to the second machine, `RunStream`, which turns the run's messages into events.
 - RECOVERING follows a run whose stream was lost: in a background run the stream is taken up again behind the
   last item that was read (background_resume.jsonl); of another the end is awaited, and what was kept is told.
@@ -25,6 +27,8 @@ Two machines work together. This one walks through the exchanges with Letta, one
   not as wished, the agent is asked once more, and the next run's stream is told, the same way.
 - CANCELLING ends a run that nobody reads: Letta goes on without a reader (disconnect.jsonl). The run must be
   named, and its name comes with the first ping, so a client that leaves before that is LEAVING until then.
+- CLEANING, however the turn ends, takes back what was attached, and deletes a conversation that was for this
+  turn alone.
 
 In some phases Letta has nothing to say: `pause` tells how long, and `end_pause` goes on. A question that cannot
 be asked is asked again after one, and so is a turn that Letta refuses because the thread is busy.
@@ -47,6 +51,7 @@ from .asking import Asking
 from .bridge import answer_unasked
 from .config import Approvals, Config
 from .destination import Destination, RecallThread, nothing_known
+from .ephemeral import LentTool, Stamp, is_our_name
 from .errors import (
     Kept,
     LettaError,
@@ -58,12 +63,12 @@ from .errors import (
 )
 from .events import (
     AgentGone,
+    AnswerCalls,
     BackgroundRefused,
     CallsSettled,
     CancelRun,
     Command,
     ConversationThread,
-    DeleteConversation,
     Event,
     Failure,
     FetchRun,
@@ -80,7 +85,17 @@ from .events import (
 )
 from .exchange import Answer, Headers
 from .held import HeldReply
-from .opening import Answers, IsTold, compose, never_told, settle_plan
+from .lending import Cleaning, Loan, Preparation, Prepared, clean_up, prepare
+from .opening import (
+    Answers,
+    IsTold,
+    Opening,
+    attaches,
+    compose,
+    never_told,
+    offered_tools,
+    settle_plan,
+)
 from .phases import LOOKING_BACK, OVER, READING_STREAM, TRANSITIONS, Phase, Step
 from .places import Place
 from .plan import Instructions, Plan
@@ -113,6 +128,7 @@ class Turn:
     :param thread: the conversation that the plan's thread stands for, if the caller remembers it.
     :param recall_thread: the same for an agent that was not known.
     :param is_told: whether a thread was given these instructions last.
+    :param token: unique to the request; and when it came, Unix time in seconds.
     """
 
     plan: Plan
@@ -126,6 +142,8 @@ class Turn:
     _known_thread: ConversationThread | None = field(default=None, alias="thread", kw_only=True)
     _recall_thread: RecallThread = field(default=nothing_known, alias="recall_thread", kw_only=True)
     _is_told: IsTold = field(default=never_told, alias="is_told", kw_only=True)
+    _token: str = field(default="", alias="token", kw_only=True)
+    _created: int = field(default=0, alias="created", kw_only=True)
     phase: Phase = field(default=Phase.READY, init=False)
     started: bool = field(default=False, init=False)  #: `TurnStarted` was handed over: no status line any more
     resume_count: int = field(default=0, init=False)  #: how often its stream was lost and found again
@@ -135,7 +153,12 @@ class Turn:
     _runs: Runs = field(init=False)
     _items: deque[Event | Command] = field(factory=deque, init=False)
     _asking: Asking = field(init=False)
-    _questions: Questions | Search | None = field(default=None, init=False)  #: one after the other
+    _questions: Questions | Search | Preparation | Cleaning | None = field(default=None, init=False)
+    """One after the other."""
+    _tools: tuple[LentTool, ...] = field(default=(), init=False)  #: the client's, as the agent knows them
+    _loan: Loan | None = field(default=None, init=False)  #: of these, if they are attached to the agent
+    _opening: Opening | None = field(default=None, init=False)  #: the run that is being prepared
+    _keeps_tools: bool = field(default=False, init=False)  #: the client is to bring results
     _waiting: tuple[letta.ToolCall, ...] = field(default=(), init=False)  #: for an answer of the turn's own
     _approval_count: int = field(default=0, init=False)  #: how often the turn answered for a human
     _asked_again: bool = field(default=False, init=False)  #: for a reply of another form
@@ -162,7 +185,6 @@ class Turn:
             pending=self._known_pending,
         )
         self._runs = Runs(
-            client_tools=frozenset(tool.name for tool in self.plan.client_tools),
             result_ids=frozenset(
                 result.tool_call_id for result in (*self.plan.past_results, *self.plan.results)
             ),
@@ -308,6 +330,8 @@ class Turn:
         self._items.clear()
         if self.phase in (Phase.CANCELLING, Phase.CLEANING):
             self._items.extend(unsent)
+        elif self.phase is Phase.PREPARING and not unsent and self._asking.pause is None:
+            pass  # what is asked for may still be done: nothing can be cleaned before
         elif self.phase is Phase.RECOVERING:
             self._cancel()
         elif self.phase not in READING_STREAM or unsent or self._asking.pause is not None:
@@ -331,11 +355,12 @@ class Turn:
             return  # it is ending already
         unsent = any(isinstance(item, Command) for item in self._items)
         self._items = deque(item for item in self._items if not isinstance(item, Command))
-        reading = self.phase in READING_STREAM and not unsent and self._asking.pause is None
+        waits = not unsent and self._asking.pause is None
+        reading = self.phase in READING_STREAM and waits
         if self._runs.current.run_id is not None and (reading or self.phase is Phase.RECOVERING):
             self._failure = error
             self._cancel()
-        elif not reading:
+        elif not reading and not (self.phase is Phase.PREPARING and waits):
             self._asking.pause = None
             # What an earlier turn for the same request has left was not found out.
             self._end_failed(error, Kept.NOTHING if self._earlier is None else Kept.UNKNOWN)
@@ -383,12 +408,12 @@ class Turn:
                 self._take_agent(self._asking.answer)
             case Phase.LOOKING:
                 self._take_pending(self._asking.answer)
-            case Phase.SEARCHING:
+            case Phase.SEARCHING | Phase.CLEANING:
                 self._ask_next(self._asking.answer)
+            case Phase.PREPARING:
+                self._go_on_preparing(self._asking.answer)
             case Phase.REVIEWING | Phase.RECOVERING:
                 self._take_book(self._asking.answer)
-            case Phase.CLEANING:
-                self._take_cleaned()
             case Phase.CANCELLING:
                 # Whether it came in time matters to nobody here: the run is not read any more.
                 self._end_cancelled()
@@ -407,17 +432,15 @@ class Turn:
     def _finish(self, step: Step) -> None:
         """All is said: clean up, and come to an end."""
         conversation = self._to.conversation
-        if isinstance(self.plan.thread, Throwaway) and conversation is not None:
-            self._closing = step
-            self._move(Step.CLEAN)
-            self._ask(DeleteConversation(conversation_id=conversation.conversation_id))
-        else:
+        is_thrown_away = isinstance(self.plan.thread, Throwaway) and conversation is not None
+        loan = self._loan if self._loan is not None and self._loan.is_out else None
+        if not is_thrown_away and loan is None:
             self._move(step)
-
-    def _take_cleaned(self) -> None:
-        # What could not be deleted is swept when a server starts: it carries a mark.
-        assert self._closing is not None
-        self._move(self._closing)
+            return
+        self._closing = step
+        self._move(Step.CLEAN)
+        # What could not be cleaned is swept when a server starts: it carries a mark.
+        self._ask_for(clean_up(conversation if is_thrown_away else None, loan, keeps=self._keeps_tools))
 
     def _ask(self, command: Command) -> None:
         self._asking.ask(command)
@@ -443,8 +466,21 @@ class Turn:
 
     def _queue(self) -> None:
         self._move(Step.QUEUE)
-        self.place.enter(f"{self._to.agent.id} {self.plan.thread}")
+        agent, policy = self._to.agent, self.config.client_tools
+        self._to.check_wish()
+        self._tools = offered_tools(self.plan, agent, policy)
+        self._runs.client_tools = {lent.tool.name: lent.name for lent in self._tools}
+        self._runs.is_legacy = agent.is_legacy
+        self._runs.begin()
+        is_shared = agent.is_legacy or attaches(agent, policy)
+        # Tools that are attached to an agent are there for whoever speaks to it.
+        self.place.enter(agent.id if is_shared else f"{agent.id} {self.plan.thread}")
+        self._loan = self._lend() if attaches(agent, policy) and self._tools else None
         self._leave_queue()
+
+    def _lend(self) -> Loan:
+        stamp = Stamp(until=self._created + int(self.config.client_tool_ttl), owner=self._token)
+        return Loan(agent_id=self._to.agent.id, tools=self._tools, stamp=stamp, now=self._created)
 
     def _leave_queue(self) -> bool:
         if not self.place.granted:
@@ -507,7 +543,8 @@ class Turn:
             raise LettaError("The agent went on meanwhile. Send a new message to hear more.")
 
     def _send(self) -> None:
-        settlement = settle_plan(self.plan, self._to, self.config.approvals)
+        names = self._runs.client_tools.keys()
+        settlement = settle_plan(self.plan, self._to, names, self.config.approvals)
         if settlement.undecided:
             self._end_asking(settlement.undecided, settlement.calls)
             return
@@ -537,12 +574,46 @@ class Turn:
 
         :param is_verdict: what the user wrote is in the answers, and no message.
         """
-        self._move(step)
+        tools = () if self._loan else tuple(lent.tool for lent in self._tools)
         opening = compose(
-            self.plan, answers, self._to, self._is_told, background=self._background, is_verdict=is_verdict
+            self.plan,
+            answers,
+            self._to,
+            self._is_told,
+            client_tools=tools,
+            background=self._background,
+            is_verdict=is_verdict,
         )
+        loan = self._loan if self._loan is not None and not self._loan.is_out else None
+        if loan is None and opening.first is None:
+            self._open(step, opening)
+            return
+        self._opening = opening
+        self._move(Step.PREPARE)
+        self._ask_for(prepare(loan, opening.first))
+
+    def _open(self, step: Step, opening: Opening) -> None:
+        self._move(step)
         self.told = opening.told or self.told
+        if opening.first is not None and self.plan.messages:
+            # Answers are with the agent; if its run fails, what is new may be said again without them.
+            self._runs.results_sent = False
         self._ask(opening.command)
+
+    def _go_on_preparing(self, answer: Answer) -> None:
+        if self._abandoned:
+            self._finish(Step.ENDED)
+        elif self._interruption is not None:
+            raise self._interruption
+        else:
+            self._ask_next(answer)
+
+    def _take_prepared(self, prepared: Prepared) -> None:
+        assert self._opening is not None
+        if prepared.is_agent_gone:
+            self._forget()
+        else:
+            self._open(Step.SEND, self._opening)
 
     def _take_refusal(self, answer: Answer) -> None:
         """The turn's request was answered with something other than a stream."""
@@ -616,6 +687,7 @@ class Turn:
         elif run.state is RunState.DONE and self._runs.complaint is not None and not self._abandoned:
             self._ask_again(self._runs.complaint)
         elif run.state is RunState.DONE:
+            self._keeps_tools = run.waits_for_client
             self._finish(Step.ENDED)
         elif run.run_id is not None and (self.phase is Phase.LEAVING or self._interruption is not None):
             self._failure = self._interruption
@@ -645,6 +717,8 @@ class Turn:
         waiting, self._waiting = self._waiting, ()
         approve = self.config.approvals is Approvals.ALLOW
         for call in waiting if approve else ():
+            if is_our_name(call.name):
+                continue
             self._emit(
                 (
                     ServerToolStarted(call_id=call.tool_call_id, name=call.name or ""),
@@ -716,7 +790,7 @@ class Turn:
             assert isinstance(self._asking.command, ResumeRun)
             self._ask_for(read_run(self._asking.command.run_id, self.config.lost_run_timeout))
 
-    def _ask_for(self, questions: Questions | Search) -> None:
+    def _ask_for(self, questions: Questions | Search | Preparation | Cleaning) -> None:
         self._questions = questions
         self._asking.went_well()
         self._ask_next(None)
@@ -731,10 +805,15 @@ class Turn:
                 case FoundThread() as found:
                     self._to.take_thread(found)
                     self._review_or_send()
-                case ended if self.phase is Phase.REVIEWING:
+                case Prepared() as prepared:
+                    self._take_prepared(prepared)
+                case EndedRun() as ended if self.phase is Phase.REVIEWING:
                     self._take_earlier(ended)
-                case ended:
+                case EndedRun() as ended:
                     self._take_rest(ended)
+                case _:
+                    assert self._closing is not None
+                    self._move(self._closing)
             return
         if isinstance(question, Pause):
             self._asking.hold(question.seconds)
@@ -812,7 +891,9 @@ class Turn:
         if self.phase is Phase.CANCELLING:
             self._end_cancelled()
         elif self.phase is Phase.CLEANING:
-            self._take_cleaned()
+            self._ask_next(None)
+        elif self.phase is Phase.PREPARING:
+            self._end_unprepared(error)
         elif self.phase is Phase.REVIEWING:
             # What was kept of the earlier turn is not known, so nobody may be told to say it again.
             self._end_failed(error, Kept.UNKNOWN)
@@ -828,6 +909,19 @@ class Turn:
                 self._end_failed(error, Kept.UNKNOWN)
         else:
             self._end_failed(error, Kept.NOTHING)
+
+    def _end_unprepared(self, error: SansioLettaError) -> None:
+        """Nothing was said to the agent, unless it was answers that went ahead."""
+        if self._abandoned:
+            self._finish(Step.ENDED)
+            return
+        asking = self._asking
+        is_unsure = (
+            isinstance(asking.command, AnswerCalls)
+            and asking.failure is not Failure.NOT_SENT
+            and (asking.answer is None or asking.answer.status >= 500)
+        )
+        self._end_failed(error, Kept.UNKNOWN if is_unsure else Kept.NOTHING)
 
     def _end_failed(self, error: SansioLettaError, kept: Kept) -> None:
         if kept is Kept.NOTHING and self._runs.so_far.started:

@@ -19,7 +19,7 @@ def fragment(call_id: str, name: str | None = None, arguments: str | None = None
 
 
 def test_arguments_that_come_before_the_name_are_held_back() -> None:
-    bridge = ToolBridge(("f",))
+    bridge = ToolBridge({"f": "f"})
     assert list(bridge.receive_request(fragment("1", None, '{"a"'))) == []
     assert list(bridge.receive_request(fragment("1", "f", ": 1}"))) == [
         CallStarted(index=0, call_id="1", name="f"),
@@ -31,7 +31,7 @@ def test_arguments_that_come_before_the_name_are_held_back() -> None:
 
 
 def test_interleaved_calls_keep_their_indexes() -> None:
-    bridge = ToolBridge(("f",))
+    bridge = ToolBridge({"f": "f"})
     events = [
         event
         for piece in (
@@ -47,13 +47,13 @@ def test_interleaved_calls_keep_their_indexes() -> None:
 
 def test_legacy_agents_report_later_fragments_as_calls_of_their_own() -> None:
     # legacy_ephemeral_tool.jsonl
-    bridge = ToolBridge(("f",))
+    bridge = ToolBridge({"f": "f"})
     list(bridge.receive_request(fragment("1", "f")))
     assert list(bridge.receive_call(fragment("1", None, "{}"))) == [CallArguments(index=0, fragment="{}")]
 
 
 def test_server_tools_that_wait() -> None:
-    bridge = ToolBridge(())
+    bridge = ToolBridge({})
     assert not bridge.waiting
     list(bridge.receive_request(fragment("1", "rm", '{"path"')))
     list(bridge.receive_request(fragment("1", None, ': "/"}')))
@@ -62,7 +62,7 @@ def test_server_tools_that_wait() -> None:
 
 
 def test_a_call_of_lettas_own_is_told_once_it_has_a_name() -> None:
-    bridge = ToolBridge(())
+    bridge = ToolBridge({})
     assert list(bridge.receive_call(fragment("1", None, '{"a"'))) == []
     assert list(bridge.receive_call(fragment("1", "f", ": 1}"))) == [
         ServerToolStarted(call_id="1", name="f"),
@@ -79,7 +79,7 @@ def returned(*call_ids: str, name: str | None = None) -> letta.ToolReturnMessage
 
 def test_returns_are_told_without_the_clients_own_results() -> None:
     # mixed_tools.jsonl: the message's name is one tool's, its first return another's.
-    bridge = ToolBridge(("f",), result_ids=("1",), names={"2": "rm"})
+    bridge = ToolBridge({"f": "f"}, result_ids=("1",), names={"2": "rm"})
     list(bridge.receive_call(fragment("3", "ls", "{}")))
     told = list(bridge.receive_returns(returned("1", "2", "3", "4", name="ls")))
     assert [(event.call_id, event.name) for event in told] == [("2", "rm"), ("3", "ls"), ("4", None)]

@@ -20,6 +20,7 @@ POSITIVE = [
     "letta_answer_timeout",
     "lost_run_timeout",
     "turn_timeout",
+    "client_tool_ttl",
     "max_remembered_thread_count",
 ]
 NOT_NEGATIVE = [
@@ -44,6 +45,7 @@ CHOICES = [
     "approvals",
     "server_tools",
     "enforcement",
+    "client_tools",
 ]
 
 

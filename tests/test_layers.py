@@ -34,8 +34,9 @@ TABLE = {
     "policies": "config errors exchange",
     "recording": "_convert config errors policies",
     "message_reader": "_signal letta sse",
-    "bridge": "approvals config errors events letta",
-    "stream": "approvals bridge errors events letta",
+    "ephemeral": "errors letta",
+    "bridge": "approvals config ephemeral errors events letta",
+    "stream": "approvals bridge ephemeral errors events letta",
     "held": "events stream wishes",
     "places": "errors",
     "asking": "errors events exchange message_reader",
@@ -45,17 +46,18 @@ TABLE = {
     "plan": "approvals config letta threads wishes",
     "tasks": "chat_request",
     "destination": "access errors events exchange letta threads",
-    "opening": "bridge config destination errors events letta plan",
+    "lending": "ephemeral errors events exchange letta",
+    "opening": "bridge config destination ephemeral errors events letta plan",
     "runs": "bridge events held letta recovery stream",
     "turn": (
-        "_signal access approvals asking bridge config destination errors events exchange held letta opening "
-        "phases places plan recovery runs stream threads"
+        "_signal access approvals asking bridge config destination ephemeral errors events exchange held "
+        "lending letta opening phases places plan recovery runs stream threads"
     ),
     "thread_memory": "events letta plan threads turn",
     "planning": "approvals chat_request config errors letta plan schemas tasks threads wishes",
     "chat_writer": "chat config errors events letta sse",
     "tool_views": "chat_writer config events",
-    "inquiry": "_signal access agents chat config errors events exchange letta threads",
+    "inquiry": "_signal access agents chat config errors events exchange lending letta threads",
     "repeats": "_signal errors events exchange places recovery turn",
     "cycle": (
         "_signal access agents chat_writer config errors events exchange inquiry letta places repeats "

@@ -244,7 +244,7 @@ def test_any_bytes_give_a_message_or_a_remote_protocol_error(data: bytes) -> Non
 def test_recorded_agents_are_decoded() -> None:
     by_name, unknown, first_page, _, _ = (exchange.body for exchange in recording("agents").exchanges)
     [milo] = letta.decode_agents(by_name)
-    assert (milo.name, milo.agent_type, milo.takes_client_tools) == ("Milo-0", "letta_v1_agent", True)
+    assert (milo.name, milo.agent_type, milo.is_legacy) == ("Milo-0", "letta_v1_agent", False)
     assert milo.id.startswith("agent-")
     assert milo.created_at == "2026-11-22T08:00:19.090319Z"
     assert milo.pending_approval is None
@@ -266,11 +266,17 @@ def test_a_recorded_agent_tells_what_it_waits_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("agent_type", "takes"),
-    [("letta_v1_agent", True), ("memgpt_v2_agent", False), ("react_agent", False), ("", False)],
+    ("agent_type", "is_legacy"),
+    [
+        ("letta_v1_agent", False),
+        ("sleeptime_agent", False),
+        ("memgpt_v2_agent", True),
+        ("react_agent", True),
+        ("", True),
+    ],
 )
-def test_only_one_type_of_agent_takes_client_tools(agent_type: str, takes: bool) -> None:
-    assert letta.Agent(id="agent-1", name="Milo", agent_type=agent_type).takes_client_tools is takes
+def test_types_of_agents_from_before_letta_v1_agent(agent_type: str, is_legacy: bool) -> None:
+    assert letta.Agent(id="agent-1", name="Milo", agent_type=agent_type).is_legacy is is_legacy
 
 
 LAST_STEP = (

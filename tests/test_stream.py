@@ -39,7 +39,7 @@ INPUTS = {*letta.MESSAGE_TYPES.values(), letta.Done, letta.UnknownMessage, EndOf
 
 def run(*messages: dict[str, Any] | str | EndOfStream, tools: tuple[str, ...] = ("get_weather",)) -> list[Word]:
     """All events of a run."""
-    return feed(RunStream(ToolBridge(tools)), *messages)
+    return feed(RunStream(ToolBridge({name: name for name in tools})), *messages)
 
 
 def feed(stream: RunStream, *messages: dict[str, Any] | str | EndOfStream) -> list[Word]:
@@ -115,14 +115,14 @@ def test_pings_keep_alive_once_the_reply_has_begun() -> None:
     ],
 )
 def test_messages_that_are_not_for_the_client_change_nothing(tag: str) -> None:
-    stream = RunStream(ToolBridge(()))
+    stream = RunStream(ToolBridge({}))
     feed(stream, say("x"))
     assert feed(stream, {"message_type": tag, "id": "message-7"}) == []
     assert stream.state is RunState.SPEAKING
 
 
 def test_run_is_named_by_its_first_ping() -> None:
-    stream = RunStream(ToolBridge(()))
+    stream = RunStream(ToolBridge({}))
     feed(stream, PING)
     assert stream.run_id == RUN_ID
 
@@ -167,7 +167,7 @@ def test_reply_may_be_empty() -> None:
     ],
 )
 def test_stop_reasons_that_mean_failure(reason: str, code: str) -> None:
-    stream = RunStream(ToolBridge(()))
+    stream = RunStream(ToolBridge({}))
     assert feed(stream, PING, stop(reason), DONE) == []
     assert stream.state is RunState.FAILED
     assert stream.error is not None
@@ -175,7 +175,7 @@ def test_stop_reasons_that_mean_failure(reason: str, code: str) -> None:
 
 
 def test_failure_is_told_by_its_error_message() -> None:
-    stream = RunStream(ToolBridge(()))
+    stream = RunStream(ToolBridge({}))
     feed(stream, PING, say("x"), stop("llm_api_error"), error("llm_timeout", "Too slow.", "sk-secret"))
     assert stream.error is not None
     assert stream.error.message == "Letta ended the run: llm_timeout: Too slow."
@@ -184,7 +184,7 @@ def test_failure_is_told_by_its_error_message() -> None:
 
 def test_an_input_that_letta_cannot_take_is_the_clients_to_mend() -> None:
     detail = "INVALID_ARGUMENT: Failed to fetch image from https://example.com/a.png: 404"
-    stream = RunStream(ToolBridge(()))
+    stream = RunStream(ToolBridge({}))
     feed(stream, PING, stop("error"), error("internal_error", "An error occurred.", detail))
     assert stream.error is not None
     assert (stream.error.status_hint, stream.error.code) == (400, "invalid_value")
@@ -192,17 +192,17 @@ def test_an_input_that_letta_cannot_take_is_the_clients_to_mend() -> None:
 
 
 def test_refusals_are_recognised_while_nothing_was_said() -> None:
-    stream = RunStream(ToolBridge(()))
+    stream = RunStream(ToolBridge({}))
     feed(stream, PING, stop("error"), error("internal_error", "unknown", "Invalid tool call IDs. Expected"))
     assert stream.refusal is Refusal.WRONG_CALLS
-    spoken = RunStream(ToolBridge(()))
+    spoken = RunStream(ToolBridge({}))
     feed(spoken, say("x"), stop("error"), error("internal_error", "The agent is waiting for approval"))
     assert spoken.refusal is None
     assert refusal_in(None) is None
 
 
 def test_step_is_kept_when_another_begins() -> None:
-    stream = RunStream(ToolBridge(()))
+    stream = RunStream(ToolBridge({}))
     feed(stream, say("a"), say("b"), PING)
     assert not stream.step_kept
     feed(stream, say("c", id="message-9", step="step-2"))
@@ -261,7 +261,7 @@ def test_waiting_run_without_any_call() -> None:
 
 
 def test_end_before_the_stop() -> None:
-    stream = RunStream(ToolBridge(()))
+    stream = RunStream(ToolBridge({}))
     feed(stream, say("x"))
     with pytest.raises(RemoteProtocolError, match="ended before the run had stopped"):
         feed(stream, EndOfStream())
@@ -288,7 +288,7 @@ def test_every_input_has_its_place_in_every_state(state: RunState, kind: type[An
         letta.ErrorMessage: letta.ErrorMessage(error_type="llm_error", message="x"),
         letta.UnknownMessage: letta.UnknownMessage(message_type="new", raw={}),
     }
-    stream = RunStream(ToolBridge(()))
+    stream = RunStream(ToolBridge({}))
     stream.state = state
     message = samples.get(kind) or kind()
     quiet = kind.__name__ in {

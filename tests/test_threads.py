@@ -36,7 +36,9 @@ from sansio_letta.events import (
     FetchConversation,
     FetchLast,
     FindConversations,
+    FindToolboxes,
     OpenStream,
+    SearchTools,
     TextDelta,
     ThreadGone,
     TurnFailed,
@@ -468,7 +470,11 @@ def test_an_agent_is_found_before_its_conversation() -> None:
 def test_what_a_dead_process_left_is_swept() -> None:
     house = Proxy(Config(turn_timeout=3600.0))
     client = Client(house.sweep(token="abcdef12", created=1_795_340_000, now=0.0))
-    assert client.commands == [FindConversations(summary="letta-proxy task: ")]
+    assert [type(command) for command in client.commands] == [FindToolboxes]
+    client.answer([])
+    assert [type(command) for command in client.commands[1:]] == [SearchTools]
+    client.answer([])
+    assert client.commands[2:] == [FindConversations(summary="letta-proxy task: ")]
     client.answer(
         [
             conversation("conv-1", "letta-proxy task: t-1", "2026-11-22T08:00:00Z"),
@@ -477,9 +483,9 @@ def test_what_a_dead_process_left_is_swept() -> None:
             conversation("conv-4", "letta-proxy task: t-4", "soon"),
         ]
     )
-    assert client.commands[1:] == [DeleteConversation(conversation_id="conv-1")]
+    assert client.commands[3:] == [DeleteConversation(conversation_id="conv-1")]
     client.answer(None)
-    assert client.json() == {"status": "swept", "count": "1"}
+    assert client.json() == {"status": "swept", "tools": "0", "conversations": "1"}
 
 
 def test_an_agents_chats_are_listed() -> None:

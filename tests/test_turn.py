@@ -31,6 +31,7 @@ from drive import (
     want,
 )
 from sansio_letta import Config, Kept, LocalProtocolError, Plan, Signal, Turn, letta
+from sansio_letta.config import ClientTools
 from sansio_letta.errors import shutting_down
 from sansio_letta.events import (
     AgentFound,
@@ -133,11 +134,12 @@ def test_remembered_agent_that_is_gone_when_results_come() -> None:
     ]
 
 
-def test_legacy_agent_takes_no_tools() -> None:
+def test_legacy_agent_takes_no_tools_with_a_request() -> None:
     legacy = letta.Agent(id=AGENT_ID, name="Milo", agent_type="memgpt_v2_agent")
-    failure = failed(drain(Turn(plan("hi", tools=[WEATHER]), agent=legacy)))
+    config = Config(client_tools=ClientTools.NATIVE)
+    failure = failed(drain(Turn(plan("hi", tools=[WEATHER]), config, agent=legacy)))
     assert (failure.error.status_hint, failure.error.param) == (400, "tools")
-    turn = Turn(plan("hi", tools=[WEATHER]))
+    turn = Turn(plan("hi", tools=[WEATHER]), config)
     drain(turn)
     assert failed(answer(turn, [agent_json() | {"agent_type": "memgpt_agent"}])).error.param == "tools"
 

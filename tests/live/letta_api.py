@@ -35,10 +35,11 @@ class LettaApi:
     url: str
     model_url: str
 
-    def create_agent(self, name: str, *tags: str) -> Agent:
+    def create_agent(self, name: str, *tags: str, agent_type: str | None = None) -> Agent:
         """Create an agent whose model may call several tools at once, and that can note things about a human.
 
         :param name: any text; Letta refuses most punctuation in a new agent's name, but not in a changed one.
+        :param agent_type: by default what Letta gives whoever does not ask.
         """
         described: Item = {
             "name": "new",
@@ -46,6 +47,7 @@ class LettaApi:
             "embedding": EMBEDDING,
             "memory_blocks": [{"label": "human", "value": "The human's name is Sam."}],
             "tags": tags,
+            **({"agent_type": agent_type} if agent_type else {}),
         }
         ident = self._call("POST", "/v1/agents/", described)["id"]
         settings = {"provider_type": "openai", "parallel_tool_calls": True}
@@ -68,6 +70,16 @@ class LettaApi:
     def attach_tool(self, agent: Agent, tool_id: str) -> None:
         """Give an agent a tool."""
         self._call("PATCH", f"/v1/agents/{agent.id}/tools/attach/{tool_id}")
+
+    def equipment(self, agent: Agent) -> Item:
+        """Return the agent's tools by name, its rules for tools, and its tags."""
+        found = self._call("GET", f"/v1/agents/{agent.id}?include=agent.tools&include=agent.tags")
+        rules = [(rule["type"], rule["tool_name"]) for rule in found["tool_rules"]]
+        return {
+            "tools": sorted(tool["name"] for tool in found["tools"]),
+            "rules": sorted(rules),
+            "tags": sorted(found["tags"]),
+        }
 
     def delete_tool(self, tool_id: str) -> None:
         """Delete a tool; agents lose it."""

@@ -150,6 +150,8 @@ class RecordedLetta:
                     else self._conversations[thread.conversation_id]["agent_id"]
                 )
                 return self._open(self._agents[agent_id], request)
+            case _:
+                return _json({"detail": "recordings keep no tools"}, 404)
 
     def _converse(self, agent_id: str, summary: str) -> dict[str, str]:
         if len(self._conversations) >= _MAX_CONVERSATION_COUNT:

@@ -17,7 +17,7 @@ from ._cli_access import client_advice
 from ._hangup import reload_on_hangup
 from ._listening import address, as_listeners
 from ._log import Observer
-from ._server import Server, serve, sweep
+from ._server import Server, keep_clean, serve
 from ._settings import Settings
 from ._systemd import notify
 from ._upstream import Upstream
@@ -84,7 +84,7 @@ async def run_server(service: Service, obey: Obey) -> None:
             beside.start_soon(obey, server)
             beside.start_soon(reload_on_hangup, server)
             if service.upstream is None and not settings.access.pass_through:
-                beside.start_soon(sweep, server)
+                beside.start_soon(keep_clean, server)
             for watch in watching:
                 beside.start_soon(watch, server.proxy)
         beside.cancel_scope.cancel()

@@ -188,10 +188,21 @@ async def ask(proxy: Proxy, upstream: Upstream, target: str) -> tuple[int, bytes
     return await Carrier(cycle, upstream).collect(cancel_timeout=0.0)
 
 
-async def sweep(server: "Server") -> None:
-    """Delete what a process that died has left at Letta; one that is away has nothing to sweep now."""
+async def keep_clean(server: "Server") -> None:
+    """Delete what processes that died have left at Letta, now and then, until cancelled."""
+    await sweep(server, all_idle=True)
+    while True:
+        await trio.sleep(server.settings.turns.client_tool_ttl)
+        await sweep(server)
+
+
+async def sweep(server: "Server", *, all_idle: bool = False) -> None:
+    """Delete what nobody needs at Letta any more; if Letta is away, it is left for the next time.
+
+    :param all_idle: see `Proxy.sweep`.
+    """
     token, now = secrets.token_hex(8), trio.current_time()
-    cycle = server.proxy.sweep(token=token, created=int(time.time()), now=now)
+    cycle = server.proxy.sweep(token=token, created=int(time.time()), now=now, all_idle=all_idle)
     status, body = await Carrier(cycle, server.upstream).collect(cancel_timeout=0.0)
     _log.debug("swept", status=status, answer=body.decode(errors="replace")[:200])
 
@@ -465,8 +476,12 @@ async def serve(
     pool = LettaPool(settings)
     async with trio.open_nursery() as nursery:
         await nursery.start(pool.run)
+        server = Server(settings, pool, observers=observers)
         try:
-            await _serve(Server(settings, pool, observers=observers), listening, task_status)
+            await _serve(server, listening, task_status)
+            if server.proxy.has_made_tools:
+                with trio.move_on_after(settings.cancel_timeout):
+                    await sweep(server, all_idle=True)
         finally:
             pool.stop()
 

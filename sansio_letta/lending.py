@@ -1,0 +1,229 @@
+"""Questions to Letta that give an agent a client's tools, and take them away again.
+
+An agent has them from just before a run until the turn has ended. Letta reads an agent's tools when a run
+begins, and a call that waits is answered without its tool (legacy_tool_gone.jsonl): so they may be taken away
+at any time after that, though the run goes on or waits.
+
+The tools stay at Letta while a run waits for the client's results, to be found again by the next turn. The turn
+that ends otherwise deletes them, unless another agent has them. A process that dies leaves tools, and perhaps
+an agent that has them; so whoever deletes tools of a turn looks for such, and a server does every now and then:
+an agent's tools are taken away once their stamp has expired, and tools are deleted once they have expired and
+no agent has them. All that is known of this stands at Letta, so any process can do it for any other.
+"""
+
+from collections.abc import Callable, Collection, Generator
+from typing import Final, TypeAlias, TypeVar
+
+from attrs import define, field, frozen
+
+from . import letta
+from .ephemeral import (
+    MARK,
+    PREFIX,
+    LentTool,
+    Stamp,
+    is_expired,
+    is_ours,
+    stamp_of,
+    tool_tags,
+    with_tools,
+    without_ours,
+)
+from .errors import RequestError, SansioLettaError
+from .events import (
+    PAGE_COUNT,
+    AnswerCalls,
+    ChangeToolbox,
+    Command,
+    ConversationThread,
+    DeleteConversation,
+    DeleteTool,
+    FetchToolbox,
+    FindToolboxes,
+    FindTools,
+    MakeTool,
+    SearchTools,
+)
+from .exchange import Answer
+
+_T = TypeVar("_T", letta.Tool, letta.Toolbox)
+
+#: Names in one question: with all that is around them they fit into a request line of 16 KB.
+_NAME_COUNT: Final = 100
+
+
+@frozen(kw_only=True)
+class Prepared:
+    """All that could be done before a run has been done.
+
+    :param is_agent_gone: there is no such agent any more.
+    """
+
+    is_agent_gone: bool = False
+
+
+#: Asked before a run; what is raised ends the turn.
+Preparation: TypeAlias = Generator[Command, Answer | None, Prepared]
+#: Asked after it; None stands for an answer that never came. Nothing is raised: what cannot be cleaned now is
+#: cleaned later.
+Cleaning: TypeAlias = Generator[Command, Answer | None, None]
+
+
+@define(kw_only=True)
+class Loan:
+    """A client's tools, lent to an agent for one turn.
+
+    :param stamp: how the agent is marked; its owner is unique.
+    :param now: when the request came, Unix time in seconds.
+    """
+
+    agent_id: str
+    tools: tuple[LentTool, ...]
+    stamp: Stamp
+    now: int
+    is_out: bool = field(default=False, init=False)  #: the agent has the tools, or may have
+
+    def give(self) -> Preparation:
+        """Find the tools or make them, and attach them.
+
+        :raises RequestError: if Letta refuses one; it names the field.
+        :raises SansioLettaError: if Letta refuses something else, or does not tell.
+        """
+        answer = yield FetchToolbox(agent_id=self.agent_id)
+        assert answer is not None
+        if answer.status == 404:
+            return Prepared(is_agent_gone=True)
+        toolbox = letta.decode_toolbox(answer.data)
+        for is_last in (False, True):
+            change = ChangeToolbox(toolbox=with_tools(toolbox, (yield from self._provide()), self.stamp))
+            self.is_out = True
+            answer = yield change
+            assert answer is not None
+            # Another turn, or process, may have deleted a tool since it was found.
+            if answer.status != 409 or is_last:
+                break
+        letta.decode_agent(answer.data)
+        return Prepared()
+
+    def _provide(self) -> Generator[Command, Answer | None, tuple[letta.Tool, ...]]:
+        names = tuple(lent.tool.name for lent in self.tools)
+        found: dict[str, letta.Tool] = {}
+        for start in range(0, len(names), _NAME_COUNT):
+            answer = yield FindTools(names=names[start : start + _NAME_COUNT])
+            assert answer is not None
+            tools = letta.decode_tools(answer.data)
+            found.update((tool.name, tool) for tool in tools if is_ours(tool))
+        for index, lent in enumerate(self.tools):
+            tool = found.get(lent.tool.name)
+            if tool is None or is_expired(tool, self.now):
+                answer = yield MakeTool(tool=lent.tool, tags=tool_tags(self.stamp.until))
+                assert answer is not None
+                if answer.status in (400, 413, 422):
+                    raise RequestError(
+                        f"Letta does not take `tools[{index}].function`: {answer.error().message}",
+                        param=f"tools[{index}].function",
+                    )
+                found[lent.tool.name] = letta.decode_tool(answer.data)
+        return tuple(found[name] for name in names)
+
+    def take_back(self, *, keeps: bool) -> Cleaning:
+        """Take the tools away from the agent.
+
+        :param keeps: whether they are wanted again soon, and so are not deleted.
+        """
+        if not keeps:
+            names = {lent.tool.name for lent in self.tools}
+            yield from clean(self.now, owner=self.stamp.owner, names=names)
+            return
+        toolbox = _read(letta.decode_toolbox, (yield FetchToolbox(agent_id=self.agent_id)))
+        if toolbox is not None and stamp_of(toolbox).owner == self.stamp.owner:
+            yield ChangeToolbox(toolbox=without_ours(toolbox))
+
+
+def clean(
+    now: int, *, owner: str | None = None, names: Collection[str] = (), all_idle: bool = False
+) -> Cleaning:
+    """Take away and delete what is not needed any more, and what was forgotten.
+
+    :param now: Unix time, seconds.
+    :param owner: whose tools are taken away from agents though their stamp has not expired.
+    :param names: of tools that are deleted though they have not expired.
+    :param all_idle: whether that is true of all tools that no agent has.
+    """
+    toolboxes = yield from _pages(letta.decode_toolboxes, lambda after: FindToolboxes(tag=MARK, after=after))
+    if toolboxes is None:
+        return  # some agent may have any of the tools
+    lent: set[str] = set()
+    for toolbox in toolboxes:
+        stamp = stamp_of(toolbox)
+        if stamp.owner == owner or stamp.until <= now:
+            answer = yield ChangeToolbox(toolbox=without_ours(toolbox))
+            if answer is not None and answer.status == 200:
+                continue
+        lent.update(tool.id for tool in toolbox.tools)
+    tools = yield from _pages(letta.decode_tools, lambda after: SearchTools(text=PREFIX, after=after))
+    for tool in tools or ():
+        if is_ours(tool) and tool.id not in lent and (all_idle or tool.name in names or is_expired(tool, now)):
+            yield DeleteTool(tool_id=tool.id)
+
+
+def _pages(
+    decode: Callable[[bytes], tuple[_T, ...]], question: Callable[[str | None], Command]
+) -> Generator[Command, Answer | None, list[_T] | None]:
+    """All items of a list, page by page; None if Letta does not tell."""
+    items: list[_T] = []
+    after: str | None = None
+    while True:
+        page = _read(decode, (yield question(after)))
+        if page is None:
+            return None
+        items += page
+        following = _id(page[-1]) if len(page) == PAGE_COUNT else None
+        # A page that brings nothing new would be asked for for ever.
+        if following is None or following == after:
+            return items
+        after = following
+
+
+def _id(item: letta.Tool | letta.Toolbox) -> str:
+    return item.id if isinstance(item, letta.Tool) else item.agent_id
+
+
+_Read = TypeVar("_Read")
+
+
+def _read(decode: Callable[[bytes], _Read], answer: Answer | None) -> _Read | None:
+    """What an answer says; None if there is none, or none that can be read."""
+    try:
+        return None if answer is None else decode(answer.data)
+    except SansioLettaError:
+        return None
+
+
+def prepare(loan: Loan | None, answers: AnswerCalls | None) -> Preparation:
+    """All that must be done before a run.
+
+    :param loan: tools that the agent is to have.
+    :param answers: to what waits, if they cannot be sent with the run.
+    """
+    prepared = Prepared()
+    if loan is not None:
+        prepared = yield from loan.give()
+    if answers is not None and not prepared.is_agent_gone:
+        answer = yield answers
+        assert answer is not None
+        assert answer.data is not None  # raises for another status than 200
+    return prepared
+
+
+def clean_up(conversation: ConversationThread | None, loan: Loan | None, *, keeps: bool) -> Cleaning:
+    """All that must be done after a turn.
+
+    :param conversation: that was for this turn alone.
+    :param loan: tools that the agent has.
+    :param keeps: whether they are wanted again soon.
+    """
+    if conversation is not None:
+        yield DeleteConversation(conversation_id=conversation.conversation_id)
+    if loan is not None:
+        yield from loan.take_back(keeps=keeps)

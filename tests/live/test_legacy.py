@@ -1,0 +1,293 @@
+"""Agents that get a client's tools as their own, on a real Letta server: legacy ones, and any if so configured.
+
+The scripted model calls a tool by the name that it has at Letta; which that is, the core's own function says.
+"""
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from openai import BadRequestError
+
+from live.asking import (
+    FORMS,
+    GET_WEATHER,
+    PAIR,
+    READ_FILE,
+    TOOLS,
+    Answer,
+    Form,
+    Message,
+    ask,
+    attempt,
+    result,
+    user,
+)
+from live.conftest import TAG
+from live.letta_api import Agent, Item, LettaApi
+from live.proxy import Proxy, serving
+from live.rig import Rig
+from sansio_letta.chat_request import decode_request
+from sansio_letta.ephemeral import PREFIX, lend
+from sansio_letta.opening import RESULT_PREFACE
+from sansio_letta.planning import plan_turn
+
+TYPES = ("memgpt_v2_agent", "memgpt_agent")
+SETTLE_TIMEOUT = 10.0  # seconds until nothing of a turn may be left
+
+
+def name_of(tool: Message) -> str:
+    """What a client's tool is called at Letta."""
+    body = {"model": "x", "messages": [user("x")], "tools": [tool]}
+    plan = plan_turn(decode_request(json.dumps(body).encode())).plan
+    return lend(plan.client_tools, to_legacy=True)[0].tool.name
+
+
+WEATHER, READ = name_of(GET_WEATHER), name_of(READ_FILE)
+ROME = '{"city": "Rome", "note": "caf\\u00e9 \\"x\\" {1: [2.50, null]}"}'
+
+
+@pytest.fixture(scope="module")
+def proxy(rig: Rig) -> Iterator[Proxy]:
+    """A proxy of its own: what it keeps at Letta ends with it."""
+    with serving(rig.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def make(letta: LettaApi) -> Iterator[Callable[[str], Agent]]:
+    """Create agents of a type, deleted after the test; nothing of ours may be at Letta before, or stay."""
+    made: list[Agent] = []
+
+    def create(agent_type: str) -> Agent:
+        made.append(letta.create_agent(f"legacy-{len(made)}-{time.monotonic_ns()}", TAG, agent_type=agent_type))
+        return made[-1]
+
+    yield create
+    for agent in made:
+        letta.delete_agent(agent)
+
+
+@pytest.fixture(params=TYPES)
+def legacy(make: Callable[[str], Agent], request: pytest.FixtureRequest) -> Agent:
+    return make(request.param)
+
+
+def left(letta: LettaApi) -> list[str]:
+    """The tools of ours that are at Letta."""
+    return [name for name in letta.tool_names() if name.startswith(PREFIX)]
+
+
+def wait_until(what: Callable[[], bool], timeout: float = SETTLE_TIMEOUT) -> None:
+    deadline = time.monotonic() + timeout
+    while not what():
+        assert time.monotonic() < deadline, f"not so after {timeout:.0f} s"
+        time.sleep(0.1)
+
+
+def is_clean(letta: LettaApi, agent: Agent, before: Item) -> bool:
+    """Whether nothing of a turn is left at Letta; the answer comes a moment before that."""
+    return letta.equipment(agent) == before and not left(letta)
+
+
+def quoted(text: str) -> str:
+    """Read the result out of the scripted model's answer, without Letta's words around it."""
+    message: str = json.loads(text.removeprefix("results: "))["message"]
+    return message.partition(RESULT_PREFACE)[2]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_text_is_told_as_it_is(url: str, letta: LettaApi, legacy: Agent, form: Form) -> None:
+    answer = ask(url, form, legacy.name, 'think Hm.\nsay Say "hi", \\n {"a": [1]} café.')
+    assert (answer.text, answer.reasoning) == ('Say "hi", \\n {"a": [1]} café.', "Hm.")
+    assert (answer.finish_reason, answer.calls) == ("stop", [])
+    assert letta.assistant_texts(legacy)[-1] == answer.text
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_call_and_its_result(url: str, letta: LettaApi, legacy: Agent, form: Form) -> None:
+    before = letta.equipment(legacy)
+    history = [user(f"call {WEATHER} {ROME}")]
+    asked = ask(url, form, legacy.name, history, tools=TOOLS)
+    assert [call.name for call in asked.calls] == ["get_weather"]
+    assert json.loads(asked.calls[0].arguments) == json.loads(ROME)
+    assert asked.finish_reason == "tool_calls"
+    wait_until(lambda: letta.equipment(legacy) == before)
+    assert sorted(left(letta)) == sorted([WEATHER, READ])
+    assert [call.id for call in asked.calls] == letta.pending_call_ids(legacy)
+
+    history += [asked.message, result(asked.calls[0], 'fine: "18 C"\n')]
+    answer = ask(url, form, legacy.name, history, tools=TOOLS)
+    assert quoted(answer.text) == 'fine: "18 C"\n'
+    assert (answer.finish_reason, answer.calls) == ("stop", [])
+    wait_until(lambda: is_clean(letta, legacy, before))
+    assert len(letta.runs(legacy)) == 2
+
+
+def test_a_loop_of_calls_finds_its_tools_again(url: str, letta: LettaApi, legacy: Agent) -> None:
+    before = letta.equipment(legacy)
+    script = f"call {WEATHER} {ROME}\nthen\ncall {READ} {{}}\nthen\ncall {WEATHER} {{}}\nthen\nsay Done."
+    history = [user(script)]
+    for expected in ("get_weather", "read_file", "get_weather"):
+        asked = ask(url, "sync-stream", legacy.name, history, tools=TOOLS)
+        assert [call.name for call in asked.calls] == [expected]
+        history += [asked.message, result(asked.calls[0], "ok")]
+    assert ask(url, "sync-stream", legacy.name, history, tools=TOOLS).text == "Done."
+    wait_until(lambda: is_clean(letta, legacy, before))
+
+
+def test_two_calls_in_one_step(url: str, letta: LettaApi, legacy: Agent) -> None:
+    """A legacy agent makes one call a step, whatever its model asks for."""
+    asked = ask(url, "sync", legacy.name, f"call {WEATHER} {ROME}\ncall {READ} {{}}", tools=TOOLS)
+    assert [call.name for call in asked.calls] == ["get_weather"]
+
+
+@pytest.mark.parametrize("form", PAIR)
+def test_a_message_in_place_of_a_result(url: str, letta: LettaApi, legacy: Agent, form: Form) -> None:
+    before = letta.equipment(legacy)
+    history = [user(f"call {WEATHER} {ROME}")]
+    asked = ask(url, form, legacy.name, history, tools=TOOLS)
+    history += [asked.message, user("say Never mind.")]
+    assert ask(url, form, legacy.name, history, tools=TOOLS).text == "Never mind."
+    # The call has its return: model providers refuse a history in which it has none.
+    assert letta.tool_returns(legacy)[0][0] == asked.calls[0].id
+    wait_until(lambda: is_clean(letta, legacy, before))
+
+
+def test_a_message_behind_a_result(url: str, letta: LettaApi, legacy: Agent) -> None:
+    history = [user(f"call {WEATHER} {ROME}")]
+    asked = ask(url, "sync", legacy.name, history, tools=TOOLS)
+    history += [asked.message, result(asked.calls[0], "18 C"), user("say And now?")]
+    assert ask(url, "sync", legacy.name, history, tools=TOOLS).text == "And now?"
+    assert RESULT_PREFACE + "18 C" in letta.tool_returns(legacy)[0][1]
+    assert letta.user_texts(legacy)[-1] == "say And now?"
+
+
+def test_a_name_that_the_agent_has_itself(url: str, letta: LettaApi, legacy: Agent) -> None:
+    before = letta.equipment(legacy)
+    own = "conversation_search"
+    mine = {"type": "function", "function": {"name": own, "parameters": {"type": "object", "properties": {}}}}
+    history = [user(f"call {name_of(mine)} {{}}")]
+    asked = ask(url, "sync", legacy.name, history, tools=[mine])
+    assert [call.name for call in asked.calls] == [own]
+    history += [asked.message, result(asked.calls[0], "the client's own")]
+    assert quoted(ask(url, "sync", legacy.name, history, tools=[mine]).text) == "the client's own"
+    # The agent's own of that name is carried out by Letta, as ever.
+    answer = ask(url, "sync", legacy.name, f'call {own} {{"query": "tea"}}', tools=[mine])
+    assert (answer.calls, answer.finish_reason) == ([], "stop")
+    wait_until(lambda: is_clean(letta, legacy, before))
+
+
+def test_two_clients_at_once(url: str, letta: LettaApi, legacy: Agent) -> None:
+    before = letta.equipment(legacy)
+    answers: dict[str, Answer] = {}
+
+    def client(called: str, tool: Message, pause: str = "") -> None:
+        answers[called] = ask(url, "sync-stream", legacy.name, f"{pause}call {called} {{}}", tools=[tool])
+
+    clients = [threading.Thread(target=client, args=(WEATHER, GET_WEATHER, "wait 1.5\n"))]
+    clients[0].start()
+    wait_until(lambda: WEATHER in letta.equipment(legacy)["tools"])
+    # It comes second, denies the call that waits, and is offered its own tool alone.
+    clients.append(threading.Thread(target=client, args=(READ, READ_FILE)))
+    clients[1].start()
+    seen = set()
+    while any(thread.is_alive() for thread in clients):
+        seen.add(tuple(name for name in letta.equipment(legacy)["tools"] if name.startswith(PREFIX)))
+        time.sleep(0.05)
+    assert (WEATHER, READ) not in seen
+    assert (READ, WEATHER) not in seen
+    assert {called: [call.name for call in answer.calls] for called, answer in answers.items()} == {
+        WEATHER: ["get_weather"],
+        READ: ["read_file"],
+    }
+    wait_until(lambda: letta.equipment(legacy) == before)
+
+
+def test_a_tool_that_this_client_does_not_offer(url: str, letta: LettaApi, legacy: Agent) -> None:
+    answer = ask(url, "sync", legacy.name, f"call {READ} {{}}", tools=[GET_WEATHER])
+    assert answer.calls == []
+    assert "Cannot call" in answer.text
+
+
+@pytest.mark.parametrize("form", ["sync-stream", "async-stream"])
+def test_a_client_that_leaves_in_mid_run(url: str, letta: LettaApi, legacy: Agent, form: Form) -> None:
+    before = letta.equipment(legacy)
+    answer = attempt(url, form, legacy.name, "wait 8\nsay Late.", tools=TOOLS, timeout=1.5)
+    assert answer.error is not None
+    wait_until(lambda: is_clean(letta, legacy, before))
+    assert [run["status"] for run in letta.ended_runs(legacy)] == ["cancelled"]
+    assert ask(url, form, legacy.name, "say Hello again.", tools=TOOLS).text == "Hello again."
+
+
+def test_a_schema_that_no_agent_can_be_given(url: str, letta: LettaApi, legacy: Agent) -> None:
+    before = letta.equipment(legacy)
+    bad = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "required": "x"}}}
+    answer = attempt(url, "sync", legacy.name, "say Hi.", tools=[GET_WEATHER, bad])
+    assert isinstance(answer.error, BadRequestError)
+    assert answer.error.param == "tools[1].function.parameters.required"
+    assert is_clean(letta, legacy, before)
+    assert ask(url, "sync", legacy.name, "say Hi.", tools=[GET_WEATHER]).text == "Hi."
+    wait_until(lambda: is_clean(letta, legacy, before))
+
+
+def test_chats_share_the_one_thread(url: str, letta: LettaApi, legacy: Agent) -> None:
+    headers = {"X-Letta-Chat-Key": "chat-1"}
+    assert ask(url, "sync", legacy.name, "say In a chat.", extra_headers=headers).text == "In a chat."
+    assert letta.conversations(legacy) == []
+    assert letta.user_texts(legacy)[-1] == "say In a chat."
+
+
+def test_an_agent_that_takes_tools_may_be_given_them_the_other_way(rig: Rig, letta: LettaApi) -> None:
+    agent = letta.create_agent(f"attached-{time.monotonic_ns()}", TAG)
+    before = letta.equipment(agent)
+    try:
+        with serving(rig.url, "--client-tools", "attach") as proxy:
+            headers = {"X-Letta-Chat-Key": "chat-1"}
+            history = [user(f"say Look.\ncall {WEATHER} {ROME}\ncall {READ} {{}}")]
+            asked = ask(proxy.base_url, "sync-stream", agent.name, history, tools=TOOLS, extra_headers=headers)
+            assert asked.text == "Look."
+            assert [(call.name, call.arguments) for call in asked.calls] == [
+                ("get_weather", ROME),
+                ("read_file", "{}"),
+            ]
+            wait_until(lambda: letta.equipment(agent) == before)
+            history += [asked.message, *(result(call, "ok") for call in asked.calls)]
+            answer = ask(proxy.base_url, "sync-stream", agent.name, history, tools=TOOLS, extra_headers=headers)
+            assert answer.text.count('"message": "ok"') == 2
+            wait_until(lambda: is_clean(letta, agent, before))
+    finally:
+        letta.delete_agent(agent)
+
+
+def test_a_proxy_that_ends_leaves_nothing(rig: Rig, letta: LettaApi, legacy: Agent) -> None:
+    """Not even what it has kept for results that never came."""
+    before = letta.equipment(legacy)
+    with serving(rig.url) as proxy:
+        asked = ask(proxy.base_url, "sync", legacy.name, f"call {WEATHER} {{}}", tools=TOOLS)
+        assert asked.finish_reason == "tool_calls"
+        assert left(letta)
+    assert is_clean(letta, legacy, before)
+
+
+def test_what_a_killed_proxy_has_left_is_swept(rig: Rig, letta: LettaApi, legacy: Agent) -> None:
+    before = letta.equipment(legacy)
+    ttl = ("--client-tool-ttl", "4")
+    proxies: list[Proxy] = []
+    with pytest.raises(AssertionError, match="exit code -9"), serving(rig.url, *ttl) as proxy:
+        proxies.append(proxy)
+        asking = threading.Thread(
+            target=lambda: attempt(
+                proxy.base_url, "sync-stream", legacy.name, "wait 3\nsay Late.", tools=TOOLS, max_retries=0
+            )
+        )
+        asking.start()
+        wait_until(lambda: WEATHER in letta.equipment(legacy)["tools"])
+        proxy.process.send_signal(signal.SIGKILL)
+        asking.join()
+    assert letta.equipment(legacy) != before
+    with serving(rig.url, *ttl):
+        wait_until(lambda: is_clean(letta, legacy, before))
