@@ -179,7 +179,7 @@ SAMPLES: Final[Mapping[str, tuple[letta.Message, ...]]] = {
 
 
 def _started_run() -> stream.RunStream:
-    run = stream.RunStream(ToolBridge(frozenset({_TOOL})))
+    run = stream.RunStream(ToolBridge({_TOOL: _TOOL}))
     list(run.receive_message(letta.AssistantMessage(id="m1", content="")))
     return run
 
@@ -291,6 +291,16 @@ _COMMANDS: Final[Mapping[type[Any], events.Command]] = {
     events.FetchConversation: events.FetchConversation(conversation_id="CONVERSATION"),
     events.DeleteConversation: events.DeleteConversation(conversation_id="CONVERSATION"),
     events.FetchLast: events.FetchLast(conversation_id="CONVERSATION"),
+    events.AnswerCalls: events.AnswerCalls(agent_id="ID", answers=letta.ApprovalCreate(approvals=())),
+    events.FetchToolbox: events.FetchToolbox(agent_id="ID"),
+    events.FindToolboxes: events.FindToolboxes(tag="MARK"),
+    events.ChangeToolbox: events.ChangeToolbox(
+        toolbox=letta.Toolbox(agent_id="ID", tools=(), rules=(), tags=())
+    ),
+    events.FindTools: events.FindTools(names=("NAME",)),
+    events.SearchTools: events.SearchTools(text="PREFIX"),
+    events.MakeTool: events.MakeTool(tool=letta.ClientTool(name="NAME", parameters={}), tags=()),
+    events.DeleteTool: events.DeleteTool(tool_id="TOOL"),
     events.ListAgents: events.ListAgents(limit=Config().agent_page_count),
     events.CheckHealth: events.CheckHealth(),
 }
@@ -318,7 +328,8 @@ REQUEST_CODES: Final[Mapping[str, tuple[str, str]]] = {
     "unsupported_parameter": ("400", "the field cannot be honoured at all, or not with this agent"),
     "task_refused": (
         "400",
-        "the prompt is a chat program's own, for a title or the like, and `--tasks refuse` is set",
+        "the prompt is a chat program's own, for a title or the like, and `--tasks refuse` is set, or the "
+        "agent is [a legacy one](legacy-agents.md)",
     ),
     "invalid_json": ("400", "the body is no JSON"),
     "invalid_http": ("400, 431", "the request is no HTTP, or its head is too long; of the server alone"),
@@ -329,7 +340,8 @@ REQUEST_CODES: Final[Mapping[str, tuple[str, str]]] = {
     "model_not_found": ("404", "no agent has this name or id, or none that the key may use"),
     "conversation_not_found": (
         "404",
-        "the conversation was deleted at Letta; it was named by its id, or a new one vanished, too",
+        "the conversation was deleted at Letta; it was named by its id, or a new one vanished, too; or the "
+        "agent can have none",
     ),
     "unknown_url": ("404", "no such path; the message says what to use instead"),
     "method_not_allowed": ("405", "the header `allow` names the methods"),

@@ -184,6 +184,14 @@ class Destination:
                 raise no_conversation("the conversation was deleted at Letta")
             thread, self.conversation = self.conversation, None
             return ThreadGone(thread=thread)
+        return self.forget_agent()
+
+    def forget_agent(self) -> AgentGone:
+        """Letta knows no such agent.
+
+        :raises RequestError: if the agent was not remembered.
+        """
         if self.is_confirmed:
             raise unknown_model(self.model)
+        self.conversation = None
         return AgentGone(agent_id=self.agent.id)

@@ -82,12 +82,7 @@ TRANSITIONS: Final[dict[Phase, dict[Step, Phase]]] = {
         Step.GONE: Phase.FINDING,
         Step.SEARCH: Phase.SEARCHING,
     },
-    Phase.PREPARING: {
-        **_ENDS,
-        Step.SEND: Phase.SENDING,
-        Step.GONE: Phase.FINDING,
-        Step.SEARCH: Phase.SEARCHING,
-    },
+    Phase.PREPARING: {**_ENDS, Step.SEND: Phase.SENDING, Step.GONE: Phase.FINDING},
     Phase.SENDING: {
         **_ENDS,
         Step.OPENED: Phase.STREAMING,

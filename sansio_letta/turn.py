@@ -611,7 +611,8 @@ class Turn:
     def _take_prepared(self, prepared: Prepared) -> None:
         assert self._opening is not None
         if prepared.is_agent_gone:
-            self._forget()
+            self._items.append(self._to.forget_agent())
+            self._find(Step.GONE)
         else:
             self._open(Step.SEND, self._opening)
 

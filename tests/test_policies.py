@@ -9,7 +9,7 @@ from attrs import fields
 from drive import AGENT, DONE, PING, USAGE, say, server_call, stop, think
 from drive_cycle import Client, chat
 from sansio_letta import Approvals, Caller, Config, Proxy, RequestError, ServerTools, letta
-from sansio_letta.config import Background, InstructionPolicy, ReasoningField, TaskPolicy
+from sansio_letta.config import Background, ClientTools, InstructionPolicy, ReasoningField, TaskPolicy
 from sansio_letta.events import FindConversations, OpenStream
 from sansio_letta.policies import POLICIES, PREFIX, shape, with_headers, with_policies
 
@@ -36,6 +36,8 @@ def asked(client: Client) -> OpenStream:
 
 def test_every_choice_of_the_config_is_a_policy() -> None:
     choices = {field.name: type(field.default) for field in fields(Config) if isinstance(field.default, Enum)}
+    # What is attached to an agent is there for whoever speaks to it: all requests must go by the same.
+    assert choices.pop("client_tools") is ClientTools
     assert {policy.field: type(policy.values[0]) for policy in POLICIES.values()} == choices
 
 

@@ -9,6 +9,7 @@ from openai import ConflictError, OpenAI
 
 from letta_server import Settings, TurnSettings
 from sansio_letta import Config
+from sansio_letta.config import ClientTools
 
 from .commands import command, run
 from .gated_letta import gated_letta
@@ -19,6 +20,8 @@ OTHER: dict[str, tuple[str, Any]] = {
     "queue_timeout": ("7.5", 7.5),
     "max_queue_count": ("3", 3),
     "turn_timeout": ("90", 90.0),
+    "client_tools": ("attach", ClientTools.ATTACH),
+    "client_tool_ttl": ("20", 20.0),
     "resume_timeout": ("0", 0.0),
     "repeat_ttl": ("0", 0.0),
 }
@@ -53,7 +56,8 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "proxy.toml"
     file.write_text(
-        "queue-timeout = 7.5\nmax-queue-count = 3\nturn-timeout = 90\nresume-timeout = 0\nrepeat-ttl = 0\n",
+        "queue-timeout = 7.5\nmax-queue-count = 3\nturn-timeout = 90\nresume-timeout = 0\nrepeat-ttl = 0\n"
+        'client-tools = "attach"\nclient-tool-ttl = 20\n',
         encoding="utf-8",
     )
     assert parsed(TurnSettings, "--config", str(file)) == EXPECTED
