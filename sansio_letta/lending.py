@@ -1,8 +1,8 @@
 """Questions to Letta that give an agent a client's tools, and take them away again.
 
 An agent has them from just before a run until the turn has ended. Letta reads an agent's tools when a run
-begins, and a call that waits is answered without its tool (legacy_tool_gone.jsonl): so they may be taken away
-at any time after that, though the run goes on or waits.
+begins, and a call that waits is answered without its tool (legacy_answer_first.jsonl): so they may be taken
+away at any time after that, though the run goes on or waits.
 
 The tools stay at Letta while a run waits for the client's results, to be found again by the next turn. The turn
 that ends otherwise deletes them, unless another agent has them. A process that dies leaves tools, and perhaps

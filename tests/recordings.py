@@ -10,6 +10,7 @@ from sansio_letta.replay import render
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 SCENARIOS = sorted(path.stem for path in (FIXTURES / "recordings").glob("*.jsonl"))
+TURNS = sorted(path.stem for path in (FIXTURES / "turns").glob("*.jsonl"))
 
 
 def recording(scenario: str) -> Recording:
@@ -17,8 +18,13 @@ def recording(scenario: str) -> Recording:
     return read_recording((FIXTURES / "recordings" / f"{scenario}.jsonl").read_bytes())
 
 
+def recorded_turn(name: str) -> Recording:
+    """A client's whole request, as the server recorded it."""
+    return read_recording((FIXTURES / "turns" / f"{name}.jsonl").read_bytes())
+
+
 def expected_path(scenario: str) -> Path:
-    """Where the reviewed outcome of a recording lies."""
+    """Where the reviewed outcome of a recording, or of a recorded turn, lies."""
     return FIXTURES / "expected" / f"{scenario}.sse"
 
 

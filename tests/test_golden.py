@@ -5,10 +5,21 @@
 
 import pytest
 
-from recordings import SCENARIOS, expected_path, only, recording, recut, translate, turns
+from recordings import (
+    SCENARIOS,
+    TURNS,
+    expected_path,
+    only,
+    recorded_turn,
+    recording,
+    recut,
+    translate,
+    turns,
+)
 from sansio_letta import Recording, Signal, SSEDecoder
 from sansio_letta.events import Command, Event, TurnFailed
 from sansio_letta.replay import replay
+from sansio_letta.replay_client import compare
 from sansio_letta.sse import ServerSentEvent
 
 #: Beyond this a turn is not translated once for each of its cuts: the decoder alone is, event by event.
@@ -21,7 +32,15 @@ def test_recording_gives_its_expected_outcome(scenario: str) -> None:
 
 
 def test_every_expected_outcome_has_its_recording() -> None:
-    assert sorted(path.stem for path in expected_path("x").parent.glob("*.sse")) == SCENARIOS
+    assert sorted(path.stem for path in expected_path("x").parent.glob("*.sse")) == sorted([*SCENARIOS, *TURNS])
+
+
+@pytest.mark.parametrize("name", TURNS)
+def test_a_recorded_turn_gives_what_its_client_got(name: str) -> None:
+    comparison = compare(recorded_turn(name))
+    assert comparison.unanswered is None
+    assert comparison.replayed == comparison.recorded
+    assert translate(recorded_turn(name)) == expected_path(name).read_bytes()
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)

@@ -1,12 +1,15 @@
 """``make golden``: writes fixtures/expected anew from the recordings and today's code."""
 
-from recordings import SCENARIOS, expected_path, recording, translate
+from recordings import SCENARIOS, TURNS, expected_path, recorded_turn, recording, translate
 
 
 def main() -> None:
     """Write each outcome that differs, and say which."""
-    for scenario in SCENARIOS:
-        path, outcome = expected_path(scenario), translate(recording(scenario))
+    recordings = [(name, recording(name)) for name in SCENARIOS] + [
+        (name, recorded_turn(name)) for name in TURNS
+    ]
+    for scenario, recorded in recordings:
+        path, outcome = expected_path(scenario), translate(recorded)
         if not path.exists() or path.read_bytes() != outcome:
             path.write_bytes(outcome)
             print(f"changed: {path.name}")
