@@ -186,6 +186,8 @@ class Cycle:
     _resume_at: float | None = field(default=None, init=False)  #: when a pause is over, or the queue's patience
     _begins: bool = field(default=False, init=False)  #: a run's stream was asked for, and nothing of it came
     _responding: bool = field(default=False, init=False)
+    is_told: bool = field(default=False, init=False)
+    """The response is whole: what the cycle still wants is between Letta and itself."""
     _left_at: float | None = field(default=None, init=False)  #: when the client left; the turn goes on
     _stopped: bool = field(default=False, init=False)
 
@@ -459,6 +461,7 @@ class Cycle:
             case CallStarted():
                 summary.call_count += 1
             case TurnFinished(reason=reason, usage=usage):
+                self.is_told = True
                 summary.outcome, summary.usage = reason.value, usage
                 if isinstance(self._source, Turn):
                     self._memory.threads.learn(self._source)
@@ -466,6 +469,7 @@ class Cycle:
                     self._reply(json_reply(writer.write(event)))
                     return
             case TurnFailed(error=error, kept=kept):
+                self.is_told = True
                 summary.outcome, summary.kept = error.code, kept.value
                 if not self._responding:
                     self._reply(error_reply(error))

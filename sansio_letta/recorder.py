@@ -153,6 +153,11 @@ class RecordedCycle:
         """See `Cycle`."""
         return self.cycle.responding
 
+    @property
+    def is_told(self) -> bool:
+        """See `Cycle`."""
+        return self.cycle.is_told
+
     def receive_response(self, status: int, headers: Headers, now: float) -> None:
         """See `Cycle`."""
         self._t = now - self.began
@@ -182,7 +187,7 @@ class RecordedCycle:
         self._t = now - self.began
         if not self._ended:
             self._ended = True
-            self.writer.end(_CLIENT, self._t, "client_closed")
+            self.writer.end(_CLIENT, self._t, "end" if self.is_told else "client_closed")
         self.cycle.abandon(now)
 
     def stop(self, now: float) -> None:

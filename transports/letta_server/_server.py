@@ -379,6 +379,7 @@ class _Response:
     ending: Ending
     headers: Headers = ()  #: more of them, for whatever answer there is
     first: float | None = field(default=None, init=False)  #: when the first bytes of the body went out
+    ended: bool = field(default=False, init=False)  #: the client has all of it
     streaming: bool = field(default=False, init=False)
 
     async def run(self) -> None:
@@ -393,13 +394,22 @@ class _Response:
                 carrier.cycle.handle_deadline(trio.current_time())
                 continue
             await client.flush()
+            if carrier.cycle.is_told and not isinstance(item, Signal):
+                await self._end()  # nobody need wait while we clean up
             if item is Signal.WAITING or not isinstance(item, Signal):
                 await carrier.advance(item)
-        client.write_end()
-        await client.flush()
+        await self._end()
+
+    async def _end(self) -> None:
+        if not self.ended:
+            self.ended = True
+            self.client.write_end()
+            await self.client.flush()
 
     async def apologise(self) -> None:
         """Tell a client that something of ours broke, in whatever form is still possible."""
+        if self.ended:
+            return
         client, error = self.client, LocalProtocolError("")
         if client.can_respond:
             reply = error_reply(error)
