@@ -6,7 +6,7 @@ one turn of an agent without HTTP on the client's side; the wires and machines b
 
 from ._signal import Signal
 from .access import Caller
-from .config import Approvals, Background, Config, Enforcement, ReasoningField, ServerTools
+from .config import Approvals, Background, ClientTools, Config, Enforcement, ReasoningField, ServerTools
 from .cycle import Cycle, HttpRequest, Repeat, ResponseBody, ResponseHead, Summary
 from .errors import (
     Kept,
@@ -30,6 +30,7 @@ __all__ = [
     "Approvals",
     "Background",
     "Caller",
+    "ClientTools",
     "Config",
     "Cycle",
     "Enforcement",

@@ -18,7 +18,10 @@ from sansio_letta.events import (
     Event,
     Failure,
     FetchAgent,
+    FetchKept,
+    FetchRun,
     FetchToolbox,
+    FetchUsage,
     FindAgent,
     FindToolboxes,
     FindTools,
@@ -78,6 +81,7 @@ class LegacyLetta:
     agents: dict[str, dict[str, Any]] = field(init=False)
     tools: dict[str, dict[str, Any]] = field(init=False)
     pending: dict[str, Any] | None = field(default=None, init=False)
+    kept: list[Message] = field(factory=list, init=False)  #: of the last run, as the books have it
     asked: list[Command] = field(factory=list, init=False)
     told: list[Event] = field(factory=list, init=False)
     _count: int = field(default=0, init=False)
@@ -184,6 +188,12 @@ class LegacyLetta:
             case AnswerCalls():
                 self.pending = None
                 return {"messages": []}, 200
+            case FetchRun(run_id=run_id):
+                return {"id": run_id, "status": "completed", "stop_reason": "requires_approval"}, 200
+            case FetchKept():
+                return self.kept, 200
+            case FetchUsage():
+                return USAGE, 200
             case CancelRun(run_id=run_id):
                 return {run_id: "cancelled"}, 200
         raise AssertionError(f"{command} was not expected")

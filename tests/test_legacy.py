@@ -536,6 +536,23 @@ def test_whatever_is_done_and_not_heard_of_leaves_nothing(where: type[Command], 
     assert house.state == before
 
 
+@pytest.mark.parametrize("count", range(5))
+def test_a_run_whose_stream_is_lost_is_told_to_its_end_and_leaves_nothing(count: int) -> None:
+    house = LegacyLetta([stopped_by(think("Look."), CALL)[: count + 1]])
+    house.kept = [think("Look."), CALL]
+    before = house.state
+    house.drive(turn_of(plan("hi", tools=[WEATHER])))
+    calls = [event for event in house.told if isinstance(event, CallStarted | CallArguments)]
+    assert calls == [
+        CallStarted(index=0, call_id="call-1", name="get_weather"),
+        CallArguments(index=0, fragment='{"city": "Rome"}'),
+    ]
+    assert finished(house) is FinishReason.TOOL_CALLS
+    assert house.has()
+    house.sweep(NOW + 300)
+    assert house.state == before
+
+
 @pytest.mark.parametrize("where", [*GIVE, OpenStream])
 def test_a_client_that_leaves_leaves_nothing(where: type[Command]) -> None:
     house = LegacyLetta([HELLO])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from drive import AGENT, PING, agent_json, encode, error, say, stop, think, want
 from recordings import SCENARIOS, recording
+from sansio_letta import letta
 from sansio_letta.errors import RemoteProtocolError
 from sansio_letta.recording import TextMode
 from sansio_letta.redact import (
@@ -192,6 +193,18 @@ def test_of_agents_only_what_we_read_is_kept() -> None:
         assert "secret" not in str(found)
         first = found[0] if isinstance(found, list) else found
         assert (first["id"], first["name"], first["agent_type"]) == (AGENT.id, AGENT.name, AGENT.agent_type)
+
+
+def test_of_tools_only_what_we_read_is_kept() -> None:
+    told = {"id": "tool-1", "name": "f", "tags": ["mine"]}
+    tool = told | {"source_code": "secret", "json_schema": {"a": "secret"}}
+    rules = [{"type": "continue_loop", "tool_name": "f", "prompt_template": "secret"}]
+    agent = agent_json() | {"tools": [tool], "tool_rules": rules, "tags": ["mine"]}
+    assert orjson.loads(redact_body(orjson.dumps([tool]), TextMode.KEEP)) == [told]
+    found = orjson.loads(redact_body(orjson.dumps(agent), TextMode.DROP))
+    assert "secret" not in str(found)
+    assert (found["tools"], found["tags"]) == ([told], ["mine"])
+    assert letta.decode_toolbox(orjson.dumps(found)).rules[0]["tool_name"] == "f"
 
 
 def test_what_is_no_json_is_a_text() -> None:

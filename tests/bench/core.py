@@ -92,7 +92,7 @@ def decode_sse(received: list[bytes]) -> None:
 
 
 def run(message: letta.Message) -> None:
-    stream = RunStream(bridge=ToolBridge(client_tools=frozenset()))
+    stream = RunStream(bridge=ToolBridge(client_tools={}))
     for _ in range(EVENT_COUNT):
         list(stream.receive_message(message))
 

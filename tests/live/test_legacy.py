@@ -204,7 +204,8 @@ def test_two_clients_at_once(url: str, letta: LettaApi, legacy: Agent) -> None:
         WEATHER: ["get_weather"],
         READ: ["read_file"],
     }
-    wait_until(lambda: letta.equipment(legacy) == before)
+    assert ask(url, "sync", legacy.name, "say Done.", tools=TOOLS).text == "Done."
+    wait_until(lambda: is_clean(letta, legacy, before))
 
 
 def test_a_tool_that_this_client_does_not_offer(url: str, letta: LettaApi, legacy: Agent) -> None:
@@ -224,13 +225,13 @@ def test_a_client_that_leaves_in_mid_run(url: str, letta: LettaApi, legacy: Agen
 
 
 def test_a_schema_that_no_agent_can_be_given(url: str, letta: LettaApi, legacy: Agent) -> None:
-    before = letta.equipment(legacy)
+    before, kept = letta.equipment(legacy), left(letta)
     bad = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "required": "x"}}}
     answer = attempt(url, "sync", legacy.name, "say Hi.", tools=[GET_WEATHER, bad])
     assert isinstance(answer.error, BadRequestError)
     assert answer.error.param == "tools[1].function.parameters.required"
-    assert is_clean(letta, legacy, before)
-    assert ask(url, "sync", legacy.name, "say Hi.", tools=[GET_WEATHER]).text == "Hi."
+    assert (letta.equipment(legacy), left(letta)) == (before, kept)
+    assert ask(url, "sync", legacy.name, "say Hi.", tools=TOOLS).text == "Hi."
     wait_until(lambda: is_clean(letta, legacy, before))
 
 

@@ -8,8 +8,7 @@ import pytest
 from openai import ConflictError, OpenAI
 
 from letta_server import Settings, TurnSettings
-from sansio_letta import Config
-from sansio_letta.config import ClientTools
+from sansio_letta import ClientTools, Config
 
 from .commands import command, run
 from .gated_letta import gated_letta

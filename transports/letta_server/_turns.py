@@ -6,8 +6,7 @@ from attrs import field, frozen, validators
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from sansio_letta import Config
-from sansio_letta.config import ClientTools
+from sansio_letta import ClientTools, Config
 
 _CORE: Final = Config()
 
