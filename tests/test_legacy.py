@@ -46,6 +46,7 @@ from sansio_letta.opening import RESULT_PREFACE
 from sansio_letta.places import Place, ThreadQueue
 from sansio_letta.plan import Instructions
 from sansio_letta.threads import Chat, GivenConversation, Throwaway
+from sansio_letta.wishes import CallWish
 
 GIVE = [FetchToolbox, FindTools, MakeTool, ChangeToolbox]
 FIND = [FetchToolbox, FindTools, ChangeToolbox]
@@ -411,6 +412,26 @@ def test_instructions_wait_for_the_next_message_if_results_come_alone() -> None:
         {"role": "system", "content": "Be kind."},
         {"role": "user", "content": "hi"},
     ]
+
+
+def test_what_is_said_beside_results_goes_behind_them() -> None:
+    house = LegacyLetta([(PING, stop("llm_api_error"), error())])
+    house.wait_for("call-1", WANTED)
+    aside = (letta.MessageCreate(role="system", content="JSON, please."),)
+    house.drive(turn_of(evolve(plan(results=["call-1"], tools=[WEATHER]), aside=aside)))
+    assert run_request(house)["messages"] == [{"role": "system", "content": "JSON, please."}]
+    assert asked(house) == [FetchAgent, *GIVE, AnswerCalls, OpenStream, *CLEAN]
+    # Sent again there would be nothing that is new.
+    assert failed(house).kept is Kept.SOMETHING
+
+
+def test_tools_stay_while_the_agent_is_asked_again() -> None:
+    house = LegacyLetta([HELLO, stopped_by(CALL)])
+    wish = CallWish(names=("get_weather",))
+    config = Config(approvals=Approvals.DENY)
+    house.drive(turn_of(evolve(plan("hi", tools=[WEATHER]), wish=wish), config=config))
+    assert asked(house) == [*GIVE, OpenStream, OpenStream, *TAKE]
+    assert finished(house) is FinishReason.TOOL_CALLS
 
 
 def test_a_tool_of_the_agents_own_is_allowed_in_the_old_form() -> None:
