@@ -15,6 +15,8 @@ from .errors import Kept, SansioLettaError
 
 #: How much of a tool's return is told: nobody reads a page of it between the lines of a chat.
 RETURN_SIZE: Final = 2000
+#: Items of one page of a list: tools come with their schemas, agents with their tools.
+PAGE_COUNT: Final = 100
 
 # --- Threads --------------------------------------------------------------------------------------------------
 
@@ -324,11 +326,13 @@ class FindConversations(_Question):
 
     summary: str
     agent_id: str | None = None  #: None: any agent's
+    after: str | None = None  #: the id of the last conversation of the page before
 
     @property
     def target(self) -> str:
         query = {**({"agent_id": self.agent_id} if self.agent_id else {}), "summary_search": self.summary}
-        return f"/v1/conversations/?{urlencode(query, quote_via=quote)}&limit=100"
+        after = {"after": self.after} if self.after else {}
+        return f"/v1/conversations/?{urlencode({**query, 'limit': PAGE_COUNT, **after}, quote_via=quote)}"
 
 
 @frozen(kw_only=True)
@@ -401,9 +405,6 @@ class AnswerCalls:
 
 
 _TOOLBOX = "include=agent.tools&include=agent.tags"
-
-#: Of `FindToolboxes` and `SearchTools`: tools come with their schemas, agents with their tools.
-PAGE_COUNT: Final = 100
 
 
 @frozen(kw_only=True)

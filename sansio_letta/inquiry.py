@@ -18,6 +18,7 @@ from .agents import encode_model, list_models, unix_time
 from .config import Config
 from .errors import LettaError, LocalProtocolError, SansioLettaError, unknown_model
 from .events import (
+    PAGE_COUNT,
     CheckHealth,
     Command,
     DeleteConversation,
@@ -222,12 +223,8 @@ def _sweep_tools(now: int, *, all_idle: bool) -> Generator[Command, Answer, int]
 
 
 def _sweep_tasks(created_before: int) -> Generator[Command, Answer, int]:
-    answer = yield FindConversations(summary=TASK_MARK)
-    old = [
-        item
-        for item in letta.decode_conversations(answer.data)
-        if (item.summary or "").startswith(TASK_MARK) and 0 < unix_time(item.created_at) < created_before
-    ]
+    found = yield from _find_conversations(TASK_MARK)
+    old = [item for item in found if 0 < unix_time(item.created_at) < created_before]
     for item in old:
         yield DeleteConversation(conversation_id=item.id)
     return len(old)
@@ -236,17 +233,33 @@ def _sweep_tasks(created_before: int) -> Generator[Command, Answer, int]:
 def ask_threads(model: str) -> Questions:
     """An agent's chats: each with its key, its conversation's id and when it was made, the newest first."""
     agent = found_agent(model, (yield find_agent(model)))
-    answer = yield FindConversations(agent_id=agent.id, summary=CHAT_MARK)
+    found = yield from _find_conversations(CHAT_MARK, agent.id)
     chats = [
         {
-            "key": summary.removeprefix(CHAT_MARK).strip('"'),
+            "key": (item.summary or "").removeprefix(CHAT_MARK).strip('"'),
             "conversation_id": item.id,
             "created_at": item.created_at,
         }
-        for item in letta.decode_conversations(answer.data)
-        if (summary := item.summary or "").startswith(CHAT_MARK)
+        for item in found
     ]
     return json_reply(orjson.dumps({"agent_id": agent.id, "chats": chats}))
+
+
+def _find_conversations(
+    mark: str, agent_id: str | None = None
+) -> Generator[Command, Answer, list[letta.Conversation]]:
+    """All whose summary begins with a mark, page after page, the newest first."""
+    found: list[letta.Conversation] = []
+    after: str | None = None
+    while True:
+        answer = yield FindConversations(summary=mark, agent_id=agent_id, after=after)
+        page = letta.decode_conversations(answer.data)
+        # Letta looks for the text anywhere in a summary.
+        found += [item for item in page if (item.summary or "").startswith(mark)]
+        # A page that brings nothing new would be asked for for ever.
+        if len(page) < PAGE_COUNT or page[-1].id == after:
+            return found
+        after = page[-1].id
 
 
 def say_alive() -> Reply:

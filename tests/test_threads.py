@@ -488,6 +488,23 @@ def test_what_a_dead_process_left_is_swept() -> None:
     assert client.json() == {"status": "swept", "tools": "0", "conversations": "1"}
 
 
+def test_more_chats_than_fit_on_a_page_are_listed() -> None:
+    made = [conversation(f"conv-{number}", f'letta-proxy chat: "k{number}"') for number in range(150)]
+    client = Client(Proxy().list_threads("Milo", token="abcdef12", now=0.0)).answer([agent_json()])
+    client.answer(made[:100])
+    assert client.commands[-1].target.endswith("&limit=100&after=conv-99")
+    client.answer(made[100:])
+    assert [each["key"] for each in client.json()["chats"]] == [f"k{number}" for number in range(150)]
+
+
+def test_a_page_that_comes_again_is_the_last() -> None:
+    made = [conversation(f"conv-{number}", f'letta-proxy chat: "k{number}"') for number in range(100)]
+    client = Client(Proxy().list_threads("Milo", token="abcdef12", now=0.0)).answer([agent_json()])
+    client.answer(made).answer(made)
+    assert len(client.commands) == 3
+    assert client.json()["agent_id"] == AGENT_ID
+
+
 def test_an_agents_chats_are_listed() -> None:
     client = Client(Proxy().list_threads("Milo", token="abcdef12", now=0.0))
     client.answer([agent_json()]).answer([conversation("conv-1"), conversation("conv-2", "my own")])
