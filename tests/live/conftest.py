@@ -6,7 +6,8 @@ and stopped afterwards; `rig.py` says where it lives and how to move it.
 
 import contextlib
 import itertools
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
+from typing import Protocol
 
 import openai
 import pytest
@@ -17,7 +18,12 @@ from live.rig import LETTA_VERSION, Rig, RigError, from_environment, running
 
 TAG = "live-test"  #: of agents that go when their test ends
 
-MakeAgent = Callable[[str], Agent]
+
+class MakeAgent(Protocol):
+    """Creates an agent of a name, and of a type."""
+
+    def __call__(self, name: str, agent_type: str | None = None) -> Agent: ...
+
 
 _line_counts = pytest.StashKey[dict[Proxy, int]]()
 _numbers = itertools.count(1)
@@ -67,8 +73,8 @@ def make_agent(letta: LettaApi) -> Iterator[MakeAgent]:
     """Create agents of given names, deleted after the test."""
     with contextlib.ExitStack() as stack:
 
-        def make(name: str) -> Agent:
-            agent = letta.create_agent(name, TAG)
+        def make(name: str, agent_type: str | None = None) -> Agent:
+            agent = letta.create_agent(name, TAG, agent_type=agent_type)
             stack.callback(letta.delete_agent, agent)
             return agent
 

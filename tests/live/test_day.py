@@ -14,6 +14,7 @@ from typing import Any, Final
 from attrs import define, field
 from openai import APIError, APITimeoutError
 
+from live import test_legacy
 from live.asking import FORMS, TOOLS, WHOLE, Answer, Form, Message, attempt, result, sync_client, user
 from live.conftest import MakeAgent
 from live.letta_api import Agent, LettaApi
@@ -24,6 +25,8 @@ from live.test_tools import quoted_results
 
 DAY: Final = 60.0  # seconds until nobody asks any more
 SEED: Final = 20_261_122
+#: How Letta's own messages to its legacy agents begin, which it keeps as a user's.
+OWN_WORDS: Final = '{\n  "type": '
 CUT_INTERVAL: Final = 0.8  # seconds between two connections that break
 #: Behind each of these the run has a name, so that nobody should notice.
 CUTS: Final = (
@@ -50,9 +53,11 @@ class Person:
     done: Counter[str] = field(factory=Counter)
     _numbers: Iterator[int] = field(factory=lambda: itertools.count(1))
 
-    def live(self, until: float) -> None:
-        """Do one thing after another."""
-        ways: list[Callable[[], None]] = [
+    @property
+    def ways(self) -> list[Callable[[], None]]:
+        """What they do."""
+        tools = [self.call, self.call] if self.has_tools else []
+        return [
             self.talk,
             self.talk,
             self.leave,
@@ -60,9 +65,12 @@ class Person:
             self.repeat,
             self.fail,
             self.name_chat,
+            *tools,
         ]
-        if self.has_tools:
-            ways += [self.call, self.call]
+
+    def live(self, until: float) -> None:
+        """Do one thing after another."""
+        ways = self.ways
         while time.monotonic() < until:
             way = self.chance.choice(ways)
             way()
@@ -79,17 +87,28 @@ class Person:
 
     def call(self) -> None:
         """Have the agent call a tool, and give it the result."""
-        form, script = self._form(), f'call read_file {{"path": "{self._line()}"}}'
+        arguments = f'{{"path": "{self._line()}"}}'
+        form, script = self._form(), f"call {self.tool_name} {arguments}"
         asked = self.ask(script, form, tools=TOOLS)
         [call] = asked.calls
-        assert call.arguments == script.removeprefix("call read_file ")
+        assert call.arguments == arguments
         self.heard.append(script)
         if self.chance.random() < 0.2:
             return  # the next message denies it
         said = self._line()
         history: list[Message] = [user(script), asked.message, result(call, said)]
         answer = self.ask(history, form, tools=TOOLS)
-        assert quoted_results(answer.text) == [said]
+        assert self.quoted(answer.text) == said
+
+    @property
+    def tool_name(self) -> str:
+        """By which the model knows the tool."""
+        return "read_file"
+
+    def quoted(self, text: str) -> str:
+        """The result that an answer quotes."""
+        [said] = quoted_results(text)
+        return said
 
     def leave(self) -> None:
         """Go away in the middle of a stream."""
@@ -179,12 +198,28 @@ class Person:
         return self.chance.choice(FORMS)
 
 
+class LegacyPerson(Person):
+    """Somebody who talks to a legacy agent."""
+
+    @property
+    def ways(self) -> list[Callable[[], None]]:
+        return [self.talk, self.talk, self.call, self.call, self.leave]
+
+    @property
+    def tool_name(self) -> str:
+        return test_legacy.READ
+
+    def quoted(self, text: str) -> str:
+        return test_legacy.quoted(text)
+
+
 def test_a_day(rig: Rig, letta: LettaApi, make_agent: MakeAgent) -> None:
     chance = random.Random(SEED)
     tools_before = letta.tool_names()
     with relaying(rig.url, free_port()) as relay:
         relay.open()
-        with serving(relay.url) as proxy:
+        # What a legacy agent answers to a lost request is not known again: its connections do not break.
+        with serving(relay.url) as proxy, serving(rig.url) as steady:
 
             def live(agent: Agent, name: str, *, has_tools: bool, chat: str | None = None) -> Person:
                 own = random.Random(chance.random())
@@ -198,6 +233,16 @@ def test_a_day(rig: Rig, letta: LettaApi, make_agent: MakeAgent) -> None:
                 people += [live(agent, f"p{number}{each}", has_tools=count == 1) for each in range(count)]
             chatty = make_agent("day-chats")
             people += [live(chatty, f"c{each}", has_tools=True, chat=f"chat {each}") for each in range(2)]
+            legacy = make_agent("day-legacy", "memgpt_v2_agent")
+            equipment = letta.equipment(legacy)
+            old_friend = LegacyPerson(
+                url=steady.base_url,
+                agent=legacy,
+                name="old",
+                has_tools=True,
+                chance=random.Random(chance.random()),
+            )
+            people.append(old_friend)
             with breaking(relay, chance) as cut_count, ThreadPoolExecutor(len(people)) as pool:
                 end = time.monotonic() + DAY
                 for each in [pool.submit(person.live, end) for person in people]:
@@ -208,8 +253,9 @@ def test_a_day(rig: Rig, letta: LettaApi, make_agent: MakeAgent) -> None:
             print(f"day: {dict(report)}, {cut_count()} connections cut")
             for agent in {person.agent.id: person.agent for person in people}.values():
                 check_agent(letta, agent, [each for each in people if each.agent is agent])
-            assert letta.tool_names() == tools_before
-        logged = [json.loads(line) for line in proxy.lines if line.startswith("{")]
+        assert letta.equipment(legacy) == equipment
+        assert letta.tool_names() == tools_before
+        logged = [json.loads(line) for line in (*proxy.lines, *steady.lines) if line.startswith("{")]
     assert [line for line in logged if line["level"] == "error"] == []
     assert report.total() > len(people) * 5
     assert cut_count() > 10
@@ -235,7 +281,8 @@ def check_thread(letta: LettaApi, agent: Agent, conversation: str | None, people
     night = "say Good night."
     assert people[0].ask(night).text == "Good night."
     assert letta.pending_call_ids(agent, conversation) == []
-    said = Counter(letta.user_texts(agent, conversation))
+    texts = letta.user_texts(agent, conversation)
+    said = Counter(text for text in texts if not text.startswith(OWN_WORDS))
     assert {text: count for text, count in said.items() if count > 1} == {}
     heard = {text for person in people for text in person.heard}
     unsure = {text for person in people for text in person.unsure}
