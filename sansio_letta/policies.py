@@ -14,7 +14,6 @@ from attrs import evolve, frozen
 from .config import (
     Approvals,
     Background,
-    ClientTools,
     Config,
     Enforcement,
     InstructionPolicy,
@@ -92,13 +91,6 @@ POLICIES: Final[Mapping[str, Policy]] = {
         field="tasks",
         levels=((TaskPolicy.ISOLATE, TaskPolicy.PASS), (TaskPolicy.REFUSE,)),
         guards="who runs the proxy decides whether such prompts are worth their tokens",
-        shapes=True,
-    ),
-    # Attaching changes the agent for a turn, and has all who speak to it wait for one another.
-    "client-tools": Policy(
-        field="client_tools",
-        levels=((ClientTools.ATTACH,), (ClientTools.AUTO,), (ClientTools.NATIVE,)),
-        guards="who runs the proxy decides whether an agent is changed for a turn",
         shapes=True,
     ),
     # What it costs, a second run at most, a client could have by asking twice.

@@ -5,8 +5,8 @@ from typing import Annotated, Final
 from attrs import frozen
 from cyclopts import Parameter
 
-from sansio_letta import Approvals, Background, ClientTools, Config, Enforcement, ReasoningField, ServerTools
-from sansio_letta.config import InstructionPolicy, TaskPolicy
+from sansio_letta import Approvals, Background, Config, ReasoningField, ServerTools
+from sansio_letta.config import Enforcement, InstructionPolicy, TaskPolicy
 
 _CORE: Final = Config()
 
@@ -45,14 +45,6 @@ class PolicySettings:
             "their own that is deleted, or the same as of the user's, or an error.",
         ),
     ] = _CORE.tasks
-    client_tools: Annotated[
-        ClientTools,
-        Parameter(
-            env_var="LETTA_PROXY_CLIENT_TOOLS",
-            help="How agents are given a client's tools: with the request (native), by attaching them for the "
-            "turn (attach), or as each agent's type wants it (auto).",
-        ),
-    ] = _CORE.client_tools
     enforcement: Annotated[
         Enforcement,
         Parameter(

@@ -109,6 +109,7 @@ class Settings:
             queue_timeout=turns.queue_timeout,
             max_queue_count=turns.max_queue_count,
             turn_timeout=turns.turn_timeout,
+            client_tools=turns.client_tools,
             client_tool_ttl=turns.client_tool_ttl,
             resume_timeout=turns.resume_timeout,
             repeat_ttl=turns.repeat_ttl,

@@ -6,7 +6,7 @@ from attrs import field, frozen, validators
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from sansio_letta import Config
+from sansio_letta import ClientTools, Config
 
 _CORE: Final = Config()
 
@@ -43,13 +43,21 @@ class TurnSettings:
             help="Seconds for a whole turn, waiting and tools of the agent's own included; then 504.",
         ),
     ] = field(default=_CORE.turn_timeout, validator=_positive)
+    client_tools: Annotated[
+        ClientTools,
+        Parameter(
+            env_var="LETTA_PROXY_CLIENT_TOOLS",
+            help="How agents are given a client's tools: with the request (native), by attaching them for the "
+            "turn (attach), or as each agent's type wants it (auto).",
+        ),
+    ] = _CORE.client_tools
     client_tool_ttl: Annotated[
         float,
         Parameter(
             env_var="LETTA_PROXY_CLIENT_TOOL_TTL",
             validator=Number(gt=0),
-            help="Seconds that a client's tool that was attached to an agent is kept at Letta for the client's "
-            "results, and that the agent has it if the proxy is killed.",
+            help="Seconds that such a tool is kept at Letta for the client's results, and that an agent has it "
+            "if the proxy is killed.",
         ),
     ] = field(default=_CORE.client_tool_ttl, validator=_positive)
     resume_timeout: Annotated[
