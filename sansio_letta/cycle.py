@@ -40,6 +40,7 @@ from .events import (
 )
 from .exchange import Headers
 from .inquiry import Inquiry, Reply, error_reply, json_reply
+from .lending import KeptTools
 from .places import ThreadQueue, nobody, thread_busy
 from .repeats import KnownTurn, KnownTurns, Listener
 from .thread_memory import ThreadMemory
@@ -126,6 +127,7 @@ class Memory:
     queue: ThreadQueue = field(init=False)
     threads: ThreadMemory = field(init=False)
     has_background: bool = field(default=True, init=False)  #: as long as Letta did not say that it has none
+    kept_tools: KeptTools = field(factory=KeptTools, init=False)
     has_made_tools: bool = field(default=False, init=False)  #: for agents, which may be at Letta still
 
     def __attrs_post_init__(self) -> None:

@@ -11,6 +11,7 @@ an agent's tools are taken away once their stamp has expired, and tools are dele
 no agent has them. All that is known of this stands at Letta, so any process can do it for any other.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Generator
 from typing import Final, TypeAlias, TypeVar
 
@@ -126,15 +127,13 @@ class Loan:
                 found[lent.tool.name] = letta.decode_tool(answer.data)
         return tuple(found[name] for name in names)
 
-    def take_back(self, *, keeps: bool) -> Cleaning:
-        """Take the tools away from the agent.
+    @property
+    def names(self) -> frozenset[str]:
+        """Of the tools, at Letta."""
+        return frozenset(lent.tool.name for lent in self.tools)
 
-        :param keeps: whether they are wanted again soon, and so are not deleted.
-        """
-        if not keeps:
-            names = {lent.tool.name for lent in self.tools}
-            yield from clean(self.now, owner=self.stamp.owner, names=names)
-            return
+    def take_back(self) -> Cleaning:
+        """Take the tools away from the agent; they are not deleted."""
         toolbox = _read(letta.decode_toolbox, (yield FetchToolbox(agent_id=self.agent_id)))
         if toolbox is not None and stamp_of(toolbox).owner == self.stamp.owner:
             yield ChangeToolbox(toolbox=without_ours(toolbox))
@@ -216,14 +215,42 @@ def prepare(loan: Loan | None, answers: AnswerCalls | None) -> Preparation:
     return prepared
 
 
-def clean_up(conversation: ConversationThread | None, loan: Loan | None, *, keeps: bool) -> Cleaning:
+@define
+class KeptTools:
+    """Which tools are kept at Letta for agents that wait for a client's results.
+
+    A turn may end such a wait without bringing the tools again. What is forgotten here expires at Letta.
+
+    :param max_count: agents remembered; beyond it the oldest is dropped.
+    """
+
+    max_count: int = 4096
+    _names: OrderedDict[str, frozenset[str]] = field(factory=OrderedDict, init=False)
+
+    def keep(self, agent_id: str, names: frozenset[str]) -> None:
+        """The agent waits for results of calls of these, or of others of the same client's."""
+        self._names[agent_id] = self._names.pop(agent_id, frozenset()) | names
+        if len(self._names) > self.max_count:
+            self._names.popitem(last=False)
+
+    def drop(self, agent_id: str) -> frozenset[str]:
+        """It waits no longer."""
+        return self._names.pop(agent_id, frozenset())
+
+
+def clean_up(
+    now: int, conversation: ConversationThread | None, loan: Loan | None, unneeded: Collection[str]
+) -> Cleaning:
     """All that must be done after a turn.
 
+    :param now: Unix time, seconds.
     :param conversation: that was for this turn alone.
     :param loan: tools that the agent has.
-    :param keeps: whether they are wanted again soon.
+    :param unneeded: names of tools that nobody will look for soon.
     """
     if conversation is not None:
         yield DeleteConversation(conversation_id=conversation.conversation_id)
-    if loan is not None:
-        yield from loan.take_back(keeps=keeps)
+    if unneeded:
+        yield from clean(now, owner=loan.stamp.owner if loan else None, names=unneeded)
+    elif loan is not None:
+        yield from loan.take_back()

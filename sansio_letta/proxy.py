@@ -226,6 +226,7 @@ class Proxy:
                 caller=caller,
                 recall_thread=partial(self._memory.threads.recall, wish=plan.thread),
                 is_told=self._memory.threads.is_told,
+                kept_tools=self._memory.kept_tools,
                 token=token,
                 created=created,
             )

@@ -85,7 +85,7 @@ from .events import (
 )
 from .exchange import Answer, Headers
 from .held import HeldReply
-from .lending import Cleaning, Loan, Preparation, Prepared, clean_up, prepare
+from .lending import Cleaning, KeptTools, Loan, Preparation, Prepared, clean_up, prepare
 from .opening import (
     Answers,
     IsTold,
@@ -128,7 +128,9 @@ class Turn:
     :param thread: the conversation that the plan's thread stands for, if the caller remembers it.
     :param recall_thread: the same for an agent that was not known.
     :param is_told: whether a thread was given these instructions last.
-    :param token: unique to the request; and when it came, Unix time in seconds.
+    :param kept_tools: what earlier turns have left at Letta to be found again.
+    :param token: unique to the request.
+    :param created: when it came, Unix time in seconds.
     """
 
     plan: Plan
@@ -142,6 +144,7 @@ class Turn:
     _known_thread: ConversationThread | None = field(default=None, alias="thread", kw_only=True)
     _recall_thread: RecallThread = field(default=nothing_known, alias="recall_thread", kw_only=True)
     _is_told: IsTold = field(default=never_told, alias="is_told", kw_only=True)
+    _kept_tools: KeptTools = field(factory=KeptTools, alias="kept_tools", kw_only=True)
     _token: str = field(default="", alias="token", kw_only=True)
     _created: int = field(default=0, alias="created", kw_only=True)
     phase: Phase = field(default=Phase.READY, init=False)
@@ -431,16 +434,26 @@ class Turn:
 
     def _finish(self, step: Step) -> None:
         """All is said: clean up, and come to an end."""
-        conversation = self._to.conversation
-        is_thrown_away = isinstance(self.plan.thread, Throwaway) and conversation is not None
+        conversation = self._to.conversation if isinstance(self.plan.thread, Throwaway) else None
         loan = self._loan if self._loan is not None and self._loan.is_out else None
-        if not is_thrown_away and loan is None:
+        unneeded = self._unneeded_tools(loan)
+        if conversation is None and loan is None and not unneeded:
             self._move(step)
             return
         self._closing = step
         self._move(Step.CLEAN)
         # What could not be cleaned is swept when a server starts: it carries a mark.
-        self._ask_for(clean_up(conversation if is_thrown_away else None, loan, keeps=self._keeps_tools))
+        self._ask_for(clean_up(self._created, conversation, loan, unneeded))
+
+    def _unneeded_tools(self, loan: Loan | None) -> frozenset[str]:
+        """Tools of clients' that nobody will look for soon, now that the turn ends."""
+        if not self.place.granted:
+            return frozenset()
+        if self._keeps_tools:
+            if loan is not None:
+                self._kept_tools.keep(loan.agent_id, loan.names)
+            return frozenset()
+        return self._kept_tools.drop(self._to.agent.id) | (loan.names if loan else frozenset())
 
     def _ask(self, command: Command) -> None:
         self._asking.ask(command)

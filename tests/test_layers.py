@@ -60,7 +60,7 @@ TABLE = {
     "inquiry": "_signal access agents chat config errors events exchange lending letta threads",
     "repeats": "_signal errors events exchange places recovery turn",
     "cycle": (
-        "_signal access agents chat_writer config errors events exchange inquiry letta places repeats "
+        "_signal access agents chat_writer config errors events exchange inquiry lending letta places repeats "
         "thread_memory turn"
     ),
     "proxy": (

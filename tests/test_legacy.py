@@ -42,6 +42,7 @@ from sansio_letta.events import (
     TurnFailed,
     TurnFinished,
 )
+from sansio_letta.lending import KeptTools
 from sansio_letta.opening import RESULT_PREFACE
 from sansio_letta.places import Place, ThreadQueue
 from sansio_letta.plan import Instructions
@@ -242,6 +243,36 @@ def test_a_tool_that_another_agent_has_is_not_deleted() -> None:
     first.receive_failure(Failure.NOT_SENT, "as the test wants it")
     house.drive(first)
     assert house.state == before
+
+
+def test_what_was_kept_for_results_goes_when_the_agent_waits_no_longer() -> None:
+    kept = KeptTools()
+    house = LegacyLetta([stopped_by(CALL), stopped_by(CALL), HELLO, HELLO])
+    before = house.state
+    house.drive(turn_of(plan("hi", tools=[WEATHER]), kept_tools=kept))
+    house.drive(turn_of(plan("hi", tools=[READ, WEATHER]), kept_tools=kept, token="t2"))
+    assert len(house.tools) == 3
+    asked(house)
+    # A client without tools, or the same one in the middle of something else.
+    house.drive(turn_of(plan("never mind"), kept_tools=kept, token="t3"))
+    assert asked(house) == [OpenStream, FindToolboxes, SearchTools, DeleteTool, DeleteTool]
+    assert house.state == before
+    house.drive(turn_of(plan("and now"), kept_tools=kept, token="t4"))
+    assert asked(house) == [OpenStream]
+
+
+def test_one_that_leaves_the_queue_touches_nothing() -> None:
+    kept, queue = KeptTools(), ThreadQueue(9)
+    house = LegacyLetta([stopped_by(CALL), HELLO])
+    house.drive(turn_of(plan("hi", tools=[WEATHER]), kept_tools=kept))
+    asked(house)
+    first = turn_of(plan("a"), place=Place(queue), kept_tools=kept, token="t2")
+    second = turn_of(plan("b"), place=Place(queue), kept_tools=kept, token="t3")
+    house.drive(first, until=OpenStream)
+    assert second.next_event() is Signal.WAITING
+    second.abandon()
+    assert second.next_event() is Signal.FINISHED
+    assert asked(house) == [OpenStream]
 
 
 # --- Two clients

@@ -8,7 +8,7 @@ from legacy_letta import NOW, answer_of, name_of
 from sansio_letta import letta
 from sansio_letta.ephemeral import MARK, Stamp, lend, tool_tags
 from sansio_letta.events import PAGE_COUNT, ChangeToolbox, DeleteTool, FindToolboxes, FindTools, SearchTools
-from sansio_letta.lending import Loan, clean
+from sansio_letta.lending import KeptTools, Loan, clean
 
 TOOLS = tuple(letta.ClientTool(name=f"f{number}", parameters={}) for number in range(PAGE_COUNT + 1))
 
@@ -81,6 +81,14 @@ def test_an_agent_that_could_not_be_changed_keeps_its_tools() -> None:
     cleaning.send(answer_of([agent(1, tool(1))]))
     assert cleaning.send(answer_of({"detail": "no"}, 500)) == SearchTools(text="client_")
     assert cleaning.send(answer_of([tool(1), tool(2)])) == DeleteTool(tool_id="tool-2")
+
+
+def test_of_many_agents_that_wait_the_oldest_is_forgotten() -> None:
+    kept = KeptTools(max_count=2)
+    for agent_id in ("a", "b", "a", "c"):
+        kept.keep(agent_id, frozenset({f"tool of {agent_id}"}))
+    assert [kept.drop(agent_id) for agent_id in "abc"] == [{"tool of a"}, set(), {"tool of c"}]
+    assert kept.drop("a") == set()
 
 
 def test_targets() -> None:

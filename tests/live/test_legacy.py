@@ -3,6 +3,7 @@
 The scripted model calls a tool by the name that it has at Letta; which that is, the core's own function says.
 """
 
+import itertools
 import json
 import signal
 import threading
@@ -26,7 +27,7 @@ from live.asking import (
     result,
     user,
 )
-from live.conftest import TAG
+from live.conftest import MakeAgent
 from live.letta_api import Agent, Item, LettaApi
 from live.proxy import Proxy, serving
 from live.rig import Rig
@@ -57,23 +58,12 @@ def proxy(rig: Rig) -> Iterator[Proxy]:
         yield proxy
 
 
-@pytest.fixture
-def make(letta: LettaApi) -> Iterator[Callable[[str], Agent]]:
-    """Create agents of a type, deleted after the test; nothing of ours may be at Letta before, or stay."""
-    made: list[Agent] = []
-
-    def create(agent_type: str) -> Agent:
-        made.append(letta.create_agent(f"legacy-{len(made)}-{time.monotonic_ns()}", TAG, agent_type=agent_type))
-        return made[-1]
-
-    yield create
-    for agent in made:
-        letta.delete_agent(agent)
+_numbers = itertools.count(1)
 
 
 @pytest.fixture(params=TYPES)
-def legacy(make: Callable[[str], Agent], request: pytest.FixtureRequest) -> Agent:
-    return make(request.param)
+def legacy(make_agent: MakeAgent, request: pytest.FixtureRequest) -> Agent:
+    return make_agent(f"legacy-{next(_numbers)}", agent_type=request.param)
 
 
 def left(letta: LettaApi) -> list[str]:
@@ -222,6 +212,7 @@ def test_a_client_that_leaves_in_mid_run(url: str, letta: LettaApi, legacy: Agen
     wait_until(lambda: is_clean(letta, legacy, before))
     assert [run["status"] for run in letta.ended_runs(legacy)] == ["cancelled"]
     assert ask(url, form, legacy.name, "say Hello again.", tools=TOOLS).text == "Hello again."
+    wait_until(lambda: is_clean(letta, legacy, before))
 
 
 def test_a_schema_that_no_agent_can_be_given(url: str, letta: LettaApi, legacy: Agent) -> None:
@@ -242,26 +233,24 @@ def test_chats_share_the_one_thread(url: str, letta: LettaApi, legacy: Agent) ->
     assert letta.user_texts(legacy)[-1] == "say In a chat."
 
 
-def test_an_agent_that_takes_tools_may_be_given_them_the_other_way(rig: Rig, letta: LettaApi) -> None:
-    agent = letta.create_agent(f"attached-{time.monotonic_ns()}", TAG)
+def test_an_agent_that_takes_tools_may_be_given_them_the_other_way(
+    rig: Rig, letta: LettaApi, agent: Agent
+) -> None:
     before = letta.equipment(agent)
-    try:
-        with serving(rig.url, "--client-tools", "attach") as proxy:
-            headers = {"X-Letta-Chat-Key": "chat-1"}
-            history = [user(f"say Look.\ncall {WEATHER} {ROME}\ncall {READ} {{}}")]
-            asked = ask(proxy.base_url, "sync-stream", agent.name, history, tools=TOOLS, extra_headers=headers)
-            assert asked.text == "Look."
-            assert [(call.name, call.arguments) for call in asked.calls] == [
-                ("get_weather", ROME),
-                ("read_file", "{}"),
-            ]
-            wait_until(lambda: letta.equipment(agent) == before)
-            history += [asked.message, *(result(call, "ok") for call in asked.calls)]
-            answer = ask(proxy.base_url, "sync-stream", agent.name, history, tools=TOOLS, extra_headers=headers)
-            assert answer.text.count('"message": "ok"') == 2
-            wait_until(lambda: is_clean(letta, agent, before))
-    finally:
-        letta.delete_agent(agent)
+    with serving(rig.url, "--client-tools", "attach") as proxy:
+        headers = {"X-Letta-Chat-Key": "chat-1"}
+        history = [user(f"say Look.\ncall {WEATHER} {ROME}\ncall {READ} {{}}")]
+        asked = ask(proxy.base_url, "sync-stream", agent.name, history, tools=TOOLS, extra_headers=headers)
+        assert asked.text == "Look."
+        assert [(call.name, call.arguments) for call in asked.calls] == [
+            ("get_weather", ROME),
+            ("read_file", "{}"),
+        ]
+        wait_until(lambda: letta.equipment(agent) == before)
+        history += [asked.message, *(result(call, "ok") for call in asked.calls)]
+        answer = ask(proxy.base_url, "sync-stream", agent.name, history, tools=TOOLS, extra_headers=headers)
+        assert answer.text.count('"message": "ok"') == 2
+        wait_until(lambda: is_clean(letta, agent, before))
 
 
 def test_a_proxy_that_ends_leaves_nothing(rig: Rig, letta: LettaApi, legacy: Agent) -> None:
