@@ -12,9 +12,8 @@ from attrs import frozen
 
 from . import letta
 from .bridge import Settlement, settle
-from .config import Approvals, ClientTools, InstructionPolicy
+from .config import Approvals, InstructionPolicy
 from .destination import Destination
-from .ephemeral import LentTool, lend
 from .errors import RequestError
 from .events import AnswerCalls, OpenStream, Thread
 from .plan import Instructions, Plan
@@ -42,28 +41,6 @@ class Opening:
     command: OpenStream
     first: AnswerCalls | None = None
     told: tuple[Thread, Instructions] | None = None
-
-
-def attaches(agent: letta.Agent, policy: ClientTools) -> bool:
-    """Whether the agent is given a client's tools by attaching them to it."""
-    return policy is ClientTools.ATTACH or (policy is ClientTools.AUTO and agent.is_legacy)
-
-
-def offered_tools(plan: Plan, agent: letta.Agent, policy: ClientTools) -> tuple[LentTool, ...]:
-    """The client's tools under the names that they have for the agent.
-
-    :raises RequestError: if the agent cannot be given them.
-    """
-    if attaches(agent, policy):
-        return lend(plan.client_tools, to_legacy=agent.is_legacy)
-    if plan.client_tools and agent.is_legacy:
-        raise RequestError(
-            f"The agent is of type {agent.agent_type}, which does not take a client's tools with a request, "
-            "and this proxy attaches none: leave `tools` out, or use an agent of type letta_v1_agent.",
-            param="tools",
-            code="unsupported_parameter",
-        )
-    return tuple(LentTool(name=tool.name, tool=tool) for tool in plan.client_tools)
 
 
 def settle_plan(

@@ -51,7 +51,7 @@ from .asking import Asking
 from .bridge import answer_unasked
 from .config import Approvals, Config
 from .destination import Destination, RecallThread, nothing_known
-from .ephemeral import LentTool, Stamp, is_our_name
+from .ephemeral import is_our_name
 from .errors import (
     Kept,
     LettaError,
@@ -85,15 +85,13 @@ from .events import (
 )
 from .exchange import Answer, Headers
 from .held import HeldReply
-from .lending import Cleaning, KeptTools, Loan, Preparation, Prepared, clean_up, prepare
+from .lending import Cleaning, KeptTools, Preparation, Prepared, clean_up, prepare
 from .opening import (
     Answers,
     IsTold,
     Opening,
-    attaches,
     compose,
     never_told,
-    offered_tools,
     settle_plan,
 )
 from .phases import LOOKING_BACK, OVER, READING_STREAM, TRANSITIONS, Phase, Step
@@ -103,6 +101,7 @@ from .recovery import EarlierTurn, EndedRun, Pause, Questions, read_run
 from .runs import Runs
 from .stream import EndOfStream, RunState, RunStream, refusal_in
 from .threads import FoundThread, Search, Throwaway
+from .toolkit import Toolkit
 
 #: An Enum looks its members up with Python code, and this one is asked for with every token.
 _STREAMING: Final = Phase.STREAMING
@@ -158,10 +157,8 @@ class Turn:
     _asking: Asking = field(init=False)
     _questions: Questions | Search | Preparation | Cleaning | None = field(default=None, init=False)
     """One after the other."""
-    _tools: tuple[LentTool, ...] = field(default=(), init=False)  #: the client's, as the agent knows them
-    _loan: Loan | None = field(default=None, init=False)  #: of these, if they are attached to the agent
+    _tools: Toolkit = field(init=False)
     _opening: Opening | None = field(default=None, init=False)  #: the run that is being prepared
-    _keeps_tools: bool = field(default=False, init=False)  #: the client is to bring results
     _waiting: tuple[letta.ToolCall, ...] = field(default=(), init=False)  #: for an answer of the turn's own
     _approval_count: int = field(default=0, init=False)  #: how often the turn answered for a human
     _asked_again: bool = field(default=False, init=False)  #: for a reply of another form
@@ -186,6 +183,14 @@ class Turn:
             conversation=self._known_thread,
             recall_thread=self._recall_thread,
             pending=self._known_pending,
+        )
+        self._tools = Toolkit(
+            offered=self.plan.client_tools,
+            policy=config.client_tools,
+            ttl=config.client_tool_ttl,
+            kept=self._kept_tools,
+            owner=self._token,
+            now=self._created,
         )
         self._runs = Runs(
             result_ids=frozenset(
@@ -435,8 +440,8 @@ class Turn:
     def _finish(self, step: Step) -> None:
         """All is said: clean up, and come to an end."""
         conversation = self._to.conversation if isinstance(self.plan.thread, Throwaway) else None
-        loan = self._loan if self._loan is not None and self._loan.is_out else None
-        unneeded = self._unneeded_tools(loan)
+        loan = self._tools.lent
+        unneeded = self._tools.unneeded(self._to.agent.id) if self.place.granted else frozenset[str]()
         if conversation is None and loan is None and not unneeded:
             self._move(step)
             return
@@ -444,16 +449,6 @@ class Turn:
         self._move(Step.CLEAN)
         # What could not be cleaned is swept when a server starts: it carries a mark.
         self._ask_for(clean_up(self._created, conversation, loan, unneeded))
-
-    def _unneeded_tools(self, loan: Loan | None) -> frozenset[str]:
-        """Tools of clients' that nobody will look for soon, now that the turn ends."""
-        if not self.place.granted:
-            return frozenset()
-        if self._keeps_tools:
-            if loan is not None:
-                self._kept_tools.keep(loan.agent_id, loan.names)
-            return frozenset()
-        return self._kept_tools.drop(self._to.agent.id) | (loan.names if loan else frozenset())
 
     def _ask(self, command: Command) -> None:
         self._asking.ask(command)
@@ -479,21 +474,15 @@ class Turn:
 
     def _queue(self) -> None:
         self._move(Step.QUEUE)
-        agent, policy = self._to.agent, self.config.client_tools
+        agent = self._to.agent
         self._to.check_wish()
-        self._tools = offered_tools(self.plan, agent, policy)
-        self._runs.client_tools = {lent.tool.name: lent.name for lent in self._tools}
-        self._runs.is_legacy = agent.is_legacy
+        self._tools.fit(agent)
+        self._runs.client_tools, self._runs.is_legacy = self._tools.names, agent.is_legacy
         self._runs.begin()
-        is_shared = agent.is_legacy or attaches(agent, policy)
+        is_shared = agent.is_legacy or self._tools.attaches_to(agent)
         # Tools that are attached to an agent are there for whoever speaks to it.
         self.place.enter(agent.id if is_shared else f"{agent.id} {self.plan.thread}")
-        self._loan = self._lend() if attaches(agent, policy) and self._tools else None
         self._leave_queue()
-
-    def _lend(self) -> Loan:
-        stamp = Stamp(until=self._created + int(self.config.client_tool_ttl), owner=self._token)
-        return Loan(agent_id=self._to.agent.id, tools=self._tools, stamp=stamp, now=self._created)
 
     def _leave_queue(self) -> bool:
         if not self.place.granted:
@@ -587,17 +576,16 @@ class Turn:
 
         :param is_verdict: what the user wrote is in the answers, and no message.
         """
-        tools = () if self._loan else tuple(lent.tool for lent in self._tools)
         opening = compose(
             self.plan,
             answers,
             self._to,
             self._is_told,
-            client_tools=tools,
+            client_tools=self._tools.in_request,
             background=self._background,
             is_verdict=is_verdict,
         )
-        loan = self._loan if self._loan is not None and not self._loan.is_out else None
+        loan = self._tools.to_lend
         if loan is None and opening.first is None:
             self._open(step, opening)
             return
@@ -701,7 +689,7 @@ class Turn:
         elif run.state is RunState.DONE and self._runs.complaint is not None and not self._abandoned:
             self._ask_again(self._runs.complaint)
         elif run.state is RunState.DONE:
-            self._keeps_tools = run.waits_for_client
+            self._tools.is_awaited = run.waits_for_client
             self._finish(Step.ENDED)
         elif run.run_id is not None and (self.phase is Phase.LEAVING or self._interruption is not None):
             self._failure = self._interruption

@@ -47,11 +47,12 @@ TABLE = {
     "tasks": "chat_request",
     "destination": "access errors events exchange letta threads",
     "lending": "ephemeral errors events exchange letta",
-    "opening": "bridge config destination ephemeral errors events letta plan",
+    "opening": "bridge config destination errors events letta plan",
+    "toolkit": "config ephemeral errors lending letta",
     "runs": "bridge events held letta recovery stream",
     "turn": (
         "_signal access approvals asking bridge config destination ephemeral errors events exchange held "
-        "lending letta opening phases places plan recovery runs stream threads"
+        "lending letta opening phases places plan recovery runs stream threads toolkit"
     ),
     "thread_memory": "events letta plan threads turn",
     "planning": "approvals chat_request config errors letta plan schemas tasks threads wishes",

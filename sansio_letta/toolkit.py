@@ -1,0 +1,88 @@
+"""The client's tools in one turn: how the agent is given them, and which of them are left when it ends."""
+
+from attrs import define, field
+
+from . import letta
+from .config import ClientTools
+from .ephemeral import LentTool, Stamp, lend
+from .errors import RequestError
+from .lending import KeptTools, Loan
+
+
+@define(kw_only=True)
+class Toolkit:
+    """They go with each request for a run; or they are attached to the agent, from its first run to the end.
+
+    :param offered: as the client brings them.
+    :param policy: how agents are given them.
+    :param ttl: seconds that the agent has attached ones if the process dies.
+    :param kept: what earlier turns have left at Letta to be found again.
+    :param owner: unique to the turn.
+    :param now: when its request came, Unix time in seconds.
+    """
+
+    offered: tuple[letta.ClientTool, ...]
+    policy: ClientTools
+    ttl: float
+    kept: KeptTools
+    owner: str
+    now: int
+    is_awaited: bool = field(default=False, init=False)  #: the agent waits for what the client makes of a call
+    _tools: tuple[LentTool, ...] = field(default=(), init=False)
+    _loan: Loan | None = field(default=None, init=False)  #: of these, if they are attached
+
+    def fit(self, agent: letta.Agent) -> None:
+        """The agent is known: find out how it is given them.
+
+        :raises RequestError: if it cannot be.
+        """
+        self._loan = None
+        if self.attaches_to(agent):
+            self._tools = lend(self.offered, to_legacy=agent.is_legacy)
+            if self._tools:
+                stamp = Stamp(until=self.now + int(self.ttl), owner=self.owner)
+                self._loan = Loan(agent_id=agent.id, tools=self._tools, stamp=stamp, now=self.now)
+        elif self.offered and agent.is_legacy:
+            raise RequestError(
+                f"The agent is of type {agent.agent_type}, which does not take a client's tools with a "
+                "request, and this proxy attaches none: leave `tools` out, or use an agent of type "
+                "letta_v1_agent.",
+                param="tools",
+                code="unsupported_parameter",
+            )
+        else:
+            self._tools = tuple(LentTool(name=tool.name, tool=tool) for tool in self.offered)
+
+    def attaches_to(self, agent: letta.Agent) -> bool:
+        """Whether the agent is given a client's tools by attaching them to it: all who speak to it see them."""
+        return self.policy is ClientTools.ATTACH or (self.policy is ClientTools.AUTO and agent.is_legacy)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What they are called at Letta, and the client's names for them."""
+        return {lent.tool.name: lent.name for lent in self._tools}
+
+    @property
+    def in_request(self) -> tuple[letta.ClientTool, ...]:
+        """Those that go with the request for a run."""
+        return () if self._loan is not None else tuple(lent.tool for lent in self._tools)
+
+    @property
+    def to_lend(self) -> Loan | None:
+        """What must be given to the agent before a run."""
+        return None if self._loan is None or self._loan.is_out else self._loan
+
+    @property
+    def lent(self) -> Loan | None:
+        """What must be taken back from it after the last."""
+        return self._loan if self._loan is not None and self._loan.is_out else None
+
+    def unneeded(self, agent_id: str) -> frozenset[str]:
+        """Names of tools that nobody will look for soon, now that the turn ends."""
+        lent = self.lent
+        names = lent.names if lent is not None else frozenset()
+        if not self.is_awaited:
+            return self.kept.drop(agent_id) | names
+        if names:
+            self.kept.keep(agent_id, names)
+        return frozenset()
