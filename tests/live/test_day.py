@@ -220,6 +220,7 @@ def test_a_day(rig: Rig, letta: LettaApi, make_agent: MakeAgent) -> None:
             chatty = make_agent("day-chats")
             people += [live(chatty, f"c{each}", has_tools=True, chat=f"chat {each}") for each in range(2)]
             old = make_agent("day-legacy", agent_type="memgpt_v2_agent")
+            equipment = letta.equipment(old)
             people.append(live(old, "l", has_tools=True, legacy=True))
             with breaking(relay, chance) as cut_count, ThreadPoolExecutor(len(people)) as pool:
                 end = time.monotonic() + DAY
@@ -232,6 +233,7 @@ def test_a_day(rig: Rig, letta: LettaApi, make_agent: MakeAgent) -> None:
             for agent in {person.agent.id: person.agent for person in people}.values():
                 check_agent(letta, agent, [each for each in people if each.agent is agent])
             assert letta.tool_names() == tools_before
+            assert letta.equipment(old) == equipment
         logged = [json.loads(line) for line in proxy.lines if line.startswith("{")]
     assert [line for line in logged if line["level"] == "error"] == []
     assert report.total() > len(people) * 5
