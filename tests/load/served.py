@@ -29,7 +29,6 @@ if __name__ == "__main__":
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
-            structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
         ],
         logger_factory=structlog.WriteLoggerFactory(file=log),

@@ -400,6 +400,20 @@ async def test_defect_of_ours_in_mid_stream_is_an_event_and_cancels_the_run(nurs
     assert type(letta.commands[-1]) is CancelRun
 
 
+async def test_defect_is_logged_with_its_place_and_no_key(
+    nursery: trio.Nursery, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server, _ = make_server(found(), runs(PING, say("Hel"), ZeroDivisionError()), cancelled())
+    client = connect(nursery, server)
+    await client.send(ask().replace(b"host: x", b"host: x\r\nauthorization: Bearer sk-secret"))
+    await client.receive()
+    told = capsys.readouterr().out  # structlog's own choice, which nobody has changed here
+    assert "request failed" in told
+    assert "ZeroDivisionError" in told
+    assert "_server.py" in told
+    assert "sk-secret" not in told
+
+
 async def test_log_line_has_neither_text_nor_key(nursery: trio.Nursery) -> None:
     server, _ = make_server(found(), hello())
     lines: list[Any] = []

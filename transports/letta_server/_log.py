@@ -1,6 +1,7 @@
 """Logs: a line for a person at a terminal, JSON for everybody else."""
 
 import sys
+import traceback
 from collections.abc import Callable, Iterator, MutableMapping
 from enum import Enum
 from typing import Any, Final, TypeAlias
@@ -25,6 +26,8 @@ class LogFormat(Enum):
     JSON = "json"
 
 
+#: Where structlog's renderers look for a traceback that is text already.
+_TRACEBACK: Final = "exception"
 #: Characters of one value; a model's name is the client's to choose, and as long as it likes.
 _MAX_VALUE: Final = 500
 
@@ -32,6 +35,8 @@ _MAX_VALUE: Final = 500
 def tame(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Let no value forge a line, move a terminal's cursor, or fill a disk: clients choose some of them."""
     for name, value in event.items():
+        if name == _TRACEBACK:
+            continue
         if isinstance(value, str):
             event[name] = _tamed(value)
         elif isinstance(value, tuple | list):
@@ -54,15 +59,18 @@ def configure_log(log_format: LogFormat) -> None:
             structlog.processors.add_log_level,
             tame,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            # Only the console's renderer shows a traceback by itself.
-            *([] if console else [structlog.processors.format_exc_info]),
-            # The usual traceback shows local variables, and so keys and texts.
-            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-            if console
-            else structlog.processors.JSONRenderer(),
+            structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer(),
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+def log_defect(event: str, **fields: str) -> None:
+    """An exception that nobody expected, with its traceback.
+
+    It is made here, whatever structlog does by itself: that shows local variables, and so keys and texts.
+    """
+    _log.error(event, **{_TRACEBACK: traceback.format_exc()}, **fields)
 
 
 def log_request(summary: Summary, seconds: float, first: float | None) -> None:

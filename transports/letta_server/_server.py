@@ -32,7 +32,7 @@ from ._ending import Ending
 from ._errors import SettingsError
 from ._gate import Admission, Gate
 from ._http import BadRequest, BodyTooLarge, ClientConnection, ClientGone
-from ._log import Log, Observer, log_request
+from ._log import Log, Observer, log_defect, log_request
 from ._settings import Settings
 from ._tls import close_gently
 from ._upstream import KeyedUpstream, LettaPool, Upstream, UpstreamError, UpstreamExchange
@@ -267,7 +267,7 @@ class Server:
             pass
         except Exception:
             # A defect of ours must end this connection and no other.
-            _log.exception("connection failed")
+            log_defect("connection failed")
         finally:
             with trio.move_on_after(settings.send_timeout, shield=True):
                 await _close(stream, linger=not client.is_idle)
@@ -357,7 +357,7 @@ class Server:
             client.gone = True
         except* Exception:
             # A defect of ours: told in full to the log, to the client only that it must not try again.
-            _log.exception("request failed", request_id=cycle.summary.request_id)
+            log_defect("request failed", request_id=cycle.summary.request_id)
             cycle.summary.outcome = "internal_error"
             await response.apologise()
         finally:
