@@ -174,13 +174,16 @@ class Report:
     def note_process(self, part: str, process: Process, before: tuple[int, int], log: Path) -> None:
         """What is left in the proxy once nobody asks it any more."""
         deadline = time.monotonic() + SETTLE_TIMEOUT
-        while (tasks := process.task_count()) > before[0] and time.monotonic() < deadline:
+        most = before[1] + POOL_COUNT
+        while True:
+            tasks, files = process.task_count(), file_count(process.pid)
+            if (tasks <= before[0] and files <= most) or time.monotonic() > deadline:
+                break
             time.sleep(0.5)
-        files = file_count(process.pid)
         self.figures[f"{part}: tasks left"] = tasks - before[0]
         self.figures[f"{part}: sockets left"] = files - before[1]
         self.expect(tasks <= before[0], f"{part}: {tasks - before[0]} tasks are left")
-        self.expect(files <= before[1] + POOL_COUNT, f"{part}: {files - before[1]} sockets are left")
+        self.expect(files <= most, f"{part}: {files - before[1]} sockets are left")
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         defects = [line for line in lines if line["level"] in ("error", "critical")]
         self.figures[f"{part}: requests logged"] = len(lines)
