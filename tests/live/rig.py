@@ -259,7 +259,8 @@ class Rig:
                 if time.monotonic() > deadline:
                     process.signal(signal.SIGKILL)
                 time.sleep(POLL_INTERVAL)
-            _children.pop(process.pid, None)
+            if child := _children.pop(process.pid, None):
+                child.wait(STOP_TIMEOUT)  # it was killed at last
         for running in self.root.glob("database-*/postmaster.pid"):
             self._run("database", self.python, "-c", STOP_DATABASE, running.parent)
         self._state_path.unlink()
