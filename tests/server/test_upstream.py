@@ -86,6 +86,16 @@ async def test_requests_go_over_one_connection() -> None:
     assert second.endswith(b'\r\n\r\n{"run_ids":["run-1"]}')
 
 
+async def test_second_exchange_that_is_given_up_before_its_answer_is_closed() -> None:
+    letta = RawLetta([HEALTH, HEALTH])
+    async with pool(letta) as made:
+        await ask(made)
+        exchange = await made.send(CheckHealth())
+        exchange.release()
+        await wait_all_tasks_blocked()
+        assert exchange._socket.fileno() == -1
+
+
 async def test_base_url_may_have_a_path_and_end_in_v1() -> None:
     letta = RawLetta([HEALTH])
     async with pool(letta) as made:

@@ -235,7 +235,7 @@ class LettaPool:
                 connection.drop()
 
     def _keep(self, connection: "_Connection") -> None:
-        connection.http.start_next_cycle()
+        connection.begin_next()
         self._idle.append(_Idle(connection, trio.current_time()))
         if len(self._idle) > _MAX_IDLE_COUNT and self._nursery is not None:
             self._nursery.start_soon(trio.aclose_forcefully, self._idle.popleft().connection.stream)
@@ -268,7 +268,6 @@ class _Connection:
 
     async def receive_head(self) -> tuple[int, Headers]:
         """See `UpstreamExchange`."""
-        self._released = False
         try:
             while not isinstance(event := self.http.next_event(), h11.Response):
                 if event is h11.NEED_DATA:
@@ -310,6 +309,11 @@ class _Connection:
         if not self._released:
             self._released = True
             self.pool.reclaim(self)
+
+    def begin_next(self) -> None:
+        """Another exchange may begin; it, too, can be released before anything of its answer came."""
+        self.http.start_next_cycle()
+        self._released = False
 
     def is_reusable(self) -> bool:
         """Whether the exchange has ended so that another may begin."""
