@@ -36,7 +36,7 @@ HERE: Final = Path(__file__).resolve().parent
 BENCH: Final = HERE.parent / "bench"
 START_TIMEOUT: Final = 30.0
 SETTLE_TIMEOUT: Final = 30.0  #: until what was left behind has ended: more than a cancel and a drain may take
-#: Of all runs. Known and not yet understood: on a machine that has no CPU to spare, one of some thousand clients
+#: Of all runs. Known and not yet understood: on a machine that has no CPU to spare, one in thousands of clients
 #: that leave while their request goes to Letta leaves a run that goes on.
 MAX_LOST_RUNS: Final = 0.001
 #: 1,000 streams are 2,000 sockets in the proxy.
