@@ -199,6 +199,7 @@ Event: TypeAlias = (
 
 # --- Commands -------------------------------------------------------------------------------------------------
 
+_TOOLS = "agent.tools"
 _PENDING = "agent.pending_approval"
 
 
@@ -220,8 +221,8 @@ class FindAgent(_Question):
     @property
     def target(self) -> str:
         # Without the slash before the query Letta answers with a redirect.
-        query = {"name": self.name, **({"include": _PENDING} if self.with_pending else {})}
-        return f"/v1/agents/?{urlencode(query, quote_via=quote)}"
+        query = {"name": self.name, "include": [_TOOLS, *([_PENDING] if self.with_pending else [])]}
+        return f"/v1/agents/?{urlencode(query, doseq=True, quote_via=quote)}"
 
 
 @frozen(kw_only=True)
@@ -232,7 +233,7 @@ class FetchAgent(_Question):
 
     @property
     def target(self) -> str:
-        return f"/v1/agents/{quote(self.agent_id, safe='')}?include={_PENDING}"
+        return f"/v1/agents/{quote(self.agent_id, safe='')}?include={_TOOLS}&include={_PENDING}"
 
 
 @frozen(kw_only=True)

@@ -178,7 +178,7 @@ class _Walk:
         body = orjson.loads(command.body) if command.body else None
         for exchange in self.recording.exchanges:
             request = exchange.request
-            same = (request.method, request.path) == (command.method, command.target)
+            same = exchange.asks(command.method, command.target)
             # Beside a client's, texts may have been left out.
             known = self.recording.client is not None or request.json in (None, body)
             if exchange.x > self.last_x and same and known:

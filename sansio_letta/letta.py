@@ -274,6 +274,19 @@ class PendingApproval:
 
 
 @frozen(kw_only=True)
+class OwnTool:
+    """A tool that an agent has at Letta."""
+
+    name: str | None = None
+    tool_type: str | None = None  #: letta_core, letta_memory_core, custom, external_mcp...
+
+
+#: The tool by which an agent speaks whose model may only call tools, and the argument that holds the text.
+SEND_MESSAGE: Final = "send_message"
+SEND_MESSAGE_ARGUMENT: Final = "message"
+
+
+@frozen(kw_only=True)
 class Agent:
     """One agent, as listed or fetched."""
 
@@ -283,6 +296,8 @@ class Agent:
     created_at: str | None = None  #: ISO 8601
     description: str | None = None
     pending_approval: PendingApproval | None = None  #: null, too, where it was not asked for
+    tools: tuple[OwnTool, ...] = ()  #: empty, too, where they were not asked for
+    enable_sleeptime: bool | None = None
 
     @property
     def is_legacy(self) -> bool:
@@ -293,6 +308,29 @@ class Agent:
         (legacy_conversation.jsonl); and loses text if tokens are streamed (legacy_token_streaming.jsonl).
         """
         return self.agent_type not in ("letta_v1_agent", "sleeptime_agent")
+
+    @property
+    def own_tool_names(self) -> frozenset[str]:
+        """What its own tools are called."""
+        return frozenset(tool.name for tool in self.tools if tool.name)
+
+    @property
+    def answers_by_tool(self) -> bool:
+        """Whether it has Letta's tool `SEND_MESSAGE`: what it says may come as the argument of a call.
+
+        Letta gives it to legacy agents, and to every agent that is made with ``enable_sleeptime``
+        (sleeptime_reply.jsonl).
+        """
+        return any(tool.name == SEND_MESSAGE and not _is_foreign(tool) for tool in self.tools)
+
+    @property
+    def has_foreign_sender(self) -> bool:
+        """Whether its tool of that name is somebody's own, which may send to anybody."""
+        return any(tool.name == SEND_MESSAGE and _is_foreign(tool) for tool in self.tools)
+
+
+def _is_foreign(tool: OwnTool) -> bool:
+    return tool.tool_type is not None and not tool.tool_type.startswith("letta_")
 
 
 def decode_agents(data: bytes) -> tuple[Agent, ...]:

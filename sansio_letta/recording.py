@@ -94,6 +94,12 @@ class RecordedExchange:
         """All bytes of the answer."""
         return b"".join(item.data for item in self.data)
 
+    def asks(self, method: str, target: str) -> bool:
+        """Whether it asked this. Older recordings did not ask for the agent's tools beside the rest."""
+        before = target.replace("include=agent.tools&include=agent.pending", "include=agent.pending")
+        same = (target, before, before.removesuffix("&include=agent.tools"))
+        return self.request.method == method and self.request.path in same
+
     @property
     def starts_run(self) -> bool:
         """Whether this is a turn's request, answered by a stream or by a refusal of one."""

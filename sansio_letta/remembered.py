@@ -60,7 +60,7 @@ def _agent(agent_id: str | None, name: str, run: RecordedExchange | None) -> let
 
 def attached_tools(recording: Recording) -> bool:
     """Whether the client's tools were attached to the agent, as some do for agents of any type."""
-    return any("include=agent.tools" in exchange.request.path for exchange in recording.exchanges)
+    return any("include=agent.tags" in exchange.request.path for exchange in recording.exchanges)
 
 
 def found_agent_id(recording: Recording, known: Remembered) -> str | None:

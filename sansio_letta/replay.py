@@ -76,7 +76,7 @@ class ReplayedTurn:
         if self._last_x < self.exchange.x:
             return self.exchange
         for exchange in self.recording.exchanges:
-            same = (exchange.request.method, exchange.request.path) == (command.method, command.target)
+            same = exchange.asks(command.method, command.target)
             if exchange.x > self._last_x and same and exchange.request.json in (None, _json(command)):
                 return exchange
         return None

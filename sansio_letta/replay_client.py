@@ -128,7 +128,7 @@ class ReplayedClient:
                 continue
             yield ClientItem(t=t, item=item)
             if isinstance(item, Command):
-                found = next((exchange for exchange in waiting if _asks(exchange, item)), None)
+                found = next((known for known in waiting if known.asks(item.method, item.target)), None)
                 if found is None:
                     self.unanswered = item
                     return
@@ -291,10 +291,6 @@ def _visible(body: bytes, mode: TextMode) -> bytes:
 
 def _is_stream(body: bytes) -> bool:
     return body.startswith((b"data:", b":"))
-
-
-def _asks(exchange: RecordedExchange, command: Command) -> bool:
-    return (exchange.request.method, exchange.request.path) == (command.method, command.target)
 
 
 def _body(json: object) -> bytes:

@@ -266,6 +266,25 @@ def test_a_recorded_agent_tells_what_it_waits_for() -> None:
 
 
 @pytest.mark.parametrize(
+    ("tools", "answers_by_tool", "has_foreign_sender"),
+    [
+        ([], False, False),
+        ([{"name": "send_message", "tool_type": "letta_core"}], True, False),
+        ([{"name": "send_message"}], True, False),
+        ([{"name": "send_message", "tool_type": "custom"}], False, True),
+        ([{"name": "send_message", "tool_type": "external_mcp"}], False, True),
+        ([{"name": None}, {"name": "send_messages", "tool_type": "letta_core"}], False, False),
+    ],
+)
+def test_how_an_agent_answers_shows_in_its_tools(
+    tools: list[dict[str, str]], answers_by_tool: bool, has_foreign_sender: bool
+) -> None:
+    raw = {"id": "agent-1", "name": "Milo", "agent_type": "letta_v1_agent", "tools": tools}
+    agent = letta.decode_agent(orjson.dumps(raw))
+    assert (agent.answers_by_tool, agent.has_foreign_sender) == (answers_by_tool, has_foreign_sender)
+
+
+@pytest.mark.parametrize(
     ("agent_type", "is_legacy"),
     [
         ("letta_v1_agent", False),

@@ -115,7 +115,8 @@ def recorded_client(*, answered: bool = True) -> Recording:
 
 def test_recorded_client_is_rendered_with_what_was_asked() -> None:
     text = translate(recorded_client()).decode()
-    assert text.startswith(": the client of mine\n\n: GET /v1/agents/?name=Milo\n\n: POST /v1/agents/")
+    found = ": GET /v1/agents/?name=Milo&include=agent.tools"
+    assert text.startswith(f": the client of mine\n\n{found}\n\n: POST /v1/agents/")
     assert ": status 200\n\n" in text
     assert '"id":"chatcmpl-0123abcd"' in text
     assert text.endswith("data: [DONE]\n\n")

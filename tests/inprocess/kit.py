@@ -175,7 +175,9 @@ CANCEL: Final = f"/v1/agents/{AGENT}/messages/cancel"
 
 def found(*pending: str) -> Script:
     """The agent is found by its name."""
-    target = "/v1/agents/?name=Milo" + ("&include=agent.pending_approval" if pending else "")
+    target = "/v1/agents/?name=Milo&include=agent.tools" + (
+        "&include=agent.pending_approval" if pending else ""
+    )
     return Script("GET", target, [orjson.dumps([agent_json(*pending)])])
 
 

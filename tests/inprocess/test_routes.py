@@ -18,7 +18,11 @@ QUESTIONS = {
     "page": (ListAgents, "/v1/agents/?limit=100", AGENTS),
     "name": (FindAgent, "/v1/agents/?name=Milo", AGENTS),
     "nobody": (FindAgent, "/v1/agents/?name=Nobody", b"[]"),
-    "id": (FetchAgent, f"/v1/agents/{AGENT_ID}?include=agent.pending_approval", orjson.dumps(agent_json())),
+    "id": (
+        FetchAgent,
+        f"/v1/agents/{AGENT_ID}?include=agent.tools&include=agent.pending_approval",
+        orjson.dumps(agent_json()),
+    ),
 }
 
 ROUTES = {

@@ -127,7 +127,7 @@ async def test_a_tool_and_its_result(kit: Kit) -> None:
     )
     # The agent is remembered, what it waits for is not: it is looked up before results are sent.
     waiting = found("call-1")
-    waiting.target = f"/v1/agents/{agent_json()['id']}?include=agent.pending_approval"
+    waiting.target = f"/v1/agents/{agent_json()['id']}?include=agent.tools&include=agent.pending_approval"
     waiting.pieces = [orjson.dumps(agent_json("call-1"))]
     letta.script.insert(2, waiting)
     client = kit.client(letta)
