@@ -84,6 +84,8 @@ HONOURED: Final[Mapping[str, str]] = {
     "[asked for and checked](structured-output.md)",
     "metadata": "16 pairs at most, keys of 64 and values of 512 characters; `letta_chat_key` names "
     "[the chat](threads.md#how-a-client-names-its-chat) where no header does",
+    "stop": "the text ends before it: [Stop sequences](#stop-sequences)",
+    "parallel_tool_calls": "`false`: [one call at a time](#one-call-at-a-time)",
     "response_format": "`text`; `json_object` and `json_schema` are refused, or "
     "[asked for and checked](structured-output.md)",
 }

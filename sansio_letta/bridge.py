@@ -235,6 +235,21 @@ def _ids(calls: Iterable[letta.ToolCall]) -> tuple[str, ...]:
     return tuple(call.tool_call_id for call in calls)
 
 
+def next_call(
+    pending: letta.PendingApproval | None, answered: Collection[str], client_tools: Collection[str]
+) -> letta.ToolCall | None:
+    """Of calls that the client takes one at a time the one that comes next; None: it has had them all.
+
+    It has had those before one that it has answered: a result that is gone from its history repeats no call.
+
+    :param answered: ids of calls whose results it has brought, now or before.
+    :param client_tools: the names of the client's tools at Letta.
+    """
+    calls = [call for call in (pending.tool_calls if pending else ()) if call.name in client_tools]
+    places = [place for place, call in enumerate(calls) if call.tool_call_id in answered]
+    return calls[places[-1] + 1] if places and places[-1] + 1 < len(calls) else None
+
+
 def answer_unasked(calls: Iterable[letta.ToolCall], *, approve: bool) -> tuple[letta.Approval, ...]:
     """The answer to calls about which no human is asked. A tool of ours never runs at Letta."""
     return tuple(

@@ -129,6 +129,8 @@ class ChatRequest:
     include_usage: bool = False
     tools: tuple[FunctionTool, ...] = ()  #: those that `tool_choice` leaves
     must_call: bool = False  #: `tool_choice` forces a call of one of them
+    parallel_tool_calls: bool = True  #: otherwise calls are told one at a time
+    stop: tuple[str, ...] = ()  #: the text ends before the first of these
     response_format: JsonFormat | None = None  #: None: text
     metadata: Mapping[str, str] = field(factory=dict, repr=False)
     ignored: tuple[str, ...] = ()  #: fields that were given and have no effect, each once
@@ -195,9 +197,10 @@ FIELDS: Final[Mapping[str, Field]] = {
     "tools": Field(_HONOUR, _anything),
     "tool_choice": Field(_HONOUR, _anything),
     "metadata": Field(_HONOUR, _object),
+    "stop": Field(_HONOUR, _strings),
     "response_format": Field(_HONOUR, _object),
     "modalities": Field(_HONOUR, _anything, (["text"],), "an agent answers in text alone"),
-    "parallel_tool_calls": Field(_NOTICE, _flag),
+    "parallel_tool_calls": Field(_HONOUR, _flag),
     "functions": Field(_HONOUR, _anything, (None,), "`functions` is deprecated: use `tools`"),
     "function_call": Field(_HONOUR, _anything, (None,), "`function_call` is deprecated: use `tools`"),
     "n": Field(_HONOUR, _integer, (1,), "an agent has one memory and so one answer"),
@@ -215,7 +218,6 @@ FIELDS: Final[Mapping[str, Field]] = {
     "max_completion_tokens": Field(_NOTICE, _integer),
     "max_tokens": Field(_NOTICE, _integer),
     "prediction": Field(_NOTICE, _object),
-    "stop": Field(_NOTICE, _strings),
     "web_search_options": Field(_NOTICE, _object),
     "moderation": Field(_NOTICE, _anything),
     "store": Field(_NOTICE, _flag),
@@ -228,12 +230,16 @@ FIELDS: Final[Mapping[str, Field]] = {
 }
 
 #: Values that ask for what happens anyway: nothing was ignored.
-_HARMLESS: Final[Mapping[str, object]] = {"parallel_tool_calls": True, "store": False}
+_HARMLESS: Final[Mapping[str, object]] = {"store": False}
 
 #: Hints inside a part that nobody needs to hear about.
 _QUIET_PART_FIELDS: Final = frozenset({"type", "prompt_cache_breakpoint", "cache_control"})
 
 _MAX_METADATA_COUNT, _MAX_METADATA_KEY, _MAX_METADATA_VALUE = 16, 64, 512
+#: OpenAI's, too.
+_MAX_STOP_COUNT: Final = 4
+#: Characters of all stop sequences together: each costs a table of its size.
+_MAX_STOP_SIZE: Final = 16 * 1024
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -268,6 +274,8 @@ def decode_request(data: bytes) -> ChatRequest:
         include_usage=bool(options.include_usage),
         tools=tools,
         must_call=must_call,
+        parallel_tool_calls=given.get("parallel_tool_calls", True),
+        stop=_decode_stop(given.get("stop", [])),
         response_format=_decode_response_format(given.get("response_format")),
         metadata=_check_metadata(given.get("metadata", {})),
         ignored=tuple(notices.names),
@@ -365,6 +373,22 @@ def _decode_response_format(value: Mapping[str, Any] | None) -> JsonFormat | Non
     raise RequestError(
         "`response_format.type` must be text, json_object or json_schema.", param="response_format.type"
     )
+
+
+def _decode_stop(value: str | list[str]) -> tuple[str, ...]:
+    """The stop sequences; an empty one would stop nothing."""
+    sequences = [value] if isinstance(value, str) else value
+    if len(sequences) > _MAX_STOP_COUNT:
+        raise RequestError(
+            f"`stop` takes {_MAX_STOP_COUNT} strings at most, got {len(sequences)}.",
+            param="stop",
+        )
+    if sum(map(len, sequences)) > _MAX_STOP_SIZE:
+        raise RequestError(
+            f"`stop` takes {_MAX_STOP_SIZE} characters at most, all strings together.",
+            param="stop",
+        )
+    return tuple(dict.fromkeys(text for text in sequences if text))
 
 
 def _check_metadata(value: Mapping[str, object]) -> Mapping[str, str]:

@@ -37,6 +37,8 @@ class Plan:
     :param past_results: results in the client's history: their calls may wait still.
     :param verdict: what the input says if the agent waits for a human's approval.
     :param wish: what the reply must be.
+    :param stop: the text that the client gets ends before the first of these.
+    :param one_call: the client takes one call at a time.
     :param aside: what the agent is told beside the input, for this turn alone.
     """
 
@@ -50,6 +52,8 @@ class Plan:
     past_results: tuple[letta.ToolReturn, ...] = ()
     verdict: Verdict | None = None
     wish: Wish | None = None
+    stop: tuple[str, ...] = ()
+    one_call: bool = False
     aside: tuple[letta.MessageCreate, ...] = ()
 
     def without_input(self) -> "Plan":

@@ -109,6 +109,8 @@ def plan_turn(request: chat.ChatRequest, given: Circumstances | None = None) -> 
             # What the user says is no answer where nobody is asked.
             verdict=_verdict(earlier, tail) if wish is None else None,
             wish=wish,
+            stop=request.stop,
+            one_call=bool(request.tools) and not request.parallel_tool_calls,
             aside=(letta.MessageCreate(role="system", content=wish.asking),) if wish else (),
         ),
         ignored=(*request.ignored, *(("messages.system",) if is_ignored else ()), *ignored_wishes),

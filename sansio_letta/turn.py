@@ -48,10 +48,10 @@ from ._signal import Signal
 from .access import ANYONE, Caller
 from .approvals import approval_question
 from .asking import Asking
-from .bridge import answer_unasked
+from .bridge import answer_unasked, next_call
 from .config import Approvals, Config
 from .destination import Destination, RecallThread, nothing_known
-from .ephemeral import is_our_name
+from .ephemeral import is_our_name, own_arguments
 from .errors import (
     Kept,
     LettaError,
@@ -65,7 +65,9 @@ from .events import (
     AgentGone,
     AnswerCalls,
     BackgroundRefused,
+    CallArguments,
     CallsSettled,
+    CallStarted,
     CancelRun,
     Command,
     ConversationThread,
@@ -102,9 +104,12 @@ from .runs import Runs
 from .stream import EndOfStream, RunState, RunStream, refusal_in
 from .threads import FoundThread, Search, Throwaway
 from .toolkit import Toolkit
+from .trimming import Trimmer
 
 #: An Enum looks its members up with Python code, and this one is asked for with every token.
 _STREAMING: Final = Phase.STREAMING
+#: Of an answer that no model was asked for.
+_NO_TOKENS: Final = letta.UsageStatistics(prompt_tokens=0, completion_tokens=0, total_tokens=0)
 
 
 @define
@@ -167,12 +172,15 @@ class Turn:
     _interruption: SansioLettaError | None = field(default=None, init=False)
     _failure: SansioLettaError | None = field(default=None, init=False)  #: told once the run is cancelled
     _closing: Step | None = field(default=None, init=False)  #: what comes when all is clean
+    _trimmer: Trimmer | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         wish = self.plan.wish
         if wish is not None and self.config.approvals is Approvals.ASK:
             # The question would be the reply, and no program can answer it.
             self.config = evolve(self.config, approvals=Approvals.DENY)
+        if self.plan.stop or self.plan.one_call:
+            self._trimmer = Trimmer(self.plan.stop, self.plan.one_call)
         config = self.config
         self._asking = Asking(config.max_answer_size, config.max_event_size, self._caller.key_is_lettas)
         self._to = Destination(
@@ -268,13 +276,13 @@ class Turn:
     def pass_on(self, data: bytes) -> list[TextDelta]:
         """What `receive_data` and `next_event` come to for bytes that hold more of a text, and nothing else.
 
-        :return: empty if they hold anything else, or something comes first, or words are held back: nothing was
-            taken.
+        :return: empty if they hold anything else, or something comes first, or words are held back or left out:
+            nothing was taken.
         """
         asking, runs, words = self._asking, self._runs, list[TextDelta]()
         if asking.stream is None or asking.has_ended or self.phase is not _STREAMING:
             return words
-        if self._items or runs.held is not None:
+        if self._items or runs.held is not None or self._trimmer is not None:
             return words
         for text in asking.stream.read_texts(data):
             word = TextDelta(text=text)
@@ -547,6 +555,11 @@ class Turn:
     def _send(self) -> None:
         names = self._runs.client_tools.keys()
         settlement = settle_plan(self.plan, self._to, names, self.config.approvals)
+        if self.plan.one_call and not self.plan.messages:
+            answered = {result.tool_call_id for result in (*self.plan.past_results, *self.plan.results)}
+            if (call := next_call(self._to.pending, answered, names)) is not None:
+                self._end_calling(call, CallsSettled(stale=settlement.calls.stale))
+                return
         if settlement.undecided:
             self._end_asking(settlement.undecided, settlement.calls)
             return
@@ -569,6 +582,23 @@ class Turn:
                 TurnFinished(reason=FinishReason.STOP, usage=None),
             )
         )
+        self._finish(Step.ENDED)
+
+    def _end_calling(self, call: letta.ToolCall, settled: CallsSettled) -> None:
+        """Tell one more call of those that wait; results so far are in the client's history when it is done."""
+        self._items.extend([settled] if settled != CallsSettled() else [])
+        arguments = call.arguments or "{}"
+        if self._to.agent.is_legacy:
+            arguments = own_arguments(arguments)
+        self._emit(
+            (
+                TurnStarted(),
+                CallStarted(index=0, call_id=call.tool_call_id, name=self._tools.names[call.name or ""]),
+                CallArguments(index=0, fragment=arguments),
+                TurnFinished(reason=FinishReason.TOOL_CALLS, usage=_NO_TOKENS),
+            )
+        )
+        self._tools.is_awaited = True
         self._finish(Step.ENDED)
 
     def _open_stream(self, step: Step, answers: Answers, *, is_verdict: bool = False) -> None:
@@ -746,7 +776,14 @@ class Turn:
         for word in self._runs.tell(words):
             if not self._abandoned:
                 self._runs.said.add(word)
-                self._items.append(word)
+                self._give(word)
+
+    def _give(self, event: Event) -> None:
+        """The client gets it, or what is left of it."""
+        if self._trimmer is None:
+            self._items.append(event)
+        else:
+            self._items.extend(self._trimmer.trim(event))
 
     def _take_run_failure(self, run: RunStream) -> None:
         if run.refusal is not None and not self._resent and not self._abandoned:
@@ -930,5 +967,5 @@ class Turn:
             kept = Kept.SOMETHING  # an earlier run of this turn came to its end
         if not self._abandoned:
             told = error if kept is Kept.NOTHING else kept_failure(error)
-            self._items.append(TurnFailed(error=told, kept=kept))
+            self._give(TurnFailed(error=told, kept=kept))
         self._finish(Step.FAIL)

@@ -94,6 +94,10 @@ HONOURED: list[tuple[str, object]] = [
     ("response_format", {"type": "text"}),
     ("modalities", ["text"]),
     ("parallel_tool_calls", True),
+    ("parallel_tool_calls", False),
+    ("stop", "END"),
+    ("stop", ["END", "\n", "", "x"]),
+    ("stop", []),
     ("n", 1),
     ("logprobs", False),
     ("top_logprobs", 0),
@@ -102,7 +106,6 @@ HONOURED: list[tuple[str, object]] = [
 
 #: Values that have no effect, of which the client is told.
 NOTICED: list[tuple[str, object]] = [
-    ("parallel_tool_calls", False),
     ("temperature", 0),
     ("temperature", 0.7),
     ("top_p", 1),
@@ -115,8 +118,6 @@ NOTICED: list[tuple[str, object]] = [
     ("max_completion_tokens", 1000),
     ("max_tokens", 32000),
     ("prediction", {"type": "content", "content": "x"}),
-    ("stop", "END"),
-    ("stop", ["END", "\n"]),
     ("web_search_options", {}),
     ("moderation", {"model": "x"}),
     ("store", True),
@@ -174,6 +175,8 @@ REFUSED: list[tuple[str, object, str, str]] = [
     ("metadata", {str(key): "" for key in range(17)}, "metadata", "invalid_value"),
     ("metadata", {"k" * 65: ""}, "metadata." + "k" * 64, "invalid_value"),
     ("metadata", {"k": "v" * 513}, "metadata.k", "invalid_value"),
+    ("stop", ["a", "b", "c", "d", "e"], "stop", "invalid_value"),
+    ("stop", "x" * 16385, "stop", "invalid_value"),
 ]
 
 #: Values of the wrong type, and the place of the fault where it is further in.

@@ -38,6 +38,7 @@ TABLE = {
     "bridge": "approvals config ephemeral errors events letta",
     "stream": "approvals bridge ephemeral errors events letta",
     "held": "events stream wishes",
+    "trimming": "events",
     "places": "errors",
     "asking": "errors events exchange message_reader",
     "recovery": "asking errors events exchange letta stream",
@@ -52,7 +53,7 @@ TABLE = {
     "runs": "bridge events held letta recovery stream",
     "turn": (
         "_signal access approvals asking bridge config destination ephemeral errors events exchange held "
-        "lending letta opening phases places plan recovery runs stream threads toolkit"
+        "lending letta opening phases places plan recovery runs stream threads toolkit trimming"
     ),
     "thread_memory": "events letta plan threads turn",
     "planning": "approvals chat_request config errors letta plan schemas tasks threads wishes",

@@ -75,6 +75,9 @@ HONOURED: Final[list[tuple[str, object]]] = [
     ("tools", []),
     ("tool_choice", "auto"),
     ("parallel_tool_calls", True),
+    ("parallel_tool_calls", False),
+    ("stop", "\n"),
+    ("stop", ["\n", "END"]),
     ("response_format", {"type": "text"}),
     ("n", 1),
     ("modalities", ["text"]),
@@ -93,7 +96,6 @@ HONOURED: Final[list[tuple[str, object]]] = [
 
 #: Fields without effect that the answer names.
 NOTICED: Final[list[tuple[str, object]]] = [
-    ("parallel_tool_calls", False),
     ("temperature", 0),
     ("temperature", 0.7),
     ("top_p", 1),
@@ -106,8 +108,6 @@ NOTICED: Final[list[tuple[str, object]]] = [
     ("max_completion_tokens", 10),
     ("max_tokens", 10),
     ("prediction", {"type": "content", "content": "x"}),
-    ("stop", "\n"),
-    ("stop", ["\n", "END"]),
     ("web_search_options", {}),
     ("moderation", {"model": "omni-moderation-latest"}),
     ("store", True),
@@ -131,6 +131,8 @@ REFUSED: Final[list[tuple[str, object, str]]] = [
     ("audio", {"voice": "alloy", "format": "wav"}, "unsupported_parameter"),
     ("logprobs", True, "unsupported_value"),
     ("top_logprobs", 3, "unsupported_value"),
+    ("stop", ["a", "b", "c", "d", "e"], "invalid_value"),
+    ("stop", "x" * 16385, "invalid_value"),
     ("metadata", {str(number): "v" for number in range(17)}, "invalid_value"),
     ("metadata", {"k" * 65: "v"}, "invalid_value"),
     ("metadata", {"k": "v" * 513}, "invalid_value"),
