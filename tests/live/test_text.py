@@ -14,6 +14,7 @@ from live.asking import (
     FORMS,
     PAIR,
     STREAMED,
+    TOOLS,
     WHOLE,
     Answer,
     Form,
@@ -257,3 +258,29 @@ def test_a_pause_longer_than_the_clients_timeout(url: str, make_agent: MakeAgent
     with ThreadPoolExecutor() as pool:  # both at once, for they take their time
         answers = list(pool.map(wait, STREAMED))
     assert [(answer.text, answer.finish_reason) for answer in answers] == [("Late.", "stop")] * 2
+
+
+CODE = "think </code>\nsay <code>\nsay print(6 * 7)\nsay </code>\nsay Observation: 41"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_text_ends_before_a_stop_sequence(url: str, letta: LettaApi, agent: Agent, form: Form) -> None:
+    answer = ask(url, form, agent.name, CODE, stop=["Observation:", "</code>"])
+    assert (answer.text, answer.finish_reason) == ("<code>\nprint(6 * 7)\n", "stop")
+    assert answer.reasoning == "</code>"
+    assert letta.assistant_texts(agent) == ["<code>\nprint(6 * 7)\n</code>\nObservation: 41"]
+    history = [user(CODE), answer.message, user("say The agent is free.")]
+    assert ask(url, form, agent.name, history, stop=["</code>"]).text == "The agent is free."
+
+
+@pytest.mark.parametrize("form", PAIR)
+def test_a_call_behind_a_stop_sequence_leaves_the_agent_free(
+    url: str, letta: LettaApi, agent: Agent, form: Form
+) -> None:
+    script = 'say one END two\ncall get_weather {"city": "Bern"}'
+    answer = ask(url, form, agent.name, script, tools=TOOLS, stop="END")
+    assert (answer.text, answer.calls, answer.finish_reason) == ("one ", [], "stop")
+    assert len(letta.pending_call_ids(agent)) == 1
+    history = [user(script), answer.message, user("say Go on.")]
+    assert ask(url, form, agent.name, history, tools=TOOLS, stop="END").text == "Go on."
+    assert letta.pending_call_ids(agent) == []

@@ -218,3 +218,46 @@ def test_results_sent_again_are_not_kept_twice(url: str, letta: LettaApi, agent:
     again += [result(asked.calls[0], "18 C"), user("say B.")]
     assert ask(url, form, agent.name, again, tools=TOOLS).text == "B."
     assert letta.tool_returns(agent) == [(asked.calls[0].id, "18 C", "success")]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_three_calls_one_at_a_time(url: str, letta: LettaApi, agent: Agent, form: Form) -> None:
+    history: list[Message] = [user(THREE_CALLS)]
+    made = []
+    for number in range(3):
+        answer = ask(url, form, agent.name, history, tools=TOOLS, parallel_tool_calls=False)
+        assert (answer.finish_reason, len(answer.calls)) == ("tool_calls", 1)
+        made += answer.calls
+        history += [answer.message, result(answer.calls[0], f"result {number}")]
+    pending = letta.pending_call_ids(agent)
+    assert [call.id for call in made] == pending
+    assert [(call.name, call.arguments) for call in made] == [
+        ("get_weather", ROME),
+        ("read_file", "{}"),
+        ("get_weather", OSLO),
+    ]
+    answer = ask(url, form, agent.name, history, tools=TOOLS, parallel_tool_calls=False)
+    assert quoted_results(answer.text) == ["result 0", "result 1", "result 2"]
+    assert answer.finish_reason == "stop"
+    assert letta.user_texts(agent) == [THREE_CALLS]
+    assert [status for _, _, status in letta.tool_returns(agent)] == ["success"] * 3
+    assert len(letta.runs(agent)) == 2
+
+
+@pytest.mark.parametrize("form", PAIR)
+def test_a_message_ends_calls_that_come_one_at_a_time(
+    url: str, letta: LettaApi, agent: Agent, form: Form
+) -> None:
+    history: list[Message] = [user(THREE_CALLS)]
+    chat = {"letta_chat_key": "one by one"}
+    for number in range(2):
+        answer = ask(url, form, agent.name, history, tools=TOOLS, parallel_tool_calls=False, metadata=chat)
+        history += [answer.message, result(answer.calls[0], f"result {number}")]
+    history[-1] = user("say Stopped.")
+    answer = ask(url, form, agent.name, history, tools=TOOLS, parallel_tool_calls=False, metadata=chat)
+    assert (answer.text, answer.finish_reason) == ("Stopped.", "stop")
+    (conversation,) = letta.conversations(agent)
+    assert letta.user_texts(agent, conversation) == [THREE_CALLS, "say Stopped."]
+    returned = [text for _, text, _ in letta.tool_returns(agent, conversation)]
+    assert (len(returned), returned.count("result 0")) == (3, 1)
+    assert letta.pending_call_ids(agent, conversation) == []
