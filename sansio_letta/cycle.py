@@ -330,9 +330,10 @@ class Cycle:
         """
         self._now = now
         reason = None
-        if self._left_at is not None:
-            self._look_for_listeners()
-        if now >= self._turn_deadline:
+        if self._left_at is not None and not self._look_for_listeners():
+            # It ends: what was due may have been for the turn as it was.
+            self.stop(now)
+        elif now >= self._turn_deadline:
             self._give_up_turn()
         elif self._waits:
             self._heard = now
@@ -375,14 +376,14 @@ class Cycle:
             case inquiry:
                 inquiry.receive_failure(Failure.SILENT, reason)
 
-    def _look_for_listeners(self) -> None:
+    def _look_for_listeners(self) -> bool:
         """The client has left: is there anybody for whom the turn should go on?"""
         assert self._driven is not None
         known = self._driven.known
         if known.listeners:
-            return
-        if self._now >= known.expected_until or (known.turn is not None and known.turn.place.is_awaited):
-            self.stop(self._now)
+            return True
+        is_awaited = known.turn is not None and known.turn.place.is_awaited
+        return self._now < known.expected_until and not is_awaited
 
     @property
     def _keeps_alive(self) -> bool:

@@ -326,7 +326,6 @@ class Turn:
         """
         if self.phase in OVER:
             return
-        self._asking.pause = None
         if self.phase is Phase.RECOVERING:
             self._failure = error
         # What was not handed over yet never happens; what was said stays said.
@@ -377,7 +376,6 @@ class Turn:
             self._failure = error
             self._cancel()
         elif not reading and not (self.phase is Phase.PREPARING and waits):
-            self._asking.pause = None
             # What an earlier turn for the same request has left was not found out.
             self._end_failed(error, Kept.NOTHING if self._earlier is None else Kept.UNKNOWN)
 
@@ -440,8 +438,10 @@ class Turn:
     def _move(self, step: Step) -> None:
         following = TRANSITIONS[self.phase].get(step)
         assert following is not None, f"{step} in {self.phase}"
-        self.phase = following
+        # A pause is made before something that its phase asks for.
+        self.phase, self._asking.pause = following, None
         if following in OVER:
+            assert not any(isinstance(item, Command) for item in self._items), f"a command in {following}"
             self._questions = None
             self.place.leave()
 
@@ -900,7 +900,7 @@ class Turn:
         run_id = self._runs.current.run_id
         assert run_id is not None
         self._move(Step.CANCEL)
-        self._questions, self._asking.pause = None, None
+        self._questions = None
         self._asking.went_well()
         self._ask(CancelRun(agent_id=self._to.agent.id, run_id=run_id))
 

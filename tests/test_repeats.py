@@ -207,6 +207,28 @@ def test_a_client_that_does_not_come_back_in_time() -> None:
     assert first.cycle.summary.outcome == "abandoned"
 
 
+def test_a_turn_that_ends_in_its_pause_asks_nothing_more() -> None:
+    """The pause and the look for listeners are due at the same moment."""
+    house = proxy()
+    first = Client(chat(headers=FIRST), house).leave(now=103.0)
+    other = Client(chat(content="and now this", headers=FIRST), house, now=103.1)
+    first.fail(Failure.NOT_SENT, now=103.1)
+    assert first.waits
+    first.go_on(now=103.35)
+    assert first.ended
+    assert [type(command) for command in first.commands] == [OpenStream]
+    assert type(other.go_on().commands[-1]) is OpenStream
+
+
+def test_a_turn_that_ends_while_letta_is_silent() -> None:
+    """The look for listeners and the end of Letta's patience are due at the same moment."""
+    first = Client(chat(headers=FIRST), proxy()).stream(PING, now=102.0).leave(now=103.0)
+    assert first.cycle.handle_deadline(now=1000.0) is None
+    first.pump()
+    assert first.commands[-1] == CANCEL
+    assert first.answer({}).ended
+
+
 def test_who_waits_behind_is_not_kept_waiting_for_somebody_who_left() -> None:
     house = proxy()
     first = Client(chat(headers=FIRST), house).stream(PING).leave(now=103.0)

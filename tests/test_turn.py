@@ -1,5 +1,6 @@
 """One turn, through all its exchanges with Letta."""
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -595,6 +596,20 @@ def test_leaving_before_a_refusal(status: int) -> None:
     turn.abandon()
     assert answer(turn, {}, status) == []
     assert turn.next_event() is Signal.FINISHED
+
+
+@pytest.mark.parametrize("end", [Turn.abandon, lambda turn: turn.interrupt(shutting_down())])
+def test_a_turn_that_ends_in_a_pause_has_none_left(end: Callable[[Turn], None]) -> None:
+    turn = Turn(plan("hi"), agent=AGENT)
+    drain(turn)
+    turn.receive_failure(Failure.NOT_SENT, "refused")
+    assert turn.next_event() is Signal.WAITING
+    end(turn)
+    assert turn.pause is None
+    assert not any(isinstance(item, Command) for item in drain(turn))
+    assert turn.next_event() is Signal.FINISHED
+    with pytest.raises(LocalProtocolError, match="there is no pause"):
+        turn.end_pause()
 
 
 def test_leaving_after_the_end_changes_nothing() -> None:
