@@ -65,6 +65,7 @@ class Destination:
     pending: letta.PendingApproval | None = None
     has_looked: bool = field(init=False)  #: `pending` is what waits in the thread
     is_new: bool = field(default=False, init=False)  #: nothing was ever said in the conversation
+    has_strays: bool = field(default=False, init=False)  #: it may have been made without an answer that said so
     is_confirmed: bool = field(default=False, init=False)  #: Letta named the agent, or took what was said to it
     _recall_thread: RecallThread = field(default=nothing_known, alias="recall_thread")
     _searched: bool = field(default=False, init=False)  #: Letta named the conversation

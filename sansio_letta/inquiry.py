@@ -29,7 +29,7 @@ from .events import (
 )
 from .exchange import Answer, Headers, find_agent, found_agent
 from .lending import clean
-from .threads import CHAT_MARK, TASK_MARK
+from .threads import CHAT_MARK, TASK_MARK, task_deadline
 
 
 @frozen(kw_only=True)
@@ -199,12 +199,12 @@ def sweep(now: int, *, turn_timeout: float, all_idle: bool = False) -> Questions
     """Delete what a process has left behind when it died: conversations for one request each, clients' tools.
 
     :param now: Unix time, seconds.
-    :param turn_timeout: seconds; conversations that are younger may be in use.
+    :param turn_timeout: seconds; conversations that do not say how long they are needed may be for as long.
     :param all_idle: also delete tools that are only kept to be found again.
     """
     tools = yield from _sweep_tools(now, all_idle=all_idle)
     # Last: servers that have no conversations refuse this.
-    conversations = yield from _sweep_tasks(now - int(turn_timeout))
+    conversations = yield from _sweep_tasks(now, turn_timeout)
     return _status("swept", tools=str(tools), conversations=str(conversations))
 
 
@@ -222,12 +222,20 @@ def _sweep_tools(now: int, *, all_idle: bool) -> Generator[Command, Answer, int]
             answer = None
 
 
-def _sweep_tasks(created_before: int) -> Generator[Command, Answer, int]:
+def _sweep_tasks(now: int, turn_timeout: float) -> Generator[Command, Answer, int]:
     found = yield from _find_conversations(TASK_MARK)
-    old = [item for item in found if 0 < unix_time(item.created_at) < created_before]
+    old = [item for item in found if _is_over(item, now, turn_timeout)]
     for item in old:
         yield DeleteConversation(conversation_id=item.id)
     return len(old)
+
+
+def _is_over(conversation: letta.Conversation, now: int, turn_timeout: float) -> bool:
+    """Whether the turn that a conversation was made for is over, whoever drove it."""
+    until = task_deadline(conversation.summary or "")
+    if until is not None:
+        return until < now
+    return 0 < unix_time(conversation.created_at) < now - int(turn_timeout)
 
 
 def ask_threads(model: str) -> Questions:

@@ -239,17 +239,24 @@ class KeptTools:
 
 
 def clean_up(
-    now: int, conversation: ConversationThread | None, loan: Loan | None, unneeded: Collection[str]
+    now: int,
+    conversation: ConversationThread | None,
+    strays: Cleaning | None,
+    loan: Loan | None,
+    unneeded: Collection[str],
 ) -> Cleaning:
     """All that must be done after a turn.
 
     :param now: Unix time, seconds.
     :param conversation: that was for this turn alone.
+    :param strays: deletes such conversations as may have been made without an answer that said so.
     :param loan: tools that the agent has.
     :param unneeded: names of tools that nobody will look for soon.
     """
     if conversation is not None:
         yield DeleteConversation(conversation_id=conversation.conversation_id)
+    if strays is not None:
+        yield from strays
     if unneeded:
         yield from clean(now, owner=loan.stamp.owner if loan else None, names=unneeded)
     elif loan is not None:

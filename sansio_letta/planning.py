@@ -5,6 +5,7 @@ assistant message: results of calls (Roo Code sends a user message after them), 
 """
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Final
 
 from attrs import field, frozen
@@ -48,11 +49,13 @@ class Circumstances:
 
     :param headers: by lower-case name.
     :param token: unique.
+    :param created: when it came, Unix time in seconds.
     """
 
     config: Config = field(factory=Config)
     headers: Mapping[str, str] = field(factory=dict, repr=False)
     token: str = ""
+    created: int = 0
 
 
 def plan_turn(request: chat.ChatRequest, given: Circumstances | None = None) -> Planned:
@@ -71,7 +74,7 @@ def plan_turn(request: chat.ChatRequest, given: Circumstances | None = None) -> 
                 param="messages",
                 code="task_refused",
             )
-        thread: ThreadWish = Throwaway(token=given.token)
+        thread: ThreadWish = Throwaway(token=given.token, until=given.created + ceil(config.turn_timeout))
     else:
         thread = _thread(request, given)
     tail = _tail(request.messages)

@@ -198,7 +198,7 @@ class Proxy:
         config = with_headers(config, request.headers)
         asked = decode_request(request.body)
         summary.stream, summary.model = asked.stream, asked.model
-        planned = plan_turn(asked, Circumstances(config=config, headers=headers, token=token))
+        planned = plan_turn(asked, Circumstances(config=config, headers=headers, token=token, created=created))
         plan = planned.plan
         summary.ignored, summary.thread = planned.ignored, kind_of(plan.thread)
         named = repr(plan.thread) if isinstance(plan.thread, Chat | GivenConversation) else ""

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 from attrs import frozen
 
 from . import letta
-from .errors import RequestError
+from .errors import RequestError, SansioLettaError
 from .events import (
     Command,
     ConversationThread,
@@ -26,8 +26,10 @@ from .exchange import Answer
 #: Begins the summaries of chats' conversations; the chat's key follows, in quotes, so that a search for one key
 #: does not find all the longer ones.
 CHAT_MARK: Final = "letta-proxy chat: "
-#: Begins the summaries of conversations that are thrown away; the request's id follows.
+#: Begins the summaries of conversations that are thrown away; the request's id follows, and until when its turn
+#: may take, so that no other process need know how long this one lets turns take.
 TASK_MARK: Final = "letta-proxy task: "
+_UNTIL: Final = " until "
 
 #: Names an existing conversation of Letta's.
 GIVEN_HEADER: Final = "X-Letta-Conversation-Id"
@@ -56,9 +58,25 @@ class Throwaway:
     """A conversation for one request.
 
     :param token: unique.
+    :param until: Unix time in seconds; the request's turn is over then.
     """
 
     token: str
+    until: int = 0
+
+    @property
+    def summary(self) -> str:
+        """By which it is found at Letta."""
+        return f"{TASK_MARK}{self.token}{_UNTIL}{self.until}"
+
+
+def task_deadline(summary: str) -> int | None:
+    """Until when the turn may take that a throw-away conversation is for, Unix time in seconds.
+
+    :return: None if it does not say: earlier versions did not.
+    """
+    until = summary.removeprefix(TASK_MARK).partition(_UNTIL)[2]
+    return int(until) if until.isascii() and until.isdigit() and len(until) <= 15 else None
 
 
 #: None: the agent's own thread.
@@ -118,8 +136,8 @@ def find_thread(agent_id: str, wish: Chat | GivenConversation | Throwaway) -> Se
             return _find_chat(agent_id, f'{CHAT_MARK}"{key}"')
         case GivenConversation(conversation_id=conversation_id):
             return _check_given(agent_id, conversation_id)
-        case Throwaway(token=token):
-            return _make(agent_id, TASK_MARK + token)
+        case Throwaway() as task:
+            return _make(agent_id, task.summary)
 
 
 def _find_chat(agent_id: str, summary: str) -> Search:
@@ -141,6 +159,18 @@ def _look(conversation_id: str) -> Search:
     assert answer is not None
     thread = ConversationThread(conversation_id=conversation_id)
     return FoundThread(thread=thread, is_new=letta.is_empty(answer.data))
+
+
+def delete_strays(agent_id: str, task: Throwaway) -> Generator[Command, Answer | None, None]:
+    """Delete what was made for a request though no answer said so. Nothing is raised: it is swept later."""
+    answer = yield FindConversations(agent_id=agent_id, summary=task.summary)
+    try:
+        found = letta.decode_conversations(answer.data) if answer is not None else ()
+    except SansioLettaError:
+        return
+    for item in found:
+        if item.summary == task.summary:
+            yield DeleteConversation(conversation_id=item.id)
 
 
 def _list(agent_id: str, summary: str) -> Generator[Command, Answer | None, list[letta.Conversation]]:

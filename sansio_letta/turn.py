@@ -71,6 +71,7 @@ from .events import (
     CancelRun,
     Command,
     ConversationThread,
+    CreateConversation,
     Event,
     Failure,
     FetchRun,
@@ -102,7 +103,7 @@ from .plan import Instructions, Plan
 from .recovery import EarlierTurn, EndedRun, Pause, Questions, read_run
 from .runs import Runs
 from .stream import EndOfStream, RunState, RunStream, refusal_in
-from .threads import FoundThread, Search, Throwaway
+from .threads import FoundThread, Search, Throwaway, delete_strays
 from .toolkit import Toolkit
 from .trimming import Trimmer
 
@@ -345,7 +346,7 @@ class Turn:
         self._items.clear()
         if self.phase in (Phase.CANCELLING, Phase.CLEANING):
             self._items.extend(unsent)
-        elif self.phase is Phase.PREPARING and not unsent and self._asking.pause is None:
+        elif self._makes_something and not unsent and self._asking.pause is None:
             pass  # what is asked for may still be done: nothing can be cleaned before
         elif self.phase is Phase.RECOVERING:
             self._cancel()
@@ -375,7 +376,7 @@ class Turn:
         if self._runs.current.run_id is not None and (reading or self.phase is Phase.RECOVERING):
             self._failure = error
             self._cancel()
-        elif not reading and not (self.phase is Phase.PREPARING and waits):
+        elif not reading and not (self._makes_something and waits):
             # What an earlier turn for the same request has left was not found out.
             self._end_failed(error, Kept.NOTHING if self._earlier is None else Kept.UNKNOWN)
 
@@ -413,6 +414,7 @@ class Turn:
         if not self._asking.has_ended:
             return False
         if self._asking.error is not None:
+            self._note_strays()
             if self._try_again():
                 return True
             raise self._asking.error
@@ -445,18 +447,34 @@ class Turn:
             self._questions = None
             self.place.leave()
 
+    @property
+    def _makes_something(self) -> bool:
+        """Whether what is asked for is for this turn alone."""
+        return self.phase is Phase.PREPARING or isinstance(self._asking.command, CreateConversation)
+
+    def _note_strays(self) -> None:
+        """An exchange ended otherwise than well: what was to be made for this turn alone may be there."""
+        asking = self._asking
+        refused = asking.answer is not None and 400 <= asking.answer.status < 500
+        is_known = self._to.conversation is not None
+        if isinstance(asking.command, CreateConversation) and not refused and not is_known:
+            self._to.has_strays = self._to.has_strays or asking.failure is not Failure.NOT_SENT
+
     def _finish(self, step: Step) -> None:
         """All is said: clean up, and come to an end."""
-        conversation = self._to.conversation if isinstance(self.plan.thread, Throwaway) else None
+        thread = self.plan.thread
+        task = thread if isinstance(thread, Throwaway) else None
+        conversation = self._to.conversation if task else None
+        strays = delete_strays(self._to.agent.id, task) if task and self._to.has_strays else None
         loan = self._tools.lent
         unneeded = self._tools.unneeded(self._to.agent.id) if self.place.granted else frozenset[str]()
-        if conversation is None and loan is None and not unneeded:
+        if conversation is None and strays is None and loan is None and not unneeded:
             self._move(step)
             return
         self._closing = step
         self._move(Step.CLEAN)
         # What could not be cleaned is swept when a server starts: it carries a mark.
-        self._ask_for(clean_up(self._created, conversation, loan, unneeded))
+        self._ask_for(clean_up(self._created, conversation, strays, loan, unneeded))
 
     def _ask(self, command: Command) -> None:
         self._asking.ask(command)
@@ -507,6 +525,15 @@ class Turn:
     def _search(self) -> None:
         self._move(Step.SEARCH)
         self._ask_for(self._to.search())
+
+    def _take_thread(self, found: FoundThread) -> None:
+        self._to.take_thread(found)
+        if self._abandoned:
+            self._finish(Step.ENDED)
+        elif self._interruption is not None:
+            raise self._interruption
+        else:
+            self._review_or_send()
 
     def _forget(self) -> None:
         """What was remembered is out of date."""
@@ -842,8 +869,7 @@ class Turn:
             self._questions = None
             match stop.value:
                 case FoundThread() as found:
-                    self._to.take_thread(found)
-                    self._review_or_send()
+                    self._take_thread(found)
                 case Prepared() as prepared:
                     self._take_prepared(prepared)
                 case EndedRun() as ended if self.phase is Phase.REVIEWING:
@@ -927,6 +953,7 @@ class Turn:
     # --- Failing ------------------------------------------------------------------------------------------
 
     def _fail(self, error: SansioLettaError) -> None:
+        self._note_strays()
         if self.phase is Phase.CANCELLING:
             self._end_cancelled()
         elif self.phase is Phase.CLEANING:

@@ -1,5 +1,6 @@
 """Threads: a chat's conversation, one that is given, one that is thrown away; and the client's instructions."""
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -22,9 +23,10 @@ from drive import (
     want,
 )
 from drive_cycle import Client, chat
-from sansio_letta import Config, HttpRequest, Proxy, RequestError, Turn, letta
+from sansio_letta import Config, HttpRequest, Proxy, RemoteProtocolError, RequestError, Signal, Turn, letta
 from sansio_letta.chat_request import decode_request
 from sansio_letta.config import InstructionPolicy, TaskPolicy
+from sansio_letta.errors import shutting_down
 from sansio_letta.events import (
     CancelRun,
     Command,
@@ -51,7 +53,11 @@ from sansio_letta.thread_memory import ThreadMemory
 from sansio_letta.threads import Chat, GivenConversation, ThreadWish, Throwaway, kind_of
 
 HELLO = (PING, say("Hello"), stop(), USAGE, DONE)
-CHAT, TASK, GIVEN = Chat(key="c-1"), Throwaway(token="t-1"), GivenConversation(conversation_id="conv-7")
+CHAT, TASK, GIVEN = (
+    Chat(key="c-1"),
+    Throwaway(token="t-1", until=3600),
+    GivenConversation(conversation_id="conv-7"),
+)
 FIND = FindConversations(agent_id=AGENT_ID, summary='letta-proxy chat: "c-1"')
 CREATE = CreateConversation(agent_id=AGENT_ID, summary='letta-proxy chat: "c-1"')
 
@@ -62,12 +68,12 @@ def conversation(
     return {"id": name, "agent_id": AGENT_ID, "summary": summary, "created_at": created}
 
 
-def begin(thread: ThreadWish, **more: Any) -> Turn:
+def begin(thread: ThreadWish, *, config: Config | None = None, **more: Any) -> Turn:
     told = letta.MessageCreate(content="before")
     plan = Plan(
         model="Milo", messages=(letta.MessageCreate(content="hi"),), thread=thread, history=(told,), **more
     )
-    return Turn(plan, agent=AGENT)
+    return Turn(plan, config or Config(), AGENT)
 
 
 def opened(items: list[Event | Command]) -> OpenStream:
@@ -204,7 +210,7 @@ def test_a_given_conversation_must_exist(status: int) -> None:
 
 def test_a_task_leaves_nothing_behind() -> None:
     turn = begin(TASK)
-    assert drain(turn) == [CreateConversation(agent_id=AGENT_ID, summary="letta-proxy task: t-1")]
+    assert drain(turn) == [CreateConversation(agent_id=AGENT_ID, summary=TASK.summary)]
     assert texts(opened(answer(turn, conversation("conv-9")))) == [("user", "before"), ("user", "hi")]
     items = stream(turn, *HELLO)
     assert isinstance(items[-2], TurnFinished)
@@ -225,6 +231,62 @@ def test_a_task_whose_client_leaves_leaves_nothing_behind() -> None:
     turn.receive_failure(Failure.SILENT, "no byte came")
     assert drain(turn) == []
     assert turn.phase.name == "DONE"
+
+
+@pytest.mark.parametrize("end", [Turn.abandon, lambda turn: turn.interrupt(shutting_down())])
+def test_a_task_that_ends_while_its_conversation_is_made_deletes_it(end: Callable[[Turn], None]) -> None:
+    turn = begin(TASK)
+    drain(turn)
+    end(turn)
+    assert turn.next_event() is Signal.NEED_DATA
+    assert answer(turn, conversation("conv-9"))[-1] == DeleteConversation(conversation_id="conv-9")
+    assert answer(turn, None) == []
+    assert turn.next_event() is Signal.FINISHED
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda turn: turn.receive_failure(Failure.BROKEN, "it broke"),
+        lambda turn: turn.give_up(RemoteProtocolError("It took too long.")),
+    ],
+)
+def test_a_conversation_that_may_have_been_made_is_looked_for(end: Callable[[Turn], None]) -> None:
+    turn = begin(TASK, config=Config(connect_retry_timeout=0.0))
+    drain(turn)
+    end(turn)
+    failure, look = drain(turn)
+    assert isinstance(failure, TurnFailed)
+    assert look == FindConversations(agent_id=AGENT_ID, summary=TASK.summary)
+    other = conversation("conv-8", TASK.summary + "0")
+    assert answer(turn, [conversation("conv-9", TASK.summary), other]) == [
+        DeleteConversation(conversation_id="conv-9")
+    ]
+    assert answer(turn, None) == []
+    assert turn.phase.name == "FAILED"
+
+
+def test_of_two_conversations_that_were_made_none_is_left() -> None:
+    turn = begin(TASK)
+    drain(turn)
+    turn.receive_failure(Failure.BROKEN, "it broke")
+    drain(turn)
+    turn.end_pause()
+    assert drain(turn) == [CreateConversation(agent_id=AGENT_ID, summary=TASK.summary)]
+    answer(turn, conversation("conv-9", TASK.summary))
+    assert stream(turn, *HELLO)[-1] == DeleteConversation(conversation_id="conv-9")
+    [look] = answer(turn, None)
+    assert isinstance(look, FindConversations)
+    assert answer(turn, [conversation("conv-8", TASK.summary)]) == [
+        DeleteConversation(conversation_id="conv-8")
+    ]
+
+
+def test_a_conversation_that_letta_refused_to_make_is_not_looked_for() -> None:
+    turn = begin(TASK)
+    drain(turn)
+    assert [type(item) for item in answer(turn, {"detail": "no"}, 422)] == [TurnFailed]
+    assert turn.phase.name == "FAILED"
 
 
 def test_a_task_that_fails_leaves_nothing_behind() -> None:
@@ -481,11 +543,25 @@ def test_what_a_dead_process_left_is_swept() -> None:
             conversation("conv-2", "letta-proxy task: t-2", "2026-11-22T09:00:00Z"),
             conversation("conv-3", "about a letta-proxy task: of mine", "2026-11-22T08:00:00Z"),
             conversation("conv-4", "letta-proxy task: t-4", "soon"),
+            # Another server lets turns take longer, or less long.
+            conversation("conv-5", "letta-proxy task: t-5 until 1795340001", "2026-11-22T08:00:00Z"),
+            conversation("conv-6", "letta-proxy task: t-6 until 1795339999", "2026-11-22T09:00:00Z"),
         ]
     )
     assert client.commands[3:] == [DeleteConversation(conversation_id="conv-1")]
     client.answer(None)
-    assert client.json() == {"status": "swept", "tools": "0", "conversations": "1"}
+    assert client.commands[4:] == [DeleteConversation(conversation_id="conv-6")]
+    client.answer(None)
+    assert client.json() == {"status": "swept", "tools": "0", "conversations": "2"}
+
+
+def test_a_tasks_conversation_says_how_long_its_turn_may_take() -> None:
+    house = Proxy(Config(turn_timeout=90.5))
+    house.remember("Milo", AGENT, now=100.0)
+    client = Client(chat(content="### Task:\nGive a title."), house)
+    made = client.commands[-1]
+    assert isinstance(made, CreateConversation)
+    assert made.summary == f"letta-proxy task: abcdef12 until {1_795_332_551 + 91}"
 
 
 def test_more_chats_than_fit_on_a_page_are_listed() -> None:

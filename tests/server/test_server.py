@@ -7,11 +7,22 @@ from typing import Any
 import orjson
 import pytest
 import trio
+from attrs import define
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
-from drive import DONE, PING, USAGE, agent_json, encode, error, say, stop
+from drive import AGENT_ID, DONE, PING, USAGE, agent_json, encode, error, say, stop
 from letta_server import Access, Server, Settings, UpstreamError, serve
-from sansio_letta.events import CancelRun, CheckHealth, Failure, FetchRun, FindAgent, ListAgents, OpenStream
+from sansio_letta.events import (
+    CancelRun,
+    CheckHealth,
+    CreateConversation,
+    DeleteConversation,
+    Failure,
+    FetchRun,
+    FindAgent,
+    ListAgents,
+    OpenStream,
+)
 
 from .scripted import RawClient, Script, ask, book, cancelled, found, hello, make_server, runs
 
@@ -110,6 +121,44 @@ async def test_leaving_while_the_agent_is_looked_up_asks_nothing_more(nursery: t
     await client.stream.aclose()
     await wait_all_tasks_blocked()
     assert [type(command) for command in letta.commands] == [FindAgent]
+
+
+@define(eq=False)
+class BreakingStream(trio.abc.Stream):
+    """A client's connection that is found broken when an answer's bytes are sent, and not before."""
+
+    inner: trio.abc.Stream
+    fine_count: int = 0  #: how many times it still takes something
+
+    async def send_all(self, data: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        self.fine_count -= 1
+        if self.fine_count < 0:
+            raise trio.BrokenResourceError
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return bytes(await self.inner.receive_some(max_bytes))
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+@pytest.mark.parametrize("fine_count", range(2))
+async def test_a_command_behind_a_flush_that_fails_is_not_lost(
+    nursery: trio.Nursery, fine_count: int, autojump_clock: MockClock
+) -> None:
+    """A task's conversation is deleted, wherever its client's connection turns out to be broken."""
+    made = Script(CreateConversation, [orjson.dumps({"id": "conv-9", "agent_id": AGENT_ID})])
+    server, letta = make_server(found(), made, hello(), Script(DeleteConversation, [b"null"]))
+    client, handled = memory_stream_pair()
+    nursery.start_soon(server.handle, BreakingStream(handled, fine_count))
+    await client.send_all(ask(stream=False, messages=[{"role": "user", "content": "### Task:\nGive a title."}]))
+    await trio.sleep(5.0)
+    assert type(letta.commands[-1]) is DeleteConversation
+    await client.aclose()
 
 
 async def test_cancel_that_hangs_is_given_up(autojump_clock: MockClock) -> None:

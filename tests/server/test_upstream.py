@@ -1,5 +1,6 @@
 """The pool between the core's commands and a Letta that speaks raw HTTP over real sockets."""
 
+import errno
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -226,3 +227,19 @@ async def test_tls() -> None:
         authority.configure_trust(made._tls)
         assert await ask(made) == (200, b"{}")
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("command", [OPEN, CheckHealth()])
+async def test_a_connection_that_breaks_while_it_is_sent_to(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some of it may have gone out, whatever it is: only the core knows what follows from that."""
+
+    async def reset(self: object, data: bytes) -> None:
+        raise trio.BrokenResourceError from ConnectionResetError(errno.ECONNRESET, "reset")
+
+    async with pool(RawLetta([])) as made:
+        monkeypatch.setattr(trio.SocketStream, "send_all", reset)
+        with pytest.raises(UpstreamError, match="reset") as caught:
+            await made.send(command)
+    assert caught.value.failure is Failure.BROKEN

@@ -51,6 +51,7 @@ class Carrier:
     upstream: Upstream
     _exchange: UpstreamExchange | None = field(default=None, init=False)
     _has_head: bool = field(default=False, init=False)
+    _held: bool = field(default=False, init=False)  #: a command was taken from the cycle and is not sent yet
     _woken: trio.Event = field(factory=trio.Event, init=False)
     wait: trio.CancelScope | None = field(default=None, init=False)  #: around a wait for Letta, not a sending
 
@@ -59,6 +60,10 @@ class Carrier:
 
     def _wake(self) -> None:
         self._woken.set()
+
+    def hold(self, item: Command | Signal) -> None:
+        """Something comes before the next item for `advance`; a command that then never comes is not sent."""
+        self._held = not isinstance(item, Signal)
 
     async def advance(self, item: Command | Signal) -> None:
         """Carry out a command, or wait for what the signal wants, until the cycle's deadline."""
@@ -81,6 +86,7 @@ class Carrier:
             self.cycle.handle_deadline(trio.current_time())
 
     async def _send(self, command: Command) -> None:
+        self._held = False
         self._release()
         try:
             self._exchange = await self.upstream.send(command)
@@ -92,6 +98,9 @@ class Carrier:
 
         :param write: takes what may go to the client at once; of the rest the cycle's next event tells.
         """
+        if self._held:
+            self._held = False
+            self._release()
         cycle, exchange = self.cycle, self._exchange
         try:
             if exchange is None:
@@ -393,6 +402,7 @@ class _Response:
             if scope.cancelled_caught:
                 carrier.cycle.handle_deadline(trio.current_time())
                 continue
+            carrier.hold(item)
             await client.flush()
             if carrier.cycle.is_told and not isinstance(item, Signal):
                 await self._end()  # nobody need wait while we clean up

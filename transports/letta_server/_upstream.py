@@ -15,7 +15,7 @@ import trio
 from attrs import define, field, frozen
 
 from sansio_letta import PRODUCT_ID
-from sansio_letta.events import Command, Failure, OpenStream
+from sansio_letta.events import Command, Failure
 
 from ._settings import Settings
 from ._sockets import receive_some
@@ -175,9 +175,8 @@ class LettaPool:
             await connection.stream.send_all(data)
         except _BROKEN as exc:
             connection.drop()
-            # Of a question it does not matter whether it arrived.
-            failure = Failure.BROKEN if isinstance(command, OpenStream) else Failure.NOT_SENT
-            raise UpstreamError(failure, _reason(exc)) from exc
+            # Some of it may have gone out; what follows from that is the core's to say.
+            raise UpstreamError(Failure.BROKEN, _reason(exc)) from exc
         except BaseException:
             connection.drop()
             raise
