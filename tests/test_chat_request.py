@@ -466,6 +466,30 @@ def test_only_a_user_sends_images(role: str) -> None:
     )
 
 
+def test_a_person_s_name_is_kept() -> None:
+    request = decode(messages=[{**USER, "name": "Sam"}])
+    assert request.messages == (UserMessage(content="Hi", name="Sam"),)
+
+
+STOPS: dict[str, tuple[object, tuple[str, ...]]] = {
+    "null": (None, ()),
+    "one": ("END", ("END",)),
+    "four": (["a", "b", "c", "d"], ("a", "b", "c", "d")),
+    "one twice, and an empty one": (["a", "", "a"], ("a",)),
+    "none": ([], ()),
+}
+
+
+@pytest.mark.parametrize(("value", "stop"), STOPS.values(), ids=STOPS)
+def test_a_reply_may_have_an_end_of_its_own(value: object, stop: tuple[str, ...]) -> None:
+    assert decode(stop=value).stop == stop
+
+
+@pytest.mark.parametrize(("value", "parallel"), [(None, True), (True, True), (False, False)], ids=str)
+def test_calls_may_be_wanted_one_at_a_time(value: object, parallel: bool) -> None:
+    assert decode(parallel_tool_calls=value).parallel_tool_calls is parallel
+
+
 MESSAGE_NOTICES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "the user's name": ({**USER, "name": "Sam"}, ("messages.name",)),
     "an id where none belongs": ({**USER, **CALL_ID}, ("messages.tool_call_id",)),
