@@ -13,11 +13,15 @@ from attrs import field, frozen
 
 from . import letta
 from .errors import MAX_RETRY_AFTER_SECONDS, Advice, RequestError, invalid_key
-from .exchange import is_agent_id
+from .exchange import Headers, is_agent_id
 from .routing import Endpoint, Route
 
 #: Answered to everybody: they tell nothing of agents, and whoever watches over the process has no key.
 _OPEN: Final = frozenset({Endpoint.HEALTH, Endpoint.READY, Endpoint.ROOT, Endpoint.PREFLIGHT})
+
+#: Headers that may bring a client's key: the first as bearer, the others with the key alone.
+KEY_HEADERS: Final = ("authorization", "api-key", "x-api-key")
+_KEY: Final = re.compile(r"[!-~]{1,4096}")
 
 #: Both official SDKs try three times, a minute apart at most: no repeat of theirs outwaits what takes longer.
 _HOPELESS_AFTER_SECONDS: Final = 2 * MAX_RETRY_AFTER_SECONDS
@@ -80,17 +84,60 @@ def bearer(authorization: str | None) -> str | None:
     """The key of an ``Authorization`` header; None if it is of another kind, or can be no key."""
     scheme, _, key = (authorization or "").strip(" \t").partition(" ")
     key = key.strip(" \t")
-    return key if scheme.lower() == "bearer" and re.fullmatch(r"[!-~]{1,4096}", key) else None
+    return key if scheme.lower() == "bearer" and _KEY.fullmatch(key) else None
+
+
+def find_key(headers: Headers) -> str | None:
+    """The key that a request brings, in any of `KEY_HEADERS`; None if it brings none.
+
+    Azure's clients send ``api-key``, Anthropic's ``x-api-key``, with the key alone. ``Authorization`` of
+    another scheme beside one of these is for somebody else, like a web server in front.
+
+    :raises RequestError: 401, if what it brings can be no key, or if it brings two different ones.
+    """
+    given = [value for name, value in headers if name == KEY_HEADERS[0]]
+    alone = [text for name, value in headers if name in KEY_HEADERS[1:] and (text := value.strip(" \t"))]
+    if not given and not alone:
+        return None
+    bearers = [value for value in given if not alone or _is_bearer(value)]
+    keys = {bearer(value) for value in bearers} | {text if _KEY.fullmatch(text) else None for text in alone}
+    # Two are two answers to the question who asks.
+    if len(keys) > 1:
+        raise two_keys()
+    [key] = keys
+    if key is None:
+        raise wrong_key()
+    return key
+
+
+def _is_bearer(authorization: str) -> bool:
+    scheme, _, key = authorization.strip(" \t").partition(" ")
+    return scheme.lower() == "bearer" and bool(key.strip(" \t"))
+
+
+def credentials(headers: Mapping[str, str]) -> tuple[str | None, ...]:
+    """What the headers say of who asks.
+
+    :param headers: by lower-case name.
+    """
+    return tuple(headers.get(name) for name in KEY_HEADERS)
 
 
 def no_key() -> RequestError:
     """The request brings no key."""
-    return invalid_key(": the request has none. Send one as `Authorization: Bearer KEY`.")
+    return invalid_key(
+        ": the request has none. Send one as `Authorization: Bearer KEY`, or alone as `api-key` or `x-api-key`."
+    )
 
 
 def wrong_key() -> RequestError:
     """The request brings a key that is not known; it is not repeated."""
     return invalid_key(". Whoever runs this proxy gives out its keys.")
+
+
+def two_keys() -> RequestError:
+    """The request brings two keys."""
+    return invalid_key(": the request has two that differ. Send one, in one header.")
 
 
 @frozen(kw_only=True)

@@ -157,6 +157,10 @@ class Model:
     created: int  #: Unix time, seconds; 0 if Letta does not tell
     name: str | None = None  #: the agent's name where the id is not; Open WebUI shows it
     owned_by: Literal["letta"] = "letta"
+    #: Tokens of the language model, under the three names that programs look for: OpenRouter's, vLLM's, Groq's.
+    context_length: int | None = None
+    max_model_len: int | None = None
+    context_window: int | None = None
 
 
 @frozen(kw_only=True)
@@ -197,7 +201,7 @@ def _make_converter() -> Converter:
         Chunk: ("usage", "event"),
         AssistantMessage: ("reasoning_content", "reasoning", "tool_calls"),
         Completion: ("usage",),
-        Model: ("name",),
+        Model: ("name", "context_length", "max_model_len", "context_window"),
     }
     for cls, names in partly.items():
         converter.register_unstructure_hook(

@@ -170,6 +170,7 @@ class Config:
         "x-letta-chat-key",
         "x-openwebui-chat-id",
         "x-session-id",
+        "agent-session-id",
         "session-id",
     )
     #: Where reasoning goes.

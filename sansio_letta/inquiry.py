@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 import orjson
 from attrs import define, field, frozen
 
-from . import chat, letta
+from . import chat, letta, ollama
 from ._signal import Signal
 from .access import ANYONE, Caller
 from .agents import encode_model, list_models, unix_time
@@ -156,10 +156,22 @@ def error_reply(error: SansioLettaError) -> Reply:
 
 
 def ask_models(config: Config, caller: Caller = ANYONE) -> Questions:
-    """`GET /v1/models`: all that the caller may use, page after page; no SDK asks for a second page."""
+    """`GET /v1/models`: all agents for people that the caller may use."""
+    agents = yield from _list_agents(config, caller)
+    return json_reply(chat.encode(list_models(agents)))
+
+
+def ask_tags(config: Config, caller: Caller = ANYONE) -> Questions:
+    """`GET /api/tags`: the same, as Ollama lists its models."""
+    agents = yield from _list_agents(config, caller)
+    return json_reply(ollama.encode_tags(agents))
+
+
+def _list_agents(config: Config, caller: Caller) -> Generator[Command, Answer, list[letta.Agent]]:
+    """All agents that the caller may use, page after page; no SDK asks for a second page."""
     agents: dict[str, letta.Agent] = {}
     if caller.agents == ():
-        return json_reply(chat.encode(list_models(())))
+        return []
     after: str | None = None
     while len(agents) < config.max_agent_count:
         page = letta.decode_agents((yield ListAgents(limit=config.agent_page_count, after=after)).data)
@@ -170,15 +182,25 @@ def ask_models(config: Config, caller: Caller = ANYONE) -> Questions:
             break
         after = page[-1].id
     shown = [agent for agent in agents.values() if caller.may_use(agent)]
-    return json_reply(chat.encode(list_models(shown[: config.max_agent_count])))
+    return shown[: config.max_agent_count]
 
 
 def ask_model(model: str, caller: Caller = ANYONE) -> Questions:
     """`GET /v1/models/{id}`: one agent, under the id that was asked for."""
+    agent = yield from _find(model, caller)
+    return json_reply(chat.encode(encode_model(agent, model)))
+
+
+def ask_show(model: str, caller: Caller = ANYONE) -> Questions:
+    """`POST /api/show`: one agent, as Ollama shows a model."""
+    agent = yield from _find(model, caller)
+    return json_reply(ollama.encode_show(agent))
+
+
+def _find(model: str, caller: Caller) -> Generator[Command, Answer, letta.Agent]:
     if caller.agents == ():
         raise unknown_model(model)
-    agent = found_agent(model, (yield find_agent(model)), caller.may_use)
-    return json_reply(chat.encode(encode_model(agent, model)))
+    return found_agent(model, (yield find_agent(model)), caller.may_use)
 
 
 def ask_ready() -> Questions:
@@ -273,6 +295,11 @@ def _find_conversations(
 def say_alive() -> Reply:
     """`GET /health`: the process answers, whatever Letta does."""
     return _status("ok")
+
+
+def say_version() -> Reply:
+    """`GET /api/version`: for programs that look whether an Ollama is new enough for them."""
+    return json_reply(ollama.encode_version())
 
 
 def say_where() -> Reply:

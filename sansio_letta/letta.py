@@ -287,6 +287,17 @@ SEND_MESSAGE_ARGUMENT: Final = "message"
 
 
 @frozen(kw_only=True)
+class ModelConfig:
+    """What an agent's language model is; the rest of it is Letta's own."""
+
+    context_window: int | None = None  #: tokens
+
+
+#: Agents that Letta makes beside others, to work on their memory.
+_HELPER_TYPES: Final = frozenset({"sleeptime_agent", "voice_sleeptime_agent"})
+
+
+@frozen(kw_only=True)
 class Agent:
     """One agent, as listed or fetched."""
 
@@ -298,6 +309,18 @@ class Agent:
     pending_approval: PendingApproval | None = None  #: null, too, where it was not asked for
     tools: tuple[OwnTool, ...] = ()  #: empty, too, where they were not asked for
     enable_sleeptime: bool | None = None
+    llm_config: ModelConfig | None = None
+    hidden: bool | None = None
+
+    @property
+    def context_window(self) -> int | None:
+        """Tokens that its language model takes at once, as far as Letta says."""
+        return None if self.llm_config is None else self.llm_config.context_window
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether it is for people: helpers of other agents, and what Letta itself hides, are not."""
+        return not self.hidden and self.agent_type not in _HELPER_TYPES
 
     @property
     def is_legacy(self) -> bool:
@@ -805,6 +828,19 @@ def _fold_returns(value: object) -> object:
     }
 
 
+def _fold_agent(value: object) -> object:
+    """What is odd in what is only shown is left out: no turn should fail for it."""
+    if type(value) is not dict:
+        return value
+    config, hidden = value.get("llm_config"), value.get("hidden")
+    size = config.get("context_window") if type(config) is dict else None
+    return {
+        **value,
+        "llm_config": {"context_window": size if type(size) is int and size > 0 else None},
+        "hidden": hidden if type(hidden) is bool else None,
+    }
+
+
 def _return_text(value: object) -> str:
     """A string, or a list of parts of which the text counts: an image says nothing here."""
     return _fold_content(value, None) if type(value) in (str, list) else ""
@@ -827,6 +863,7 @@ def _make_converter() -> Converter:
     for cls in (ToolCallMessage, ApprovalRequestMessage, PendingApproval):
         first(_fold_calls, cls)
     first(_fold_returns, ToolReturnMessage)
+    first(_fold_agent, Agent)
     converter.register_structure_hook(
         AssistantMessage,
         make_dict_structure_fn(AssistantMessage, converter, content=override(struct_hook=_fold_content)),

@@ -32,13 +32,17 @@ from .inquiry import (
     ask_model,
     ask_models,
     ask_ready,
+    ask_show,
+    ask_tags,
     ask_threads,
     error_reply,
     say_alive,
     say_ending,
+    say_version,
     say_where,
     sweep,
 )
+from .ollama import decode_show
 from .places import Place
 from .planning import Circumstances, plan_turn
 from .policies import shape, with_headers, with_policies
@@ -117,7 +121,7 @@ class Proxy:
                 if refusal := self.refuse(request):
                     raise refusal
                 return self._open_chat(request, summary, token, created, now, caller, config)
-            questions = self._questions(wanted, caller)
+            questions = self._questions(wanted, caller, request)
         except RequestError as exc:
             summary.outcome = exc.code
             questions = error_reply(exc)
@@ -257,12 +261,20 @@ class Proxy:
             return 0.0
         return self.config.repeat_wait_timeout + 0.5 * float(2 ** min(sending.count, 4))
 
-    def _questions(self, wanted: Route, caller: Caller) -> Questions | Reply:
+    def _questions(self, wanted: Route, caller: Caller, request: HttpRequest) -> Questions | Reply:
         match wanted.endpoint:
             case Endpoint.MODELS:
                 return ask_models(self.config, caller)
             case Endpoint.MODEL:
                 return ask_model(wanted.model or "", caller)
+            case Endpoint.OLLAMA_VERSION:
+                return say_version()
+            case Endpoint.OLLAMA_TAGS:
+                return ask_tags(self.config, caller)
+            case Endpoint.OLLAMA_SHOW:
+                if refusal := self.refuse(request):
+                    raise refusal
+                return ask_show(decode_show(request.body), caller)
             case Endpoint.READY:
                 return say_ending() if self.ending else ask_ready()
             case Endpoint.HEALTH:

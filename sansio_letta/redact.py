@@ -32,6 +32,7 @@ _KEY_BYTES: Final = string.ascii_letters.encode() + string.digits.encode() + b".
 _BEARER: Final = b"Bearer "
 
 _AGENT_FIELDS: Final = (*(attribute.name for attribute in fields(letta.Agent)), "tools", "tool_rules", "tags")
+_MODEL_FIELDS: Final = tuple(attribute.name for attribute in fields(letta.ModelConfig))
 _TOOL_FIELDS: Final = tuple(attribute.name for attribute in fields(letta.Tool))
 
 #: Fields of both wires that hold what users, agents and tools say.
@@ -202,7 +203,10 @@ def _as_read(value: object) -> object:
     if isinstance(value, list):
         return [_as_read(item) for item in value]
     if isinstance(value, dict) and "agent_type" in value:
-        return {name: _as_read(value[name]) for name in _AGENT_FIELDS if name in value}
+        agent = {name: _as_read(value[name]) for name in _AGENT_FIELDS if name in value}
+        if isinstance(config := agent.get("llm_config"), dict):
+            agent["llm_config"] = {name: config[name] for name in _MODEL_FIELDS if name in config}
+        return agent
     if isinstance(value, dict) and "source_code" in value:
         return {name: value[name] for name in _TOOL_FIELDS if name in value}
     return value

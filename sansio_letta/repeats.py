@@ -15,6 +15,7 @@ from typing import Any, Final
 from attrs import define, evolve, field, frozen
 
 from ._signal import Signal
+from .access import credentials
 from .errors import Kept, LocalProtocolError, RemoteProtocolError, SansioLettaError, kept_failure
 from .events import (
     CallArguments,
@@ -50,7 +51,7 @@ def fingerprint(
     :param shape: what it asks for in its headers, as by `policies.shape`.
     """
     # Another client's key is another request, even with the same idempotency key.
-    digest = sha256(f"{headers.get('authorization', '')}\n{scope!r}\n{path}\n".encode())
+    digest = sha256(f"{credentials(headers)!r}\n{scope!r}\n{path}\n".encode())
     if idempotency_key := headers.get("idempotency-key"):
         digest.update(f"key {idempotency_key}".encode())
     else:

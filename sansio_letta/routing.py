@@ -15,6 +15,9 @@ class Endpoint(Enum):
     CHAT = auto()
     MODELS = auto()
     MODEL = auto()
+    OLLAMA_VERSION = auto()  #: what programs ask that look for an Ollama server
+    OLLAMA_TAGS = auto()
+    OLLAMA_SHOW = auto()
     HEALTH = auto()  #: the process is alive
     READY = auto()  #: Letta answers
     ROOT = auto()
@@ -30,33 +33,56 @@ class Route:
     head_only: bool = False  #: HEAD: the same answer without its body
 
 
+_READ: Final = ("GET", "HEAD")
 _METHODS: Final[Mapping[Endpoint, tuple[str, ...]]] = {
     Endpoint.CHAT: ("POST",),
-    Endpoint.MODELS: ("GET", "HEAD"),
-    Endpoint.MODEL: ("GET", "HEAD"),
-    Endpoint.HEALTH: ("GET", "HEAD"),
-    Endpoint.READY: ("GET", "HEAD"),
-    Endpoint.ROOT: ("GET", "HEAD"),
+    Endpoint.MODELS: _READ,
+    Endpoint.MODEL: _READ,
+    Endpoint.OLLAMA_VERSION: _READ,
+    Endpoint.OLLAMA_TAGS: _READ,
+    Endpoint.OLLAMA_SHOW: ("POST",),
+    Endpoint.HEALTH: _READ,
+    Endpoint.READY: _READ,
+    Endpoint.ROOT: _READ,
 }
 
 _PATHS: Final[Mapping[str, Endpoint]] = {
     "/chat/completions": Endpoint.CHAT,
     "/models": Endpoint.MODELS,
+    "/api/version": Endpoint.OLLAMA_VERSION,
+    "/api/tags": Endpoint.OLLAMA_TAGS,
+    "/api/show": Endpoint.OLLAMA_SHOW,
     "/health": Endpoint.HEALTH,
+    "/healthz": Endpoint.HEALTH,
+    "/livez": Endpoint.HEALTH,
     "/ready": Endpoint.READY,
+    "/readyz": Endpoint.READY,
     "": Endpoint.ROOT,
 }
 
-#: Endpoints of the OpenAI API that an agent has no answer to, and what to do instead.
+_COMPATIBLE: Final = "set the client to an OpenAI-compatible provider with a base URL that ends in /v1."
+
+#: Paths that other programs and other APIs have, and what to do instead.
 _ABSENT: Final[Mapping[str, str]] = {
     "/completions": "Text completions are not served: use POST /v1/chat/completions.",
-    "/responses": "The Responses API is not served: use POST /v1/chat/completions.",
+    "/responses": "The Responses API is not served: set the client to Chat Completions "
+    "(POST /v1/chat/completions).",
+    "/messages": f"Anthropic's Messages API is not served: {_COMPATIBLE}",
     "/embeddings": "Agents make no embeddings: point the client's embedding model elsewhere.",
     "/chat/completions": "Completions are not kept: only POST /v1/chat/completions is served.",
+    "/api/chat": f"Ollama's chat is not served: {_COMPATIBLE}",
+    "/api/generate": f"Ollama's chat is not served: {_COMPATIBLE}",
+    "/openai/deployments": f"Azure's deployments are not served: {_COMPATIBLE}",
 }
 
-_MODELS: Final = "/models/"
+_SERVED: Final = (
+    "Served are POST /v1/chat/completions, GET /v1/models, GET /v1/models/{id}, /health and /ready."
+)
+
+_MODELS: Final = "models/"
 _ABSOLUTE: Final = ("http://", "https://")
+#: Some programs want a base URL that ends so, and put their paths behind it (LiveKit).
+_CHAT_BASE: Final = "chat/completions/"
 
 
 def route(method: str, target: str) -> Route:
@@ -69,13 +95,14 @@ def route(method: str, target: str) -> Route:
     if method == "OPTIONS":
         return Route(endpoint=Endpoint.PREFLIGHT)
     path = _path(target)
-    bare = path.removeprefix("/v1") if path == "/v1" or path.startswith("/v1/") else path
-    if bare.startswith(_MODELS) and bare != _MODELS:
+    bare = _bare(path)
+    if bare.startswith(_MODELS) and bare.strip("/") != "models":
         endpoint, model = Endpoint.MODEL, unquote(bare[len(_MODELS) :], errors="replace")
     else:
-        found = _PATHS.get(bare.rstrip("/"))
-        if found is None or (found is Endpoint.CHAT and method in ("GET", "HEAD")):
-            raise _unknown(path, bare.rstrip("/"))
+        known = _joined(bare)
+        found = _PATHS.get(known)
+        if found is None or (found is Endpoint.CHAT and method in _READ):
+            raise _unknown(path, known)
         endpoint, model = found, None
     allowed = _METHODS[endpoint]
     if method not in allowed:
@@ -101,10 +128,33 @@ def _path(target: str) -> str:
     return target.partition("?")[0].partition("#")[0]
 
 
-def _unknown(path: str, bare: str) -> RequestError:
-    if bare == "/v1" or bare.startswith("/v1/"):
+def _bare(path: str) -> str:
+    """The path without what base URLs put before it: slashes, one ``v1``, the path of chats.
+
+    What follows ``models/`` stays as it is: an agent's name may begin with a slash.
+    """
+    bare = path.lstrip("/")
+    if bare == "v1" or bare.startswith("v1/"):
+        bare = bare[len("v1") :].lstrip("/")
+    if bare.startswith(_CHAT_BASE):
+        rest = bare[len(_CHAT_BASE) :].lstrip("/")
+        if _joined(rest) in _BEHIND_CHAT or rest.startswith(_MODELS):
+            return rest
+    return bare
+
+
+def _joined(bare: str) -> str:
+    return "".join(f"/{part}" for part in bare.split("/") if part)
+
+
+#: What is looked for behind a base URL of `_CHAT_BASE`; anything else there would be a kept completion.
+_BEHIND_CHAT: Final = frozenset({"/chat/completions", "/models", "/responses", "/completions", "/embeddings"})
+
+
+def _unknown(path: str, known: str) -> RequestError:
+    if known == "/v1" or known.startswith("/v1/"):
         message = "The path holds /v1 twice: the base URL to give to a client ends in one /v1."
     else:
-        stem = next((known for known in _ABSENT if bare == known or bare.startswith(known + "/")), None)
-        message = _ABSENT[stem] if stem else "Served are /v1/chat/completions and /v1/models."
+        stem = next((stem for stem in _ABSENT if known == stem or known.startswith(stem + "/")), None)
+        message = _ABSENT[stem] if stem else _SERVED
     return RequestError(f"Unknown path {path[:200]}. {message}", status=404, code="unknown_url")

@@ -7,8 +7,10 @@ import pytest
 
 from drive import AGENT_ID, JSON
 from sansio_letta import Caller, HttpRequest, Proxy, ResponseBody, ResponseHead, Signal, letta
-from sansio_letta.access import ANYONE, RateLimitError, RateState, bearer, is_open
+from sansio_letta.access import ANYONE, RateLimitError, RateState, bearer, find_key, is_open
+from sansio_letta.errors import RequestError
 from sansio_letta.events import Command, FetchAgent, FindAgent, ListAgents
+from sansio_letta.exchange import Headers
 from sansio_letta.routing import route
 
 OTHER_ID = "agent-22222222-2222-4222-8222-222222222222"
@@ -193,15 +195,61 @@ def test_bearer(header: str | None, key: str | None) -> None:
     assert bearer(header) == key
 
 
+@pytest.mark.parametrize(
+    ("headers", "key"),
+    [
+        ([], None),
+        ([("accept", "*/*")], None),
+        ([("authorization", "Bearer sk-1")], "sk-1"),
+        ([("api-key", "sk-1")], "sk-1"),
+        ([("x-api-key", " sk-1\t")], "sk-1"),
+        ([("api-key", "sk-1"), ("authorization", "Bearer sk-1"), ("x-api-key", "sk-1")], "sk-1"),
+        ([("x-api-key", ""), ("authorization", "Bearer sk-1")], "sk-1"),
+        ([("authorization", "Bearer "), ("api-key", "sk-1")], "sk-1"),
+        ([("authorization", "Basic c2s6"), ("api-key", "sk-1")], "sk-1"),
+        ([("authorization", "Bearer sk-1"), ("authorization", "Bearer sk-1")], "sk-1"),
+        ([("api-key", "")], None),
+    ],
+)
+def test_a_key_in_any_header_that_programs_use(headers: Headers, key: str | None) -> None:
+    assert find_key(headers) == key
+
+
+@pytest.mark.parametrize(
+    ("headers", "why"),
+    [
+        ([("authorization", "Basic c2s6")], "provided."),
+        ([("authorization", "Bearer ")], "provided."),
+        ([("x-api-key", "a b")], "provided."),
+        ([("api-key", "Bearer sk-1")], "provided."),
+        ([("x-api-key", "x" * 5000)], "provided."),
+        ([("api-key", "sk-1"), ("x-api-key", "sk-2")], "two that differ"),
+        ([("authorization", "Bearer sk-1"), ("api-key", "sk-2")], "two that differ"),
+        ([("authorization", "Bearer sk-1"), ("authorization", "Bearer sk-2")], "two that differ"),
+        ([("authorization", "Bearer sk-1"), ("authorization", "Basic c2s6")], "two that differ"),
+        ([("authorization", "Bearer sk-1"), ("x-api-key", "\u00e9")], "two that differ"),
+    ],
+)
+def test_a_key_that_can_be_none(headers: Headers, why: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        find_key(headers)
+    assert (caught.value.status_hint, caught.value.code) == (401, "invalid_api_key")
+    assert why in caught.value.message
+    assert "sk-" not in caught.value.message
+
+
 def test_what_needs_no_key() -> None:
     asked = [
         ("GET", "/"),
         ("HEAD", "/health"),
         ("GET", "/ready"),
+        ("GET", "/healthz"),
+        ("GET", "/livez"),
+        ("GET", "/readyz"),
         ("OPTIONS", "/v1/models"),
         ("GET", "/v1/models"),
     ]
-    assert [is_open(route(*each)) for each in asked] == [True, True, True, True, False]
+    assert [is_open(route(*each)) for each in asked] == [True] * (len(asked) - 1) + [False]
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 """Agents as models: which are remembered, how they are listed."""
 
+from typing import Any
+
+import orjson
 import pytest
 
 from sansio_letta import chat, letta
 from sansio_letta.agents import AgentMemory, encode_model, list_models
 
 
-def agent(number: int = 1, name: str = "Milo", created_at: str | None = None) -> letta.Agent:
-    return letta.Agent(id=f"agent-{number}", name=name, agent_type="letta_v1_agent", created_at=created_at)
+def agent(number: int = 1, name: str = "Milo", **more: Any) -> letta.Agent:
+    return letta.Agent(**{"id": f"agent-{number}", "name": name, "agent_type": "letta_v1_agent", **more})
 
 
 # --- Remembering ----------------------------------------------------------------------------------------------
@@ -111,3 +114,50 @@ def test_agents_are_listed_by_name_and_by_id_where_names_are_shared() -> None:
 
 def test_no_agents_are_an_empty_list() -> None:
     assert list_models([]) == chat.ModelList(data=())
+
+
+def test_a_model_tells_its_context_window_under_the_names_that_programs_read() -> None:
+    known = agent(llm_config=letta.ModelConfig(context_window=128_000))
+    told = orjson.loads(chat.encode(encode_model(known, "Milo")))
+    assert {name: told.get(name) for name in ("context_length", "max_model_len", "context_window")} == {
+        "context_length": 128_000,
+        "max_model_len": 128_000,
+        "context_window": 128_000,
+    }
+    assert orjson.loads(chat.encode(encode_model(agent(), "Milo"))).keys() == {
+        "id",
+        "object",
+        "created",
+        "owned_by",
+    }
+
+
+@pytest.mark.parametrize(
+    "config",
+    [None, "large", [], {}, {"context_window": None}, {"context_window": "8192"}, {"context_window": 0}],
+)
+def test_a_context_window_that_makes_no_sense_is_unknown(config: object) -> None:
+    raw = {
+        "id": "agent-1",
+        "name": "Milo",
+        "agent_type": "letta_v1_agent",
+        "llm_config": config,
+        "hidden": "no",
+    }
+    [found] = letta.decode_agents(orjson.dumps([raw]))
+    assert (found.context_window, found.is_listed) == (None, True)
+
+
+def test_helpers_of_other_agents_are_not_listed() -> None:
+    agents = [
+        agent(1),
+        agent(2, "Milo-sleeptime", agent_type="sleeptime_agent"),
+        agent(3, "voice", agent_type="voice_sleeptime_agent"),
+        agent(4, "old", agent_type="memgpt_v2_agent"),
+        agent(5, "secret", hidden=True),
+        agent(6, "open", hidden=False),
+        # Whoever asks for this name means one of two, whether both are listed or not.
+        agent(7, "twin"),
+        agent(8, "twin", agent_type="sleeptime_agent"),
+    ]
+    assert [model.id for model in list_models(agents).data] == ["Milo", "old", "open", "agent-7"]

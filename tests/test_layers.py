@@ -33,6 +33,7 @@ TABLE = {
     "access": "errors exchange letta routing",
     "origins": "errors exchange routing",
     "agents": "access chat letta",
+    "ollama": "_convert agents errors letta",
     "approvals": "letta",
     "policies": "config errors exchange",
     "recording": "_convert config errors policies",
@@ -62,15 +63,15 @@ TABLE = {
     "planning": "approvals chat_request config errors letta plan schemas tasks threads wishes",
     "chat_writer": "chat config errors events letta sse",
     "tool_views": "chat_writer config events",
-    "inquiry": "_signal access agents chat config errors events exchange lending letta threads",
-    "repeats": "_signal errors events exchange places recovery turn",
+    "inquiry": "_signal access agents chat config errors events exchange lending letta ollama threads",
+    "repeats": "_signal access errors events exchange places recovery turn",
     "cycle": (
         "_signal access agents chat_writer config errors events exchange inquiry lending letta places repeats "
         "thread_memory turn"
     ),
     "proxy": (
-        "access chat_request chat_writer config cycle errors events inquiry letta places planning policies "
-        "repeats routing threads tool_views turn"
+        "access chat_request chat_writer config cycle errors events inquiry letta ollama places planning "
+        "policies repeats routing threads tool_views turn"
     ),
     "redact": "_signal errors letta recording sse",
     "recorder": "_signal cycle errors events exchange recording redact",

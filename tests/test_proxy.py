@@ -260,7 +260,7 @@ def test_preflight() -> None:
 
 @pytest.mark.parametrize(
     ("method", "target", "status"),
-    [("GET", "/v1/embeddings", 404), ("DELETE", "/v1/models", 405), ("GET", "/api/tags?x=\r\n", 404)],
+    [("GET", "/v1/embeddings", 404), ("DELETE", "/v1/models", 405), ("GET", "/api/ps?x=\r\n", 404)],
 )
 def test_paths_that_are_not_served(method: str, target: str, status: int) -> None:
     client = Client(get(target, method))

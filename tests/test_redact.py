@@ -188,11 +188,13 @@ def test_any_json_keeps_its_shape(value: Any, mode: TextMode) -> None:
 
 def test_of_agents_only_what_we_read_is_kept() -> None:
     agent = agent_json() | {"system": "secret", "memory": {"blocks": ["secret"]}, "secrets": [KEY]}
+    agent["llm_config"] = {"context_window": 8192, "model_endpoint": "secret"}
     for value in (agent, [agent, agent]):
         found = orjson.loads(redact_body(orjson.dumps(value), TextMode.KEEP))
         assert "secret" not in str(found)
         first = found[0] if isinstance(found, list) else found
         assert (first["id"], first["name"], first["agent_type"]) == (AGENT.id, AGENT.name, AGENT.agent_type)
+        assert first["llm_config"] == {"context_window": 8192}
 
 
 def test_of_tools_only_what_we_read_is_kept() -> None:

@@ -84,11 +84,13 @@ def test_what_a_listener_does_not_ask_for_cannot_be_answered() -> None:
     "other",
     [
         chat(stream=True, headers={"authorization": "Bearer another"}),
+        chat(stream=True, headers={"api-key": "another"}),
+        chat(stream=True, headers={"x-api-key": "another"}),
         chat(stream=True, headers={"idempotency-key": "another"}),
         chat(stream=True, content="hi!"),
         chat(stream=False),
     ],
-    ids=["client", "idempotency key", "message", "form"],
+    ids=["client", "client of Azure", "client of Anthropic", "idempotency key", "message", "form"],
 )
 def test_other_requests_wait_for_a_turn_of_their_own(other: HttpRequest) -> None:
     house = proxy()
@@ -468,6 +470,8 @@ def test_a_fingerprint_tells_its_parts_apart() -> None:
         ("/a", {}, b"b", "approvals=deny"),
         ("/b", {}, b"b", ""),
         ("/a", {"authorization": "b"}, b"b", ""),
+        ("/a", {"api-key": "b"}, b"b", ""),
+        ("/a", {"x-api-key": "b"}, b"b", ""),
         ("/a", {}, b"a", ""),
         ("/a", {}, b"b", "c"),
         ("/a", {"idempotency-key": "b"}, b"b", ""),

@@ -20,12 +20,26 @@ SERVED: dict[str, Endpoint] = {
     "/health": Endpoint.HEALTH,
     "/health/": Endpoint.HEALTH,
     "/v1/health": Endpoint.HEALTH,
+    "/healthz": Endpoint.HEALTH,
+    "/livez": Endpoint.HEALTH,
     "/ready": Endpoint.READY,
+    "/readyz": Endpoint.READY,
+    "/api/version": Endpoint.OLLAMA_VERSION,
+    "/api/tags": Endpoint.OLLAMA_TAGS,
+    "/v1/api/tags": Endpoint.OLLAMA_TAGS,
     "/": Endpoint.ROOT,
     "/?a=b": Endpoint.ROOT,
     "/v1": Endpoint.ROOT,
     "/v1/": Endpoint.ROOT,
     "http://127.0.0.1:8284": Endpoint.ROOT,
+    "//": Endpoint.ROOT,
+    "//v1//": Endpoint.ROOT,
+    "/v1//models": Endpoint.MODELS,
+    "//v1/models": Endpoint.MODELS,
+    "//v1///models//": Endpoint.MODELS,
+    "http://127.0.0.1:8284//v1//models": Endpoint.MODELS,
+    "/v1/chat/completions/models": Endpoint.MODELS,
+    "/chat/completions//models/": Endpoint.MODELS,
 }
 
 CHAT = [
@@ -35,6 +49,11 @@ CHAT = [
     "/chat/completions/",
     "/v1/chat/completions?api-version=2024-10-21",
     "http://127.0.0.1:8284/v1/chat/completions",
+    "/v1//chat/completions",
+    "//v1/chat//completions",
+    "/v1/chat/completions/chat/completions",
+    "/chat/completions/chat/completions",
+    "/v1/chat/completions//chat/completions/",
 ]
 
 
@@ -71,13 +90,27 @@ MODELS = {
     "models": "models",
     "v1": "v1",
     "..": "..",
+    "/Milo": "/Milo",
 }
 
 
 @pytest.mark.parametrize(("quoted", "model"), MODELS.items(), ids=MODELS)
-@pytest.mark.parametrize("stem", ["/v1/models/", "/models/", "http://127.0.0.1:8284/v1/models/"])
+@pytest.mark.parametrize(
+    "stem",
+    [
+        "/v1/models/",
+        "/models/",
+        "http://127.0.0.1:8284/v1/models/",
+        "//v1//models/",
+        "/v1/chat/completions/models/",
+    ],
+)
 def test_a_model_is_all_that_follows_decoded_once(stem: str, quoted: str, model: str) -> None:
     assert route("GET", stem + quoted) == Route(endpoint=Endpoint.MODEL, model=model)
+
+
+def test_an_ollama_model_is_shown_to_a_post() -> None:
+    assert route("POST", "/api/show") == Route(endpoint=Endpoint.OLLAMA_SHOW)
 
 
 @pytest.mark.parametrize("target", [*CHAT, *SERVED, "/v1/models/Milo", "/nowhere", "*"])
@@ -92,6 +125,7 @@ METHODS: dict[str, tuple[str, str, str]] = {
     "DELETE a model": ("DELETE", "/v1/models/Milo", "GET, HEAD, OPTIONS"),
     "POST health": ("POST", "/health", "GET, HEAD, OPTIONS"),
     "POST ready": ("POST", "/ready", "GET, HEAD, OPTIONS"),
+    "GET an Ollama model": ("GET", "/api/show", "POST, OPTIONS"),
     "POST the root": ("POST", "/", "GET, HEAD, OPTIONS"),
     "POST the base": ("POST", "/v1", "GET, HEAD, OPTIONS"),
     "lower case": ("get", "/v1/models", "GET, HEAD, OPTIONS"),
@@ -108,16 +142,25 @@ def test_a_wrong_method_is_told_the_right_ones(method: str, target: str, allow: 
     assert error.headers() == [("allow", allow)]
 
 
-GENERAL = "Served are /v1/chat/completions and /v1/models."
+GENERAL = "Served are POST /v1/chat/completions, GET /v1/models"
 CHAT_ONLY = "use POST /v1/chat/completions"
+NO_RESPONSES = "set the client to Chat Completions"
+COMPATIBLE = "set the client to an OpenAI-compatible provider"
 NOT_KEPT = "Completions are not kept"
 TWICE = "holds /v1 twice"
 
 UNKNOWN: dict[tuple[str, str], str] = {
     ("POST", "/v1/completions"): CHAT_ONLY,
     ("POST", "/completions/"): CHAT_ONLY,
-    ("POST", "/v1/responses"): CHAT_ONLY,
-    ("GET", "/v1/responses/resp_1/input_items"): CHAT_ONLY,
+    ("POST", "/v1/responses"): NO_RESPONSES,
+    ("GET", "/v1/responses/resp_1/input_items"): NO_RESPONSES,
+    ("POST", "/v1/chat/completions/responses"): NO_RESPONSES,
+    ("POST", "/v1/messages"): COMPATIBLE,
+    ("POST", "/v1/messages/count_tokens"): COMPATIBLE,
+    ("POST", "/api/chat"): COMPATIBLE,
+    ("POST", "/api/generate"): COMPATIBLE,
+    ("POST", "/openai/deployments/Milo/chat/completions"): COMPATIBLE,
+    ("POST", "/v1/chat/completions/embeddings"): "embedding model",
     ("POST", "/v1/embeddings"): "embedding model",
     ("GET", "/v1/chat/completions"): NOT_KEPT,
     ("HEAD", "/v1/chat/completions"): NOT_KEPT,
@@ -134,13 +177,10 @@ UNKNOWN: dict[tuple[str, str], str] = {
             ("POST", "/v1/audio/speech"),
             ("POST", "/v1/batches"),
             ("POST", "/v1/conversations"),
-            ("GET", "/api/tags"),
-            ("POST", "/api/show"),
-            ("GET", "/api/version"),
-            ("POST", "/api/chat"),
+            ("POST", "/api/pull"),
+            ("GET", "/api/ps"),
             ("GET", "/props"),
             ("GET", "/slots"),
-            ("POST", "/openai/deployments/Milo/chat/completions"),
             ("GET", "/v1beta/models"),
             ("GET", "/v10/models"),
             ("GET", "/V1/models"),

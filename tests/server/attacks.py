@@ -366,6 +366,16 @@ TRIALS: Final = {
         "guessing a key by the time of the answer",
         "every key is compared, in constant time, over digests of one length",
     ),
+    "two_keys_that_differ": Trial(
+        "keys",
+        "a good key beside a bad one, in one header or in two (`Authorization`, `api-key`, `x-api-key`)",
+        "401 `invalid_api_key`, in any order",
+    ),
+    "another_clients_answer": Trial(
+        "keys",
+        "another client's request sent again, with a key of one's own in any of these headers",
+        "a turn of its own: no key hears what another was told",
+    ),
     "a_key_in_another_case": Trial(
         "keys", "a key with other case, a blank, a zero byte, cut short or doubled", "401 `invalid_api_key`"
     ),

@@ -64,13 +64,17 @@ async def answer(nursery: trio.Nursery, server: Server, request: bytes) -> Respo
         ((bearing("wrong"),), "Incorrect API key provided."),
         ((bearing(ALICE + "x"),), "Incorrect API key provided."),
         (("authorization: Basic YWxpY2U6eA==",), "Incorrect API key provided."),
-        ((bearing(ALICE), bearing("wrong")), "Incorrect API key provided."),
-        ((f"x-api-key: {ALICE}",), "Incorrect API key provided: the request has none."),
+        ((bearing(ALICE), bearing("wrong")), "Incorrect API key provided: the request has two that differ."),
+        ((bearing(ALICE), "x-api-key: wrong"), "Incorrect API key provided: the request has two that differ."),
+        (("api-key: wrong",), "Incorrect API key provided."),
+        ((f"x-auth-token: {ALICE}",), "Incorrect API key provided: the request has none."),
     ],
-    ids=["none", "wrong", "longer", "basic", "two", "another header"],
+    ids=["none", "wrong", "longer", "basic", "two", "two headers", "azure", "another header"],
 )
 @pytest.mark.parametrize(
-    "request_", [ask(), get("/v1/models"), get("/v1/models/Milo")], ids=["chat", "list", "one"]
+    "request_",
+    [ask(), get("/v1/models"), get("/v1/models/Milo"), get("/api/tags"), get("/api/version")],
+    ids=["chat", "list", "one", "tags", "version"],
 )
 async def test_without_a_good_key_letta_hears_nothing(
     nursery: trio.Nursery, request_: bytes, headers: tuple[str, ...], told: str
@@ -85,11 +89,12 @@ async def test_without_a_good_key_letta_hears_nothing(
     assert letta.commands == []
 
 
-async def test_a_good_key_and_its_name_in_the_log(nursery: trio.Nursery) -> None:
+@pytest.mark.parametrize("header", [bearing(BOB), f"api-key: {BOB}", f"X-Api-Key: {BOB}"])
+async def test_a_good_key_and_its_name_in_the_log(header: str, nursery: trio.Nursery) -> None:
     server, _ = guarded(found(), hello())
     lines: list[Any] = []
     server.log = lambda *line: lines.append(line)
-    response = await answer(nursery, server, with_headers(ask(), bearing(BOB)))
+    response = await answer(nursery, server, with_headers(ask(), header))
     assert response.status == 200
     await wait_all_tasks_blocked()
     assert lines[0][0].caller == "bob"
@@ -106,7 +111,8 @@ async def test_what_needs_no_key(nursery: trio.Nursery) -> None:
         ("OPTIONS", "/v1/models", 204),
         ("HEAD", "/v1/models", 200),
         ("HEAD", "/v1/models/Milo", 404),
-        ("GET", "/api/tags", 404),
+        ("GET", "/healthz", 200),
+        ("GET", "/api/ps", 404),
         ("DELETE", "/v1/models", 405),
     ]:
         assert (await answer(nursery, server, get(target, method=method))).status == status, target

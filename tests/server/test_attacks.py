@@ -244,6 +244,36 @@ async def test_a_key_in_another_case(given: str, autojump_clock: MockClock) -> N
     assert letta.lines == []
 
 
+BRINGING = (f"authorization: Bearer {KEY}", f"api-key: {KEY}", f"x-api-key: {KEY}")
+BRINGING_OTHER = tuple(header.replace(KEY, OTHER) for header in BRINGING)
+
+
+@pytest.mark.parametrize("bad", [*BRINGING_OTHER, "api-key: \u00e9"])
+@pytest.mark.parametrize("good", BRINGING)
+async def test_two_keys_that_differ(good: str, bad: str, autojump_clock: MockClock) -> None:
+    async with attacked(somebody(), access=Access(key_list=f"alice={KEY}")) as (server, letta):
+        for headers in ((good, bad), (bad, good)):
+            [(status, _, body)] = responses((await exchange(server, asking("Milo", *headers)))[0])
+            assert (status, orjson.loads(body)["error"]["code"]) == (401, "invalid_api_key")
+        assert letta.lines == []
+        [(status, _, _)] = responses((await exchange(server, asking("Milo", *BRINGING)))[0])
+    assert status == 200
+
+
+@pytest.mark.parametrize(("first", "second"), list(zip(BRINGING, BRINGING_OTHER, strict=True)))
+async def test_another_clients_answer(first: str, second: str, autojump_clock: MockClock) -> None:
+    """The same body, sent as a repeat: with the same key it gets the answer that was given."""
+    access = Access(key_list=f"alice={KEY} bob={OTHER}")
+    asked = []
+    async with attacked(somebody(), access=access) as (server, letta):
+        for key, count in ((first, 0), (first, 1), (second, 1)):
+            sent = asking("Milo", key, f"x-stainless-retry-count: {count}")
+            [(status, _, _)] = responses((await exchange(server, sent))[0])
+            assert status == 200
+            asked.append(len([line for line in letta.lines if line.startswith("POST")]))
+    assert asked == [1, 1, 2]
+
+
 @pytest.mark.parametrize("model", ["Milo", AGENT_ID, AGENT_ID.upper(), f" {AGENT_ID}", "mILO", "*", "M*"])
 async def test_another_keys_agent(model: str, tmp_path: Path, autojump_clock: MockClock) -> None:
     path = tmp_path / "keys.toml"

@@ -7,7 +7,7 @@ import structlog
 from attrs import define, field, frozen
 
 from sansio_letta import Caller, HttpRequest, RequestError
-from sansio_letta.access import ANYONE, NOBODY, RateLimitError, bearer, is_open, no_key, wrong_key
+from sansio_letta.access import ANYONE, NOBODY, RateLimitError, find_key, is_open, no_key, wrong_key
 from sansio_letta.exchange import Headers
 from sansio_letta.origins import OriginRules
 from sansio_letta.routing import route
@@ -86,15 +86,14 @@ class Gate:
             return Admission(headers=headers)
         if is_open(wanted) or not self.settings.access.asks_for_key:
             return Admission(headers=headers)
-        given = [value for name, value in request.headers if name == "authorization"]
-        if not given:
+        try:
+            key = find_key(request.headers)
+        except RequestError as exc:
+            return Admission(refusal=exc, headers=headers)
+        if key is None:
             if wanted.head_only:
                 return Admission(caller=NOBODY, headers=headers)
             return Admission(refusal=no_key(), headers=headers)
-        # Two of them are two answers to the question who asks.
-        key = bearer(given[0]) if len(given) == 1 else None
-        if key is None:
-            return Admission(refusal=wrong_key(), headers=headers)
         if self._ring is not None:
             return await self._admit_key(self._ring, key, headers)
         caller = Caller(key_is_lettas=True, realm=digest_of(key).hex())
