@@ -25,9 +25,12 @@ from .events import (
     ServerToolReturned,
     ServerToolStarted,
 )
+from .spoken import SpokenText
 
 ServerToolWord: TypeAlias = ServerToolStarted | ServerToolArguments | ServerToolReturned
 
+#: What Letta's `send_message` returns. Of a call of an earlier run its name is not always told.
+_SENT: Final = "Sent message successfully."
 #: What the agent reads for a call that the client did not answer.
 NO_RESULT: Final = "The client gave no result for this call."
 #: What the agent reads for a call that was pending when the user wrote again.
@@ -40,6 +43,14 @@ NO_CLIENT: Final = "No client offers this tool now."
 NOT_ALLOWED: Final = "Nobody allowed this call."
 
 
+@frozen(kw_only=True)
+class Spoken:
+    """A piece of what the agent says by calling `letta.SEND_MESSAGE`."""
+
+    call_id: str
+    text: str = field(repr=False)
+
+
 @define
 class _Call:
     """One call of the run, from its first fragment on."""
@@ -49,22 +60,30 @@ class _Call:
     index: int | None = None  #: None while the name is unknown, and for calls that are not the client's
     arguments: str = ""  #: held back while the name is unknown; kept for calls that need a human
     has_arguments: bool = False
+    spoken: SpokenText | None = None  #: reads the arguments, if they are what the agent says
 
 
 @define
 class ToolBridge:
     """Sorts the calls of one run: the client's, Letta's own, and Letta's own that wait for a human.
 
+    A call of `letta.SEND_MESSAGE` that Letta carries out is neither: it is what the agent says
+    (sleeptime_reply.jsonl).
+
     :param client_tools: the tools that the request offered: their names at Letta, and the client's for them.
     :param result_ids: of calls that the client itself has answered: Letta tells their returns, too.
     :param names: of tools that were called before this run, by the ids of their calls.
     :param is_legacy: whether arguments come whole, and with one of Letta's own.
+    :param answers_by_tool: whether the agent is known to speak by such calls.
+    :param speaks: False if its tool of that name is not Letta's, and says nothing to the client.
     """
 
     client_tools: Mapping[str, str]
     result_ids: Collection[str] = ()
     names: Mapping[str, str] = field(factory=dict)
     is_legacy: bool = False
+    answers_by_tool: bool = False
+    speaks: bool = True
     _own: dict[str, _Call] = field(factory=dict, init=False)  #: what Letta carries out unasked
     _calls: dict[str, _Call] = field(factory=dict, init=False)
     _client_count: int = field(default=0, init=False)
@@ -87,7 +106,7 @@ class ToolBridge:
                     yield CallArguments(index=call.index, fragment=call.arguments)
         yield from self._add(call, fragment.arguments)
 
-    def receive_call(self, fragment: letta.ToolCall) -> Iterator[CallArguments | ServerToolWord]:
+    def receive_call(self, fragment: letta.ToolCall) -> Iterator[CallArguments | ServerToolWord | Spoken]:
         """A fragment of a call that Letta reports as its own.
 
         Legacy agents whose tokens are streamed report the later fragments of a waiting call this way
@@ -104,13 +123,23 @@ class ToolBridge:
             if not fragment.name:
                 return
             call.name, arguments = fragment.name, call.arguments
-            yield ServerToolStarted(call_id=call_id, name=call.name)
-        if arguments:
+            if self.speaks and call.name == letta.SEND_MESSAGE:
+                call.spoken = SpokenText(letta.SEND_MESSAGE_ARGUMENT)
+            else:
+                yield ServerToolStarted(call_id=call_id, name=call.name)
+        if call.spoken is not None:
+            if text := call.spoken.receive(arguments):
+                yield Spoken(call_id=call_id, text=text)
+        elif arguments:
             yield ServerToolArguments(call_id=call_id, fragment=arguments)
 
     def receive_returns(self, message: letta.ToolReturnMessage) -> Iterator[ServerToolReturned]:
-        """What calls gave; the client's own results are no news."""
-        returns = [item for item in message.tool_returns if item.tool_call_id not in self.result_ids]
+        """What calls gave; the client's own results are no news, nor is that a message was sent."""
+        returns = [
+            item
+            for item in message.tool_returns
+            if item.tool_call_id not in self.result_ids and not self._is_sent(item)
+        ]
         for item in returns:
             own = self._own.get(item.tool_call_id)
             # The message's own name is that of one tool, which need not be this one (mixed_tools.jsonl).
@@ -121,6 +150,13 @@ class ToolBridge:
                 failed=item.status == "error",
                 beginning=item.tool_return[:RETURN_SIZE],
             )
+
+    def _is_sent(self, item: letta.Returned) -> bool:
+        own = self._own.get(item.tool_call_id)
+        name = own.name if own is not None else self.names.get(item.tool_call_id)
+        return self.speaks and (
+            name == letta.SEND_MESSAGE or (name is None and item.tool_return.strip() == _SENT)
+        )
 
     def _add(self, call: _Call, arguments: str | None) -> Iterator[CallArguments]:
         if not arguments:

@@ -8,7 +8,7 @@ what became of its first, and says nothing to the agent that it has heard.
 from collections.abc import Generator, Iterable, Iterator
 from typing import Final, TypeAlias
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from . import letta
 from .asking import PAUSES
@@ -78,7 +78,10 @@ class EndedRun:
         """The same, without the run's end."""
         stream.run_id = self.run.id
         stream.step_kept = bool(self.kept.messages)
-        for message in self.kept.messages[self._input_count :]:
+        for index, message in enumerate(self.kept.messages[self._input_count :]):
+            if stream.bridge.answers_by_tool and isinstance(message, letta.AssistantMessage):
+                # Each is a call of its own; of those of one step Letta's books tell one id.
+                message = evolve(message, id=f"{message.id} {index}")
             yield from stream.receive_message(message)
 
     @property

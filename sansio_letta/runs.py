@@ -25,6 +25,8 @@ class Runs:
     :param held: holds back what the client is told only once it was checked.
     :param asks: whether a person is asked about the server's tools that wait for one.
     :param is_legacy: whether the agent is.
+    :param answers_by_tool: whether it speaks by calling a tool.
+    :param speaks: see `ToolBridge`.
     """
 
     client_tools: Mapping[str, str] = field(factory=dict)
@@ -32,6 +34,8 @@ class Runs:
     asks: bool = True
     held: HeldReply | None = None
     is_legacy: bool = False
+    answers_by_tool: bool = False
+    speaks: bool = True
     current: RunStream = field(init=False)
     reading: Reading = field(init=False)  #: of its numbered stream
     said: Said = field(init=False)  #: of it, to the client
@@ -54,6 +58,11 @@ class Runs:
     def so_far(self) -> SoFar:
         """What the answer holds of runs that came to their end."""
         return self._so_far
+
+    def meet(self, agent: letta.Agent) -> None:
+        """The agent is known."""
+        self.is_legacy, self.answers_by_tool = agent.is_legacy, agent.answers_by_tool
+        self.speaks = not agent.has_foreign_sender
 
     def begin(self, answered: Iterable[letta.ToolCall] = (), *, results_sent: bool = False) -> None:
         """A run is asked for; nothing was said of it.
@@ -92,5 +101,12 @@ class Runs:
         return self.said.rest(ended.tell(self.current))
 
     def _new_stream(self) -> RunStream:
-        bridge = ToolBridge(self.client_tools, self.result_ids, self._names, self.is_legacy)
+        bridge = ToolBridge(
+            self.client_tools,
+            self.result_ids,
+            self._names,
+            self.is_legacy,
+            self.answers_by_tool,
+            self.speaks,
+        )
         return RunStream(bridge, self._so_far, asks=self.asks)

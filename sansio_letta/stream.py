@@ -17,7 +17,7 @@ from attrs import define, field, fields, frozen
 
 from . import letta
 from .approvals import approval_question
-from .bridge import ServerToolWord, ToolBridge
+from .bridge import ServerToolWord, Spoken, ToolBridge
 from .ephemeral import is_our_name
 from .errors import INVALID_INPUT, LettaError, RemoteProtocolError, run_failure
 from .events import (
@@ -243,9 +243,7 @@ class RunStream:
                 if not self.started:
                     yield from self._start()
                 if content:
-                    joint = SEPARATOR if self._text_id not in (None, id) else ""
-                    self._text_id = id
-                    yield TextDelta(text=joint + content)
+                    yield self._say(id, content)
             case letta.ReasoningMessage(id=id, reasoning=reasoning):
                 yield from self._start()
                 if reasoning:
@@ -259,7 +257,8 @@ class RunStream:
             case letta.ToolCallMessage(tool_calls=calls):
                 yield from self._start()
                 for call in calls:
-                    yield from self.bridge.receive_call(call)
+                    for word in self.bridge.receive_call(call):
+                        yield self._say(word.call_id, word.text) if isinstance(word, Spoken) else word
             case letta.HiddenReasoningMessage():
                 yield from self._start()
             case letta.ToolReturnMessage():
@@ -276,6 +275,11 @@ class RunStream:
                 self.error = run_failure(INVALID_INPUT if is_input else kind, text)
             case _:
                 yield from self._end()
+
+    def _say(self, id: str, text: str) -> TextDelta:
+        joint = SEPARATOR if self._text_id not in (None, id) else ""
+        self._text_id = id
+        return TextDelta(text=joint + text)
 
     def _start(self) -> Iterator[TurnStarted]:
         if not self.started:

@@ -503,7 +503,8 @@ class Turn:
         agent = self._to.agent
         self._to.check_wish()
         self._tools.fit(agent)
-        self._runs.client_tools, self._runs.is_legacy = self._tools.names, agent.is_legacy
+        self._runs.client_tools = self._tools.names
+        self._runs.meet(agent)
         self._runs.begin()
         is_shared = agent.is_legacy or self._tools.attaches_to(agent)
         # Tools that are attached to an agent are there for whoever speaks to it.

@@ -3,7 +3,7 @@
 import pytest
 
 from sansio_letta import letta
-from sansio_letta.bridge import MOVED_ON, NO_RESULT, NOT_ALLOWED, Settlement, ToolBridge, settle
+from sansio_letta.bridge import MOVED_ON, NO_RESULT, NOT_ALLOWED, Settlement, Spoken, ToolBridge, settle
 from sansio_letta.config import Approvals
 from sansio_letta.events import (
     CallArguments,
@@ -142,3 +142,46 @@ def test_stale_results_alone_answer_nothing_for_others() -> None:
     # The pending call may be another client's: only a user who writes may deny it.
     settled = settle(pending(fragment("1", "f")), (result("9"),), client_tools=("f",), has_message=False)
     assert settled == Settlement(calls=CallsSettled(stale=("9",)))
+
+
+SAID = '{"message": "Hi \\"you\\" \\ud83d\\ude00"}'
+
+
+def test_what_an_agent_says_by_calling_send_message() -> None:
+    bridge = ToolBridge({"send_message_to": "send_message_to"})
+    pieces = [
+        fragment("1", None, SAID[:5]),
+        fragment("1", "send_message"),
+        *[fragment("1", None, char) for char in SAID[5:]],
+    ]
+    words = [word for piece in pieces for word in bridge.receive_call(piece)]
+    assert {type(word) for word in words} == {Spoken}
+    assert "".join(word.text for word in words if isinstance(word, Spoken)) == 'Hi "you" \U0001f600'
+    assert list(bridge.receive_returns(returned("1", name="send_message"))) == []
+    assert bridge.client_call_count == 0
+
+
+def test_that_a_message_was_sent_is_no_news_in_the_next_run() -> None:
+    sent = letta.Returned(tool_call_id="1", tool_return="Sent message successfully.", status="success")
+    message = letta.ToolReturnMessage(id="message-3", tool_returns=(sent,))
+    assert list(ToolBridge({}).receive_returns(message)) == []
+    assert list(ToolBridge({}, names={"1": "send_message"}).receive_returns(returned("1"))) == []
+    # Of a tool that is known by another name it may be news.
+    assert len(list(ToolBridge({}, names={"1": "mail"}).receive_returns(message))) == 1
+
+
+def test_a_tool_of_that_name_that_is_not_lettas_says_nothing() -> None:
+    bridge = ToolBridge({}, speaks=False)
+    assert list(bridge.receive_call(fragment("1", "send_message", SAID))) == [
+        ServerToolStarted(call_id="1", name="send_message"),
+        ServerToolArguments(call_id="1", fragment=SAID),
+    ]
+    assert len(list(bridge.receive_returns(returned("1")))) == 1
+
+
+def test_a_clients_tool_of_that_name_is_the_clients() -> None:
+    bridge = ToolBridge({"send_message": "send_message"})
+    assert list(bridge.receive_request(fragment("1", "send_message", SAID))) == [
+        CallStarted(index=0, call_id="1", name="send_message"),
+        CallArguments(index=0, fragment=SAID),
+    ]

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from drive import (
     AGENT,
@@ -18,6 +19,7 @@ from drive import (
     more,
     plan,
     say,
+    server_call,
     stop,
     stream,
     think,
@@ -561,3 +563,20 @@ def test_messages_of_any_shape_are_read() -> None:
     answer(turn, {"id": RUN_ID, "status": "completed", "stop_reason": "end_turn"})
     assert more(turn, end=False) == []
     assert answer(turn, [{"message_type": "news"}, 7])[-1] == CANCEL
+
+
+def test_the_rest_of_what_was_said_by_calls_of_a_tool() -> None:
+    """Letta's books tell the calls of one step as texts of one id; the stream told calls."""
+    sender = letta.OwnTool(name="send_message", tool_type="letta_core")
+    turn = Turn(plan("Hello"), agent=evolve(AGENT, tools=(sender,)))
+    drain(turn)
+    first = server_call("call-1", "send_message", '{"message": "One."}')
+    second = server_call("call-2", "send_message", '{"message": "Tw')
+    told = stream(turn, PING, first, second, end=False)
+    turn.receive_failure(Failure.BROKEN, "reset")
+    drain(turn)
+    answer(turn, {"id": RUN_ID, "status": "completed", "stop_reason": "tool_rule"})
+    kept = [{"message_type": "user_message", "id": "message-0"}, say("One."), say("Two.")]
+    answer(turn, kept)
+    told += answer(turn, {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2})
+    assert "".join(word.text for word in told if isinstance(word, TextDelta)) == "One.\n\nTwo."

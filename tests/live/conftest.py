@@ -22,7 +22,9 @@ TAG = "live-test"  #: of agents that go when their test ends
 class MakeAgent(Protocol):
     """Creates an agent of a name; by default of the type that Letta gives whoever does not ask."""
 
-    def __call__(self, name: str, *, agent_type: str | None = None) -> Agent: ...
+    def __call__(
+        self, name: str, *, agent_type: str | None = None, enable_sleeptime: bool = False
+    ) -> Agent: ...
 
 
 _line_counts = pytest.StashKey[dict[Proxy, int]]()
@@ -73,8 +75,8 @@ def make_agent(letta: LettaApi) -> Iterator[MakeAgent]:
     """Create agents of given names, deleted after the test."""
     with contextlib.ExitStack() as stack:
 
-        def make(name: str, *, agent_type: str | None = None) -> Agent:
-            agent = letta.create_agent(name, TAG, agent_type=agent_type)
+        def make(name: str, *, agent_type: str | None = None, enable_sleeptime: bool = False) -> Agent:
+            agent = letta.create_agent(name, TAG, agent_type=agent_type, enable_sleeptime=enable_sleeptime)
             stack.callback(letta.delete_agent, agent)
             return agent
 

@@ -35,11 +35,14 @@ class LettaApi:
     url: str
     model_url: str
 
-    def create_agent(self, name: str, *tags: str, agent_type: str | None = None) -> Agent:
+    def create_agent(
+        self, name: str, *tags: str, agent_type: str | None = None, enable_sleeptime: bool = False
+    ) -> Agent:
         """Create an agent whose model may call several tools at once, and that can note things about a human.
 
         :param name: any text; Letta refuses most punctuation in a new agent's name, but not in a changed one.
         :param agent_type: by default what Letta gives whoever does not ask.
+        :param enable_sleeptime: whether Letta gives it a second agent, which goes with it.
         """
         described: Item = {
             "name": "new",
@@ -48,6 +51,7 @@ class LettaApi:
             "memory_blocks": [{"label": "human", "value": "The human's name is Sam."}],
             "tags": tags,
             **({"agent_type": agent_type} if agent_type else {}),
+            **({"enable_sleeptime": True} if enable_sleeptime else {}),
         }
         ident = self._call("POST", "/v1/agents/", described)["id"]
         settings = {"provider_type": "openai", "parallel_tool_calls": True}
