@@ -29,7 +29,7 @@ from .events import (
 )
 from .exchange import Answer, Headers, find_agent, found_agent
 from .lending import clean
-from .threads import CHAT_MARK, TASK_MARK, task_deadline
+from .threads import CHAT_MARK, TASK_MARK, chat_key, task_deadline
 
 
 @frozen(kw_only=True)
@@ -266,7 +266,7 @@ def ask_threads(model: str) -> Questions:
     found = yield from _find_conversations(CHAT_MARK, agent.id)
     chats = [
         {
-            "key": (item.summary or "").removeprefix(CHAT_MARK).strip('"'),
+            "key": chat_key(item.summary or ""),
             "conversation_id": item.id,
             "created_at": item.created_at,
         }

@@ -52,8 +52,9 @@ class MessageReader:
         # Events that are numbered differ in their numbers.
         if type(message) is letta.AssistantMessage and message.content and message.seq_id is None:
             head, name, rest = event.data.rpartition(b'"content":')
-            # Only if the text comes last, so that what stands before it is all the rest.
-            if rest == orjson.dumps(message.content) + b"}":
+            # Only if the text comes last, so that what stands before it is all the rest, and in one line: each
+            # line of an event's data has a field of its own.
+            if rest == orjson.dumps(message.content) + b"}" and b"\n" not in head:
                 self._before_text = b'data: %b%b"' % (head, name)
         return message
 

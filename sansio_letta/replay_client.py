@@ -25,6 +25,7 @@ from .proxy import Proxy
 from .recording import RecordedExchange, RecordedWait, Recording, RecordingError, TextMode
 from .redact import StreamRedactor, redact_body
 from .remembered import attached_tools, found_agent_id, remembered
+from .sse import ServerSentEvent, SSEDecoder
 from .threads import ThreadWish
 
 
@@ -240,9 +241,8 @@ def _compare_two(old: Recording, new: Recording) -> Comparison:
 
 def _fold(status: int | None, body: bytes) -> bytes:
     """What an answer says, whatever pieces it came in: no two runs of a model are cut alike."""
-    pieces = [line.removeprefix(b"data: ") for line in body.split(b"\n\n")]
     parts: dict[str, str] = {}
-    for piece in pieces:
+    for piece in _events(body) if _is_stream(body) else [body]:
         if not piece.startswith(b"{"):
             continue
         value = orjson.loads(piece)
@@ -251,6 +251,13 @@ def _fold(status: int | None, body: bytes) -> bytes:
         for choice in value.get("choices", ()):
             _fold_choice(choice, parts)
     return _status_line(status) + "".join(f"{name}: {text}\n" for name, text in parts.items()).encode()
+
+
+def _events(body: bytes) -> Iterator[bytes]:
+    decoder = SSEDecoder(Config().max_event_size)
+    decoder.receive_data(body)
+    while isinstance(event := decoder.next_event(), ServerSentEvent):
+        yield event.data
 
 
 def _fold_choice(choice: dict[str, Any], parts: dict[str, str]) -> None:
@@ -290,7 +297,7 @@ def _visible(body: bytes, mode: TextMode) -> bytes:
 
 
 def _is_stream(body: bytes) -> bool:
-    return body.startswith((b"data:", b":"))
+    return body.startswith((b"data:", b"event:", b":"))
 
 
 def _body(json: object) -> bytes:

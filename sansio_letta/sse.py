@@ -136,7 +136,9 @@ class SSEDecoder:
 
 
 def encode_data(data: bytes) -> bytes:
-    """An event without a name. Clients read line by line, so the data must be one line, as JSON is."""
+    """An event without a name: a field for each line of the data, which a reader joins again."""
+    if b"\n" in data:
+        data = data.replace(b"\n", b"\ndata: ")
     return b"data: %b\n\n" % data
 
 

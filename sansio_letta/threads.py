@@ -1,11 +1,14 @@
 """Which thread of an agent a request is of: its own, a chat's conversation, or one that is thrown away.
 
 A chat has a conversation of its own at Letta, found again by its summary, which holds the chat's key: so
-replicas and restarts agree without a database. Prompts that are not the user's, like a chat program's for
-titles, run in a conversation that is deleted afterwards, and the agent's own history holds none of them.
+replicas and restarts agree without a database. Letta's search is an ILIKE without escapes, for which some
+characters of a key mean something else; so the summary holds a digest of the key, too, and that is searched.
+Prompts that are not the user's, like a chat program's for titles, run in a conversation that is deleted
+afterwards, and the agent's own history holds none of them.
 """
 
 from collections.abc import Generator
+from hashlib import sha256
 from typing import Final, TypeAlias
 
 from attrs import frozen
@@ -13,6 +16,7 @@ from attrs import frozen
 from . import letta
 from .errors import RequestError, SansioLettaError
 from .events import (
+    PAGE_COUNT,
     Command,
     ConversationThread,
     CreateConversation,
@@ -23,8 +27,7 @@ from .events import (
 )
 from .exchange import Answer
 
-#: Begins the summaries of chats' conversations; the chat's key follows, in quotes, so that a search for one key
-#: does not find all the longer ones.
+#: Begins the summaries of chats' conversations; the chat's key follows, in quotes, and its digest.
 CHAT_MARK: Final = "letta-proxy chat: "
 #: Begins the summaries of conversations that are thrown away; the request's id follows, and until when its turn
 #: may take, so that no other process need know how long this one lets turns take.
@@ -37,6 +40,8 @@ _LISTING: Final = "GET /v1/conversations/?agent_id=... at Letta lists them."
 
 #: Longer keys are refused: OpenAI's `metadata` values end there, too.
 MAX_KEY_SIZE: Final = 512
+#: Pages of one search. A digest fills none; a key of wildcards alone finds all the agent's chats without one.
+MAX_PAGE_COUNT: Final = 100
 
 
 @frozen(kw_only=True)
@@ -128,25 +133,53 @@ def check_key(key: str, param: str) -> str:
 def find_thread(agent_id: str, wish: Chat | GivenConversation | Throwaway) -> Search:
     """Find a conversation, or make it.
 
-    :raises RequestError: if a given one does not exist, or is another agent's.
+    :raises RequestError: if the agent has no conversation of a given id.
     :raises SansioLettaError: if Letta does not tell.
     """
     match wish:
         case Chat(key=key):
-            return _find_chat(agent_id, f'{CHAT_MARK}"{key}"')
+            return _find_chat(agent_id, key)
         case GivenConversation(conversation_id=conversation_id):
             return _check_given(agent_id, conversation_id)
         case Throwaway() as task:
             return _make(agent_id, task.summary)
 
 
-def _find_chat(agent_id: str, summary: str) -> Search:
-    found = yield from _list(agent_id, summary)
+def chat_summary(key: str) -> str:
+    """The summary of a chat's conversation."""
+    return f"{_summary_without_digest(key)} {_digest(key)}"
+
+
+def chat_key(summary: str) -> str:
+    """The key in a summary that begins with `CHAT_MARK`."""
+    rest = summary.removeprefix(CHAT_MARK)
+    quoted, _, digest = rest.rpartition(" ")
+    if quoted.startswith('"') and quoted.endswith('"') and digest == _digest(quoted[1:-1]):
+        rest = quoted
+    return rest.removeprefix('"').removesuffix('"')
+
+
+def _summary_without_digest(key: str) -> str:
+    """The summary as it was before it had a digest."""
+    return f'{CHAT_MARK}"{key}"'
+
+
+def _digest(key: str) -> str:
+    return sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _find_chat(agent_id: str, key: str) -> Search:
+    summary = chat_summary(key)
+    found = yield from _list(agent_id, _digest(key), summary)
+    if not found:
+        # In Letta's search a backslash hides the character behind it; an underscore is any one character.
+        earlier = _summary_without_digest(key)
+        found = yield from _list(agent_id, earlier.replace("\\", "_"), earlier)
     if found:
         return (yield from _look(found[0].id))
     made = (yield from _make(agent_id, summary)).thread
     # Another process may have made one meanwhile: all agree on the oldest.
-    found = yield from _list(agent_id, summary)
+    found = yield from _list(agent_id, _digest(key), summary)
     if found and found[0].id != made.conversation_id:
         yield DeleteConversation(conversation_id=made.conversation_id)
         return (yield from _look(found[0].id))
@@ -173,11 +206,24 @@ def delete_strays(agent_id: str, task: Throwaway) -> Generator[Command, Answer |
             yield DeleteConversation(conversation_id=item.id)
 
 
-def _list(agent_id: str, summary: str) -> Generator[Command, Answer | None, list[letta.Conversation]]:
-    answer = yield FindConversations(agent_id=agent_id, summary=summary)
-    assert answer is not None
-    # Letta looks for the text anywhere in a summary.
-    same = [item for item in letta.decode_conversations(answer.data) if item.summary == summary]
+def _list(
+    agent_id: str, search: str, summary: str
+) -> Generator[Command, Answer | None, list[letta.Conversation]]:
+    """The conversations of this summary, the oldest first.
+
+    :param search: what Letta looks for anywhere in a summary, whatever the case of its letters.
+    """
+    same: list[letta.Conversation] = []
+    after: str | None = None
+    for _ in range(MAX_PAGE_COUNT):
+        answer = yield FindConversations(agent_id=agent_id, summary=search, after=after)
+        assert answer is not None
+        page = letta.decode_conversations(answer.data)
+        same += [item for item in page if item.summary == summary]
+        # A page that brings nothing new would be asked for again and again.
+        if len(page) < PAGE_COUNT or page[-1].id == after:
+            break
+        after = page[-1].id
     return sorted(same, key=lambda item: (item.created_at or "", item.id))
 
 
@@ -191,12 +237,9 @@ def _make(agent_id: str, summary: str) -> Search:
 def _check_given(agent_id: str, conversation_id: str) -> Search:
     answer = yield FetchConversation(conversation_id=conversation_id)
     assert answer is not None
-    if answer.status in (404, 422):
-        raise no_conversation("there is no conversation of this id at Letta")
-    if letta.decode_conversation(answer.data).agent_id != agent_id:
-        raise RequestError(
-            f"{GIVEN_HEADER}: this conversation is another agent's. {_LISTING}", param=GIVEN_HEADER.lower()
-        )
+    # Whether another agent has one of this id is not the client's to know: one answer for both.
+    if answer.status in (404, 422) or letta.decode_conversation(answer.data).agent_id != agent_id:
+        raise no_conversation("the agent has no conversation of this id")
     return FoundThread(thread=ConversationThread(conversation_id=conversation_id))
 
 

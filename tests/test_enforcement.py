@@ -576,7 +576,7 @@ def test_a_chat_begins_with_its_history_once() -> None:
         {"role": "user", "content": "hi"},
     ]
     client = asked(proxy, messages=messages, response_format=NUMBER, headers={"x-letta-chat-key": "chat-1"})
-    client.answer([]).answer({"id": "conv-1", "agent_id": AGENT.id}).answer([])
+    client.answer([]).answer([]).answer({"id": "conv-1", "agent_id": AGENT.id}).answer([])
     assert [role for role, _ in sent(client)] == ["user", "assistant", "system", "user"]
     client.stream(PING, say("One."), *STOPS)
     assert [role for role, _ in sent(client)] == ["system"]

@@ -161,6 +161,15 @@ def test_only_behind_a_whole_text_is_the_way_short(before: list[bytes]) -> None:
     assert after(*before).read_texts(say("lo")) == []
 
 
+def test_the_lines_of_an_event_each_have_a_field() -> None:
+    lines = b'{"id":"message-1","message_type":"assistant_message",\n"content":"a"}'
+    first = b"data: %b\n\n" % lines.replace(b"\n", b"\ndata: ")
+    assert told([first], short=True) == told([event(lines.replace(b"\n", b""))], short=True)
+    # Without its own field the second line is none of the data, and the first alone is no JSON.
+    parts = [first, b"data: %b\n\n" % lines]
+    assert told(parts, short=True) == told(parts, short=False)
+
+
 def test_what_is_unread_comes_first() -> None:
     reader = after(say("Hel"))
     reader.receive_data(say("lo"))

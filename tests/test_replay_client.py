@@ -49,7 +49,7 @@ from sansio_letta.recording import (
     read_recording,
 )
 from sansio_letta.replay_client import ReplayedClient, compare
-from sansio_letta.threads import Chat
+from sansio_letta.threads import Chat, chat_summary
 
 #: How Letta answers: seconds, then bytes, a failure, or that the client leaves.
 Happening = tuple[float, bytes | Failure | str | None]
@@ -160,7 +160,7 @@ TOOLS = [{"type": "function", "function": {"name": WEATHER.name, "parameters": W
 
 NAMED = {"x-letta-chat-key": "c-1"}
 KNOWN = letta.Agent(id=AGENT_ID, name="Milo", agent_type="letta_v1_agent")
-CONVERSATION = {"id": "conv-1", "agent_id": AGENT_ID, "summary": 'letta-proxy chat: "c-1"'}
+CONVERSATION = {"id": "conv-1", "agent_id": AGENT_ID, "summary": chat_summary("c-1")}
 
 SAME: dict[str, Recording] = {
     "text": recorded(chat(), *AGENT, run(PING, say("Hello"), stop(), USAGE, DONE)),
@@ -202,7 +202,7 @@ SAME: dict[str, Recording] = {
     "a chat that is new": recorded(
         chat(headers=NAMED),
         *AGENT,
-        *answers([], CONVERSATION, [CONVERSATION]),
+        *answers([], [], CONVERSATION, [CONVERSATION]),
         run(PING, say("a"), stop(), DONE),
     ),
     "a chat that is known at Letta": recorded(

@@ -28,6 +28,7 @@ from sansio_letta.chat_request import decode_request
 from sansio_letta.config import InstructionPolicy, TaskPolicy
 from sansio_letta.errors import shutting_down
 from sansio_letta.events import (
+    PAGE_COUNT,
     CancelRun,
     Command,
     ConversationThread,
@@ -50,7 +51,16 @@ from sansio_letta.plan import Instructions, Plan
 from sansio_letta.planning import Circumstances, plan_turn
 from sansio_letta.tasks import is_task
 from sansio_letta.thread_memory import ThreadMemory
-from sansio_letta.threads import Chat, GivenConversation, ThreadWish, Throwaway, kind_of
+from sansio_letta.threads import (
+    MAX_PAGE_COUNT,
+    Chat,
+    GivenConversation,
+    ThreadWish,
+    Throwaway,
+    chat_key,
+    chat_summary,
+    kind_of,
+)
 
 HELLO = (PING, say("Hello"), stop(), USAGE, DONE)
 CHAT, TASK, GIVEN = (
@@ -58,13 +68,15 @@ CHAT, TASK, GIVEN = (
     Throwaway(token="t-1", until=3600),
     GivenConversation(conversation_id="conv-7"),
 )
-FIND = FindConversations(agent_id=AGENT_ID, summary='letta-proxy chat: "c-1"')
-CREATE = CreateConversation(agent_id=AGENT_ID, summary='letta-proxy chat: "c-1"')
+DIGEST = "a6f7ef47ee8dc84af9056a3051ddc302"
+SUMMARY = f'letta-proxy chat: "c-1" {DIGEST}'
+FIND = FindConversations(agent_id=AGENT_ID, summary=DIGEST)
+#: One without a digest, as earlier versions have made them.
+FIND_EARLIER = FindConversations(agent_id=AGENT_ID, summary='letta-proxy chat: "c-1"')
+CREATE = CreateConversation(agent_id=AGENT_ID, summary=SUMMARY)
 
 
-def conversation(
-    name: str, summary: str = 'letta-proxy chat: "c-1"', created: str = "2026-11-22T08:00:00"
-) -> Any:
+def conversation(name: str, summary: str = SUMMARY, created: str = "2026-11-22T08:00:00") -> Any:
     return {"id": name, "agent_id": AGENT_ID, "summary": summary, "created_at": created}
 
 
@@ -93,7 +105,7 @@ def texts(command: OpenStream) -> list[tuple[str, Any]]:
 def test_a_chat_that_is_known_at_letta() -> None:
     turn = begin(CHAT)
     assert drain(turn) == [FIND]
-    longer = conversation("conv-3", 'letta-proxy chat: "c-1" and more')
+    longer = conversation("conv-3", f'letta-proxy chat: "b" and "c-1" {DIGEST}')
     others = [longer, conversation("conv-2", created="2027")]
     assert answer(turn, [*others, conversation("conv-1")]) == [FetchLast(conversation_id="conv-1")]
     command = opened(answer(turn, [say("Hello")]))
@@ -106,6 +118,7 @@ def test_a_chat_that_is_known_at_letta() -> None:
 def test_a_chat_that_is_new_begins_with_its_history() -> None:
     turn = begin(CHAT)
     drain(turn)
+    assert answer(turn, []) == [FIND_EARLIER]
     assert answer(turn, []) == [CREATE]
     assert answer(turn, conversation("conv-1")) == [FIND]
     command = opened(answer(turn, [conversation("conv-1")]))
@@ -116,6 +129,7 @@ def test_two_processes_make_one_conversation() -> None:
     turn = begin(CHAT)
     drain(turn)
     answer(turn, [])
+    answer(turn, [])
     answer(turn, conversation("conv-2", created="2026-11-22T08:00:02"))
     both = [conversation("conv-2", created="2026-11-22T08:00:02"), conversation("conv-1")]
     assert answer(turn, both) == [DeleteConversation(conversation_id="conv-2")]
@@ -123,6 +137,61 @@ def test_two_processes_make_one_conversation() -> None:
     command = opened(answer(turn, [say("Hello")]))
     assert command.thread == ConversationThread(conversation_id="conv-1")
     assert texts(command) == [("user", "hi")]
+
+
+def test_a_chat_that_an_earlier_version_began() -> None:
+    turn = begin(CHAT)
+    drain(turn)
+    assert answer(turn, []) == [FIND_EARLIER]
+    longer = conversation("conv-3", 'letta-proxy chat: "c-1" and more')
+    earlier = conversation("conv-1", 'letta-proxy chat: "c-1"')
+    assert answer(turn, [longer, earlier]) == [FetchLast(conversation_id="conv-1")]
+
+
+@pytest.mark.parametrize("key", ["CORP\\alice", "100%", "a_b", 'with "quotes"', "ключ", "%"])
+def test_a_chat_is_searched_without_what_a_search_reads_in_its_own_way(key: str) -> None:
+    turn = begin(Chat(key=key))
+    [found] = drain(turn)
+    assert isinstance(found, FindConversations)
+    assert found.summary.isalnum()
+    summary = chat_summary(key)
+    assert summary.startswith('letta-proxy chat: "')
+    assert chat_key(summary) == key
+    assert chat_key(f'letta-proxy chat: "{key}"') == key
+    assert answer(turn, [conversation("conv-1", summary)]) == [FetchLast(conversation_id="conv-1")]
+
+
+def test_an_earlier_key_with_a_backslash_is_searched_so_that_letta_finds_it() -> None:
+    turn = begin(Chat(key="CORP\\alice"))
+    drain(turn)
+    [found] = answer(turn, [])
+    assert isinstance(found, FindConversations)
+    assert found.summary == 'letta-proxy chat: "CORP_alice"'
+    others = [conversation("conv-2", 'letta-proxy chat: "CORP-alice"')]
+    mine = conversation("conv-1", 'letta-proxy chat: "CORP\\alice"')
+    assert answer(turn, [*others, mine]) == [FetchLast(conversation_id="conv-1")]
+
+
+def test_a_chat_is_searched_to_the_last_page_and_no_further() -> None:
+    turn = begin(Chat(key="%"))
+    drain(turn)
+    asked = answer(turn, [])
+    for page in range(1, MAX_PAGE_COUNT):
+        others = [conversation(f"conv-{page}-{each}", "letta-proxy chat: x") for each in range(PAGE_COUNT)]
+        asked = answer(turn, others)
+        assert asked == [
+            FindConversations(agent_id=AGENT_ID, summary='letta-proxy chat: "%"', after=others[-1]["id"])
+        ]
+    others[-1] = conversation("conv-end", 'letta-proxy chat: "%"')
+    assert answer(turn, others) == [FetchLast(conversation_id="conv-end")]
+
+
+def test_a_page_of_a_search_that_comes_again_is_the_last() -> None:
+    turn = begin(CHAT)
+    drain(turn)
+    page = [conversation(f"conv-{each}", "another's") for each in range(PAGE_COUNT)]
+    assert len(answer(turn, page)) == 1
+    assert answer(turn, page) == [FIND_EARLIER]
 
 
 @pytest.mark.parametrize("last", [[], [{"message_type": "system_message"}]], ids=["nothing", "Letta's own"])
@@ -138,6 +207,7 @@ def test_a_conversation_that_was_deleted_is_made_again() -> None:
     turn = Turn(begin(CHAT).plan, agent=AGENT, thread=gone)
     assert opened(drain(turn)).thread == gone
     assert answer(turn, {"detail": "not found"}, 404) == [ThreadGone(thread=gone), FIND]
+    answer(turn, [])
     answer(turn, [])
     answer(turn, conversation("conv-2"))
     command = opened(answer(turn, [conversation("conv-2")]))
@@ -183,26 +253,30 @@ def test_letta_does_not_tell_of_conversations() -> None:
 # --- A conversation that is given
 
 
-def test_a_given_conversation_must_be_the_agents() -> None:
+def test_a_given_conversation_is_the_agents() -> None:
     turn = begin(GIVEN)
     assert drain(turn) == [FetchConversation(conversation_id="conv-7")]
-    [failure] = answer(turn, conversation("conv-7") | {"agent_id": "agent-2"})
-    assert isinstance(failure, TurnFailed)
-    assert (failure.error.status_hint, failure.error.param) == (400, "x-letta-conversation-id")
-    turn = begin(GIVEN)
-    drain(turn)
     command = opened(answer(turn, conversation("conv-7")))
     assert texts(command) == [("user", "hi")]
 
 
-@pytest.mark.parametrize("status", [404, 422])
-def test_a_given_conversation_must_exist(status: int) -> None:
-    turn = begin(GIVEN)
-    drain(turn)
-    [failure] = answer(turn, {"detail": "no"}, status)
-    assert isinstance(failure, TurnFailed)
-    assert (failure.error.status_hint, failure.error.code) == (404, "conversation_not_found")
-    assert "no conversation of this id" in failure.error.message
+def test_whether_another_agent_has_a_given_conversation_is_not_told() -> None:
+    failures = []
+    for told in (
+        (conversation("conv-7") | {"agent_id": "agent-2"}, 200),
+        ({"detail": "not found"}, 404),
+        ({"detail": "no id"}, 422),
+    ):
+        turn = begin(GIVEN)
+        drain(turn)
+        [failure] = answer(turn, *told)
+        assert isinstance(failure, TurnFailed)
+        failures.append((failure.error.status_hint, failure.error.body(), failure.kept))
+    assert failures[0] == failures[1] == failures[2]
+    status, body, _ = failures[0]
+    assert (status, body["error"]["code"]) == (404, "conversation_not_found")
+    assert body["error"]["param"] == "x-letta-conversation-id"
+    assert "no conversation of this id" in body["error"]["message"]
 
 
 # --- One that is thrown away
@@ -451,14 +525,14 @@ def test_a_process_remembers_a_chats_conversation_and_its_instructions() -> None
         )
 
     first = Client(ask("one"), house)
-    first.answer([]).answer(conversation("conv-1")).answer([conversation("conv-1")]).stream(*HELLO)
+    first.answer([]).answer([]).answer(conversation("conv-1")).answer([conversation("conv-1")]).stream(*HELLO)
     assert first.cycle.summary.thread == "chat"
     second = Client(ask("two"), house)
     [command] = second.commands
     assert isinstance(command, OpenStream)
     assert (command.thread, texts(command)) == (ConversationThread(conversation_id="conv-1"), [("user", "two")])
     assert second.answer({"detail": "gone"}, 404).commands[1:] == [FIND]
-    second.answer([]).answer(conversation("conv-2")).answer([conversation("conv-2")])
+    second.answer([]).answer([]).answer(conversation("conv-2")).answer([conversation("conv-2")])
     last = second.commands[-1]
     assert isinstance(last, OpenStream)
     assert texts(last) == [("system", "Be kind."), ("user", "two")]

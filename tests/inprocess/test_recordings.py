@@ -243,6 +243,22 @@ async def test_a_disk_that_is_full(kit: Kit, tmp_path: Path) -> None:
     assert begun.client.end is None
 
 
+@everywhere
+async def test_what_is_told_of_a_full_disk_names_the_file(kit: Kit, tmp_path: Path) -> None:
+    def fill() -> None:
+        [path] = files(tmp_path)
+        path.unlink()
+        path.symlink_to("/dev/full")
+
+    pieces: list[Piece | dict[str, Any] | str] = [PING, say("one"), fill, say(" two"), stop(), DONE]
+    client = kit.client(kit.letta(found(), runs(*pieces)), record=tmp_path)
+    with logged() as messages:
+        assert b"two" in await client.answer()
+    [message] = messages
+    assert message.startswith(f"cannot record {tmp_path}/")
+    assert message.endswith(".jsonl: No space left on device")
+
+
 @contextmanager
 def logged() -> Iterator[list[str]]:
     """What the transports log meanwhile."""

@@ -35,6 +35,7 @@ from live.rig import Rig, free_port
 from live.test_legacy import name_of
 from live.test_tools import quoted_results
 from sansio_letta.opening import RESULT_PREFACE
+from sansio_letta.threads import chat_summary
 
 DAY: Final = 60.0  # seconds until nobody asks any more
 SEED: Final = 20_261_122
@@ -250,9 +251,9 @@ def check_agent(letta: LettaApi, agent: Agent, people: list[Person]) -> None:
         assert chats == {}
         check_thread(letta, agent, None, people)
     else:
-        assert chats.keys() == {f'letta-proxy chat: "{person.chat}"' for person in people}
+        assert chats.keys() == {chat_summary(person.chat) for person in people}
         for person in people:
-            check_thread(letta, agent, chats[f'letta-proxy chat: "{person.chat}"'], [person])
+            check_thread(letta, agent, chats[chat_summary(person.chat)], [person])
 
 
 def check_thread(letta: LettaApi, agent: Agent, conversation: str | None, people: list[Person]) -> None:

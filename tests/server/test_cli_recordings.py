@@ -137,6 +137,8 @@ def test_a_reply_that_was_checked_is_not_replayed_without_its_text(tmp_path: Pat
         (("diff", str(RECORDINGS / "text.jsonl")), "a recording without a client"),
         (("serve", "--replay", "/nowhere"), "/nowhere: no such file or directory"),
         (("serve", "--replay", str(FIXTURES / "expected")), "holds no recording of a turn"),
+        (("serve", "--record", "/dev/null/recordings"), "/dev/null/recordings: not a directory"),
+        (("serve", "--record", "/proc/recordings"), "record: expected a folder that can be written"),
         (("inspect", "/nowhere.jsonl"), "no such file or directory"),
         (("record", "Milo", "x.jsonl", "--text", "hi", "--expect", "joy=1"), "expected one of status="),
     ],

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
 
 from attrs import field, frozen, validators
@@ -29,6 +30,15 @@ class RecordingFolder:
     text: TextMode = TextMode.DROP
     max_count: int = field(default=1000, validator=validators.ge(1))
     max_size: int = field(default=256 * 1024 * 1024, validator=validators.ge(1))
+
+    def prepare(self) -> None:
+        """Make the folder, if need be, and try whether a recording can be made in it.
+
+        :raises OSError: if it cannot.
+        """
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with TemporaryFile(dir=self.path) as file:
+            file.write(b"a recording")
 
     def record(
         self,
@@ -96,6 +106,9 @@ def _sink(path: Path, on_error: Callable[[OSError], None] | None) -> Callable[[b
             failed = True
         except OSError as exc:
             failed = True
+            if exc.filename is None:
+                # Opening names the file, writing does not.
+                exc.filename = str(path)
             if on_error is None:
                 raise
             on_error(exc)

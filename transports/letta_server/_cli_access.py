@@ -91,7 +91,7 @@ def complete(access: Access) -> Access:
 
 
 def check(settings: Settings) -> None:
-    """Read all files once, so that what is wrong with them is told before anything starts.
+    """Use all files once, so that what is wrong with them is told before anything starts.
 
     :raises SettingsError: if one is no good.
     """
@@ -100,6 +100,14 @@ def check(settings: Settings) -> None:
         read_keys(access.key_files, access.key_list, access.rate)
     RateCounter(access.rate_store).open()
     certificate_of(settings)
+    if settings.recordings is not None:
+        try:
+            settings.recordings.prepare()
+        except OSError as exc:
+            raise SettingsError(
+                f"record: expected a folder that can be written, got {settings.recordings.path}: "
+                f"{(exc.strerror or str(exc)).lower()}"
+            ) from None
 
 
 def client_advice(settings: Settings) -> str:
