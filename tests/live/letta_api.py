@@ -108,6 +108,11 @@ class LettaApi:
         """Return the ids of the agent's conversations: its threads beside its own."""
         return [found["id"] for found in self._conversations(agent)]
 
+    def create_conversation(self, agent: Agent, summary: str) -> str:
+        """Make a conversation, and tell its id."""
+        made = self._call("POST", f"/v1/conversations/?agent_id={agent.id}", {"summary": summary})
+        return str(made["id"])
+
     def chats(self, agent: Agent) -> dict[str, str]:
         """Return the same by their summaries, each of which must be one conversation's alone."""
         found = self._conversations(agent)

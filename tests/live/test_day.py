@@ -251,9 +251,9 @@ def check_agent(letta: LettaApi, agent: Agent, people: list[Person]) -> None:
         assert chats == {}
         check_thread(letta, agent, None, people)
     else:
-        assert chats.keys() == {chat_summary(person.chat) for person in people}
+        assert chats.keys() == {chat_summary(person.chat or "") for person in people}
         for person in people:
-            check_thread(letta, agent, chats[chat_summary(person.chat)], [person])
+            check_thread(letta, agent, chats[chat_summary(person.chat or "")], [person])
 
 
 def check_thread(letta: LettaApi, agent: Agent, conversation: str | None, people: list[Person]) -> None:
