@@ -79,7 +79,7 @@ TABLE = {
     "remembered": "errors events exchange letta recording",
     "replay_client": (
         "_signal chat_request config cycle errors events plan planning proxy recording redact remembered "
-        "threads"
+        "sse threads"
     ),
     "replay": (
         "_signal chat_writer config cycle errors events letta plan recording remembered replay_client sse "
