@@ -45,6 +45,7 @@ from sansio_letta.chat_writer import ChunkWriter, Heading
 from sansio_letta.errors import Advice
 from sansio_letta.places import thread_busy
 from sansio_letta.policies import POLICIES, PREFIX
+from sansio_letta.tasks import PLAIN_PROBES, PROBE_REPLY_SIZE, PROBES, TASK_PROMPTS, Where
 
 ROOT: Final = Path(__file__).parent.parent
 
@@ -565,6 +566,30 @@ def policies() -> str:
     )
 
 
+def background_prompts() -> str:
+    """What is recognised as a program's own prompt, and where."""
+    places = {Where.SYSTEM: "system", Where.LAST: "last"}
+    return _table(
+        ("program", "asks for", "message", "begins with"),
+        (
+            (
+                prompt.program,
+                prompt.purpose,
+                places[prompt.where],
+                _code(prompt.begins.replace("\n", " ")) + (f" … {_code(prompt.then)}" if prompt.then else ""),
+            )
+            for prompt in TASK_PROMPTS
+        ),
+    )
+
+
+def probes() -> str:
+    """What is recognised as a gateway that tries whether the agent answers."""
+    rows = [(_code(text), program, f"at most {PROBE_REPLY_SIZE}") for text, program in PROBES.items()]
+    rows += [(_code(text), program, "any") for text, program in PLAIN_PROBES.items()]
+    return _table(("text", "gateway", "`max_tokens`"), rows)
+
+
 def attacks() -> str:
     """What was tried on the server, and what came of it."""
     path = ROOT / "tests" / "server" / "attacks.py"
@@ -667,6 +692,8 @@ def minimal_transport() -> str:
 TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "honoured-fields": honoured_fields,
     "policies": policies,
+    "background-prompts": background_prompts,
+    "probes": probes,
     "refused-fields": refused_fields,
     "noticed-fields": noticed_fields,
     "quiet-fields": quiet_fields,

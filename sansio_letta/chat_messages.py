@@ -62,6 +62,16 @@ class AssistantMessage:
     the text counts for a new conversation, and where it asks for an approval."""
 
     content: Content | None = field(default=None, repr=False)
+    calls: tuple["MadeCall", ...] = ()  #: of the client's tools
+
+
+@frozen(kw_only=True)
+class MadeCall:
+    """A call that the agent made before, as the client remembers it."""
+
+    call_id: str
+    name: str
+    arguments: str = field(default="", repr=False)
 
 
 @frozen(kw_only=True)
@@ -117,9 +127,10 @@ def _decode_message(value: object, path: str, notices: Notices) -> Message:
     if role == "assistant":
         said = raw.get("content")
         return AssistantMessage(
-            content=None if said is None else _decode_content(said, f"{path}.content", _ROLES[role], notices)
+            content=None if said is None else _decode_content(said, f"{path}.content", _ROLES[role], notices),
+            calls=_made_calls(raw.get("tool_calls")),
         )
-    known = {"role", "content", "tool_call_id"} if role == "tool" else {"role", "content"}
+    known = {"role", "content", {"tool": "tool_call_id", "user": "name"}.get(role, "role")}
     for name in sorted(raw.keys() - known):
         if raw[name] is not None:
             notices.add(f"messages.{name}")
@@ -137,6 +148,18 @@ def _decode_message(value: object, path: str, notices: Notices) -> Message:
             return ToolMessage(tool_call_id=raw["tool_call_id"], content=content)
         case _:
             return InstructionMessage(content=content)
+
+
+def _made_calls(value: object) -> tuple[MadeCall, ...]:
+    """The calls of an earlier reply. What cannot be read is left out: Letta knows what was called."""
+    calls = []
+    for item in value if isinstance(value, list) else []:
+        match item:
+            case {"id": str(call_id), "function": {"name": str(name), **rest}}:
+                arguments = rest.get("arguments")
+                given = arguments if isinstance(arguments, str) else ""
+                calls.append(MadeCall(call_id=call_id, name=name, arguments=given))
+    return tuple(calls)
 
 
 def _decode_content(value: object, path: str, allowed: tuple[str, ...], notices: Notices) -> Content:

@@ -24,6 +24,7 @@ from .chat_messages import (
     ImagePart,
     ImageUrl,
     InstructionMessage,
+    MadeCall,
     Message,
     Part,
     RefusalPart,
@@ -46,6 +47,7 @@ __all__ = [
     "InstructionMessage",
     "JsonFormat",
     "JsonSchema",
+    "MadeCall",
     "Message",
     "Part",
     "RefusalPart",
@@ -103,6 +105,7 @@ class ChatRequest:
     parallel_tool_calls: bool = True  #: otherwise calls are told one at a time
     stop: tuple[str, ...] = ()  #: the text ends before the first of these
     response_format: JsonFormat | None = None  #: None: text
+    max_tokens: int | None = None  #: of the reply; what tells a gateway's probe, and is not honoured
     metadata: Mapping[str, str] = field(factory=dict, repr=False)
     ignored: tuple[str, ...] = ()  #: fields that were given and have no effect, each once
 
@@ -141,9 +144,15 @@ def decode_request(data: bytes) -> ChatRequest:
         parallel_tool_calls=given.get("parallel_tool_calls", True),
         stop=_decode_stop(given.get("stop", [])),
         response_format=_decode_response_format(given.get("response_format")),
+        max_tokens=_max_tokens(given),
         metadata=_check_metadata(given.get("metadata", {})),
         ignored=tuple(notices.names),
     )
+
+
+def _max_tokens(given: Mapping[str, Any]) -> int | None:
+    value = given.get("max_completion_tokens", given.get("max_tokens"))
+    return int(value) if isinstance(value, int | float) and 0 <= value < 2**31 else None
 
 
 def _decode_response_format(value: Mapping[str, Any] | None) -> JsonFormat | None:

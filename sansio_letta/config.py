@@ -51,6 +51,18 @@ class TaskPolicy(Enum):
     """It is said to the agent like any other."""
     REFUSE = "refuse"
     """It is answered with an error."""
+    ALL = "all"
+    """Every request is taken for one, and isolated: the agent answers, and remembers nothing."""
+
+
+class Speakers(Enum):
+    """How the agent learns which person a user message is from."""
+
+    NAME = "name"
+    """In the message's `name`, which Letta keeps and shows to models of OpenAI's wire."""
+    TEXT = "text"
+    """The same, and in front of the text, for models that are shown no names: Anthropic's, Google's."""
+    OFF = "off"
 
 
 class Approvals(Enum):
@@ -144,8 +156,10 @@ class Config:
     instructions: InstructionPolicy = InstructionPolicy.ONCE
     #: What becomes of prompts that are a chat program's own, for titles and the like.
     tasks: TaskPolicy = TaskPolicy.ISOLATE
-    #: Beginnings of further prompts of that kind.
+    #: Beginnings of further prompts of that kind, of a system message or of the last user message.
     task_prompts: tuple[str, ...] = ()
+    #: Whether the agent learns who speaks, where several people do.
+    speakers: Speakers = Speakers.NAME
     #: Chats and threads remembered at most: their conversations, and the instructions that they were given.
     max_remembered_thread_count: int = field(default=4096, validator=_positive)
     #: A run whose stream was lost and that goes on, as Letta has it, is ended after this long: of runs that its

@@ -94,8 +94,9 @@ class Destination:
                 raise no_conversation(why)
             case Throwaway():
                 raise RequestError(
-                    "This prompt is a chat program's own, for a title, tags or the like, and is kept out of "
-                    f"what the agent remembers, but {why}: set another model for these in the program.",
+                    "This request must leave nothing in the agent's memory, since it is a program's own prompt "
+                    f"(for a title, a summary, a check) or `tasks` is `all`, but {why}: set another model for "
+                    "such prompts in the program, or `tasks` to `pass`.",
                     param="messages",
                     code="task_refused",
                 )

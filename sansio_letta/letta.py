@@ -659,6 +659,7 @@ class MessageCreate:
 
     content: Content = field(repr=False)
     role: Literal["user", "system", "assistant"] = "user"
+    name: str | None = field(default=None, repr=False)  #: of the person; models of OpenAI's wire are shown it
 
 
 @frozen(kw_only=True)
@@ -731,7 +732,7 @@ def encode_resume_request(seq_id: int) -> bytes:
 
 
 def encode_conversation(summary: str) -> bytes:
-    """The JSON body of ``POST /v1/conversations/``."""
+    """The JSON body of ``POST /v1/conversations/``, and of ``PATCH /v1/conversations/{id}``."""
     return orjson.dumps({"summary": summary})
 
 
@@ -869,6 +870,7 @@ def _make_converter() -> Converter:
         make_dict_structure_fn(AssistantMessage, converter, content=override(struct_hook=_fold_content)),
     )
     for request, optional in (
+        (MessageCreate, ("name",)),
         (Approval, ("reason",)),
         (ApprovalCreate, ("approval_request_id", "approve", "reason")),
         (ClientTool, ("description",)),

@@ -34,6 +34,7 @@ class Plan:
     :param client_tools: the tools that the client offers for this turn.
     :param thread: where it is said.
     :param history: what was said before, for a conversation that is made for it.
+    :param retold: the results and the new input as text, for a conversation that has never heard of the calls.
     :param past_results: results in the client's history: their calls may wait still.
     :param verdict: what the input says if the agent waits for a human's approval.
     :param wish: what the reply must be.
@@ -48,6 +49,7 @@ class Plan:
     client_tools: tuple[letta.ClientTool, ...] = ()
     thread: ThreadWish = None
     history: tuple[letta.MessageCreate, ...] = ()
+    retold: tuple[letta.MessageCreate, ...] = ()
     instructions: Instructions | None = None
     past_results: tuple[letta.ToolReturn, ...] = ()
     verdict: Verdict | None = None
@@ -65,10 +67,15 @@ class Plan:
             messages=(),
             results=(),
             history=(),
+            retold=(),
             verdict=None,
             instructions=given if lasts else None,
             aside=(),
         )
+
+    def with_results_as_text(self) -> "Plan":
+        """The same for a conversation that waits for nothing."""
+        return evolve(self, messages=self.retold, results=(), retold=(), past_results=())
 
     def again(self, complaint: str) -> "Plan":
         """What follows a reply that is not as the client wishes.

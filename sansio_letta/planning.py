@@ -13,11 +13,12 @@ from attrs import field, frozen
 from . import chat_request as chat
 from . import letta
 from .approvals import Verdict, read_verdict
-from .config import Config, Enforcement, InstructionPolicy, TaskPolicy
+from .config import Config, Enforcement, InstructionPolicy, Speakers, TaskPolicy
 from .errors import RequestError
 from .plan import Instructions, Plan
 from .schemas import Schema
-from .tasks import is_task, text_of
+from .speakers import as_field, named_in, readable
+from .tasks import is_probe, is_task, text_of
 from .threads import GIVEN_HEADER, Chat, GivenConversation, ThreadWish, Throwaway, check_key
 from .wishes import CallWish, JsonWish, Wish
 
@@ -65,26 +66,28 @@ def plan_turn(request: chat.ChatRequest, given: Circumstances | None = None) -> 
     """
     given = given or Circumstances()
     config = given.config
-    instructions = _instructions(request.messages, config.instructions)
-    if config.tasks is not TaskPolicy.PASS and is_task(request, given.headers, config.task_prompts):
-        if config.tasks is TaskPolicy.REFUSE:
-            raise RequestError(
-                "This prompt is a chat program's own, for a title, tags or the like, and is put to no agent: "
-                "set another model for these in the program.",
-                param="messages",
-                code="task_refused",
-            )
-        thread: ThreadWish = Throwaway(token=given.token, until=given.created + ceil(config.turn_timeout))
-    else:
-        thread = _thread(request, given)
     tail = _tail(request.messages)
     earlier = request.messages[: len(request.messages) - len(tail)]
+    thread: ThreadWish
+    if _is_isolated(request, given):
+        thread = Throwaway(
+            token=given.token,
+            until=given.created + ceil(config.turn_timeout),
+            call_ids=tuple(message.tool_call_id for message in tail if isinstance(message, chat.ToolMessage)),
+        )
+        tail = _with_closing_prompt(tail)
+    else:
+        thread = _thread(request, given)
+    instructions = _instructions((*earlier, *tail), config.instructions)
+    # A background prompt is nobody's.
+    person = None if isinstance(thread, Throwaway) else named_in(given.headers)
+    voice = _Voice(policy=config.speakers, person=person)
     messages, results = [], []
     for message in tail:
         match message:
             # Letta refuses an empty message, and with it the whole turn.
             case chat.UserMessage(content=content) if content:
-                messages.append(letta.MessageCreate(content=_content(content)))
+                messages.append(voice.say(message))
             case chat.ToolMessage(tool_call_id=call_id, content=content):
                 results.append(letta.ToolReturn(tool_call_id=call_id, tool_return=text_of(content)))
     if not messages and not results:
@@ -102,7 +105,10 @@ def plan_turn(request: chat.ChatRequest, given: Circumstances | None = None) -> 
             results=tuple(results),
             client_tools=tuple(_client_tool(tool) for tool in request.tools),
             thread=thread,
-            history=_history(earlier) if thread else (),
+            history=_history(earlier, voice, with_calls=isinstance(thread, Throwaway)) if thread else (),
+            retold=_history(tail, voice, with_calls=True, calls_of=earlier, is_new=True)
+            if isinstance(thread, Throwaway) and results
+            else (),
             instructions=instructions,
             past_results=tuple(
                 letta.ToolReturn(tool_call_id=message.tool_call_id, tool_return=text_of(message.content))
@@ -116,8 +122,76 @@ def plan_turn(request: chat.ChatRequest, given: Circumstances | None = None) -> 
             one_call=bool(request.tools) and not request.parallel_tool_calls,
             aside=(letta.MessageCreate(role="system", content=wish.asking),) if wish else (),
         ),
-        ignored=(*request.ignored, *(("messages.system",) if is_ignored else ()), *ignored_wishes),
+        ignored=(
+            *request.ignored,
+            *(("messages.system",) if is_ignored else ()),
+            *(("messages.name",) if voice.is_unheard(request.messages) else ()),
+            *ignored_wishes,
+        ),
     )
+
+
+def _is_isolated(request: chat.ChatRequest, given: Circumstances) -> bool:
+    """Whether a request is put to the agent in a conversation that is thrown away.
+
+    :raises RequestError: if it is put to no agent.
+    """
+    config = given.config
+    if config.tasks is TaskPolicy.ALL:
+        return True
+    if config.tasks is TaskPolicy.PASS or not is_task(request, given.headers, config.task_prompts):
+        return False
+    # A gateway that tries whether the agent answers would take a refusal for an outage.
+    if config.tasks is TaskPolicy.REFUSE and not is_probe(request):
+        raise RequestError(
+            "This prompt is a chat program's own, for a title, tags or the like, and is put to no agent: "
+            "set another model for these in the program.",
+            param="messages",
+            code="task_refused",
+        )
+    return True
+
+
+def _with_closing_prompt(tail: tuple[chat.Message, ...]) -> tuple[chat.Message, ...]:
+    """What is new in a background prompt: a system message that comes last is the prompt itself."""
+    if any(isinstance(message, chat.UserMessage | chat.ToolMessage) for message in tail):
+        return tail
+    last = tail[-1] if tail else None
+    if not isinstance(last, chat.InstructionMessage):
+        return tail
+    return (*tail[:-1], chat.UserMessage(content=last.content))
+
+
+@frozen(kw_only=True)
+class _Voice:
+    """Whose user messages are.
+
+    :param person: who the request says has sent it: its new messages are theirs, unless they name another.
+    """
+
+    policy: Speakers
+    person: str | None
+
+    def say(self, message: chat.UserMessage, *, is_new: bool = True) -> letta.MessageCreate:
+        """A user message for Letta."""
+        content = _content(message.content)
+        name = message.name or (self.person if is_new else None)
+        if self.policy is Speakers.OFF or readable(name) is None:
+            return letta.MessageCreate(content=content)
+        if self.policy is Speakers.TEXT:
+            said_by = f"{readable(name)}: "
+            content = (
+                said_by + content
+                if isinstance(content, str)
+                else (letta.TextContent(text=said_by.rstrip()), *content)
+            )
+        return letta.MessageCreate(content=content, name=as_field(name))
+
+    def is_unheard(self, messages: tuple[chat.Message, ...]) -> bool:
+        """Whether a message names its speaker, and the agent is not told."""
+        return self.policy is Speakers.OFF and any(
+            isinstance(message, chat.UserMessage) and message.name for message in messages
+        )
 
 
 def _wish(request: chat.ChatRequest, enforcement: Enforcement) -> tuple[Wish | None, tuple[str, ...]]:
@@ -165,15 +239,41 @@ def _thread(request: chat.ChatRequest, given: Circumstances) -> ThreadWish:
     return Chat(key=check_key(value, f"metadata.{CHAT_KEY_METADATA}")) if value else None
 
 
-def _history(messages: tuple[chat.Message, ...]) -> tuple[letta.MessageCreate, ...]:
-    """What was said before, for a conversation that begins with it; calls and results are left out."""
+def _history(
+    messages: tuple[chat.Message, ...],
+    voice: _Voice,
+    *,
+    with_calls: bool = False,
+    calls_of: tuple[chat.Message, ...] = (),
+    is_new: bool = False,
+) -> tuple[letta.MessageCreate, ...]:
+    """What was said before, for a conversation that begins with it.
+
+    :param with_calls: whether calls and results are told, as text. A chat's conversation does without.
+    :param calls_of: earlier messages, with the calls that the results are of.
+    :param is_new: whether the person who sent the request has said it.
+    """
     said = []
+    calls = {
+        call.call_id: call
+        for message in (*calls_of, *messages)
+        if isinstance(message, chat.AssistantMessage)
+        for call in message.calls
+    }
     for message in messages:
         match message:
             case chat.UserMessage(content=content) if content:
-                said.append(letta.MessageCreate(content=_content(content)))
+                said.append(voice.say(message, is_new=is_new))
             case chat.AssistantMessage(content=content) if text := text_of(content):
                 said.append(letta.MessageCreate(role="assistant", content=text))
+            case chat.ToolMessage(tool_call_id=call_id, content=content) if with_calls:
+                call = calls.get(call_id)
+                what = (
+                    "A tool was called"
+                    if call is None
+                    else f"The tool {call.name} was called with {call.arguments}"
+                )
+                said.append(letta.MessageCreate(content=f"[{what}. It returned:]\n{text_of(content)}"))
     return tuple(said)
 
 

@@ -19,6 +19,7 @@ from .config import (
     InstructionPolicy,
     ReasoningField,
     ServerTools,
+    Speakers,
     TaskPolicy,
 )
 from .errors import RequestError
@@ -86,13 +87,16 @@ POLICIES: Final[Mapping[str, Policy]] = {
         guards="who runs the proxy decides what the agent goes by",
         shapes=True,
     ),
-    # A prompt that is said in other words is taken for the user's, so no header need be kept from saying so.
+    # A prompt that is said in other words is taken for the user's, so no header need be kept from saying so. A
+    # key with `all` writes nothing into the agent's memory, and no value but this one promises that.
     "tasks": Policy(
         field="tasks",
-        levels=((TaskPolicy.ISOLATE, TaskPolicy.PASS), (TaskPolicy.REFUSE,)),
-        guards="who runs the proxy decides whether such prompts are worth their tokens",
+        levels=((TaskPolicy.ISOLATE, TaskPolicy.PASS), (TaskPolicy.REFUSE,), (TaskPolicy.ALL,)),
+        guards="who runs the proxy decides which prompts are worth their tokens, and what the agent remembers",
         shapes=True,
     ),
+    # Who speaks is what the client says, in one way or another.
+    "speakers": Policy(field="speakers", levels=(tuple(Speakers),), shapes=True),
     # What it costs, a second run at most, a client could have by asking twice.
     "enforcement": Policy(field="enforcement", levels=(tuple(Enforcement),), shapes=True),
     # The two names of the field are taste; what an agent thinks may hold what its owner keeps to themselves.

@@ -60,14 +60,16 @@ class GivenConversation:
 
 @frozen(kw_only=True)
 class Throwaway:
-    """A conversation for one request.
+    """A conversation for one prompt, which lives until the agent needs nothing more of the client's.
 
     :param token: unique.
     :param until: Unix time in seconds; the request's turn is over then.
+    :param call_ids: of the calls that the request has results of: the conversation has been made before.
     """
 
     token: str
     until: int = 0
+    call_ids: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:

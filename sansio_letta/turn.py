@@ -177,7 +177,8 @@ class Turn:
 
     def __attrs_post_init__(self) -> None:
         wish = self.plan.wish
-        if wish is not None and self.config.approvals is Approvals.ASK:
+        has_reader = wish is None and not isinstance(self.plan.thread, Throwaway)
+        if not has_reader and self.config.approvals is Approvals.ASK:
             # The question would be the reply, and no program can answer it.
             self.config = evolve(self.config, approvals=Approvals.DENY)
         if self.plan.stop or self.plan.one_call:
@@ -534,6 +535,8 @@ class Turn:
         elif self._interruption is not None:
             raise self._interruption
         else:
+            if found.is_new and self.plan.retold:
+                self.plan = self.plan.with_results_as_text()
             self._review_or_send()
 
     def _forget(self) -> None:

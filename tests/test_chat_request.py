@@ -17,6 +17,7 @@ from sansio_letta.chat_request import (
     InstructionMessage,
     JsonFormat,
     JsonSchema,
+    MadeCall,
     Message,
     RefusalPart,
     TextPart,
@@ -253,8 +254,8 @@ def test_two_fields_must_be_there(name: str) -> None:
 
 
 def test_ignored_fields_are_named_once_and_in_order() -> None:
-    named = {**USER, "name": "Sam"}
-    request = decode(top_p=1, zebra=1, messages=[named, named], temperature=0, user="x", seed=1)
+    named = {"role": "system", "content": "Be brief.", "name": "example_user"}
+    request = decode(top_p=1, zebra=1, messages=[named, named, USER], temperature=0, user="x", seed=1)
     assert request.ignored == ("top_p", "zebra", "temperature", "seed", "messages.name")
 
 
@@ -318,7 +319,7 @@ MESSAGES: dict[str, tuple[dict[str, Any], Message]] = {
             "reasoning_content": "Hm.",
             "provider_specific_fields": {},
         },
-        AssistantMessage(),
+        AssistantMessage(calls=(MadeCall(call_id="call-1", name="f", arguments="{}"),)),
     ),
     "tool": (
         {"role": "tool", "tool_call_id": "call-1", "content": "18 C"},
@@ -491,7 +492,7 @@ def test_calls_may_be_wanted_one_at_a_time(value: object, parallel: bool) -> Non
 
 
 MESSAGE_NOTICES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
-    "the user's name": ({**USER, "name": "Sam"}, ("messages.name",)),
+    "the user's name": ({**USER, "name": "Sam"}, ()),
     "an id where none belongs": ({**USER, **CALL_ID}, ("messages.tool_call_id",)),
     "a tool's name": (
         {"role": "tool", **CALL_ID, "content": "", "name": "f", "id": "x"},

@@ -40,6 +40,7 @@ CHOICES = [
     "joins_repeats",
     "chat_key_headers",
     "instructions",
+    "speakers",
     "tasks",
     "task_prompts",
     "approvals",

@@ -51,6 +51,7 @@ TABLE = {
     "threads": "errors events exchange letta",
     "plan": "approvals config letta threads wishes",
     "tasks": "chat_request",
+    "speakers": "",
     "destination": "access errors events exchange letta threads",
     "lending": "ephemeral errors events exchange letta",
     "opening": "bridge config destination errors events letta plan",
@@ -61,7 +62,7 @@ TABLE = {
         "lending letta opening phases places plan recovery runs stream threads toolkit trimming"
     ),
     "thread_memory": "events letta plan threads turn",
-    "planning": "approvals chat_request config errors letta plan schemas tasks threads wishes",
+    "planning": "approvals chat_request config errors letta plan schemas speakers tasks threads wishes",
     "chat_writer": "chat config errors events letta sse",
     "tool_views": "chat_writer config events",
     "inquiry": "_signal access agents chat config errors events exchange lending letta ollama threads",

@@ -37,8 +37,9 @@ REQUESTS = sorted((FIXTURES / "requests").glob("*.json"))
 def shown(message: letta.MessageCreate | letta.ApprovalCreate) -> dict[str, Any]:
     """A new message as the fixtures write it: an image is its media type."""
     assert isinstance(message, letta.MessageCreate)
+    named = {"name": message.name} if message.name else {}
     if isinstance(message.content, str):
-        return {"role": message.role, "text": message.content}
+        return {"role": message.role, **named, "text": message.content}
     parts = []
     for part in message.content:
         if isinstance(part, letta.TextContent):
@@ -46,7 +47,7 @@ def shown(message: letta.MessageCreate | letta.ApprovalCreate) -> dict[str, Any]
         else:
             assert isinstance(part.source, letta.Base64Source)
             parts.append(part.source.media_type)
-    return {"role": message.role, "parts": parts}
+    return {"role": message.role, **named, "parts": parts}
 
 
 def outcome(planned: Planned) -> dict[str, Any]:

@@ -68,7 +68,7 @@ CLOSED = {
         "always": {"override"},
         "ignore": {"override", "once", "always"},
     },
-    "tasks": {"refuse": {"isolate", "pass"}},
+    "tasks": {"refuse": {"isolate", "pass"}, "all": {"isolate", "pass", "refuse"}},
     "reasoning": {"off": {"reasoning_content", "reasoning"}},
     "background": {"never": {"auto", "always"}},
 }

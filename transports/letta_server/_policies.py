@@ -6,7 +6,7 @@ from attrs import frozen
 from cyclopts import Parameter
 
 from sansio_letta import Approvals, Background, Config, ReasoningField, ServerTools
-from sansio_letta.config import Enforcement, InstructionPolicy, TaskPolicy
+from sansio_letta.config import Enforcement, InstructionPolicy, Speakers, TaskPolicy
 
 _CORE: Final = Config()
 
@@ -41,10 +41,18 @@ class PolicySettings:
         TaskPolicy,
         Parameter(
             env_var="LETTA_PROXY_TASKS",
-            help="What becomes of a chat program's own prompts, for titles and the like: a conversation of "
-            "their own that is deleted, or the same as of the user's, or an error.",
+            help="What becomes of a program's own prompts, for titles, summaries and the like: isolated in a "
+            "conversation that is deleted afterwards, passed on like the user's, or refused. With all, every "
+            "request is isolated, and the agent remembers none of them.",
         ),
     ] = _CORE.tasks
+    speakers: Annotated[
+        Speakers,
+        Parameter(
+            env_var="LETTA_PROXY_SPEAKERS",
+            help="Tell the agent which person a message is from: in its name, also in its text, or not at all.",
+        ),
+    ] = _CORE.speakers
     enforcement: Annotated[
         Enforcement,
         Parameter(

@@ -57,7 +57,8 @@ class ThreadSettings:
             env_var_split=_lines,
             negative="",
             show_default=False,
-            help="How a further prompt of that kind begins; may be repeated; in the variable one a line.",
+            help="Treat a system message, or the last user message, that begins like this as a program's own "
+            "prompt; may be repeated; in the variable one a line.",
         ),
     ] = field(default=_CORE.task_prompts, validator=_check_prompts)
     chat_key_headers: Annotated[

@@ -1,0 +1,41 @@
+"""Which person a user message is from, where several speak to one agent.
+
+A name only tells the agent who speaks. It never chooses the thread: any client can write any name.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import unquote
+
+#: Headers that name the person behind a whole request; the first that is there. Open WebUI sends both, and
+#: writes what is not ASCII with percent signs.
+SPEAKER_HEADERS: Final = ("x-openwebui-user-name", "x-openwebui-user-email")
+
+#: What OpenAI takes as a message's `name`. Letta keeps any text, but shows a model no other.
+_MAX_NAME_SIZE: Final = 64
+_UNFIT: Final = str.maketrans("", "", "<|\\/>")
+
+
+def named_in(headers: Mapping[str, str]) -> str | None:
+    """The person that a request's headers name.
+
+    :param headers: by lower-case name.
+    """
+    for header in SPEAKER_HEADERS:
+        value = headers.get(header, "").strip()
+        # A chat program that has nothing to fill in sends its template.
+        if value and not value.startswith("{{"):
+            return unquote(value)
+    return None
+
+
+def readable(name: str | None) -> str | None:
+    """A name as one short line; None if nothing is left of it."""
+    words = " ".join((name or "").split())
+    return "".join(char for char in words[: 4 * _MAX_NAME_SIZE] if char.isprintable())[:_MAX_NAME_SIZE] or None
+
+
+def as_field(name: str | None) -> str | None:
+    """A name as Letta shows it to a model: without blanks and brackets."""
+    line = readable(name)
+    return None if line is None else line.translate(_UNFIT).replace(" ", "_") or None
