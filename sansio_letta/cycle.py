@@ -149,6 +149,10 @@ class Driven:
     fingerprint: bytes
 
 
+#: An Enum looks its members up with Python code, and these are asked for with every token.
+_WAITING: Final = Signal.WAITING
+_NEED_DATA: Final = Signal.NEED_DATA
+
 _STREAM_HEADERS: Final = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))
 
 
@@ -229,25 +233,6 @@ class Cycle:
         if self._begins:
             self._begins, self._silence_timeout = False, self.config.letta_silence_timeout
         self._source.receive_data(data)
-
-    def pass_on(self, data: bytes, now: float) -> bytes | None:
-        """A short way for what comes most often: more of a text, on from Letta to the client that hears it.
-
-        :return: the next bytes of the body, after which comes NEED_DATA; None if the data holds anything else,
-            or something comes first, or the answer is collected: nothing was taken, it is for `receive_data`.
-        """
-        source, writer, driven = self._source, self._writer, self._driven
-        if type(source) is not Turn or driven is None or self._items or self._left_at is not None:
-            return None
-        if writer is None or not writer.streaming or not (words := source.pass_on(data)):
-            return None
-        self._heard = self._said = self._now = now
-        body = b""
-        for word in words:
-            driven.known.add(word)
-            body += writer.write(word)
-        self.summary.chunk_count += len(words)
-        return body
 
     def receive_failure(self, failure: Failure, reason: str, now: float) -> None:
         """See `Turn.receive_failure`."""
@@ -403,7 +388,14 @@ class Cycle:
         """
         while not self._items:
             item = self._source.next_event()
-            self._waits = item is Signal.WAITING
+            if type(item) is TextDelta:
+                self._waits = False
+                if (body := self._take_text(item)) is not None:
+                    return body
+                continue
+            self._waits = item is _WAITING
+            if item is _NEED_DATA:
+                return item
             if isinstance(item, Signal):
                 self._take_signal(item)
                 return item
@@ -443,10 +435,28 @@ class Cycle:
                 self.summary.resume_count = self._driven.known.turn.resume_count
             self._memory.turns.end(self._driven.fingerprint, self._driven.known, self._now)
 
+    def _take_text(self, event: TextDelta) -> ResponseBody | None:
+        """Say more of a text, and all of it that came in the same read, as one item.
+
+        :return: None if the client has left, or the answer is collected.
+        """
+        source, writer, texts = self._source, self._writer, [event]
+        assert writer is not None
+        if type(source) is Turn:
+            texts += source.take_texts()
+        if self._driven is not None:
+            self._driven.known.add_texts(texts)
+        if data := b"".join([writer.write(text) for text in texts]):
+            self.summary.chunk_count += len(texts)
+            if not self._has_left:
+                self._said = self._now
+                return ResponseBody(data=data)
+        return None
+
     def _take(self, event: Event, writer: Writer) -> None:
         summary = self.summary
         match event:
-            case TextDelta() | ReasoningDelta() | CallArguments():
+            case ReasoningDelta() | CallArguments():
                 pass
             case AgentFound(model=model, agent=agent):
                 summary.agent_id = agent.id

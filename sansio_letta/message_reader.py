@@ -15,6 +15,8 @@ from ._signal import Signal
 from .sse import SSEDecoder
 
 _END: Final = b'"}\n\n'
+#: An Enum looks its members up with Python code, and this one is asked for with every token.
+_NEED_DATA: Final = Signal.NEED_DATA
 
 
 @define
@@ -43,6 +45,8 @@ class MessageReader:
 
         :raises RemoteProtocolError: if an event is too large, or is no message.
         """
+        if self._is_between:
+            return _NEED_DATA
         event = self._events.next_event()
         if isinstance(event, Signal):
             self._is_between = self._before_text is not None and self._events.is_between

@@ -173,9 +173,6 @@ class RecordedCycle:
             self._end("end")
         self.cycle.receive_data(data, now)
 
-    def pass_on(self, data: bytes, now: float) -> None:
-        """Nothing, ever: what is recorded takes the long way, on which each chunk is a line of its own."""
-
     def receive_failure(self, failure: Failure, reason: str, now: float) -> None:
         """See `Cycle`."""
         self._t = now - self.began

@@ -5,7 +5,7 @@ turn whose connection broke waits for its run and tells the rest; and a request 
 what became of its first, and says nothing to the agent that it has heard.
 """
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from attrs import define, evolve, field, frozen
@@ -209,6 +209,10 @@ class Said:
             self._returned.add(event.call_id)  # type: ignore[union-attr]
         elif tag is TurnStarted:
             self._started = True
+
+    def add_texts(self, texts: Sequence[str]) -> None:
+        """Note that more of a text is told."""
+        self._text_size += sum(map(len, texts))
 
     def rest(self, events: Iterable[Event]) -> Iterator[Event]:
         """Of the whole turn, told again from its start: what has not been told."""

@@ -127,6 +127,12 @@ class KnownTurn:
         for listener in self.listeners:
             listener.wake()
 
+    def add_texts(self, texts: Sequence[TextDelta]) -> None:
+        """The same for more of a text."""
+        self.events += texts
+        for listener in self.listeners:
+            listener.wake()
+
     def end(self) -> None:
         """The turn says no more, whatever it has said. What is kept of it takes less room from now on."""
         if not self.is_over:

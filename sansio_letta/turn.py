@@ -107,8 +107,10 @@ from .threads import FoundThread, Search, Throwaway, delete_strays
 from .toolkit import Toolkit
 from .trimming import Trimmer
 
-#: An Enum looks its members up with Python code, and this one is asked for with every token.
+#: An Enum looks its members up with Python code, and these are asked for with every token.
 _STREAMING: Final = Phase.STREAMING
+_QUEUED: Final = Phase.QUEUED
+_NEED_DATA: Final = Signal.NEED_DATA
 #: Of an answer that no model was asked for.
 _NO_TOKENS: Final = letta.UsageStatistics(prompt_tokens=0, completion_tokens=0, total_tokens=0)
 
@@ -273,24 +275,25 @@ class Turn:
         :param data: any number of bytes, cut anywhere; ``b""`` is the end of the body.
         :raises LocalProtocolError: if called before `receive_response` or after the end.
         """
-        self._asking.receive_data(data)
+        if not self._read_texts(data):
+            self._asking.receive_data(data)
 
-    def pass_on(self, data: bytes) -> list[TextDelta]:
-        """What `receive_data` and `next_event` come to for bytes that hold more of a text, and nothing else.
+    def _read_texts(self, data: bytes) -> bool:
+        """The short way for what comes most often: bytes that hold more of a text, and nothing else.
 
-        :return: empty if they hold anything else, or something comes first, or words are held back or left out:
+        :return: False if they hold anything else, or something comes first, or words are held back or left out:
             nothing was taken.
         """
-        asking, runs, words = self._asking, self._runs, list[TextDelta]()
+        asking, runs = self._asking, self._runs
         if asking.stream is None or asking.has_ended or self.phase is not _STREAMING:
-            return words
+            return False
         if self._items or runs.held is not None or self._trimmer is not None:
-            return words
-        for text in asking.stream.read_texts(data):
-            word = TextDelta(text=text)
-            runs.said.add(word)
-            words.append(word)
-        return words
+            return False
+        if not (texts := asking.stream.read_texts(data)):
+            return False
+        runs.said.add_texts(texts)
+        self._items.extend([TextDelta(text=text) for text in texts])
+        return True
 
     def receive_failure(self, failure: Failure, reason: str) -> None:
         """The exchange went wrong; nothing more will come of it.
@@ -396,13 +399,24 @@ class Turn:
                 return Signal.WAITING
             try:
                 if not self._advance():
-                    return Signal.WAITING if self.phase is Phase.QUEUED else Signal.NEED_DATA
+                    return Signal.WAITING if self.phase is _QUEUED else _NEED_DATA
             except SansioLettaError as exc:
                 self._fail(exc)
         item = self._items.popleft()
         if type(item) is TurnStarted:
             self.started = True
         return item
+
+    def take_texts(self) -> list[TextDelta]:
+        """All that `next_event` would hand out at once, if it is nothing but text: no call for each."""
+        items = self._items
+        if not items:
+            return []
+        texts = [item for item in items if type(item) is TextDelta]
+        if len(texts) < len(items):
+            return []
+        items.clear()
+        return texts
 
     # --- The walk -----------------------------------------------------------------------------------------
 

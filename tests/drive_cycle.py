@@ -83,12 +83,8 @@ class Client:
         return self.more(*messages, now=now)
 
     def more(self, *messages: dict[str, Any] | str, now: float = 102.0) -> "Client":
-        """More of the answer, passed on as transports do it."""
-        data = b"".join(map(encode, messages))
-        if (passed := self.cycle.pass_on(data, now)) is not None:
-            self.body += passed
-        else:
-            self.cycle.receive_data(data, now)
+        """More of the answer, in one read."""
+        self.cycle.receive_data(b"".join(map(encode, messages)), now)
         self.pump()
         return self
 

@@ -1,5 +1,6 @@
-"""The short way of a text through a cycle: it says and notes what the long one does, or takes nothing."""
+"""The short way of a text through a cycle: it says and notes what the long one does; nothing else goes it."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -7,7 +8,17 @@ import pytest
 
 from drive import AGENT, CONFLICT, DONE, PING, RUN_ID, SSE, USAGE, agent_json, encode, say, stop
 from drive_cycle import Client, chat
-from sansio_letta import Config, Enforcement, HttpRequest, LocalProtocolError, Proxy, ServerTools, Signal
+from sansio_letta import (
+    Config,
+    Enforcement,
+    HttpRequest,
+    LocalProtocolError,
+    Proxy,
+    ServerTools,
+    Signal,
+    letta,
+)
+from sansio_letta.cycle import ResponseBody
 from sansio_letta.events import CancelRun, Failure, FetchRun
 
 Message: TypeAlias = dict[str, Any] | str
@@ -32,54 +43,78 @@ def speaking(config: Config | None = None, *, stream: bool = True, **more: Any) 
     return Client(chat(stream=stream, **more), proxy).stream(PING, say("Hel"))
 
 
-# --- What is passed on
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The events that were decoded as messages: those that went the long way."""
+    events, decode = [], letta.decode_message
+
+    def note(data: bytes) -> letta.Message:
+        events.append(data)
+        return decode(data)
+
+    monkeypatch.setattr(letta, "decode_message", note)
+    return events
+
+
+# --- What goes it
 
 
 @pytest.mark.parametrize("config", [Config(), Config(server_tools=ServerTools.REASONING, max_fragment_size=64)])
-def test_the_short_way_says_and_notes_what_the_long_one_does(config: Config) -> None:
-    clients, passed = [], []
-    for short in (True, False):
+def test_the_short_way_says_and_notes_what_the_long_one_does(config: Config, decoded: list[bytes]) -> None:
+    clients, shortly = [], []
+    for is_cut in (False, True):
         proxy = Proxy(config)
         proxy.remember("Milo", AGENT, now=100.0)
         client = Client(chat(stream=True), proxy)
         client.cycle.receive_response(200, SSE, 101.0)
         for count, message in enumerate([*WORDS, *END]):
-            now, data = 102.0 + count, encode(message)
-            if short and (body := client.cycle.pass_on(data, now)) is not None:
-                client.body += body
-                passed.append(message)
-                assert client.cycle.next_event() is Signal.NEED_DATA
-            else:
-                client.cycle.receive_data(data, now)
+            now, data, before = 102.0 + count, encode(message), len(decoded)
+            # Half of an event is for the long way, and so is what comes behind it.
+            for part in (data[:9], data[9:]) if is_cut else (data,):
+                client.cycle.receive_data(part, now)
                 client.pump()
             assert client.ended or client.cycle.next_deadline() <= now + 120
+            if len(decoded) == before and message is not DONE:
+                shortly.append(message)
         clients.append(client)
     first, second = clients
-    assert passed == [say("lo"), say("x" * 100), say("?", id="message-2")]
+    assert shortly == [say("lo"), say("x" * 100), say("?", id="message-2")]
     assert (first.body, first.head, first.ended) == (second.body, second.head, True)
     assert first.cycle.summary == second.cycle.summary
 
 
-def test_what_came_in_one_read_leaves_in_one_piece() -> None:
+def test_what_came_in_one_read_leaves_in_one_piece(decoded: list[bytes]) -> None:
     client = speaking()
-    before = client.cycle.summary.chunk_count
-    passed = client.cycle.pass_on(encode(say("lo")) + encode(say(" ")) + encode(say("you")), 103.0)
-    assert passed is not None
-    assert passed.count(b'"content":') == client.cycle.summary.chunk_count - before == 3
+    before, count = client.cycle.summary.chunk_count, len(decoded)
+    client.cycle.receive_data(encode(say("lo")) + encode(say(" ")) + encode(say("you")), 103.0)
+    body = client.cycle.next_event()
+    assert isinstance(body, ResponseBody)
+    assert body.data.count(b'"content":') == client.cycle.summary.chunk_count - before == 3
+    assert (client.cycle.next_event(), len(decoded)) == (Signal.NEED_DATA, count)
+
+
+def test_words_of_two_reads_keep_their_order() -> None:
+    client = speaking()
+    for text in ("a", "b", "c"):
+        client.cycle.receive_data(encode(say(text)), 103.0)
+    client.pump()
+    places = [client.body.index(b'"content":"%b"' % text) for text in (b"a", b"b", b"c")]
+    assert places == sorted(places)
 
 
 def test_a_repeat_hears_what_was_passed_on() -> None:
     first = speaking()
     second = Client(chat(stream=True), first.proxy, token="second12", now=102.0)
-    assert first.cycle.pass_on(encode(say("lo")), 103.0) is not None
-    assert second.woken
+    before = second.woken
+    first.more(say("lo"))
+    assert second.woken > before
     assert b'"lo"' in second.go_on().body
 
 
 def test_a_word_puts_off_silence_and_comments() -> None:
     client = speaking()
     assert client.cycle.next_deadline() == 117.0
-    assert client.cycle.pass_on(encode(say("lo")), 110.0) is not None
+    client.more(say("lo"), now=110.0)
     assert client.cycle.next_deadline() == 125.0
     client.cycle.handle_deadline(229.0)
     client.pump()
@@ -90,8 +125,7 @@ def test_a_word_puts_off_silence_and_comments() -> None:
 
 
 def test_of_a_run_that_is_lost_what_was_passed_on_is_not_told_again() -> None:
-    client = speaking()
-    assert client.cycle.pass_on(encode(say("lo")), 103.0) is not None
+    client = speaking().more(say("lo"))
     before = client.body
     client.fail(Failure.BROKEN)
     client.answer({"id": RUN_ID, "status": "completed", "stop_reason": "end_turn"})
@@ -101,18 +135,35 @@ def test_of_a_run_that_is_lost_what_was_passed_on_is_not_told_again() -> None:
     assert b'"content":" you"' in client.body.removeprefix(before)
 
 
-# --- What is not
+def test_an_answer_that_is_collected_has_it() -> None:
+    client = speaking(stream=False).more(say("lo")).more(*END)
+    assert client.json()["choices"][0]["message"]["content"] == "Hello"
 
 
-def listening() -> Client:
+def test_who_left_is_told_nothing_and_others_are_told_all() -> None:
     first = speaking()
-    return Client(chat(stream=True), first.proxy, token="second12", now=102.0)
+    second = Client(chat(stream=True), first.proxy, token="second12", now=102.0)
+    body = first.leave().body
+    first.more(say("lo"), now=104.0)
+    assert (first.body, b'"lo"' in second.go_on().body) == (body, True)
 
 
-def heard_by_others() -> Client:
-    first = speaking()
-    Client(chat(stream=True), first.proxy, token="second12", now=102.0)
-    return first.leave()
+def test_a_client_that_leaves_behind_a_word_ends_the_run() -> None:
+    client = speaking().more(say("lo")).leave(104.0)
+    command = client.commands[-1]
+    assert isinstance(command, CancelRun)
+    assert command.run_id == RUN_ID
+
+
+def test_a_word_that_was_not_taken_is_not_told_to_who_left() -> None:
+    client = speaking()
+    client.cycle.receive_data(encode(say("lo")), 103.0)
+    body = client.leave(104.0).body
+    assert b'"lo"' not in body
+    assert isinstance(client.commands[-1], CancelRun)
+
+
+# --- What does not
 
 
 def left_before_the_run_has_a_name() -> Client:
@@ -120,12 +171,6 @@ def left_before_the_run_has_a_name() -> Client:
     proxy.remember("Milo", AGENT, now=100.0)
     nameless = {key: value for key, value in say("Hel").items() if key != "run_id"}
     return Client(chat(stream=True), proxy).stream(nameless).leave()
-
-
-def with_an_item_to_take() -> Client:
-    client = speaking()
-    client.cycle.handle_deadline(117.0)  # a comment is due
-    return client
 
 
 def failed() -> Client:
@@ -140,28 +185,17 @@ def interrupted() -> Client:
     return client
 
 
-def held_back() -> Client:
-    return speaking(Config(enforcement=Enforcement.VALIDATE), response_format={"type": "json_object"})
-
-
 def unread() -> Client:
     client = speaking()
-    client.cycle.receive_data(encode(say("l")), 103.0)
+    client.cycle.receive_data(encode(say("l"))[:9], 103.0)
     return client
 
 
 OTHERS: dict[str, Callable[[], Client]] = {
-    "the answer is collected": lambda: speaking(stream=False),
-    "a question": lambda: Client(HttpRequest(method="GET", target="/v1/models")),
     "the agent is looked up": lambda: Client(chat(stream=True)),
-    "nothing was said": lambda: Client(chat(stream=True)).answer([agent_json()]).stream(PING),
-    "a repeat that listens": listening,
-    "the client has left, and others listen": heard_by_others,
     "the client has left": lambda: speaking().leave(),
     "the client has left before the run had a name": left_before_the_run_has_a_name,
-    "an item is to be taken": with_an_item_to_take,
-    "the reply is held back": held_back,
-    "words are unread": unread,
+    "half of an event is unread": unread,
     "the connection broke": failed,
     "the proxy ends": interrupted,
     "the run has stopped": lambda: speaking().more(stop()),
@@ -171,33 +205,42 @@ OTHERS: dict[str, Callable[[], Client]] = {
 
 
 @pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS)
-def test_otherwise_nothing_is_taken(make: Callable[[], Client]) -> None:
+def test_otherwise_no_text_is_told(make: Callable[[], Client]) -> None:
     client = make()
-    body, summary = client.body, repr(client.cycle.summary)
-    assert client.cycle.pass_on(encode(say("lo")), 104.0) is None
-    assert (client.body, repr(client.cycle.summary)) == (body, summary)
+    with contextlib.suppress(LocalProtocolError):
+        client.more(say("lo"), now=104.0)
+    assert b'"lo"' not in client.body
 
 
-def test_who_left_is_told_nothing_and_others_are_told_all() -> None:
+def test_the_first_word_goes_the_long_way(decoded: list[bytes]) -> None:
+    client = Client(chat(stream=True)).answer([agent_json()]).stream(PING)
+    client.more(say("lo"))
+    assert len(decoded) == 2
+    assert b'"lo"' in client.body
+
+
+def test_a_reply_that_is_held_back_is_not_told_before_it_was_checked() -> None:
+    config = Config(enforcement=Enforcement.VALIDATE)
+    client = speaking(config, response_format={"type": "json_object"}).more(say("lo"))
+    assert b'"lo"' not in client.body
+
+
+def test_a_question_takes_no_text() -> None:
+    client = Client(HttpRequest(method="GET", target="/v1/models"))
+    client.cycle.receive_response(200, SSE, 102.0)
+    client.more(say("lo"))
+    assert (client.head, client.body) == (None, b"")
+
+
+def test_a_repeat_that_listens_asks_nothing() -> None:
     first = speaking()
     second = Client(chat(stream=True), first.proxy, token="second12", now=102.0)
-    body = first.leave().body
-    first.more(say("lo"), now=104.0)
-    assert (first.body, b'"lo"' in second.go_on().body) == (body, True)
-
-
-def test_a_client_that_leaves_behind_a_word_ends_the_run() -> None:
-    client = speaking()
-    assert client.cycle.pass_on(encode(say("lo")), 103.0) is not None
-    client.leave(104.0)
-    command = client.commands[-1]
-    assert isinstance(command, CancelRun)
-    assert command.run_id == RUN_ID
+    with pytest.raises(LocalProtocolError):
+        second.cycle.receive_data(encode(say("lo")), 104.0)
 
 
 def test_data_after_the_end_is_refused_as_ever() -> None:
     client = speaking()
     client.cycle.receive_data(b"", 103.0)
-    assert client.cycle.pass_on(encode(say("lo")), 104.0) is None
     with pytest.raises(LocalProtocolError):
         client.cycle.receive_data(encode(say("lo")), 104.0)

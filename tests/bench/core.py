@@ -73,9 +73,6 @@ def translate(received: list[bytes]) -> int:
     cycle.receive_response(200, [("content-type", "text/event-stream")], now)
     size = 0
     for data in received:
-        if (passed := cycle.pass_on(data, now)) is not None:
-            size += len(passed)
-            continue
         cycle.receive_data(data, now)
         while not isinstance(item := cycle.next_event(), Signal):
             if isinstance(item, ResponseBody):

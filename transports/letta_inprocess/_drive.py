@@ -22,8 +22,9 @@ _CANCEL_TIMEOUT: Final = 10.0
 _DRAIN_TIMEOUT: Final = 5.0
 
 
-#: An Enum looks its members up with Python code, and this one is asked for with every token.
+#: An Enum looks its members up with Python code, and these are asked for with every token.
 _NEED_DATA: Final = Signal.NEED_DATA
+_FINISHED: Final = Signal.FINISHED
 
 
 class TransportClosed(LocalProtocolError):
@@ -175,7 +176,7 @@ class Steps:
         return ResponseBody(data=b"".join([first.data, *more])) if more else first
 
     def _look_at(self, item: Item | Signal) -> None:
-        if item is Signal.FINISHED:
+        if item is _FINISHED:
             self.ended_well = not self._left and self.cycle.summary.kept is None
 
     def receive_response(self, response: Any) -> None:
@@ -187,17 +188,15 @@ class Steps:
     def receive_piece(self, piece: bytes | None) -> bytes | None:
         """More of Letta's answer, None at its end. An empty piece is none: a cycle takes it for the end.
 
-        :return: more of the body, if that is all that comes of it.
+        :return: more of the body, if that comes of it.
         """
         if piece or piece is None:
             with self.lock:
-                now = time.monotonic()
-                passed = self.cycle.pass_on(piece, now) if piece else None
-                if passed is None:
-                    self.cycle.receive_data(piece or b"", now)
-                else:
-                    self._held = _NEED_DATA
-                return passed
+                self.cycle.receive_data(piece or b"", time.monotonic())
+                step = self._next_step()
+            if type(step) is ResponseBody:
+                return step.data
+            self._held = step
         return None
 
     def receive_exception(self, error: BaseException, item: Item | Signal, endpoint: Endpoint) -> None:
@@ -296,9 +295,9 @@ class SyncExchange:
                 return item
             try:
                 if item is _NEED_DATA and self._response is not None:
-                    passed = self.steps.receive_piece(next(self._data, None))
-                    if passed is not None:
-                        return passed
+                    data = self.steps.receive_piece(next(self._data, None))
+                    if data is not None:
+                        return data
                     continue
                 if item is Signal.WAITING:
                     self._woken.wait(self.steps.patience)
@@ -398,9 +397,9 @@ class AsyncExchange:
                 return item
             try:
                 if item is _NEED_DATA and self._data is not None:
-                    passed = self.steps.receive_piece(await anext(self._data, None))
-                    if passed is not None:
-                        return passed
+                    data = self.steps.receive_piece(await anext(self._data, None))
+                    if data is not None:
+                        return data
                     continue
                 if item is Signal.WAITING:
                     with anyio.move_on_after(self.steps.patience):

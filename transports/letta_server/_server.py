@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
@@ -93,11 +93,8 @@ class Carrier:
         except UpstreamError as exc:
             self.cycle.receive_failure(exc.failure, exc.reason, trio.current_time())
 
-    async def receive(self, write: Callable[[bytes], None] | None = None) -> None:
-        """Wait for more of the answer to the last command. May be cancelled at any time, and called again.
-
-        :param write: takes what may go to the client at once; of the rest the cycle's next event tells.
-        """
+    async def receive(self) -> None:
+        """Wait for more of the answer to the last command. May be cancelled at any time, and called again."""
         if self._held:
             self._held = False
             self._release()
@@ -106,11 +103,7 @@ class Carrier:
             if exchange is None:
                 cycle.receive_failure(Failure.NOT_SENT, "the request was not sent", trio.current_time())
             elif self._has_head:
-                data, now = await exchange.receive_data(), trio.current_time()
-                if write is not None and (passed := cycle.pass_on(data, now)) is not None:
-                    write(passed)
-                else:
-                    cycle.receive_data(data, now)
+                cycle.receive_data(await exchange.receive_data(), trio.current_time())
             else:
                 status, headers = await exchange.receive_head()
                 self._has_head = True
@@ -457,7 +450,7 @@ class _Response:
                     if not client.flush_now():
                         return Signal.NEED_DATA
                     scope.deadline = min(scope.deadline, cycle.next_deadline())
-                    await self.carrier.receive(client.write_body)
+                    await self.carrier.receive()
                 case item:
                     return item
 
