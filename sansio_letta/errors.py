@@ -9,6 +9,7 @@ Every error carries `status_hint`, `type`, `code` and `param`, so that a transpo
       RemoteProtocolError    Letta's bytes make no sense, or end too soon
 """
 
+import re
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final
@@ -217,7 +218,7 @@ _HTTP_FAILURES: Final[Mapping[int, Advice]] = {
     # Letta refuses the proxy's key, not the client's: 401 would make the client doubt its own.
     401: Advice(status=502, type="server_error", code="letta_unauthorized", should_retry=False),
     402: Advice(status=429, type="rate_limit_error", code="insufficient_quota", should_retry=False),
-    403: Advice(status=502, type="server_error", code="letta_unauthorized", should_retry=False),
+    403: Advice(status=502, type="server_error", code="letta_forbidden", should_retry=False),
     409: Advice(status=409, type="conflict_error", code="agent_busy", retry_after=5),
     413: Advice(status=413, type="invalid_request_error", code="request_too_large"),
     422: Advice(status=400, type="invalid_request_error", code="invalid_value"),
@@ -226,6 +227,13 @@ _HTTP_FAILURES: Final[Mapping[int, Advice]] = {
     # A gateway gave up waiting for the answer to a question; after a turn's request it is no status (turn.py).
     504: Advice(status=504, type="server_error", code="upstream_error"),
 }
+
+#: All that a 403 may say if the key is at fault, and nothing else.
+_KEY_WORDS: Final = frozenset({"", "unauthorized", "forbidden", "not authenticated", "access denied"})
+#: Characters of what Letta says that are shown.
+_MAX_DETAIL: Final = 1000
+#: What looks like somebody's key. It is looked for in `_MAX_DETAIL` characters, no more.
+_KEY_LIKE: Final = re.compile(r"(?i)\b(bearer +|sk-|sk_|key-|at-let-|eyJ)[\w.+/=-]{8,}")
 
 _KEPT: Final = Advice(status=424, type="upstream_error", code="upstream_error", should_retry=False)
 
@@ -251,7 +259,7 @@ def http_failure(
 ) -> SansioLettaError:
     """The error for a request that Letta answered with an HTTP status other than success.
 
-    :param detail: Letta's ``detail``, shown for the statuses that are about the request itself.
+    :param detail: what Letta says, shown for the statuses that are about the request itself.
     :param retry_after: seconds, Letta's own ``Retry-After``.
     :param key_is_clients: the key that Letta was given is the client's own.
     """
@@ -259,17 +267,19 @@ def http_failure(
         return invalid_key(
             ": Letta does not take it. This proxy passes your key on, so it must be one of Letta's."
         )
+    shown = _KEY_LIKE.sub("...", (detail or "")[:_MAX_DETAIL])
+    is_reason = shown.strip(" .!").lower() not in _KEY_WORDS
     if key_is_clients and status == 403:
-        return RequestError(
-            "Letta answered 403: your key may not do this there.", status=403, code="insufficient_permissions"
-        )
+        why = shown if is_reason else "your key may not do this there."
+        return RequestError(f"Letta answered 403: {why}", status=403, code="insufficient_permissions")
     advice = _HTTP_FAILURES.get(status, LettaError.advice)
     if retry_after is not None and advice.should_retry is not False:
         advice = evolve(advice, retry_after=max(1, min(retry_after, MAX_RETRY_AFTER_SECONDS)))
-    if status in (401, 403):
+    if status == 401 or (status == 403 and not is_reason):
         text = "Letta refuses the proxy's key: check LETTA_API_KEY where the proxy runs."
-    elif detail and status < 500:
-        text = f"Letta answered {status}: {detail[:1000]}"
+        advice = _HTTP_FAILURES[401]
+    elif shown and status < 500:
+        text = f"Letta answered {status}: {shown}"
     else:
         text = f"Letta answered {status}."
     return LettaError(text, advice=advice)

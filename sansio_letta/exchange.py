@@ -65,9 +65,9 @@ class Answer:
         return bytes(self._body)
 
     @property
-    def detail(self) -> str | None:
+    def refusal(self) -> letta.ErrorAnswer:
         """What Letta says about a refusal."""
-        return letta.decode_detail(bytes(self._body))
+        return letta.decode_error_answer(bytes(self._body))
 
     def cancelled(self, run_id: str) -> bool:
         """Whether it confirms that this run was cancelled."""
@@ -85,7 +85,9 @@ class Answer:
             return LettaError(
                 f"Letta answered with a redirect ({self.status}): the base URL must be its final address."
             )
-        return http_failure(self.status, self.detail, self._retry_after(), key_is_clients=self.key_is_clients)
+        return http_failure(
+            self.status, self.refusal.text, self._retry_after(), key_is_clients=self.key_is_clients
+        )
 
     def _retry_after(self) -> int | None:
         value = self._header("retry-after") or ""

@@ -234,7 +234,7 @@ class _Walk:
         if exchange.end == "end":
             t = _end_t(exchange)
             self._receive(t, b"")
-        text = short(letta.decode_detail(body) or decoded(body), _MAX_BODY)
+        text = short(letta.decode_error_answer(body).text or decoded(body), _MAX_BODY)
         self.add(exchange, t, Kind.ANSWER, f"{len(body)} bytes", text, laid_out(body))
 
     def _tell_end(self, exchange: RecordedExchange) -> None:

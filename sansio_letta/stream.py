@@ -136,8 +136,14 @@ class Refusal(Enum):
     )
 
 
-def refusal_in(text: str | None) -> Refusal | None:
-    """Letta has no code for these refusals, only words."""
+#: Letta's code for the first of them, which not every route gives (pending_whole.jsonl).
+_PENDING_CODE: Final = "PENDING_APPROVAL"
+
+
+def refusal_in(text: str | None, code: str | None = None) -> Refusal | None:
+    """Where Letta has no code for these refusals, it has words."""
+    if code == _PENDING_CODE:
+        return Refusal.CALL_PENDING
     return next((refusal for refusal in Refusal if text and refusal.value in text), None)
 
 

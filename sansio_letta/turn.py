@@ -694,14 +694,16 @@ class Turn:
 
     def _take_refusal(self, answer: Answer) -> None:
         """The turn's request was answered with something other than a stream."""
+        said = answer.refusal
+        is_misfit = answer.status in (400, 409, 422) and refusal_in(said.message, said.code) is not None
         if self._abandoned:
             self._finish(Step.ENDED)
         elif answer.status == 404:
             self._forget()
-        elif answer.status == 409 and refusal_in(answer.detail) and not self._resent:
+        elif is_misfit and not self._resent:
             self._resent = True
             self._look(Step.REFUSED)
-        elif answer.status == 409 and self._asking.pause_within(self.config.queue_timeout):
+        elif answer.status == 409 and not is_misfit and self._asking.pause_within(self.config.queue_timeout):
             # Another process speaks in this conversation: Letta has taken nothing.
             pass
         elif answer.status == 503 and self._background:
@@ -714,7 +716,7 @@ class Turn:
         elif answer.status == 200:
             kind = answer.content_type or "no content type"
             raise RemoteProtocolError(f"Letta answered with {kind} instead of an event stream.")
-        elif answer.status == 504 or (answer.status == 502 and answer.detail is None):
+        elif answer.status == 504 or (answer.status == 502 and said.text is None):
             # A gateway's, which gave up waiting or whose connection to Letta ended: Letta may have taken the
             # message before.
             raise RemoteProtocolError(answer.error().message)

@@ -216,7 +216,18 @@ TEXTS = {
     "trouble inside Letta": (500, "Traceback, key sk-1", "Letta answered 500."),
     "a gateway": (502, "<html>", "Letta answered 502."),
     "no key": (401, "Unauthorized", "Letta refuses the proxy's key: check LETTA_API_KEY where the proxy runs."),
-    "a key for others": (403, "x", "Letta refuses the proxy's key: check LETTA_API_KEY where the proxy runs."),
+    "a key for others": (
+        403,
+        "Forbidden.",
+        "Letta refuses the proxy's key: check LETTA_API_KEY where the proxy runs.",
+    ),
+    "a key that may not do that": (403, "Not on this plan", "Letta answered 403: Not on this plan"),
+    "no money": (402, "Rate limited (quota)", "Letta answered 402: Rate limited (quota)"),
+    "a key in it": (
+        400,
+        "Bad key sk-abcdefgh12, Bearer abcdefgh.ijk",
+        "Letta answered 400: Bad key ..., ...",
+    ),
 }
 
 

@@ -109,7 +109,7 @@ def test_a_refusal_is_an_error_for_the_client(collected: Answer, status: int, co
 
 @pytest.mark.parametrize(("body", "detail"), [(b'{"detail":"busy"}', "busy"), (b"<html>", None), (b"", None)])
 def test_a_refusal_s_detail_is_there_or_not(body: bytes, detail: str | None) -> None:
-    assert answer(409, body).detail == detail
+    assert answer(409, body).refusal.text == detail
 
 
 RETRY_AFTER = {

@@ -387,7 +387,7 @@ AGENT = {
 
 
 @pytest.mark.parametrize(
-    "decode", [letta.decode_agents, letta.decode_agent, letta.decode_health, letta.decode_detail]
+    "decode", [letta.decode_agents, letta.decode_agent, letta.decode_health, letta.decode_error_answer]
 )
 @given(data=st.binary() | (JSON | spoiled(AGENT) | spoiled([AGENT, AGENT])).map(orjson.dumps))
 def test_any_bytes_give_an_answer_or_a_remote_protocol_error(decode: Decode, data: bytes) -> None:
@@ -397,26 +397,81 @@ def test_any_bytes_give_an_answer_or_a_remote_protocol_error(decode: Decode, dat
         assert " that cannot be read: " in error.message
 
 
-DETAILS: dict[str, tuple[bytes, str | None]] = {
-    "a detail": (b'{"detail": "Agent not found"}', "Agent not found"),
-    "an empty one": (b'{"detail": ""}', None),
-    "a list": (b'{"detail": [{"msg": "x"}]}', None),
-    "none": (b'{"error": "x"}', None),
-    "no object": (b'["detail"]', None),
-    "HTML": (b"<html>Bad Gateway</html>", None),
-    "nothing": (b"", None),
+PENDING = {"code": "PENDING_APPROVAL", "message": "waiting for approval", "pending_request_id": "message-1"}
+FAULTS = [
+    {"loc": ["body", "messages", 0, "content"], "msg": "Field required", "input": "secret"},
+    5,
+    {"msg": "x"},
+]
+SAID = letta.ErrorAnswer
+
+ERROR_ANSWERS: dict[str, tuple[object, letta.ErrorAnswer, str | None]] = {
+    "a detail": ({"detail": "Agent not found"}, SAID(message="Agent not found"), "Agent not found"),
+    "with a run": (
+        {"detail": "CONFLICT: busy", "run_id": "run-1"},
+        SAID(message="CONFLICT: busy", run_id="run-1"),
+        "CONFLICT: busy",
+    ),
+    "a code": (
+        {"detail": PENDING},
+        SAID(code="PENDING_APPROVAL", message="waiting for approval"),
+        "waiting for approval",
+    ),
+    "a code and a run": (
+        {"detail": {"code": "CONVERSATION_BUSY", "run_id": "run-1"}},
+        SAID(code="CONVERSATION_BUSY", run_id="run-1"),
+        "CONVERSATION_BUSY",
+    ),
+    "faults of the body": (
+        {"detail": FAULTS},
+        SAID(message="body.messages.0.content: Field required; x"),
+        "body.messages.0.content: Field required; x",
+    ),
+    "many faults": ({"detail": [{"msg": "x"}] * 9}, SAID(message="x; x; x; x; x"), "x; x; x; x; x"),
+    "an error": ({"error": "Rate limited"}, SAID(message="Rate limited"), "Rate limited"),
+    "an error with reasons": (
+        {"error": "Rate limited", "reasons": ["premium-usage-exceeded", 5, "b"]},
+        SAID(message="Rate limited", reasons=("premium-usage-exceeded", "b")),
+        "Rate limited (premium-usage-exceeded, b)",
+    ),
+    "an error of the model's provider": (
+        {"error": {"type": "llm_error", "message": "It failed.", "detail": "key sk-1"}},
+        SAID(code="llm_error", message="It failed."),
+        "It failed.",
+    ),
+    "a message": ({"message": "Not on this plan"}, SAID(message="Not on this plan"), "Not on this plan"),
+    "a message with a code": (
+        {"message": "No", "errorCode": "not-allowed"},
+        SAID(message="No", code="not-allowed"),
+        "No",
+    ),
+    "an empty detail beside a message": ({"detail": "", "message": "No"}, SAID(message="No"), "No"),
+    "reasons alone": ({"reasons": ["a"]}, SAID(reasons=("a",)), "a"),
+    "an empty one": ({"detail": ""}, SAID(), None),
+    "odd ones": (
+        {"detail": 5, "error": [], "message": {}, "reasons": "x", "run_id": 7, "code": 1},
+        SAID(),
+        None,
+    ),
+    "no object": (["detail"], SAID(), None),
 }
 
 
-@pytest.mark.parametrize(("data", "detail"), DETAILS.values(), ids=DETAILS)
-def test_a_refusal_s_detail_is_read_if_it_is_there(data: bytes, detail: str | None) -> None:
-    assert letta.decode_detail(data) == detail
+@pytest.mark.parametrize(("raw", "said", "text"), ERROR_ANSWERS.values(), ids=ERROR_ANSWERS)
+def test_a_refusal_is_read_in_all_its_forms(raw: object, said: letta.ErrorAnswer, text: str | None) -> None:
+    assert letta.decode_error_answer(orjson.dumps(raw)) == said
+    assert said.text == text
+
+
+@pytest.mark.parametrize("data", [b"<html>Bad Gateway</html>", b""])
+def test_what_is_no_json_says_nothing(data: bytes) -> None:
+    assert letta.decode_error_answer(data).text is None
 
 
 def test_recorded_refusals_have_their_detail() -> None:
-    details = [letta.decode_detail(exchange.body) for exchange in recording("http_errors").exchanges]
-    assert details[0] is not None
-    assert "not found" in details[0]
+    texts = [letta.decode_error_answer(exchange.body).text for exchange in recording("http_errors").exchanges]
+    assert texts[0] is not None
+    assert "not found" in texts[0]
 
 
 # --- Requests -------------------------------------------------------------------------------------------------

@@ -219,10 +219,39 @@ def test_conflict_is_settled_once() -> None:
     assert (failure.error.status_hint, failure.kept) == (502, Kept.NOTHING)
 
 
-def test_conflict_as_a_status_is_settled_too() -> None:
+WAITING = {"message": CONFLICT["message"], "pending_request_id": "message-2"}
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [CONFLICT["message"], {"code": "PENDING_APPROVAL", **WAITING}, WAITING, {"code": "PENDING_APPROVAL"}],
+    ids=["words", "code and words", "words in an object", "code"],
+)
+def test_conflict_as_a_status_is_settled_once(detail: object) -> None:
     turn = Turn(plan("never mind"), agent=AGENT)
     drain(turn)
-    assert answer(turn, {"detail": CONFLICT["message"]}, 409) == [FetchAgent(agent_id=AGENT_ID)]
+    assert answer(turn, {"detail": detail}, 409) == [FetchAgent(agent_id=AGENT_ID)]
+    denial, message = messages(opened(answer(turn, agent_json("call-1"))))
+    assert denial["approvals"][0]["tool_call_id"] == "call-1"  # type: ignore[index]
+    assert message["content"] == "never mind"
+    # Whoever brought the agent to wait again is faster than we are: it is no good to go on asking.
+    failure = failed(answer(turn, {"detail": detail}, 409))
+    assert (failure.error.status_hint, failure.kept) == (409, Kept.NOTHING)
+
+
+def test_calls_that_changed_may_be_refused_by_a_status() -> None:
+    turn = Turn(plan(results=["call-1"]), agent=AGENT)
+    drain(turn)
+    answer(turn, agent_json("call-1"))
+    wrong = {"detail": "Invalid tool call IDs. Expected '['call-2']', but received '['call-1']'."}
+    assert answer(turn, wrong, 400) == [FetchAgent(agent_id=AGENT_ID)]
+
+
+def test_a_thread_that_is_busy_is_waited_for() -> None:
+    turn = Turn(plan("hi"), agent=AGENT)
+    drain(turn)
+    assert answer(turn, {"detail": "CONFLICT: Another request is processed.", "run_id": RUN_ID}, 409) == []
+    assert turn.pause is not None
 
 
 def test_calls_that_changed_since_the_lookup_are_looked_up_again() -> None:
@@ -363,6 +392,25 @@ def test_refusals_by_status(status: int, expected: int) -> None:
     drain(turn)
     failure = failed(answer(turn, {"detail": "No."}, status))
     assert (failure.error.status_hint, failure.kept) == (expected, Kept.NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code", "text"),
+    [
+        (402, {"error": "Rate limited", "reasons": ["no-credits"]}, "insufficient_quota", "(no-credits)"),
+        (403, {"message": "Model not allowed on this plan"}, "letta_forbidden", "not allowed on this plan"),
+        (403, {"detail": "Forbidden"}, "letta_unauthorized", "LETTA_API_KEY"),
+        (429, {"error": {"type": "rate", "message": "Slow down."}}, "rate_limit_exceeded", "Slow down."),
+    ],
+)
+def test_the_reason_of_a_refusal_reaches_the_client(
+    status: int, body: dict[str, object], code: str, text: str
+) -> None:
+    turn = Turn(plan("hi"), AT_ONCE, AGENT)
+    drain(turn)
+    failure = failed(answer(turn, body, status))
+    assert (failure.error.code, failure.kept) == (code, Kept.NOTHING)
+    assert text in failure.error.message
 
 
 @pytest.mark.parametrize("body", [b"<html>504</html>", b'{"detail": "Gateway Timeout"}'])

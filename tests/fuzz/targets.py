@@ -114,8 +114,8 @@ def message(data: bytes) -> None:
             assert error.status_hint == 502
         else:
             _check_texts(value)
-    detail = letta.decode_detail(data)
-    assert detail is None or detail
+    text = letta.decode_error_answer(data).text
+    assert text is None or text
 
 
 def _check_texts(value: object) -> None:
