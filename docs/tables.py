@@ -353,6 +353,11 @@ REQUEST_CODES: Final[Mapping[str, tuple[str, str]]] = {
     "method_not_allowed": ("405", "the header `allow` names the methods"),
     "request_too_large": ("413", "the body is above the limit"),
     "unsupported_media_type": ("415", "the body is compressed"),
+    "idempotency_key_reused": (
+        "422",
+        "the `Idempotency-Key` came with another request before: another body, model, chat or policy; nothing "
+        "was said to the agent",
+    ),
     "rate_limit_exceeded": ("429", "the key was used too often; `retry-after` says when to come back"),
 }
 

@@ -4,7 +4,7 @@ Where keys come from, and how often one has been used, a transport knows; what f
 """
 
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from enum import Enum
 from math import ceil
 from typing import Final
@@ -44,29 +44,43 @@ class Caller:
     realm: str = field(default="", repr=False)
     policies: Mapping[str, Enum] = field(factory=dict, hash=False)
     _ids: frozenset[str] = field(init=False, repr=False, eq=False)
-    _names: re.Pattern[str] = field(init=False, repr=False, eq=False)
+    _names: tuple[tuple[str, ...], ...] = field(init=False, repr=False, eq=False)
 
     @_ids.default
     def _find_ids(self) -> frozenset[str]:
         return frozenset(entry for entry in self.agents or () if is_agent_id(entry))
 
     @_names.default
-    def _compile_names(self) -> re.Pattern[str]:
+    def _split_names(self) -> tuple[tuple[str, ...], ...]:
         # An agent may be called what another's id is: an entry that is an id never means a name.
-        names = [entry for entry in self.agents or () if not is_agent_id(entry)]
-        patterns = [".*".join(map(re.escape, re.split(r"\*+", name))) for name in names]
-        return re.compile("|".join(patterns) if patterns else r"(?!)", re.DOTALL)
+        return tuple(tuple(entry.split("*")) for entry in self.agents or () if not is_agent_id(entry))
 
     def may_use(self, agent: letta.Agent) -> bool:
         """Whether the agent exists for this caller."""
         if self.agents is None:
             return True
-        return agent.id in self._ids or self._names.fullmatch(agent.name) is not None
+        return agent.id in self._ids or any(_fits(agent.name, parts) for parts in self._names)
 
     @property
     def scope(self) -> Hashable:
         """Callers of the same scope see the same agents under the same names."""
         return self.realm, self.agents
+
+
+def _fits(name: str, parts: Sequence[str]) -> bool:
+    """Whether a name consists of these parts with any text between: each is taken where it comes first."""
+    first, *between = parts
+    if not between:
+        return name == first
+    last, at = between.pop(), len(first)
+    if not name.startswith(first) or not name.endswith(last):
+        return False
+    for part in between:
+        found = name.find(part, at)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return at <= len(name) - len(last)
 
 
 #: Where no key is asked for.

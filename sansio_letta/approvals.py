@@ -5,8 +5,8 @@ the reply says in words what the agent wants to run, and the user's next message
 between: the question stands in the history that the client sends back.
 """
 
-import re
 from collections.abc import Iterable, Sequence
+from itertools import dropwhile
 from typing import Final
 
 from attrs import field, frozen
@@ -22,7 +22,7 @@ DENYING_WORDS: Final = ("deny", "denied", "no")
 _MAX_ARGUMENTS: Final = 4000
 
 _EDGES: Final = " \t\r\n.,:;!?\"'`*_()[]"
-_REASONED: Final = re.compile(rf"{DENYING_WORDS[0]}\b[\s.,:;!-]*(?P<reason>.+)", re.IGNORECASE | re.DOTALL)
+_DENYING_WORD: Final = DENYING_WORDS[0]  #: the one that a reason may follow
 
 
 @frozen(kw_only=True)
@@ -59,8 +59,10 @@ def read_verdict(texts: Sequence[str], seen: str | None) -> Verdict | None:
         return Verdict(approve=True, seen=seen)
     if word in DENYING_WORDS:
         return Verdict(approve=False, seen=seen)
-    if found := _REASONED.fullmatch(text):
-        return Verdict(approve=False, reason=found["reason"].strip(), seen=seen)
+    rest = text[len(_DENYING_WORD) :]
+    if word.startswith(_DENYING_WORD) and not (rest[0].isalnum() or rest[0] == "_"):
+        reason = "".join(dropwhile(lambda char: char.isspace() or char in ".,:;!-", rest)).strip()
+        return Verdict(approve=False, reason=reason or None, seen=seen)
     return None
 
 

@@ -19,6 +19,9 @@ from attrs import evolve, frozen
 
 #: Both official SDKs obey ``retry-after`` only up to a minute: openai-node retries at once above it.
 MAX_RETRY_AFTER_SECONDS: Final = 59
+#: Characters of an error's message and of the field that it names: both may quote what somebody has sent.
+_MAX_MESSAGE: Final = 4000
+_MAX_PARAM: Final = 500
 
 
 class Kept(Enum):
@@ -67,9 +70,14 @@ class SansioLettaError(Exception):
 
     def body(self) -> dict[str, Any]:
         """The error as Chat Completions writes it, before the first chunk and after it alike."""
-        advice = self.advice
+        advice, param = self.advice, self.param
         return {
-            "error": {"message": self.message, "type": advice.type, "param": self.param, "code": advice.code}
+            "error": {
+                "message": _cut(self.message, _MAX_MESSAGE),
+                "type": advice.type,
+                "param": None if param is None else _cut(param, _MAX_PARAM),
+                "code": advice.code,
+            }
         }
 
     def headers(self) -> list[tuple[str, str]]:
@@ -80,6 +88,10 @@ class SansioLettaError(Exception):
         if self.advice.retry_after is not None:
             headers.append(("retry-after", str(self.advice.retry_after)))
         return headers
+
+
+def _cut(text: str, size: int) -> str:
+    return text if len(text) <= size else text[:size] + "..."
 
 
 class LocalProtocolError(SansioLettaError):

@@ -46,7 +46,15 @@ from .ollama import decode_show
 from .places import Place
 from .planning import Circumstances, plan_turn
 from .policies import shape, with_headers, with_policies
-from .repeats import KnownTurn, Listener, Sending, fingerprint, read_sending
+from .repeats import (
+    KnownTurn,
+    Listener,
+    Sending,
+    content_digest,
+    fingerprint,
+    key_reused,
+    read_sending,
+)
 from .routing import Endpoint, Route, route
 from .threads import Chat, GivenConversation, ThreadWish, kind_of
 from .tool_views import showing_tools
@@ -208,7 +216,10 @@ class Proxy:
         named = repr(plan.thread) if isinstance(plan.thread, Chat | GivenConversation) else ""
         wanted = shape(config, request.headers)
         key = fingerprint(summary.path, headers, request.body, named, caller.scope, wanted)
+        content = content_digest(request.body, named, wanted)
         known, sending = self._memory.turns.recall(key, now), read_sending(headers)
+        if known is not None and known.content != content:
+            raise key_reused()
         driven = None
         if known is not None and (repeat := self._listens(known, sending)) is not None:
             summary.repeat = repeat
@@ -234,7 +245,7 @@ class Proxy:
                 token=token,
                 created=created,
             )
-            begun = self._memory.turns.begin(key, source, is_sent_again=sending.tells)
+            begun = self._memory.turns.begin(key, source, is_sent_again=sending.tells, content=content)
             driven = Driven(known=begun, fingerprint=key)
         heading = Heading(completion_id=f"chatcmpl-{token}", created=created, model=asked.model)
         return Cycle(

@@ -22,7 +22,9 @@ SECRET_HEADERS: Final = frozenset(
     {"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key", "x-auth-token"}
 )
 
-_SECRET_QUERY: Final = re.compile(r"(?i)([?&][^=&]*(?:key|token|secret|password|authorization)=)[^&#]+")
+#: How names of parameters end whose values open doors.
+_SECRET_NAMES: Final = ("key", "token", "secret", "password", "authorization")
+_QUERY_MARKS: Final = re.compile("([?&#])")
 
 #: Keys as providers write them, wherever they stand: a model's error repeats the one it was given.
 _KEY: Final = re.compile(r"\b(sk-|pk-|Bearer )[A-Za-z0-9._~+/*-]{6,}", re.ASCII)
@@ -78,7 +80,15 @@ def redact_keys(text: str) -> str:
 
 def redact_target(target: str) -> str:
     """A request's target without the keys that some programs put into its query."""
-    return redact_keys(_SECRET_QUERY.sub(r"\1<redacted>", target))
+    path, *rest = _QUERY_MARKS.split(target)
+    pieces, is_secret = [path], False
+    for mark, piece in zip(rest[::2], rest[1::2], strict=True):
+        if mark == "?" and is_secret:
+            continue  # more of the value
+        name, equals, value = piece.partition("=")
+        is_secret = bool(value) and name.lower().endswith(_SECRET_NAMES)
+        pieces += [mark, f"{name}{equals}<redacted>" if is_secret else piece]
+    return redact_keys("".join(pieces))
 
 
 def redact_json(value: object, mode: TextMode) -> object:

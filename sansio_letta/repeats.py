@@ -16,7 +16,14 @@ from attrs import define, evolve, field, frozen
 
 from ._signal import Signal
 from .access import credentials
-from .errors import Kept, LocalProtocolError, RemoteProtocolError, SansioLettaError, kept_failure
+from .errors import (
+    Kept,
+    LocalProtocolError,
+    RemoteProtocolError,
+    RequestError,
+    SansioLettaError,
+    kept_failure,
+)
 from .events import (
     CallArguments,
     Event,
@@ -55,9 +62,29 @@ def fingerprint(
     if idempotency_key := headers.get("idempotency-key"):
         digest.update(f"key {idempotency_key}".encode())
     else:
-        digest.update(f"chat {chat_key}\n{shape}\n".encode())
-        digest.update(body)
+        digest.update(content_digest(body, chat_key, shape))
     return digest.digest()
+
+
+def content_digest(body: bytes, chat_key: str, shape: str = "") -> bytes:
+    """What a request asks for, whatever it is called by: a repeat that is named asks for the same.
+
+    :param chat_key: see `fingerprint`, as for the others.
+    """
+    digest = sha256(f"chat {chat_key}\n{shape}\n".encode())
+    digest.update(body)
+    return digest.digest()
+
+
+def key_reused() -> RequestError:
+    """An idempotency key names one request, and this is another one."""
+    return RequestError(
+        "Idempotency-Key: this key came with another request before, and stands for that one: another body, "
+        "model, chat or policy needs a key of its own.",
+        param="idempotency-key",
+        code="idempotency_key_reused",
+        status=422,
+    )
 
 
 @frozen(kw_only=True)
@@ -100,10 +127,12 @@ class KnownTurn:
 
     :param turn: driven by one cycle; others listen. Let go of once it is over.
     :param is_sent_again: whether the client says so when it sends a request again.
+    :param content: of its request, as by `content_digest`.
     """
 
     turn: Turn | None
     is_sent_again: bool = True
+    content: bytes = b""
     events: list[Event] = field(factory=list, init=False)
     listeners: list["Listener"] = field(factory=list, init=False)
     is_over: bool = field(default=False, init=False)
@@ -230,13 +259,14 @@ class KnownTurns:
         self._forget(now)
         return self._turns.get(key)
 
-    def begin(self, key: bytes, turn: Turn, *, is_sent_again: bool = True) -> KnownTurn:
+    def begin(self, key: bytes, turn: Turn, *, is_sent_again: bool = True, content: bytes = b"") -> KnownTurn:
         """A turn begins; it takes the place of one that ended.
 
         :param is_sent_again: whether the client says so when it sends a request again: its answer is kept.
+        :param content: of its request, as by `content_digest`.
         """
         self._drop(key)
-        known = self._turns[key] = KnownTurn(turn, is_sent_again)
+        known = self._turns[key] = KnownTurn(turn, is_sent_again, content)
         return known
 
     def end(self, key: bytes, known: KnownTurn, now: float) -> None:

@@ -1,11 +1,11 @@
 """JSON Schema, as far as a reply is checked against one: by the jsonschema library, imported on first use.
 
 A schema comes from a client, and it is checked in the one thread that serves all of them. So nothing that it
-refers to is fetched, it is limited in size and depth, the steps of a check are counted, and no pattern of it is
+refers to is fetched, it is limited in size and depth, the work of a check is counted, and no pattern of it is
 ever matched: a regular expression can take longer than anybody lives.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 MAX_SCHEMA_SIZE: Final = 32 * 1024
 #: Arrays and objects within one another. The library takes a dozen of Python's 1,000 frames for two of them.
 MAX_SCHEMA_DEPTH: Final = 64
-#: Of one check, each some 10 us: a list of 200 objects with 30 fields each takes 20,000.
+#: Of one check, each some 10 us: a keyword, an entry of what it goes through, or this many characters that are
+#: compared or written into an error. A list of 200 objects with 30 fields each takes 20,000.
 MAX_STEP_COUNT: Final = 50_000
+_STEP_SIZE: Final = 128
 #: What is wrong with a reply, at most: it is put to the agent, which mends all of it at once.
 MAX_COMPLAINT_COUNT: Final = 5
 _MAX_COMPLAINT_SIZE: Final = 240  #: characters
@@ -118,16 +120,22 @@ class Schema:
 
         steps = _Steps()
 
-        def counted(name: str, check: Callable[..., object]) -> Callable[..., object]:
-            def step(validator: object, wanted: object, value: object, schema: object) -> object:
-                steps.take(_cost(name, wanted, value))
-                return check(validator, wanted, value, schema)
+        def counted(name: str, check: Callable[..., Any]) -> Callable[..., object]:
+            def step(validator: object, wanted: object, value: object, schema: object) -> Iterator[Any]:
+                steps.take(_cost(name, wanted, value, steps))
+                for error in check(validator, wanted, value, schema) or ():
+                    # The message holds all of the value, and each of those around it is told of it again.
+                    steps.take(len(error.message) // _STEP_SIZE)
+                    error.message = _short(error.message)
+                    error.args = ()
+                    yield error
 
             return step
 
         checks = {name: counted(name, check) for name, check in self._dialect.VALIDATORS.items()}
         made: Callable[..., Any] = extend(  # type: ignore[no-untyped-call]  # the stubs leave it so
-            self._dialect, {**checks, "pattern": _told_only}
+            self._dialect,
+            {**checks, "pattern": _told_only, "uniqueItems": counted("uniqueItems", _unique_items)},
         )
         return made
 
@@ -170,12 +178,61 @@ def _told_only(validator: object, wanted: object, value: object, schema: object)
     """A keyword that the agent is told of, and that nobody checks."""
 
 
-def _cost(name: str, wanted: object, value: object) -> int:
-    """Steps of one keyword's check."""
+def _unique_items(
+    validator: object, wanted: object, value: object, schema: object
+) -> "Iterator[ValidationError]":
+    """As the library's, which compares each item with each."""
+    from jsonschema import ValidationError
+
+    if wanted and isinstance(value, list) and len({_frozen(item) for item in value}) < len(value):
+        yield ValidationError(f"{_quoted(value)} has non-unique elements")
+
+
+def _frozen(value: object) -> Hashable:
+    """What two values have in common if they are the same JSON: 1 is 1.0, and neither is true."""
+    match value:
+        case bool():
+            return (bool, value)
+        case list():
+            return (list, tuple(_frozen(item) for item in value))
+        case dict():
+            return (dict, frozenset((name, _frozen(item)) for name, item in value.items()))
+    assert isinstance(value, Hashable)
+    return value
+
+
+def _quoted(value: object) -> str:
+    return _short(repr(value))
+
+
+def _cost(name: str, wanted: object, value: object, steps: "_Steps") -> int:
+    """Steps of one keyword's check, but for what it asks of other keywords."""
+    cost = 1
+    if isinstance(wanted, list | dict):
+        cost += len(wanted)
+    if isinstance(value, list | dict):
+        cost += len(value)
+    if name in ("enum", "const"):
+        cost += _size(wanted, MAX_STEP_COUNT - steps.count)
     if name == "uniqueItems":
-        # Items that have no order are compared each with each.
-        return 1 + len(value) ** 2 // 16 if isinstance(value, list) else 1
-    return 1 + len(wanted) if isinstance(wanted, list | dict) else 1
+        cost += _size(value, MAX_STEP_COUNT - steps.count)
+    return cost
+
+
+def _size(value: object, limit: int) -> int:
+    """Entries in a value, and its text in steps; it is not looked at beyond the limit."""
+    size, parts = 0, [value]
+    while parts and size <= limit:
+        part = parts.pop()
+        size += 1
+        if isinstance(part, str):
+            size += len(part) // _STEP_SIZE
+        elif isinstance(part, list):
+            parts += part
+        elif isinstance(part, dict):
+            size += sum(map(len, part)) // _STEP_SIZE
+            parts += part.values()
+    return size
 
 
 def _is_deeper(value: object, depth: int) -> bool:

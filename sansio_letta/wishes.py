@@ -3,7 +3,6 @@
 Letta can force neither. The agent is asked for it, beside the input, and its reply is checked.
 """
 
-import re
 from typing import Final, TypeAlias
 
 import orjson
@@ -11,8 +10,7 @@ from attrs import field, frozen
 
 from .schemas import Schema
 
-#: Models like to put JSON into a fence of Markdown, which no reader of JSON takes.
-_FENCE: Final = re.compile(r"```[A-Za-z0-9]*[ \t]*\r?\n(.*?)\s*```", re.DOTALL)
+_FENCE: Final = "```"
 
 
 @frozen(kw_only=True)
@@ -51,9 +49,7 @@ class JsonWish:
 
     def check(self, reply: str) -> Checked:
         """A reply in which nothing was called: the JSON in it, as the agent wrote it, without a fence."""
-        text = reply.strip()
-        if fenced := _FENCE.fullmatch(text):
-            text = fenced[1].strip()
+        text = _unfenced(reply.strip())
         if not text:
             return Checked(complaint="it is empty")
         try:
@@ -63,6 +59,20 @@ class JsonWish:
         if self.schema is None:
             return Checked(text=text, complaint=None if isinstance(value, dict) else "it is no JSON object")
         return Checked(text=text, complaint="; ".join(self.schema.complaints(value)) or None)
+
+
+def _unfenced(text: str) -> str:
+    """The text in a fence of Markdown: models like to put JSON into one, and no reader of JSON takes it.
+
+    :param text: without blanks around it.
+    """
+    opening, _, rest = text.partition("\n")
+    language = opening.removeprefix(_FENCE).rstrip()
+    if not opening.startswith(_FENCE) or not rest.endswith(_FENCE):
+        return text
+    if language and not (language.isascii() and language.isalnum()):
+        return text
+    return rest.removesuffix(_FENCE).strip()
 
 
 @frozen(kw_only=True)

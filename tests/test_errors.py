@@ -58,6 +58,12 @@ def test_each_class_has_its_advice(error: SansioLettaError, status: int, kind: s
     assert error.body()["error"]["param"] is None
 
 
+def test_an_error_that_quotes_much_is_cut() -> None:
+    error = RequestError("x" * 1_000_000, param="y" * 1_000_000).body()["error"]
+    assert error["message"] == "x" * 4000 + "..."
+    assert error["param"] == "y" * 500 + "..."
+
+
 def test_no_detail_of_a_bug_goes_to_the_client() -> None:
     error = LocalProtocolError("receive_data called twice", param="secret")
     assert error.status_hint == 500

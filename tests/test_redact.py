@@ -274,6 +274,10 @@ def test_recordings_lose_their_texts(scenario: str) -> None:
         ("/v1/models?x=1&access_token=abc", "/v1/models?x=1&access_token=<redacted>"),
         ("/v1/agents/?name=Milo&limit=2", "/v1/agents/?name=Milo&limit=2"),
         ("/v1/models/sk-0123456789", "/v1/models/sk-<redacted>"),
+        ("/v1/models?API-KEY=abc#x?token=d", "/v1/models?API-KEY=<redacted>#x?token=<redacted>"),
+        ("/a?next=http://b?key=abc?def&x=1", "/a?next=http://b?key=<redacted>&x=1"),
+        ("/a?key=&token", "/a?key=&token"),
+        ("/a=key=b", "/a=key=b"),
     ],
 )
 def test_keys_in_a_target_are_not_written(target: str, written: str) -> None:

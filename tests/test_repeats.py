@@ -27,6 +27,8 @@ HELLO = (PING, say("Hel"), say("lo"), stop(), USAGE, DONE)
 CANCEL = CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)
 FIRST, SECOND = {"x-stainless-retry-count": "0"}, {"x-stainless-retry-count": "1"}
 
+KEYED = {"idempotency-key": "k-1"}
+
 
 def proxy(config: Config | None = None) -> Proxy:
     """One that knows the agent."""
@@ -104,11 +106,39 @@ def test_other_requests_wait_for_a_turn_of_their_own(other: HttpRequest) -> None
     assert second.cycle.summary.waited
 
 
-def test_one_idempotency_key_is_one_request_whatever_its_body() -> None:
-    house, key = proxy(), {"idempotency-key": "k-1"}
-    Client(chat(stream=True, headers=key), house).stream(*HELLO)
-    again = Client(chat(stream=True, content="reworded", headers=key), house)
-    assert (again.commands, text(again)) == ([], "Hello")
+@pytest.mark.parametrize(
+    "other",
+    [
+        chat(stream=True, content="reworded", headers=KEYED),
+        chat(stream=True, model="Ada", headers=KEYED),
+        chat(stream=True, headers={**KEYED, "x-letta-chat-key": "c-1"}),
+        chat(stream=True, headers={**KEYED, "x-letta-policy-approvals": "deny"}),
+    ],
+    ids=["body", "agent", "chat", "policy"],
+)
+@pytest.mark.parametrize("ended", [False, True])
+def test_an_idempotency_key_stands_for_one_request(other: HttpRequest, ended: bool) -> None:
+    house = proxy()
+    first = Client(chat(stream=True, headers=KEYED), house)
+    if ended:
+        first.stream(*HELLO)
+    refused = Client(other, house)
+    assert (refused.commands, refused.ended) == ([], True)
+    error = refused.json()["error"]
+    assert (refused.cycle.summary.status, error["code"]) == (422, "idempotency_key_reused")
+    assert error["param"] == "idempotency-key"
+    again = Client(chat(stream=True, headers=KEYED), house)
+    assert again.commands == []
+    if not ended:
+        first.stream(*HELLO)
+        again.go_on()
+    assert text(again) == "Hello"
+
+
+def test_an_idempotency_key_is_free_when_nothing_came_of_its_request() -> None:
+    house = proxy()
+    Client(chat(stream=True, headers=KEYED), house).answer({"detail": "no"}, 422)
+    assert type(Client(chat(stream=True, content="reworded", headers=KEYED), house).commands[0]) is OpenStream
 
 
 # --- After its turn

@@ -2,6 +2,7 @@
 
 import re
 import socket
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -168,7 +169,16 @@ def deep(depth: int) -> object:
 ENDLESS: dict[str, tuple[dict[str, Any], object]] = {
     "a schema that is itself": ({"$ref": "#"}, 1),
     "two to the fortieth": ({"$defs": {"d0": {"type": "integer"}, **BOMB}, "$ref": "#/$defs/d39"}, "x"),
-    "each with each": ({"uniqueItems": True}, [{"a": number} for number in range(5000)]),
+    "items that are many": ({"uniqueItems": True}, [{"a": number} for number in range(50_000)]),
+    "items that are compared often": (
+        {"allOf": [{"uniqueItems": True}] * 500},
+        [{"a": number} for number in range(500)],
+    ),
+    "an error in each branch, with all of the value": ({"anyOf": [{"type": "integer"}] * 500}, ["x"] * 10_000),
+    "a long text that is compared often": (
+        {"items": {"not": {"const": "x" * 30_000}}},
+        ["x" * 29_999] * 1_000,
+    ),
     "a value deeper than Python": (
         {"properties": {"a": {"$ref": "#"}}},
         deep(900),
@@ -180,6 +190,37 @@ ENDLESS: dict[str, tuple[dict[str, Any], object]] = {
 def test_a_check_has_an_end(raw: dict[str, Any], value: object) -> None:
     (complaint,) = schema(raw).complaints(value)
     assert complaint.startswith("it cannot be checked")
+
+
+def test_a_check_takes_no_longer_than_its_steps_and_keeps_little() -> None:
+    bomb = schema({"$defs": {"d0": {"type": "integer"}, **BOMB}, "$ref": "#/$defs/d39"})
+    bomb.complaints(1)  # what is imported on first use
+    tracemalloc.start()
+    try:
+        bomb.complaints("x" * 2_000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 80 * 1024 * 1024
+
+
+UNIQUE: dict[str, tuple[list[Any], bool]] = {
+    "numbers": ([1, 2, 1.0], False),
+    "a number and true": ([1, True, 0, False], True),
+    "objects in another order": ([{"a": 1, "b": [1]}, {"b": [1.0], "a": 1}], False),
+    "objects with true": ([{"a": 1}, {"a": True}], True),
+    "lists": ([[1, 2], [2, 1], [[1, 2]]], True),
+    "a list and its text": ([[], {}, "", None, False, 0], True),
+    "many": ([{"a": number} for number in range(5_000)], True),
+    "the same at the end": ([*({"a": number} for number in range(5_000)), {"a": 0}], False),
+}
+
+
+@pytest.mark.parametrize(("items", "unique"), UNIQUE.values(), ids=UNIQUE)
+def test_items_are_the_same_if_their_json_is(items: list[Any], unique: bool) -> None:
+    complaints = schema({"uniqueItems": True}).complaints(items)
+    assert complaints == () if unique else complaints[0].endswith("has non-unique elements")
+    assert schema({"uniqueItems": False}).complaints(items) == ()
 
 
 def test_a_pattern_is_told_and_not_matched() -> None:

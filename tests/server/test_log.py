@@ -3,7 +3,7 @@
 import orjson
 import pytest
 import structlog
-from attrs import fields
+from attrs import evolve, fields
 
 from letta_server._log import LogFormat, configure_log, log_request
 from sansio_letta import Summary, letta
@@ -94,3 +94,12 @@ def test_console_line_is_for_a_person(capsys: pytest.CaptureFixture[str]) -> Non
     [line] = capsys.readouterr().err.splitlines()
     assert "request" in line
     assert "Milo" in line
+
+
+def test_a_client_that_names_much_does_not_fill_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_log(LogFormat.JSON)
+    log_request(evolve(WHOLE, ignored=("x" * 1000,) * 100_000, model="m" * 100_000), 1.0, 0.1)
+    printed = capsys.readouterr().err
+    assert len(printed) < 4000
+    ignored = orjson.loads(printed)["ignored"]
+    assert ignored == ["x" * 64 + "..."] * 20 + ["... and 99980 more"]

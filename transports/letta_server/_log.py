@@ -30,6 +30,9 @@ class LogFormat(Enum):
 _TRACEBACK: Final = "exception"
 #: Characters of one value; a model's name is the client's to choose, and as long as it likes.
 _MAX_VALUE: Final = 500
+#: Of a list, and characters of each item: a client names as many unknown fields as it likes.
+_MAX_ITEM_COUNT: Final = 20
+_MAX_ITEM: Final = 64
 
 
 def tame(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -40,12 +43,16 @@ def tame(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[
         if isinstance(value, str):
             event[name] = _tamed(value)
         elif isinstance(value, tuple | list):
-            event[name] = [_tamed(item) if isinstance(item, str) else item for item in value]
+            event[name] = [
+                _tamed(item, _MAX_ITEM) if isinstance(item, str) else item for item in value[:_MAX_ITEM_COUNT]
+            ]
+            if len(value) > _MAX_ITEM_COUNT:
+                event[name].append(f"... and {len(value) - _MAX_ITEM_COUNT} more")
     return event
 
 
-def _tamed(text: str) -> str:
-    shown = text if len(text) <= _MAX_VALUE else text[:_MAX_VALUE] + "..."
+def _tamed(text: str, limit: int = _MAX_VALUE) -> str:
+    shown = text if len(text) <= limit else text[:limit] + "..."
     if shown.isprintable():
         return shown
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown)

@@ -27,6 +27,8 @@ from ._upstream import letta_headers
 
 _FINISHED: Final = {reason.value for reason in FinishReason}
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
+#: Characters of a model's name, which is the client's to choose.
+_MAX_MODEL: Final = 200
 #: For the last spans to leave at the end; the SDK's own limit for one export is 10 s.
 _SHUTDOWN_TIMEOUT: Final = 5.0
 
@@ -54,15 +56,16 @@ class Traces:
         """See `Observer`."""
         if summary.stream is None:  # no turn
             return _nothing
+        model = (summary.model or "")[:_MAX_MODEL]
         _, _, version = PRODUCT_ID.partition("/")
         span = self.provider.get_tracer("letta_server", version).start_span(
-            f"chat {summary.model}",
+            f"chat {model}",
             context=_PROPAGATOR.extract(dict(request.headers)),
             kind=SpanKind.CLIENT,
             attributes={
                 "gen_ai.operation.name": "chat",
                 "gen_ai.provider.name": "letta",
-                "gen_ai.request.model": summary.model or "",
+                "gen_ai.request.model": model,
                 "gen_ai.request.stream": summary.stream,
                 **self._server,
             },
