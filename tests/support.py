@@ -1,15 +1,21 @@
-"""What several test modules share: every cut of some bytes, spoiled JSON, recorded events."""
+"""What several test modules share: how much is tried, cuts of bytes, spoiled JSON, recorded events."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 
 from recordings import recording
 
-settings.register_profile("modest", max_examples=250, deadline=None)
-settings.load_profile("modest")
+#: `THOROUGH=1`: every cut, every fault, the whole matrix. Without it a part that README.md argues for.
+THOROUGH: Final = os.environ.get("THOROUGH") == "1"
+
+settings.register_profile("quick", max_examples=40, deadline=None)
+settings.register_profile("thorough", max_examples=250, deadline=None)
+settings.load_profile("thorough" if THOROUGH else "quick")
 
 #: Any JSON value, as `orjson` decodes it: small ones, for hypothesis to build requests and messages of.
 JSON: Final[st.SearchStrategy[Any]] = st.recursive(
@@ -17,6 +23,13 @@ JSON: Final[st.SearchStrategy[Any]] = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=8,
 )
+
+
+def matrix(values: Iterable[Any], *representatives: Any) -> list[Any]:
+    """Parameters of which these few stand for all: the others are tried by `THOROUGH=1` alone."""
+    return [
+        value if value in representatives else pytest.param(value, marks=pytest.mark.matrix) for value in values
+    ]
 
 
 @st.composite

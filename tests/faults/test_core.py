@@ -17,6 +17,8 @@ from typing import Final
 
 import pytest
 
+from support import THOROUGH
+
 from .core import CoreClient
 from .keeping import HTML, Break, Fault, KeepingAgent, KeepingLetta, RunState, parse
 from .scenes import SCENES, STREAMED, Scene, spoken
@@ -47,8 +49,8 @@ CANCELS: Final = {
     "cancel broken behind Letta": Fault(how=Break.RESETS),
     "cancel stalls": Fault(how=Break.STALLS, began=False),
 }
-#: In recordings of more items than this, some boundaries stand for all; FAULTS=all looks at each nevertheless.
-LONG_COUNT: Final = 10_000 if os.environ.get("FAULTS") == "all" else 60
+#: In recordings of more items than this some boundaries stand for all; `THOROUGH=1` looks at each nevertheless.
+LONG_COUNT: Final = 10_000 if THOROUGH else 60
 SAMPLE_COUNT: Final = 8
 #: Random faults: `FAULT_SEEDS=1000` for more of them, from `FAULT_SEED` on.
 FIRST_SEED: Final = int(os.environ.get("FAULT_SEED", "0"))
