@@ -194,7 +194,7 @@ class Config:
     #: How often a turn may answer for the human. Letta's own limit of 50 steps begins anew with each answer.
     max_approval_count: int = field(default=50, validator=_not_negative)
     #: What becomes of `response_format` and of a `tool_choice` that forces a call.
-    enforcement: Enforcement = Enforcement.REFUSE
+    enforcement: Enforcement = Enforcement.VALIDATE
     #: How agents are given a client's tools.
     client_tools: ClientTools = ClientTools.AUTO
     #: A client's tool that is attached to agents is kept at Letta this long, to be found again, while a run

@@ -433,6 +433,8 @@ class Cycle:
         if self._driven is not None:
             if self._driven.known.turn is not None:
                 self.summary.resume_count = self._driven.known.turn.resume_count
+            if isinstance(self._source, Turn):
+                self._memory.threads.learn_told(self._source)
             self._memory.turns.end(self._driven.fingerprint, self._driven.known, self._now)
 
     def _take_text(self, event: TextDelta) -> ResponseBody | None:
@@ -484,6 +486,8 @@ class Cycle:
             case TurnFailed(error=error, kept=kept):
                 self.is_told = True
                 summary.outcome, summary.kept = error.code, kept.value
+                if isinstance(self._source, Turn):
+                    self._memory.threads.learn_told(self._source)
                 if not self._responding:
                     self._reply(error_reply(error))
                     return

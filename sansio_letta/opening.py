@@ -16,16 +16,17 @@ from .config import Approvals, InstructionPolicy
 from .destination import Destination
 from .errors import RequestError
 from .events import AnswerCalls, OpenStream, Thread
-from .plan import Instructions, Plan
+from .plan import Plan, Standing
+from .wishes import JsonWish
 
 Answers: TypeAlias = tuple[letta.ToolReturn | letta.Approval, ...]
 #: What a legacy agent reads before a result, behind Letta's own words that its call was denied.
 RESULT_PREFACE: Final = "Not denied: the user's program has carried it out, with this result:\n"
-#: Tells whether a thread was given these instructions last.
-IsTold: TypeAlias = Callable[[Thread, Instructions], bool]
+#: Tells whether this is what a thread was told last.
+IsTold: TypeAlias = Callable[[Thread, Standing], bool]
 
 
-def never_told(thread: Thread, instructions: Instructions) -> bool:
+def never_told(thread: Thread, standing: Standing) -> bool:
     """Nobody remembers."""
     return False
 
@@ -35,12 +36,12 @@ class Opening:
     """A run to be asked for.
 
     :param first: to be asked before it.
-    :param told: the instructions that go with it, and where; they are kept with the run's first step.
+    :param told: what goes with it that need not be told there again; it is kept with the run's first step.
     """
 
     command: OpenStream
     first: AnswerCalls | None = None
-    told: tuple[Thread, Instructions] | None = None
+    told: tuple[Standing, ...] = ()
 
 
 def settle_plan(
@@ -88,15 +89,19 @@ def compose(
     """
     thread, given = destination.thread, plan.instructions
     is_legacy = destination.agent.is_legacy
-    said = (*plan.aside, *(() if is_verdict else plan.messages))
+    asked = plan.wish if plan.aside and isinstance(plan.wish, JsonWish) and plan.wish.schema else None
+    aside = plan.aside
+    if asked is not None and is_told(thread, asked):
+        aside, asked = (letta.MessageCreate(role="system", content=asked.reminder),), None
+    said = (*aside, *(() if is_verdict else plan.messages))
     policy = given.policy if given else InstructionPolicy.IGNORE
     says = policy is InstructionPolicy.ALWAYS or (
         policy is InstructionPolicy.ONCE and given is not None and not is_told(thread, given)
     )
     if is_legacy and answers and not said:
         says = False  # they would be a message behind the answer; they go with the next one of the user's
-    told = (thread, given) if given and says else None
-    system = (letta.MessageCreate(role="system", content=told[1].text),) if told else ()
+    instructions = given if says else None
+    system = (letta.MessageCreate(role="system", content=instructions.text),) if instructions else ()
     history = plan.history if destination.is_new else ()
     approvals = (_approvals(answers, destination),) if answers else ()
     first = None
@@ -110,6 +115,7 @@ def compose(
         streaming=destination.conversation is not None,
         background=background,
     )
+    told = tuple(standing for standing in (instructions, asked) if standing is not None)
     return Opening(command=OpenStream(thread=thread, request=request), first=first, told=told)
 
 

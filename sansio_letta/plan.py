@@ -1,6 +1,7 @@
 """What a turn is to do, in no client's dialect."""
 
 from hashlib import sha256
+from typing import ClassVar, TypeAlias
 
 from attrs import evolve, field, frozen
 
@@ -8,7 +9,7 @@ from . import letta
 from .approvals import Verdict
 from .config import InstructionPolicy
 from .threads import ThreadWish
-from .wishes import Wish, text_to_ask_again
+from .wishes import JsonWish, Wish, text_to_ask_again
 
 
 @frozen(kw_only=True)
@@ -18,10 +19,17 @@ class Instructions:
     text: str = field(repr=False)
     policy: InstructionPolicy
 
+    #: A thread is given them anew if they change.
+    slot: ClassVar[str] = "instructions"
+
     @property
     def digest(self) -> bytes:
         """Tells them from others."""
         return sha256(self.text.encode()).digest()
+
+
+#: What a thread is told once, as long as it does not change.
+Standing: TypeAlias = Instructions | JsonWish
 
 
 @frozen(kw_only=True)
@@ -77,11 +85,13 @@ class Plan:
         """The same for a conversation that waits for nothing."""
         return evolve(self, messages=self.retold, results=(), retold=(), past_results=())
 
-    def again(self, complaint: str) -> "Plan":
+    def again(self, complaint: str, *, in_full: bool) -> "Plan":
         """What follows a reply that is not as the client wishes.
 
         :param complaint: what is wrong with it.
+        :param in_full: whether the agent is told once more what it must satisfy.
         """
         assert self.wish is not None
-        message = letta.MessageCreate(role="system", content=text_to_ask_again(self.wish, complaint))
+        text = text_to_ask_again(self.wish, complaint, in_full=in_full)
+        message = letta.MessageCreate(role="system", content=text)
         return evolve(self.without_input(), messages=(message,))

@@ -25,12 +25,13 @@ from .wishes import CallWish, JsonWish, Wish
 #: Names a chat in `metadata`, where no header does.
 CHAT_KEY_METADATA: Final = "letta_chat_key"
 
-#: Field -> why it is refused; a server may be set otherwise.
+#: Field -> why it is refused where a server, a key or a request has it so.
 _REFUSALS: Final[Mapping[str, str]] = {
-    "response_format": "`response_format`: an agent cannot be held to JSON. Ask for it in the message, or have "
-    "replies checked: header X-Letta-Policy-Enforcement: validate.",
-    "tool_choice": "`tool_choice`: Letta cannot be forced to call a tool. Use auto, none or allowed_tools of "
-    "mode auto, or have replies checked: header X-Letta-Policy-Enforcement: validate.",
+    "response_format": "`response_format`: an agent cannot be held to JSON, and enforcement is set to refuse "
+    "here. Ask for JSON in the message, or have replies checked: header X-Letta-Policy-Enforcement: validate.",
+    "tool_choice": "`tool_choice`: an agent cannot be forced to call a tool, and enforcement is set to refuse "
+    "here. Use auto, none or allowed_tools of mode auto, or have replies checked: header "
+    "X-Letta-Policy-Enforcement: validate.",
 }
 
 _EMPTY_SCHEMA: Final = {"type": "object", "properties": {}}

@@ -1,14 +1,18 @@
-"""What a process remembers of threads: which conversation a chat has, which instructions a thread was given."""
+"""What a process remembers of threads: which conversation a chat has, and what a thread was told for good."""
 
 from collections import OrderedDict
+from typing import Final
 
 from attrs import define, field
 
 from . import letta
 from .events import ConversationThread, Thread
-from .plan import Instructions
+from .plan import Standing
 from .threads import Chat, ThreadWish, Throwaway
 from .turn import Turn
+
+#: Of one thread: its instructions, and schemas by their names.
+_MAX_SLOT_COUNT: Final = 16
 
 
 @define
@@ -20,7 +24,8 @@ class ThreadMemory:
 
     max_count: int
     _conversations: OrderedDict[tuple[str, str], ConversationThread] = field(factory=OrderedDict, init=False)
-    _told: OrderedDict[Thread, bytes] = field(factory=OrderedDict, init=False)
+    _told: OrderedDict[Thread, OrderedDict[str, bytes]] = field(factory=OrderedDict, init=False)
+    """Digests of what was told last, each in its slot."""
 
     def recall(self, agent: letta.Agent, wish: ThreadWish) -> ConversationThread | None:
         """The conversation of a chat with an agent, if it is known."""
@@ -29,13 +34,17 @@ class ThreadMemory:
         return self._conversations.get((agent.id, wish.key))
 
     def learn(self, turn: Turn) -> None:
-        """A turn has finished: its conversation holds something, and what it was told is kept."""
-        wish = turn.plan.thread
+        """A turn has finished: its conversation holds something."""
         if turn.conversation is not None:
-            self.remember(turn.agent_id, wish, turn.conversation)
+            self.remember(turn.agent_id, turn.plan.thread, turn.conversation)
+        self.learn_told(turn)
+
+    def learn_told(self, turn: Turn) -> None:
+        """A turn has come to an end, whichever: what its thread has kept need not be told again."""
         # A conversation that is thrown away is never spoken in again.
-        if turn.told is not None and not isinstance(wish, Throwaway):
-            self.tell(*turn.told)
+        if not isinstance(turn.plan.thread, Throwaway):
+            for thread, standing in turn.told:
+                self.tell(thread, standing)
 
     def remember(self, agent_id: str | None, wish: ThreadWish, thread: ConversationThread) -> None:
         """What was just found; conversations that no chat's key stands for are not remembered."""
@@ -52,13 +61,18 @@ class ThreadMemory:
         for name in [name for name, known in self._conversations.items() if known == thread]:
             del self._conversations[name]
 
-    def tell(self, thread: Thread, instructions: Instructions) -> None:
-        """The thread was given these instructions, and they are kept."""
-        self._told[thread] = instructions.digest
+    def tell(self, thread: Thread, standing: Standing) -> None:
+        """The thread was told this, and it is kept."""
+        told = self._told.setdefault(thread, OrderedDict())
+        told[standing.slot] = standing.digest
+        told.move_to_end(standing.slot)
         self._told.move_to_end(thread)
+        if len(told) > _MAX_SLOT_COUNT:
+            told.popitem(last=False)
         if len(self._told) > self.max_count:
             self._told.popitem(last=False)
 
-    def is_told(self, thread: Thread, instructions: Instructions) -> bool:
-        """Whether these are the instructions that the thread was given last."""
-        return self._told.get(thread) == instructions.digest
+    def is_told(self, thread: Thread, standing: Standing) -> bool:
+        """Whether this is what the thread was told last, in its slot."""
+        told = self._told.get(thread)
+        return told is not None and told.get(standing.slot) == standing.digest

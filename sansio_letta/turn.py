@@ -99,7 +99,7 @@ from .opening import (
 )
 from .phases import LOOKING_BACK, OVER, READING_STREAM, TRANSITIONS, Phase, Step
 from .places import Place
-from .plan import Instructions, Plan
+from .plan import Plan, Standing
 from .recovery import EarlierTurn, EndedRun, Pause, Questions, read_run
 from .runs import Runs
 from .stream import EndOfStream, RunState, RunStream, refusal_in
@@ -134,7 +134,7 @@ class Turn:
     :param caller: whose request it is: no other agent is found than those that it may use.
     :param thread: the conversation that the plan's thread stands for, if the caller remembers it.
     :param recall_thread: the same for an agent that was not known.
-    :param is_told: whether a thread was given these instructions last.
+    :param is_told: whether something is what a thread was told last.
     :param kept_tools: what earlier turns have left at Letta to be found again.
     :param token: unique to the request.
     :param created: when it came, Unix time in seconds.
@@ -157,8 +157,9 @@ class Turn:
     phase: Phase = field(default=Phase.READY, init=False)
     started: bool = field(default=False, init=False)  #: `TurnStarted` was handed over: no status line any more
     resume_count: int = field(default=0, init=False)  #: how often its stream was lost and found again
-    told: tuple[Thread, Instructions] | None = field(default=None, init=False)
-    """The instructions that went with this turn, and where; they are kept with its first step."""
+    told: tuple[tuple[Thread, Standing], ...] = field(default=(), init=False)
+    """What went with this turn and need not be told there again: its thread has kept it."""
+    _telling: tuple[tuple[Thread, Standing], ...] = field(default=(), init=False)  #: the same, not kept yet
     _to: Destination = field(init=False)
     _runs: Runs = field(init=False)
     _items: deque[Event | Command] = field(factory=deque, init=False)
@@ -670,7 +671,7 @@ class Turn:
 
     def _open(self, step: Step, opening: Opening) -> None:
         self._move(step)
-        self.told = opening.told or self.told
+        self._telling = tuple((self._to.thread, standing) for standing in opening.told)
         if opening.first is not None and self.plan.messages:
             # Answers are with the agent; if its run fails, what is new may be said again without them.
             self._runs.results_sent = False
@@ -759,6 +760,8 @@ class Turn:
 
     def _take_state(self, run: RunStream) -> None:
         """Go where the run has gone."""
+        if self._telling and (run.step_kept or run.state is RunState.DONE):
+            self.told, self._telling = (*self.told, *self._telling), ()
         if run.state is RunState.FAILED:
             self._take_run_failure(run)
         elif run.state is RunState.DONE and run.waiting and not self._abandoned:
@@ -814,7 +817,9 @@ class Turn:
         if self._interruption is not None or self._asked_again:
             self._end_failed(self._interruption or invalid_reply(complaint), Kept.SOMETHING)
             return
-        self.plan = self.plan.again(complaint)
+        # What it was told in an earlier turn may have gone from its sight.
+        is_fresh = any(standing is self.plan.wish for _, standing in self.told)
+        self.plan = self.plan.again(complaint, in_full=not is_fresh)
         self._asked_again = self._to.is_confirmed = self._resent = True
         self._runs.begin()
         self._open_stream(Step.AGAIN, ())

@@ -3,14 +3,24 @@
 Letta can force neither. The agent is asked for it, beside the input, and its reply is checked.
 """
 
+from hashlib import sha256
 from typing import Final, TypeAlias
 
 import orjson
 from attrs import field, frozen
 
+from .json_in_text import only_json
 from .schemas import Schema
 
 _FENCE: Final = "```"
+
+_ALONE: Final = "JSON alone, without a word or a code fence around it"
+_ASK_JSON: Final = (
+    "Your reply to this is read by a program. Call tools first if you need them; the reply with which your "
+    f"turn ends must be {_ALONE}"
+)
+#: Names of tools in a sentence: the agent has the tools themselves.
+_MAX_NAME_COUNT: Final = 8
 
 
 @frozen(kw_only=True)
@@ -38,24 +48,55 @@ class JsonWish:
     @property
     def asking(self) -> str:
         """What the agent is told before the input."""
-        ask = (
-            "Your reply to this is read by a program. Call tools first if you need them; the reply with which "
-            "your turn ends must be JSON alone, without a word or a code fence around it"
-        )
         if self.schema is None:
-            return f"{ask}: an object."
+            return f"{_ASK_JSON}: an object."
+        return f"{_ASK_JSON}. It must satisfy this JSON Schema.\n\n{self._named_schema}"
+
+    @property
+    def reminder(self) -> str:
+        """The same where the thread was given the schema before."""
+        if self.schema is None:
+            return self.asking
+        return f"{_ASK_JSON}. It must satisfy the JSON Schema {self.name} that you were given before."
+
+    @property
+    def slot(self) -> str:
+        """What a thread is given anew if it changes: the schema of this name."""
+        return f"schema {self.name}"
+
+    @property
+    def digest(self) -> bytes:
+        """Tells the schema from others of its name."""
+        return sha256(self.asking.encode()).digest()
+
+    def asking_again(self, *, in_full: bool) -> str:
+        """What the agent is told when its reply was not as wished.
+
+        :param in_full: whether with the schema, which it may have forgotten.
+        """
+        if self.schema is None:
+            return f"Reply once more, with {_ALONE}: an object."
+        again = f"Reply once more, with {_ALONE}, that satisfies the JSON Schema {self.name}"
+        return f"{again}.\n\n{self._named_schema}" if in_full else f"{again} that you were given."
+
+    @property
+    def _named_schema(self) -> str:
+        assert self.schema is not None
         named = ": ".join(part for part in (self.name, self.description) if part)
-        return f"{ask}. It must satisfy this JSON Schema.\n\n{named}\n{self.schema.data.decode()}"
+        return f"{named}\n{self.schema.data.decode()}"
 
     def check(self, reply: str) -> Checked:
-        """A reply in which nothing was called: the JSON in it, as the agent wrote it, without a fence."""
+        """A reply in which nothing was called: the JSON in it, as the agent wrote it, without words around."""
         text = _unfenced(reply.strip())
         if not text:
             return Checked(complaint="it is empty")
         try:
             value = orjson.loads(text)
         except orjson.JSONDecodeError as exc:
-            return Checked(complaint=f"it is no JSON: {exc}")
+            part = only_json(reply)
+            if part is None:
+                return Checked(complaint=f"it is no JSON: {exc}")
+            text, value = part, orjson.loads(part)
         if self.schema is None:
             return Checked(text=text, complaint=None if isinstance(value, dict) else "it is no JSON object")
         return Checked(text=text, complaint="; ".join(self.schema.complaints(value)) or None)
@@ -87,10 +128,22 @@ class CallWish:
     @property
     def asking(self) -> str:
         """What the agent is told before the input."""
-        which = f"the tool {self.names[0]}" if len(self.names) == 1 else f"one of {', '.join(self.names)}"
         return (
-            f"Your reply to this is read by a program. It must call {which}: a reply in words alone is no use."
+            f"Your reply to this is read by a program. It must call {self._which}: a reply in words alone is "
+            "no use."
         )
+
+    def asking_again(self, *, in_full: bool) -> str:
+        """What the agent is told when its reply was not as wished; it is never long."""
+        return f"Reply once more, and call {self._which}."
+
+    @property
+    def _which(self) -> str:
+        if len(self.names) == 1:
+            return f"the tool {self.names[0]}"
+        more = len(self.names) - _MAX_NAME_COUNT
+        named = ", ".join(self.names[:_MAX_NAME_COUNT])
+        return f"one of {named}" if more <= 0 else f"one of {named}, or another of the program's {more} tools"
 
     def check(self, reply: str) -> Checked:
         """A reply in which nothing was called."""
@@ -100,6 +153,9 @@ class CallWish:
 Wish: TypeAlias = JsonWish | CallWish
 
 
-def text_to_ask_again(wish: Wish, complaint: str) -> str:
-    """What the agent is told when its reply was not as wished."""
-    return f"Your last reply cannot be used: {complaint}. Reply once more. {wish.asking}"
+def text_to_ask_again(wish: Wish, complaint: str, *, in_full: bool = False) -> str:
+    """What the agent is told when its reply was not as wished.
+
+    :param in_full: whether it is told all that it must know, or it knows that from before.
+    """
+    return f"Your last reply cannot be used: {complaint}. {wish.asking_again(in_full=in_full)}"

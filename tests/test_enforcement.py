@@ -89,11 +89,18 @@ WISHES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("fields", "param"), WISHES.values(), ids=WISHES)
-def test_by_default_a_wish_is_refused_and_the_setting_named(fields: dict[str, Any], param: str) -> None:
+def test_a_wish_may_be_refused_and_the_setting_is_named(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(RequestError) as caught:
-        planned(Config(), **fields)
+        planned(Config(enforcement=Enforcement.REFUSE), **fields)
     assert (caught.value.param, caught.value.code) == (param, "unsupported_value")
+    assert "enforcement is set to refuse" in caught.value.message
     assert "X-Letta-Policy-Enforcement: validate" in caught.value.message
+
+
+@pytest.mark.parametrize("fields", [fields for fields, _ in WISHES.values()], ids=WISHES)
+def test_by_default_the_agent_is_asked_and_its_reply_checked(fields: dict[str, Any]) -> None:
+    made = planned(Config(), **fields)
+    assert (made.plan.wish is not None, len(made.plan.aside), made.ignored) == (True, 1, ())
 
 
 @pytest.mark.parametrize("fields", [fields for fields, _ in WISHES.values()], ids=WISHES)
@@ -240,7 +247,7 @@ def test_a_bad_reply_is_asked_for_again_once() -> None:
     ((role, text),) = sent(client)
     assert role == "system"
     assert text.startswith("Your last reply cannot be used: it is no JSON: unexpected character")
-    assert text.endswith(orjson.dumps(NUMBER_SCHEMA).decode())
+    assert text.endswith("satisfies the JSON Schema count that you were given.")
     client.stream(PING, think("Second.", id="m-3"), say(GOOD, id="m-4"), *STOPS)
     assert completion(client) == (GOOD, "stop", 240)
     assert client.json()["choices"][0]["message"]["reasoning_content"] == "First.\n\nSecond."
@@ -353,7 +360,8 @@ def test_words_in_place_of_a_call_are_dropped_and_it_is_asked_for() -> None:
     (message,) = command.request.messages
     assert isinstance(message, letta.MessageCreate)
     assert (
-        message.content == f"Your last reply cannot be used: no tool was called. Reply once more. {CALL.asking}"
+        message.content
+        == "Your last reply cannot be used: no tool was called. Reply once more, and call the tool get_weather."
     )
     assert command.request.client_tools == (WEATHER,)
     items = stream(turn, PING, say("Sorry.", id="m-2"), want("call-1", "get_weather", "{}"), end=False)
@@ -600,8 +608,8 @@ def test_a_request_may_choose_for_itself() -> None:
     assert (refused.status, refused.commands) == (400, [])
 
 
-def test_the_default_refuses_over_http_too() -> None:
-    client = Client(chat(response_format=OBJECT), Proxy())
+def test_a_refusal_over_http() -> None:
+    client = Client(chat(response_format=OBJECT), Proxy(Config(enforcement=Enforcement.REFUSE)))
     assert (client.status, client.json()["error"]["param"]) == (400, "response_format")
     ignoring = Client(chat(response_format=OBJECT), Proxy(Config(enforcement=Enforcement.IGNORE)))
     ignoring.answer([agent_json()]).stream(PING, say("Hi."), *STOPS)

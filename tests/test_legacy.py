@@ -436,7 +436,7 @@ def test_instructions_wait_for_the_next_message_if_results_come_alone() -> None:
     rules = Instructions(text="Be kind.", policy=InstructionPolicy.ALWAYS)
     results = turn_of(evolve(plan(results=["call-1"], tools=[WEATHER]), instructions=rules))
     house.drive(results)
-    assert (asked(house), results.told) == ([FetchAgent, *GIVE, OpenStream, *CLEAN], None)
+    assert (asked(house), results.told) == ([FetchAgent, *GIVE, OpenStream, *CLEAN], ())
     house.pending = None
     house.drive(turn_of(evolve(plan("hi"), instructions=rules)))
     assert run_request(house)["messages"] == [

@@ -395,8 +395,9 @@ def test_instructions_are_given_once() -> None:
     memory = ThreadMemory(10)
     turn = instructed(InstructionPolicy.ONCE, memory)
     assert texts(opened(drain(turn))) == [("system", "Be kind."), ("user", "hi")]
-    assert turn.told is not None
-    memory.tell(*turn.told)
+    assert turn.told == (), "nothing of it is kept yet"
+    stream(turn, PING, say("Hi."), stop(), DONE)
+    memory.learn_told(turn)
     assert texts(opened(drain(instructed(InstructionPolicy.ONCE, memory)))) == [("user", "hi")]
     assert len(texts(opened(drain(instructed(InstructionPolicy.ONCE, memory, "Be brief."))))) == 2
 
@@ -406,8 +407,8 @@ def test_instructions_are_given_always() -> None:
     for _ in range(2):
         turn = instructed(InstructionPolicy.ALWAYS, memory)
         assert texts(opened(drain(turn))) == [("system", "Be kind."), ("user", "hi")]
-        assert turn.told is not None
-        memory.tell(*turn.told)
+        stream(turn, PING, say("Hi."), stop(), DONE)
+        memory.learn_told(turn)
 
 
 def test_instructions_take_the_place_of_the_agents_own() -> None:

@@ -1,6 +1,7 @@
 """What a reply must be: how the agent is asked for it, and what passes."""
 
 import pytest
+from attrs import evolve
 
 from sansio_letta.schemas import Schema
 from sansio_letta.wishes import CallWish, Checked, JsonWish, Wish, text_to_ask_again
@@ -18,6 +19,11 @@ GOOD = {
     "in a fence": '```\n{"n": 1}\n```',
     "in a fence with a language": '```json\n{"n": 1}\n```\n',
     "in a fence of a careless model": '```JSON  \r\n{"n": 1}```',
+    "behind words": 'Here it is: {"n": 1}',
+    "before words": '{"n": 1} That is all.',
+    "in a fence among words": 'As asked:\n```json\n{"n": 1}\n```\nThat is all.',
+    "behind brackets that are none of it": 'See [1], {x} and f({}): {"n": 1}',
+    "twice": '{"n": 1}, I repeat, {"n": 1}',
 }
 
 
@@ -37,9 +43,10 @@ BAD = {
     " \n": "it is empty",
     "```json\n```": "it is empty",
     "One.": "it is no JSON: unexpected character",
-    'Here it is: {"n": 1}': "it is no JSON: ",
-    '{"n": 1} That is all.': "it is no JSON: ",
-    'As asked:\n```json\n{"n": 1}\n```': "it is no JSON: ",
+    'Either {"n": 1} or {"n": 2}.': "it is no JSON: ",
+    "Call it with {}.": "it is no JSON: ",
+    "See [1] and [2].": "it is no JSON: ",
+    'It is "n": 1.': "it is no JSON: ",
     '{"n": 1': "it is no JSON: ",
     '{"n": NaN}': "it is no JSON: ",
 }
@@ -47,7 +54,7 @@ BAD = {
 
 @pytest.mark.parametrize("wish", [NUMBER, ANY], ids=["schema", "object"])
 @pytest.mark.parametrize(("reply", "complaint"), BAD.items(), ids=[repr(reply) for reply in BAD])
-def test_anything_around_json_is_complained_of(wish: Wish, reply: str, complaint: str) -> None:
+def test_what_is_no_json_or_not_one_is_complained_of(wish: Wish, reply: str, complaint: str) -> None:
     assert (wish.check(reply).complaint or "").startswith(complaint)
 
 
@@ -74,5 +81,25 @@ def test_the_agent_is_told_all_it_needs() -> None:
 @pytest.mark.parametrize("wish", [NUMBER, ANY, CallWish(names=("f",))], ids=["schema", "object", "call"])
 def test_asking_again_says_what_was_wrong_and_what_is_right(wish: Wish) -> None:
     text = text_to_ask_again(wish, "it is empty")
-    assert text.startswith("Your last reply cannot be used: it is empty. ")
-    assert text.endswith(wish.asking)
+    assert text.startswith("Your last reply cannot be used: it is empty. Reply once more, ")
+    assert "properties" not in text, "the schema was told"
+    assert ("properties" in text_to_ask_again(wish, "it is empty", in_full=True)) == (wish is NUMBER)
+
+
+def test_a_reminder_names_the_schema_that_was_told() -> None:
+    assert NUMBER.reminder.startswith(NUMBER.asking.partition(" this JSON Schema")[0])
+    assert NUMBER.reminder.endswith("the JSON Schema count that you were given before.")
+    assert ANY.reminder == ANY.asking
+
+
+def test_a_schema_is_known_by_all_that_the_agent_is_told_of_it() -> None:
+    other = JsonWish(schema=Schema({"type": "object"}, "schema"), name="count", description="How many.")
+    assert (other.slot, other.digest != NUMBER.digest) == (NUMBER.slot, True)
+    assert evolve(NUMBER, description="").digest != NUMBER.digest
+    assert evolve(NUMBER, name="other").slot != NUMBER.slot
+
+
+def test_many_tools_are_not_all_named() -> None:
+    wish = CallWish(names=tuple(f"tool_{number}" for number in range(40)))
+    assert "tool_7, or another of the program's 32 tools" in wish.asking
+    assert len(text_to_ask_again(wish, "no tool was called")) < 300
