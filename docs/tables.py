@@ -81,13 +81,13 @@ HONOURED: Final[Mapping[str, str]] = {
     "stream_options": "`include_usage`: one more chunk, with the usage; `include_obfuscation` is accepted and "
     "never acted on",
     "tools": "functions, offered to the agent for this request; another type is refused",
-    "tool_choice": "`auto`, `none`, `allowed_tools` of mode `auto`; forcing a call is refused, or "
+    "tool_choice": "`auto`, `none`, `allowed_tools` of mode `auto`; a forced call is "
     "[asked for and checked](structured-output.md)",
     "metadata": "16 pairs at most, keys of 64 and values of 512 characters; `letta_chat_key` names "
     "[the chat](threads.md#how-a-client-names-its-chat) where no header does",
     "stop": "the text ends before it: [Stop sequences](#stop-sequences)",
     "parallel_tool_calls": "`false`: [one call at a time](#one-call-at-a-time)",
-    "response_format": "`text`; `json_object` and `json_schema` are refused, or "
+    "response_format": "`text`; `json_object` and `json_schema` are "
     "[asked for and checked](structured-output.md)",
 }
 

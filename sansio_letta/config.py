@@ -79,12 +79,12 @@ class Approvals(Enum):
 class Enforcement(Enum):
     """What becomes of a wish that Letta cannot be held to: JSON as the reply, or a call of a certain tool."""
 
-    REFUSE = "refuse"
-    """The request is an error."""
     VALIDATE = "validate"
     """The agent is asked for it, and its reply is checked before it is told; it is asked again once."""
     IGNORE = "ignore"
     """Nothing; a header of the answer names the fields."""
+    REFUSE = "refuse"
+    """The request is an error."""
 
 
 class ClientTools(Enum):

@@ -8,7 +8,7 @@ import orjson
 
 _BRACKET: Final = re.compile(r"[{\[]")
 #: Brackets that are looked into. Each costs time of its own: the library counts the lines before an error.
-_MAX_TRY_COUNT: Final = 64
+_MAX_TRY_COUNT: Final = 32
 #: Where a value ends is all that is asked of it: no number is made, however long it is.
 _reader: Final = JSONDecoder(parse_int=str, parse_float=str)
 

@@ -78,10 +78,12 @@ class Trimmer:
 
     :param stop: the text ends before the first of these that it holds, wherever its pieces were cut.
     :param one_call: of the calls of the client's tools only the first is told.
+    :param must_call: the reply must be a call: it is told, whatever the text before it was.
     """
 
     stop: Iterable[str] = ()
     one_call: bool = False
+    must_call: bool = False
     has_stopped: bool = field(default=False, init=False)  #: the text has come to a stop sequence
     _sequences: list[_Sequence] = field(init=False)
 
@@ -97,8 +99,12 @@ class Trimmer:
                 return
             case CallStarted(index=index) | CallArguments(index=index) if self.one_call and index:
                 return
-            case TurnFinished() if self.has_stopped:
-                yield evolve(event, reason=FinishReason.STOP)
+            case CallStarted() | CallArguments() if self.has_stopped and self.must_call:
+                yield event
+                return
+            case TurnFinished(reason=reason) if self.has_stopped:
+                called = self.must_call and reason is FinishReason.TOOL_CALLS
+                yield event if called else evolve(event, reason=FinishReason.STOP)
                 return
             case CallStarted() | TurnFinished() | TurnFailed():
                 # No text comes behind these that could go on with it.

@@ -106,6 +106,7 @@ from .stream import EndOfStream, RunState, RunStream, refusal_in
 from .threads import FoundThread, Search, Throwaway, delete_strays
 from .toolkit import Toolkit
 from .trimming import Trimmer
+from .wishes import CallWish
 
 #: An Enum looks its members up with Python code, and these are asked for with every token.
 _STREAMING: Final = Phase.STREAMING
@@ -185,7 +186,7 @@ class Turn:
             # The question would be the reply, and no program can answer it.
             self.config = evolve(self.config, approvals=Approvals.DENY)
         if self.plan.stop or self.plan.one_call:
-            self._trimmer = Trimmer(self.plan.stop, self.plan.one_call)
+            self._trimmer = Trimmer(self.plan.stop, self.plan.one_call, isinstance(wish, CallWish))
         config = self.config
         self._asking = Asking(config.max_answer_size, config.max_event_size, self._caller.key_is_lettas)
         self._to = Destination(

@@ -189,6 +189,113 @@ def test_the_wish_goes_with_results() -> None:
     assert sent(client) == ["approval", ("system", JSON.asking)]
 
 
+# --- What a thread was told before ----------------------------------------------------------------------------
+
+SYSTEM = {"role": "system", "content": "Be a browser. " * 100}
+USER = {"role": "user", "content": "hi"}
+OTHER_NUMBER = {"type": "json_schema", "json_schema": {"name": "count", "schema": {"type": "object"}}}
+THIRD = {"type": "json_schema", "json_schema": {"name": "other", "schema": NUMBER_SCHEMA}}
+
+
+def told(client: Client) -> list[str]:
+    """Of what the last run was asked for: what it was told beside the user's words."""
+    return [item[1] for item in sent(client) if item[0] == "system"]
+
+
+def is_full(client: Client) -> bool:
+    """Whether the schema went with it."""
+    return any('"properties"' in text or '{"type":"object"}' in text for text in told(client))
+
+
+def test_a_schema_is_told_a_thread_once_and_then_referred_to() -> None:
+    proxy = Proxy()
+    first = asked(proxy, response_format=NUMBER)
+    assert is_full(first)
+    first.stream(PING, say(GOOD), *STOPS)
+    second = asked(proxy, response_format=NUMBER, content="more")
+    (reminder,) = told(second)
+    assert not is_full(second)
+    assert "the JSON Schema count that you were given before" in reminder
+    assert len(reminder) < 400
+    second.stream(PING, say(GOOD), *STOPS)
+    assert completion(second)[0] == GOOD
+
+
+def test_a_schema_that_changes_is_told_anew_and_one_of_another_name_beside_it() -> None:
+    proxy = Proxy()
+    seen = []
+    for number, wish in enumerate((NUMBER, THIRD, NUMBER, THIRD, OTHER_NUMBER, NUMBER, THIRD)):
+        client = asked(proxy, response_format=wish, content=f"turn {number}")
+        seen.append(is_full(client))
+        client.stream(PING, say(GOOD), *STOPS)
+    assert seen == [True, True, False, False, True, True, False]
+
+
+def test_another_thread_was_told_nothing() -> None:
+    proxy = Proxy()
+    asked(proxy, response_format=NUMBER).stream(PING, say(GOOD), *STOPS)
+    headers = {"x-letta-chat-key": "chat-1"}
+    client = asked(proxy, response_format=NUMBER, headers=headers)
+    client.answer([]).answer({"id": "conv-1", "agent_id": AGENT.id}).answer([])
+    assert is_full(client)
+
+
+def test_what_a_turn_was_told_is_known_though_its_reply_was_wrong_twice() -> None:
+    proxy = Proxy()
+    client = asked(proxy, messages=[SYSTEM, USER], response_format=NUMBER)
+    assert (len(told(client)), is_full(client)) == (2, True)
+    client.stream(PING, say("One."), *STOPS)
+    assert (len(told(client)), is_full(client)) == (1, False), "asked again, but told nothing again"
+    client.stream(PING, say("One.", id="m-2"), *STOPS)
+    assert client.status == 424
+    client = asked(proxy, messages=[SYSTEM, {"role": "user", "content": "again"}], response_format=NUMBER)
+    assert (len(told(client)), is_full(client)) == (1, False)
+
+
+def test_a_schema_that_was_only_referred_to_goes_with_the_second_asking() -> None:
+    """It may have gone from the agent's sight, as Letta puts old messages away."""
+    proxy = Proxy()
+    asked(proxy, response_format=NUMBER).stream(PING, say(GOOD), *STOPS)
+    client = asked(proxy, response_format=NUMBER, content="more").stream(PING, say("One."), *STOPS)
+    assert is_full(client)
+    client.stream(PING, say(GOOD, id="m-2"), *STOPS)
+    assert completion(client)[0] == GOOD
+
+
+def test_what_a_failed_turn_was_told_counts_if_it_is_kept() -> None:
+    proxy = Proxy()
+    for keeps in (False, True):
+        client = asked(proxy, messages=[SYSTEM, USER], response_format=NUMBER, user=f"keeps {keeps}")
+        assert (len(told(client)), is_full(client)) == (2, True)
+        steps = (server_call("call-1", "look", "{}"), TOOL_RETURN) if keeps else ()
+        client.stream(PING, *steps, stop("error"), error(), DONE)
+        assert client.status == (424 if keeps else 502)
+    client = asked(proxy, messages=[SYSTEM, USER], response_format=NUMBER, user="then")
+    assert (len(told(client)), is_full(client)) == (1, False)
+
+
+def test_what_a_turn_was_told_whose_client_left_counts_if_it_is_kept() -> None:
+    proxy = Proxy()
+    for keeps in (False, True):
+        client = asked(proxy, messages=[SYSTEM, USER], response_format=NUMBER, user=f"keeps {keeps}")
+        assert is_full(client)
+        steps = (server_call("call-1", "look", "{}"), TOOL_RETURN) if keeps else ()
+        client.stream(PING, *steps, think("Hm.")).leave()
+        client.answer({RUN_ID: "cancelled"})
+        assert client.ended
+    client = asked(proxy, messages=[SYSTEM, USER], response_format=NUMBER, user="then")
+    assert (len(told(client)), is_full(client)) == (1, False)
+
+
+def test_schemas_of_a_thread_are_remembered_up_to_a_limit() -> None:
+    proxy = Proxy()
+    for number in range(20):
+        schema = {"name": f"schema_{number}", "schema": NUMBER_SCHEMA}
+        wish = {"type": "json_schema", "json_schema": schema}
+        asked(proxy, response_format=wish, content=str(number)).stream(PING, say(GOOD), *STOPS)
+    assert is_full(asked(proxy, response_format=wish | {"json_schema": schema | {"name": "schema_0"}}))
+
+
 # --- The answer -----------------------------------------------------------------------------------------------
 
 

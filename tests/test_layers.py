@@ -60,7 +60,7 @@ TABLE = {
     "runs": "bridge events held letta recovery stream",
     "turn": (
         "_signal access approvals asking bridge config destination ephemeral errors events exchange held "
-        "lending letta opening phases places plan recovery runs stream threads toolkit trimming"
+        "lending letta opening phases places plan recovery runs stream threads toolkit trimming wishes"
     ),
     "thread_memory": "events letta plan threads turn",
     "planning": "approvals chat_request config errors letta plan schemas speakers tasks threads wishes",

@@ -63,6 +63,10 @@ def outcome(planned: Planned) -> dict[str, Any]:
         "history": len(plan.history),
         "instructions": len(plan.instructions.text) if plan.instructions else 0,
         "ignored": list(planned.ignored),
+        # Few requests have these.
+        **({"wish": type(plan.wish).__name__} if plan.wish else {}),
+        **({"stop": list(plan.stop)} if plan.stop else {}),
+        **({"one_call": True} if plan.one_call else {}),
     }
 
 

@@ -173,6 +173,15 @@ def test_what_follows_a_stop_sequence_is_not_told() -> None:
     ]
 
 
+def test_a_call_that_is_forced_is_told_behind_it_too() -> None:
+    call: list[Event] = [CallStarted(index=0, call_id="c", name="f"), CallArguments(index=0, fragment="{}")]
+    finished = TurnFinished(reason=FinishReason.TOOL_CALLS, usage=None)
+    events = [TextDelta(text="x END y"), ReasoningDelta(text="z"), *call, finished]
+    assert trimmed(Trimmer(("END",), must_call=True), events) == [TextDelta(text="x "), *call, finished]
+    stopped = trimmed(Trimmer(("END",), must_call=True), [TextDelta(text="END"), FINISHED])
+    assert stopped == [FINISHED]
+
+
 def test_text_that_was_held_back_comes_before_a_call() -> None:
     events = trimmed(Trimmer(("END",)), [TextDelta(text="E"), CallStarted(index=0, call_id="c", name="f")])
     assert events == [TextDelta(text="E"), CallStarted(index=0, call_id="c", name="f")]
@@ -248,6 +257,13 @@ def test_json_is_checked_before_it_is_cut() -> None:
     )
     client.stream(PING, say('{"n": 1}'), *STOPS)
     assert content(client) == '{"n": 1'
+
+
+def test_a_program_that_forces_a_call_gets_it_whatever_the_agent_says_first() -> None:
+    """smolagents sends these stop sequences with each forced call, and agents learn to write them."""
+    client = asked(stop=["Observation:", "Calling tools:"], **ONE, tool_choice="required")
+    client.stream(PING, say("I look.\nCalling tools:"), want("call-1", "run", '{"n": 1}'), *WAITS)
+    assert (content(client), calls_in(client), finish(client)) == ("I look.\n", [FIRST], "tool_calls")
 
 
 def test_a_failure_behind_it_is_told() -> None:

@@ -10,7 +10,6 @@ from openai import APIError, APIStatusError
 
 from drive import DONE, PING, USAGE, say, stop, think, want
 from live.asking import TOOLS, async_client, sync_client, user
-from sansio_letta import Enforcement
 from server.scripted import Script, runs
 
 from .asking import HELPERS, HelperForm, helped
@@ -35,8 +34,8 @@ def said(*messages: dict[str, Any], reason: str = "end_turn") -> Script:
 
 @pytest.fixture(scope="module")
 def checking() -> Iterator[RunningServer]:
-    """A server that checks replies."""
-    with serving(StandInLetta(), enforcement=Enforcement.VALIDATE, **NO_PAUSES) as running:
+    """A server that asks nothing twice after a pause; it checks replies, as every server does."""
+    with serving(StandInLetta(), **NO_PAUSES) as running:
         yield running
 
 
@@ -126,6 +125,16 @@ def test_stream_helper_of_a_reply_that_stays_wrong(url: str, letta: StandInLetta
     assert got.snapshot is not None
     assert not got.snapshot.choices[0].message.content
     assert len(agent.requests) == 2
+
+
+@pytest.mark.parametrize("form", HELPERS)
+def test_a_schema_is_told_once(url: str, letta: StandInLetta, form: HelperForm) -> None:
+    agent = letta.add(said(say(JSON)), said(say(f"Here it is: {JSON}", id="m-2")))
+    for text in ("hi", "and again"):
+        got = helped(url, form, agent.name, text, response_format=City)
+        assert got.final is not None
+        assert got.final.choices[0].message.parsed == PARIS  # type: ignore[attr-defined]
+    assert ["people" in str(text) for text in agent.texts] == [True, False, False, False]
 
 
 NAMED = {"type": "function", "function": {"name": "read_file"}}

@@ -37,9 +37,21 @@ class Got:
         return [name.strip() for name in self.headers.get("x-ignored-parameters", "").split(",") if name]
 
 
-def send(url: str, model: str, fields: Mapping[str, object], *, is_async: bool = False) -> Got:
+#: Of a request that wants JSON, or a call, or an error.
+REFUSE: Final = {"X-Letta-Policy-Enforcement": "refuse"}
+
+
+def send(
+    url: str,
+    model: str,
+    fields: Mapping[str, object],
+    *,
+    is_async: bool = False,
+    headers: Mapping[str, str] | None = None,
+) -> Got:
     """Ask through the SDK; the fields go into the body as they are, over those of the request."""
     request: dict[str, Any] = {"model": model, "messages": [user("hi")], "extra_body": fields}
+    request["extra_headers"] = headers
 
     async def main() -> Any:
         async with async_client(url, max_retries=2) as client:
@@ -199,7 +211,7 @@ def test_noticed(url: str, letta: StandInLetta, is_async: bool, name: str, value
 @pytest.mark.parametrize(("name", "value", "code"), REFUSED, ids=[name for name, _, _ in REFUSED])
 def test_refused(url: str, letta: StandInLetta, is_async: bool, name: str, value: object, code: str) -> None:
     agent = letta.add(hello())
-    got = send(url, agent.name, {name: value}, is_async=is_async)
+    got = send(url, agent.name, {name: value}, is_async=is_async, headers=REFUSE)
     assert type(got.error) is BadRequestError
     assert got.error.param is not None
     assert got.error.param.partition(".")[0] == name
@@ -571,9 +583,9 @@ def test_tool_choice(url: str, letta: StandInLetta, is_async: bool, choice: obje
 
 @both
 @pytest.mark.parametrize("choice", FORCED.values(), ids=FORCED.keys())
-def test_tools_cannot_be_forced(url: str, letta: StandInLetta, is_async: bool, choice: object) -> None:
+def test_forcing_tools_may_be_refused(url: str, letta: StandInLetta, is_async: bool, choice: object) -> None:
     agent = letta.add()
-    got = send(url, agent.name, {"tools": TOOLS, "tool_choice": choice}, is_async=is_async)
+    got = send(url, agent.name, {"tools": TOOLS, "tool_choice": choice}, is_async=is_async, headers=REFUSE)
     assert type(got.error) is BadRequestError
     assert got.error.code == "unsupported_value"
     assert got.error.param is not None
@@ -595,9 +607,10 @@ class City(pydantic.BaseModel):
 
 
 @both
-def test_parse(url: str, letta: StandInLetta, is_async: bool) -> None:
+def test_parse_may_be_refused(url: str, letta: StandInLetta, is_async: bool) -> None:
     agent = letta.add(hello())
     request: dict[str, Any] = {"model": agent.name, "messages": [user("hi")], "response_format": City}
+    request["extra_headers"] = REFUSE
 
     async def main() -> None:
         async with async_client(url, max_retries=2) as client:

@@ -57,8 +57,8 @@ class PolicySettings:
         Enforcement,
         Parameter(
             env_var="LETTA_PROXY_ENFORCEMENT",
-            help="What becomes of response_format and of a tool_choice that forces a call: an error; or the "
-            "agent is asked for it and its reply checked, which may take a second run; or nothing.",
+            help="What becomes of response_format and of a tool_choice that forces a call: the agent is asked "
+            "for it and its reply checked, which may take a second run; or nothing; or an error.",
         ),
     ] = _CORE.enforcement
     reasoning: Annotated[
