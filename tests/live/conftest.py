@@ -6,6 +6,7 @@ and stopped afterwards; `rig.py` says where it lives and how to move it.
 
 import contextlib
 import itertools
+import os
 from collections.abc import Generator, Iterator
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from live.proxy import Proxy, serving, started
 from live.rig import LETTA_VERSION, Rig, RigError, from_environment, running
 
 TAG = "live-test"  #: of agents that go when their test ends
+LEFT_BEHIND = 3_600.0  #: seconds; older ones are of a run that was broken off, younger ones may be in use
 
 
 class MakeAgent(Protocol):
@@ -52,7 +54,7 @@ def rig() -> Iterator[Rig]:
 def letta(rig: Rig) -> LettaApi:
     """Letta itself, past the proxy."""
     letta = LettaApi(url=rig.url, model_url=rig.model_url)
-    for agent in letta.agents(TAG):  # of a run that was broken off
+    for agent in letta.old_agents(TAG, LEFT_BEHIND):
         letta.delete_agent(agent)
     return letta
 
@@ -86,7 +88,7 @@ def make_agent(letta: LettaApi) -> Iterator[MakeAgent]:
 @pytest.fixture
 def agent(make_agent: MakeAgent) -> Agent:
     """A new agent, with a name nobody else has."""
-    return make_agent(f"live-{next(_numbers)}")
+    return make_agent(f"live-{os.getpid()}-{next(_numbers)}")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

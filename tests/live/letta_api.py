@@ -1,5 +1,6 @@
 """What the tests ask Letta itself: agents to talk to, and what a turn has left behind there."""
 
+import datetime
 import json
 import time
 import urllib.parse
@@ -96,12 +97,24 @@ class LettaApi:
 
     def agents(self, *tags: str) -> list[Agent]:
         """List all agents, or those with one of the tags, page by page."""
-        agents: list[Agent] = []
+        return [Agent(id=found["id"], name=found["name"]) for found in self._agents(*tags)]
+
+    def old_agents(self, tag: str, age: float) -> list[Agent]:
+        """List the agents with a tag that were made at least `age` seconds ago."""
+        oldest = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=age)
+        return [
+            Agent(id=found["id"], name=found["name"])
+            for found in self._agents(tag)
+            if datetime.datetime.fromisoformat(found["created_at"]) < oldest
+        ]
+
+    def _agents(self, *tags: str) -> list[Item]:
+        agents: list[Item] = []
         query = [("limit", "100"), *(("tags", tag) for tag in tags)]
         after: list[tuple[str, str]] = []
         while page := self._call("GET", f"/v1/agents/?{urllib.parse.urlencode([*query, *after])}"):
-            agents += [Agent(id=found["id"], name=found["name"]) for found in page]
-            after = [("after", agents[-1].id)]
+            agents += page
+            after = [("after", agents[-1]["id"])]
         return agents
 
     def conversations(self, agent: Agent) -> list[str]:
@@ -133,6 +146,10 @@ class LettaApi:
     def user_texts(self, agent: Agent, conversation: str | None = None) -> list[Any]:
         """Return what users said to the agent, text or parts, as often as it was kept."""
         return [item["content"] for item in self._kept("user_message", agent, conversation)]
+
+    def speakers(self, agent: Agent) -> list[tuple[str | None, Any]]:
+        """Return by what name users spoke, and what they said, as often as it was kept."""
+        return [(item["name"], item["content"]) for item in self._kept("user_message", agent, None)]
 
     def assistant_texts(self, agent: Agent, conversation: str | None = None) -> list[str]:
         """Return what the agent said, as often as it was kept."""
@@ -177,6 +194,10 @@ class LettaApi:
         """Return the agent's runs, oldest first: each is a message that somebody sent to it."""
         runs: list[Item] = self._call("GET", f"/v1/runs/?agent_id={agent.id}&limit=100")
         return sorted(runs, key=lambda run: run["created_at"])
+
+    def failed_runs(self, agent: Agent) -> list[Item]:
+        """Return those of the agent's runs that failed."""
+        return [run for run in self.runs(agent) if run["status"] == "failed"]
 
     def ended_runs(self, agent: Agent, *, timeout: float = RUN_TIMEOUT) -> list[Item]:
         """Wait until no run of the agent goes on, and return them all.
