@@ -6,6 +6,7 @@ in the scratch folder, too, and of our own environment they see the search path 
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -14,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from attrs import frozen
@@ -26,7 +27,9 @@ RUN_TIMEOUT: Final = 120.0  # seconds; each run here takes about ten
 START_TIMEOUT: Final = 120.0  # seconds; Open WebUI takes about forty
 STOP_TIMEOUT: Final = 20.0  # seconds from SIGTERM to SIGKILL
 POLL_INTERVAL: Final = 0.2
+UV: Final = "uv==0.13.9"
 OLDEST_NODE: Final = 20
+SCRIPTS: Final = Path(__file__).with_name("inside")
 NOWHERE: Final = "http://127.0.0.1:9"  # the port of discard, which nobody serves any more
 ONLY_THIS_MACHINE: Final = {
     **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), NOWHERE),
@@ -34,18 +37,43 @@ ONLY_THIS_MACHINE: Final = {
 }
 
 
-def install_pypi(root: Path, *requirements: str) -> Path:
+def install_pypi(root: Path, *requirements: str, python: str = sys.executable) -> Path:
     """Return the folder with the commands of these packages, installed below `root` on first use.
 
+    uv installs them: it finds in seconds which versions fit together, where pip takes ten minutes for some.
+
     :param requirements: with their versions, e.g. ``aider-chat==0.86.2``.
+    :param python: which Python they run with.
     """
-    folder = root / _key(*requirements, sys.version)
+    folder = root / _key(*requirements, python, sys.version)
     if not _is_whole(folder):
-        _step(root, requirements, sys.executable, "-m", "venv", "--clear", str(folder))
-        pip = (str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-        _step(root, requirements, *pip, *requirements)
+        uv = _uv(root)
+        _step(root, requirements, uv, "venv", "--quiet", "--clear", "--seed", "--python", python, str(folder))
+        _step(root, requirements, uv, "pip", "install", "--quiet", "--python", str(folder), *requirements)
         _mark_whole(folder)
     return folder / "bin"
+
+
+def find_python(*versions: str) -> str | None:
+    """Return a Python of one of these versions, e.g. ``3.12``, that is installed here, or None."""
+    for version in versions:
+        found = [shutil.which(f"python{version}")]
+        found += map(str, sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python")))
+        for path in found:
+            # A shim of pyenv's is there for versions that are not chosen, too, and fails.
+            if path and subprocess.run((path, "--version"), capture_output=True).returncode == 0:
+                return path
+    return None
+
+
+def _uv(root: Path) -> str:
+    folder = root / _key(UV)
+    if not _is_whole(folder):
+        _step(root, (UV,), sys.executable, "-m", "venv", "--clear", str(folder))
+        pip = (str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+        _step(root, (UV,), *pip, UV)
+        _mark_whole(folder)
+    return str(folder / "bin" / "uv")
 
 
 def install_npm(root: Path, *requirements: str) -> Path:
@@ -125,6 +153,19 @@ class Desk:
         if process.returncode != 0:
             pytest.fail(f"{name} ended with {process.returncode}:\n{printed}", pytrace=False)
         return printed
+
+    def run_script(
+        self, programs: Path, name: str, *arguments: str, settings: Mapping[str, str] | None = None
+    ) -> Any:
+        """Run one of our scripts in a library's environment; return the JSON that it prints behind ``=>``.
+
+        :param programs: the folder with that environment's Python, as `install_pypi` returns it.
+        :param name: of a file in ``inside``.
+        :raises Failed: as `run` does.
+        """
+        printed = self.run(programs / "python", SCRIPTS / name, *arguments, settings=settings)
+        (result,) = [line.removeprefix("=> ") for line in printed.splitlines() if line.startswith("=> ")]
+        return json.loads(result)
 
 
 @contextlib.contextmanager
