@@ -332,6 +332,7 @@ REQUEST_CODES: Final[Mapping[str, tuple[str, str]]] = {
     "invalid_value": ("400", "a value makes no sense here; several agents have the name; nothing is new"),
     "unsupported_value": ("400", "the field is known, and this value of it cannot be honoured"),
     "unsupported_parameter": ("400", "the field cannot be honoured at all, or not with this agent"),
+    "unsupported_agent": ("400", "the agent's model wrote text, and the agent has no tool to say it by"),
     "task_refused": (
         "400",
         "the prompt is a chat program's own, for a title or the like, and `--tasks refuse` is set, or the "

@@ -188,6 +188,16 @@ def quoted(name: str, limit: int = 200) -> str:
     return orjson.dumps(name if len(name) <= limit else name[:limit] + "...").decode()
 
 
+def mute_agent(agent_type: str) -> RequestError:
+    """The agent's model wrote text, and Letta takes none of it."""
+    return RequestError(
+        f"The agent cannot answer: it is of type {agent_type}, whose model may only call tools, and it has no "
+        "tool send_message. Attach send_message to it at Letta, or use an agent of type letta_v1_agent.",
+        param="model",
+        code="unsupported_agent",
+    )
+
+
 #: The agent has kept all of it: whoever asks again says it again.
 _INVALID_REPLY: Final = Advice(status=424, type="upstream_error", code="invalid_reply", should_retry=False)
 

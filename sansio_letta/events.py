@@ -238,18 +238,25 @@ class FetchAgent(_Question):
 
 @frozen(kw_only=True)
 class OpenStream:
-    """Start a run and read its stream."""
+    """Start a run and read its stream.
+
+    :param is_followed: there is none: Letta names the run at once, and is asked later what came of it.
+    """
 
     method: ClassVar[Literal["POST"]] = "POST"
     thread: Thread
     request: letta.StreamRequest
+    is_followed: bool = False
 
     @property
     def target(self) -> str:
-        return self.thread.messages_target
+        target = self.thread.messages_target
+        return f"{target.removesuffix('/stream')}/async" if self.is_followed else target
 
     @property
     def body(self) -> bytes:
+        if self.is_followed:
+            return letta.encode_run_request(self.request)
         return letta.encode_stream_request(self.request)
 
 

@@ -307,7 +307,7 @@ class Agent:
     created_at: str | None = None  #: ISO 8601
     description: str | None = None
     pending_approval: PendingApproval | None = None  #: null, too, where it was not asked for
-    tools: tuple[OwnTool, ...] = ()  #: empty, too, where they were not asked for
+    tools: tuple[OwnTool, ...] | None = None  #: None: not known
     enable_sleeptime: bool | None = None
     llm_config: ModelConfig | None = None
     hidden: bool | None = None
@@ -333,9 +333,17 @@ class Agent:
         return self.agent_type not in ("letta_v1_agent", "sleeptime_agent")
 
     @property
+    def cannot_stream(self) -> bool:
+        """Whether Letta fails on every request for a stream: 0.16.7 does, with a TypeError of its own.
+
+        Without a stream it answers (legacy_sleeptime.jsonl).
+        """
+        return self.is_legacy and bool(self.enable_sleeptime)
+
+    @property
     def own_tool_names(self) -> frozenset[str]:
         """What its own tools are called."""
-        return frozenset(tool.name for tool in self.tools if tool.name)
+        return frozenset(tool.name for tool in self.tools or () if tool.name)
 
     @property
     def answers_by_tool(self) -> bool:
@@ -344,12 +352,17 @@ class Agent:
         Letta gives it to legacy agents, and to every agent that is made with ``enable_sleeptime``
         (sleeptime_reply.jsonl).
         """
-        return any(tool.name == SEND_MESSAGE and not _is_foreign(tool) for tool in self.tools)
+        return any(tool.name == SEND_MESSAGE and not _is_foreign(tool) for tool in self.tools or ())
+
+    @property
+    def is_mute(self) -> bool:
+        """Whether it can call tools and say nothing: its loop takes no text, and it has no tool to speak by."""
+        return self.is_legacy and self.tools is not None and SEND_MESSAGE not in self.own_tool_names
 
     @property
     def has_foreign_sender(self) -> bool:
         """Whether its tool of that name is somebody's own, which may send to anybody."""
-        return any(tool.name == SEND_MESSAGE and _is_foreign(tool) for tool in self.tools)
+        return any(tool.name == SEND_MESSAGE and _is_foreign(tool) for tool in self.tools or ())
 
 
 def _is_foreign(tool: OwnTool) -> bool:
@@ -393,6 +406,13 @@ class Run:
     status: str  #: created, running, completed, failed or cancelled
     stop_reason: str | None = None
     background: bool | None = None
+    metadata: dict[str, Any] | None = field(default=None, repr=False)
+
+    @property
+    def failure(self) -> str | None:
+        """How it failed, in words that may be the model provider's, keys and all: not for the client."""
+        error = (self.metadata or {}).get("error")
+        return error if isinstance(error, str) and self.status == "failed" else None
 
     @property
     def is_over(self) -> bool:
@@ -638,9 +658,9 @@ def decode_error_answer(data: bytes) -> ErrorAnswer:
     """The body of an error answer: whatever a server or a gateway sent is taken.
 
     Servers say ``{"detail": str}``, beside it ``run_id``; ``{"detail": {code, message, pending_request_id}}``
-    (pending_whole.jsonl); ``{"detail": [{loc, msg}, ...]}`` of a body's faults; ``{"error": {type, message}}``,
-    whose own ``detail`` repeats the model's provider and is left out. Letta Cloud says ``{"error": str,
-    "reasons": [...]}`` and ``{"message": str}``.
+    where no stream was asked for; ``{"detail": [{loc, msg}, ...]}`` of a body's faults; ``{"error": {type,
+    message}}``, whose own ``detail`` repeats the model's provider and is left out. Letta Cloud says
+    ``{"error": str, "reasons": [...]}`` and ``{"message": str}``.
     """
     try:
         raw = orjson.loads(data)
@@ -789,6 +809,14 @@ class StreamRequest:
 def encode_stream_request(request: StreamRequest) -> bytes:
     """The JSON body of ``POST /v1/agents/{id}/messages/stream``."""
     return orjson.dumps(_wire.unstructure(request))
+
+
+def encode_run_request(request: StreamRequest) -> bytes:
+    """The JSON body of ``POST /v1/agents/{id}/messages/async``: the same run, without a stream."""
+    body = _wire.unstructure(request)
+    for name in ("stream_tokens", "include_pings", "streaming", "background"):
+        body.pop(name, None)
+    return orjson.dumps(body)
 
 
 def encode_resume_request(seq_id: int) -> bytes:

@@ -115,8 +115,9 @@ def compose(
         streaming=destination.conversation is not None,
         background=background,
     )
+    command = OpenStream(thread=thread, request=request, is_followed=destination.agent.cannot_stream)
     told = tuple(standing for standing in (instructions, asked) if standing is not None)
-    return Opening(command=OpenStream(thread=thread, request=request), first=first, told=told)
+    return Opening(command=command, first=first, told=told)
 
 
 def _approvals(answers: Answers, destination: Destination) -> letta.ApprovalCreate:

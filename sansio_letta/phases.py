@@ -39,7 +39,7 @@ class Step(Enum):
     OPENED = auto()  #: the run's stream has begun, or goes on
     GONE = auto()  #: the remembered agent does not exist any more
     REFUSED = auto()  #: what is pending does not fit the input
-    LOST = auto()  #: the stream ended before the run
+    LOST = auto()  #: the stream ended before the run, or there was none
     CLEAN = auto()  #: all is said, and something was for this turn alone
     ENDED = auto()
     CANCEL = auto()  #: the run must be ended
@@ -102,6 +102,7 @@ TRANSITIONS: Final[dict[Phase, dict[Step, Phase]]] = {
     },
     Phase.RECOVERING: {
         **_ENDS,
+        Step.REFUSED: Phase.LOOKING,
         Step.OPENED: Phase.STREAMING,
         Step.SETTLE: Phase.SENDING,
         Step.AGAIN: Phase.SENDING,

@@ -105,7 +105,7 @@ class RecordedExchange:
         """Whether this is a turn's request, answered by a stream or by a refusal of one."""
         path = self.request.path
         return self.request.method == "POST" and (
-            path.endswith("/messages/stream")
+            path.endswith(("/messages/stream", "/messages/async"))
             or (path.startswith("/v1/conversations/") and path.endswith("/messages"))
         )
 

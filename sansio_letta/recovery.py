@@ -70,6 +70,12 @@ class EndedRun:
         yield from self.tell_kept(stream)
         ending = "end_turn" if self.run.status == "completed" else "error"
         yield from stream.receive_message(letta.StopReason(stop_reason=self.run.stop_reason or ending))
+        if self.run.failure is not None:
+            failure = letta.ErrorMessage(
+                error_type=self.run.stop_reason or ending, message="", detail=self.run.failure
+            )
+            yield from stream.receive_message(failure)
+            return
         if self.usage is not None:
             yield from stream.receive_message(self.usage)
         yield from stream.receive_message(EndOfStream())

@@ -53,9 +53,14 @@ def agent_of(exchange: RecordedExchange, name: str = "unknown") -> letta.Agent:
 def _agent(agent_id: str | None, name: str, run: RecordedExchange | None) -> letta.Agent:
     # Of a legacy agent no tokens are streamed.
     body = run.request.json if run is not None else None
-    is_legacy = isinstance(body, dict) and body.get("stream_tokens") is False
-    agent_type = "memgpt_v2_agent" if is_legacy else "letta_v1_agent"
-    return letta.Agent(id=agent_id or _NO_AGENT_ID, name=name, agent_type=agent_type)
+    is_followed = run is not None and run.request.path.endswith("/messages/async")
+    is_legacy = is_followed or (isinstance(body, dict) and body.get("stream_tokens") is False)
+    return letta.Agent(
+        id=agent_id or _NO_AGENT_ID,
+        name=name,
+        agent_type="memgpt_v2_agent" if is_legacy else "letta_v1_agent",
+        enable_sleeptime=is_followed,
+    )
 
 
 def attached_tools(recording: Recording) -> bool:

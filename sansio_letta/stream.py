@@ -123,6 +123,9 @@ _FAILED_STOPS: Final = frozenset(
     }
 )
 
+#: Letta's words in an error's detail for a legacy agent whose model has called no tool.
+_NO_CALL: Final = "No tool calls found in response"
+
 #: Joins texts of different messages: the client sees one.
 SEPARATOR: Final = "\n\n"
 
@@ -136,7 +139,7 @@ class Refusal(Enum):
     )
 
 
-#: Letta's code for the first of them, which not every route gives (pending_whole.jsonl).
+#: Letta's code for the first of them, which 0.16.7 gives where no stream was asked for.
 _PENDING_CODE: Final = "PENDING_APPROVAL"
 
 
@@ -178,6 +181,7 @@ class RunStream:
     step_kept: bool = field(default=False, init=False)
     refusal: Refusal | None = field(default=None, init=False)  #: set in FAILED: the input may be mended
     error: LettaError | RemoteProtocolError | None = field(default=None, init=False)  #: set in FAILED
+    wrote_text: bool = field(default=False, init=False)  #: set in FAILED: where only a call was allowed
     _step_id: str | None = field(default=None, init=False)
     _text_id: str | None = field(default=None, init=False)
     _reasoning_id: str | None = field(default=None, init=False)
@@ -278,6 +282,7 @@ class RunStream:
             case letta.ErrorMessage(error_type=kind, message=text, detail=detail):
                 self.refusal = None if self.started else refusal_in(text) or refusal_in(detail)
                 is_input = detail is not None and detail.startswith(f"{INVALID_INPUT}:")
+                self.wrote_text = _NO_CALL in (detail or "")
                 self.error = run_failure(INVALID_INPUT if is_input else kind, text)
             case _:
                 yield from self._end()

@@ -19,8 +19,9 @@ Two machines work together. This one walks through the exchanges with Letta, one
 - PREPARING does what must be done before the run: it attaches the client's tools to an agent that does not take
   them with a request, and gives a legacy agent the answers that it cannot be given with a message.
 - STREAMING belongs to the second machine, `RunStream`, which turns the run's messages into events.
-- RECOVERING follows a run whose stream was lost: in a background run the stream is taken up again behind the
-  last item that was read (background_resume.jsonl); of another the end is awaited, and what was kept is told.
+- RECOVERING follows a run whose stream was lost, or that has none (`letta.Agent.cannot_stream`). The stream of
+  a background run is taken up again behind the last item that was read (background_resume.jsonl); of another
+  run the end is awaited, and what was kept is told.
 - A run may stop for a human's approval. If nobody is asked (`Config.approvals`), the turn answers and goes on
   with the next run's stream, from STREAMING to SENDING again: for the client it is one answer.
 - A reply that must be of some form (`Plan.wish`) is held back until its run has ended, and checked. If it is
@@ -60,6 +61,7 @@ from .errors import (
     SansioLettaError,
     invalid_reply,
     kept_failure,
+    mute_agent,
 )
 from .events import (
     AgentGone,
@@ -447,6 +449,8 @@ class Turn:
                 self._go_on_preparing(self._asking.answer)
             case Phase.REVIEWING | Phase.RECOVERING:
                 self._take_book(self._asking.answer)
+            case Phase.SENDING | Phase.LEAVING if self._is_followed and self._asking.answer.status == 200:
+                self._follow(self._asking.answer)
             case Phase.CANCELLING:
                 # Whether it came in time matters to nobody here: the run is not read any more.
                 self._end_cancelled()
@@ -845,9 +849,28 @@ class Turn:
             return
         assert run.error is not None
         kept = run.step_kept or (self._runs.results_sent and run.refusal is None)
-        self._end_failed(run.error, Kept.SOMETHING if kept else Kept.NOTHING)
+        agent = self._to.agent
+        error = mute_agent(agent.agent_type) if run.wrote_text and agent.is_mute else run.error
+        self._end_failed(error, Kept.SOMETHING if kept else Kept.NOTHING)
 
     # --- What became of a run -----------------------------------------------------------------------------
+
+    @property
+    def _is_followed(self) -> bool:
+        return isinstance(self._asking.command, OpenStream) and self._asking.command.is_followed
+
+    def _follow(self, answer: Answer) -> None:
+        """Letta has named a run that has no stream: wait for its end."""
+        run_id = self._runs.current.run_id = letta.decode_run(answer.data).id
+        if self.phase is Phase.SENDING:
+            self._move(Step.OPENED)
+        if self._abandoned or self._interruption is not None:
+            self._failure = self._interruption
+            self._cancel()
+            return
+        self._move(Step.LOST)
+        self._failure = RemoteProtocolError("Letta's run ended, and nothing tells how.")
+        self._ask_for(read_run(run_id, self.config.lost_run_timeout))
 
     def _lose(self, error: SansioLettaError) -> None:
         """The stream ended before its run: find out what became of it."""
