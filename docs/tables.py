@@ -296,6 +296,7 @@ _COMMANDS: Final[Mapping[type[Any], events.Command]] = {
     events.CreateConversation: events.CreateConversation(agent_id="ID", summary="MARK"),
     events.FetchConversation: events.FetchConversation(conversation_id="CONVERSATION"),
     events.DeleteConversation: events.DeleteConversation(conversation_id="CONVERSATION"),
+    events.UpdateConversation: events.UpdateConversation(conversation_id="CONVERSATION", summary="MARK"),
     events.FetchLast: events.FetchLast(conversation_id="CONVERSATION"),
     events.AnswerCalls: events.AnswerCalls(agent_id="ID", answers=letta.ApprovalCreate(approvals=())),
     events.FetchToolbox: events.FetchToolbox(agent_id="ID"),

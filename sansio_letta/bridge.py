@@ -93,6 +93,11 @@ class ToolBridge:
         """Calls that the client is to carry out, so far."""
         return self._client_count
 
+    @property
+    def client_call_ids(self) -> tuple[str, ...]:
+        """Of these calls."""
+        return tuple(call.call_id for call in self._calls.values() if call.name in self.client_tools)
+
     def receive_request(self, fragment: letta.ToolCall) -> Iterator[CallStarted | CallArguments]:
         """A fragment of a call that waits for somebody: the events it makes, if the client is meant."""
         call = self._calls.setdefault(fragment.tool_call_id, _Call(call_id=fragment.tool_call_id))

@@ -81,6 +81,11 @@ class Destination:
         """
         return self.wish is None or self.agent.is_legacy
 
+    @property
+    def continues_task(self) -> bool:
+        """Whether a background prompt goes on there, which has all that was said when it began."""
+        return isinstance(self.wish, Throwaway) and not self.is_new
+
     def check_wish(self) -> None:
         """Whether the agent can have the thread that is wanted.
 
@@ -182,7 +187,7 @@ class Destination:
         :raises RequestError: if it was not remembered; there is nothing else to ask for.
         """
         if self.conversation is not None:
-            if not isinstance(self.wish, Chat) or self._searched:
+            if not isinstance(self.wish, Chat | Throwaway) or self._searched:
                 raise no_conversation("the conversation was deleted at Letta")
             thread, self.conversation = self.conversation, None
             return ThreadGone(thread=thread)

@@ -385,6 +385,23 @@ class DeleteConversation:
 
 
 @frozen(kw_only=True)
+class UpdateConversation:
+    """A conversation is to be found by another summary from now on."""
+
+    method: ClassVar[Literal["PATCH"]] = "PATCH"
+    conversation_id: str
+    summary: str
+
+    @property
+    def target(self) -> str:
+        return f"/v1/conversations/{quote(self.conversation_id, safe='')}"
+
+    @property
+    def body(self) -> bytes:
+        return letta.encode_conversation(self.summary)
+
+
+@frozen(kw_only=True)
 class FetchLast(_Question):
     """What was said last in a conversation? A call that waits there is not shown by the agent."""
 
@@ -542,6 +559,7 @@ Command: TypeAlias = (
     | CreateConversation
     | FetchConversation
     | DeleteConversation
+    | UpdateConversation
     | FetchLast
     | AnswerCalls
     | FetchToolbox

@@ -36,7 +36,6 @@ from .events import (
     AnswerCalls,
     ChangeToolbox,
     Command,
-    ConversationThread,
     DeleteConversation,
     DeleteTool,
     FetchToolbox,
@@ -44,6 +43,7 @@ from .events import (
     FindTools,
     MakeTool,
     SearchTools,
+    UpdateConversation,
 )
 from .exchange import Answer
 
@@ -240,7 +240,7 @@ class KeptTools:
 
 def clean_up(
     now: int,
-    conversation: ConversationThread | None,
+    conversation: DeleteConversation | UpdateConversation | None,
     strays: Cleaning | None,
     loan: Loan | None,
     unneeded: Collection[str],
@@ -248,13 +248,13 @@ def clean_up(
     """All that must be done after a turn.
 
     :param now: Unix time, seconds.
-    :param conversation: that was for this turn alone.
+    :param conversation: what becomes of one that was for a background prompt.
     :param strays: deletes such conversations as may have been made without an answer that said so.
     :param loan: tools that the agent has.
     :param unneeded: names of tools that nobody will look for soon.
     """
     if conversation is not None:
-        yield DeleteConversation(conversation_id=conversation.conversation_id)
+        yield conversation
     if strays is not None:
         yield from strays
     if unneeded:

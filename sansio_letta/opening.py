@@ -96,7 +96,9 @@ def compose(
     said = (*aside, *(() if is_verdict else plan.messages))
     policy = given.policy if given else InstructionPolicy.IGNORE
     says = policy is InstructionPolicy.ALWAYS or (
-        policy is InstructionPolicy.ONCE and given is not None and not is_told(thread, given)
+        policy is InstructionPolicy.ONCE
+        and given is not None
+        and not (is_told(thread, given) or destination.continues_task)
     )
     if is_legacy and answers and not said:
         says = False  # they would be a message behind the answer; they go with the next one of the user's

@@ -26,18 +26,34 @@ class ThreadMemory:
     _conversations: OrderedDict[tuple[str, str], ConversationThread] = field(factory=OrderedDict, init=False)
     _told: OrderedDict[Thread, OrderedDict[str, bytes]] = field(factory=OrderedDict, init=False)
     """Digests of what was told last, each in its slot."""
+    _tasks: OrderedDict[tuple[str, str], ConversationThread] = field(factory=OrderedDict, init=False)
+    """By an agent, and a call of a background prompt's tools that it waits for."""
 
     def recall(self, agent: letta.Agent, wish: ThreadWish) -> ConversationThread | None:
-        """The conversation of a chat with an agent, if it is known."""
-        if not isinstance(wish, Chat):
-            return None
-        return self._conversations.get((agent.id, wish.key))
+        """The conversation of a chat with an agent, or of results for it, if it is known."""
+        match wish:
+            case Chat(key=key):
+                return self._conversations.get((agent.id, key))
+            case Throwaway(call_ids=call_ids):
+                # Each result is brought once; a request that comes again finds the conversation at Letta.
+                found = [self._tasks.pop((agent.id, call_id), None) for call_id in call_ids]
+                return next((thread for thread in found if thread is not None), None)
+        return None
 
     def learn(self, turn: Turn) -> None:
         """A turn has finished: its conversation holds something."""
         if turn.conversation is not None:
             self.remember(turn.agent_id, turn.plan.thread, turn.conversation)
+            self._learn_task(turn, turn.conversation)
         self.learn_told(turn)
+
+    def _learn_task(self, turn: Turn, conversation: ConversationThread) -> None:
+        if turn.agent_id is None or not isinstance(turn.plan.thread, Throwaway):
+            return
+        for call_id in turn.awaited_calls:
+            self._tasks[turn.agent_id, call_id] = conversation
+        while len(self._tasks) > self.max_count:
+            self._tasks.popitem(last=False)
 
     def learn_told(self, turn: Turn) -> None:
         """A turn has come to an end, whichever: what its thread has kept need not be told again."""

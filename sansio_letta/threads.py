@@ -4,10 +4,12 @@ A chat has a conversation of its own at Letta, found again by its summary, which
 replicas and restarts agree without a database. Letta's search is an ILIKE without escapes, for which some
 characters of a key mean something else; so the summary holds a digest of the key, too, and that is searched.
 Prompts that are not the user's, like a chat program's for titles, run in a conversation that is deleted
-afterwards, and the agent's own history holds none of them.
+afterwards, and the agent's own history holds none of them. Such a prompt may bring tools: then its conversation
+lives until the agent calls none of them any more, and its summary holds digests of the calls that it waits for,
+by which the request with their results finds it.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from hashlib import sha256
 from typing import Final, TypeAlias
 
@@ -30,9 +32,13 @@ from .exchange import Answer
 #: Begins the summaries of chats' conversations; the chat's key follows, in quotes, and its digest.
 CHAT_MARK: Final = "letta-proxy chat: "
 #: Begins the summaries of conversations that are thrown away; the request's id follows, and until when its turn
-#: may take, so that no other process need know how long this one lets turns take.
+#: may take, so that no other process need know how long this one lets turns take. Behind it come the calls that
+#: the agent waits for, if it does.
 TASK_MARK: Final = "letta-proxy task: "
 _UNTIL: Final = " until "
+_CALLS: Final = " calls "
+#: Calls named in a summary. One is enough to find it by.
+_MAX_CALL_COUNT: Final = 32
 
 #: Names an existing conversation of Letta's.
 GIVEN_HEADER: Final = "X-Letta-Conversation-Id"
@@ -76,13 +82,31 @@ class Throwaway:
         """By which it is found at Letta."""
         return f"{TASK_MARK}{self.token}{_UNTIL}{self.until}"
 
+    def waiting_for(self, call_ids: Sequence[str], seconds: int) -> str:
+        """Its summary while the agent waits for results.
+
+        :param seconds: how long the client may take to bring them, once the turn is over.
+        """
+        digests = " ".join(map(_digest, call_ids[:_MAX_CALL_COUNT]))
+        return f"{TASK_MARK}{self.token}{_UNTIL}{self.until + seconds}{_CALLS}{digests}"
+
+    @property
+    def place(self) -> str:
+        """Whoever brings results of the same calls speaks in the same conversation."""
+        return f"task {self.call_ids if self.call_ids else self.token}"
+
+
+def _waits_for(summary: str | None, call_id: str) -> bool:
+    head, _, digests = (summary or "").partition(_CALLS)
+    return head.startswith(TASK_MARK) and _digest(call_id) in digests.split(" ")
+
 
 def task_deadline(summary: str) -> int | None:
     """Until when the turn may take that a throw-away conversation is for, Unix time in seconds.
 
     :return: None if it does not say: earlier versions did not.
     """
-    until = summary.removeprefix(TASK_MARK).partition(_UNTIL)[2]
+    until = summary.removeprefix(TASK_MARK).partition(_UNTIL)[2].partition(_CALLS)[0]
     return int(until) if until.isascii() and until.isdigit() and len(until) <= 15 else None
 
 
@@ -144,7 +168,7 @@ def find_thread(agent_id: str, wish: Chat | GivenConversation | Throwaway) -> Se
         case GivenConversation(conversation_id=conversation_id):
             return _check_given(agent_id, conversation_id)
         case Throwaway() as task:
-            return _make(agent_id, task.summary)
+            return _find_task(agent_id, task)
 
 
 def chat_summary(key: str) -> str:
@@ -186,6 +210,16 @@ def _find_chat(agent_id: str, key: str) -> Search:
         yield DeleteConversation(conversation_id=made.conversation_id)
         return (yield from _look(found[0].id))
     return FoundThread(thread=made, is_new=True)
+
+
+def _find_task(agent_id: str, task: Throwaway) -> Search:
+    for call_id in task.call_ids[:1]:
+        answer = yield FindConversations(agent_id=agent_id, summary=_digest(call_id))
+        assert answer is not None
+        for item in letta.decode_conversations(answer.data):
+            if _waits_for(item.summary, call_id):
+                return FoundThread(thread=ConversationThread(conversation_id=item.id))
+    return (yield from _make(agent_id, task.summary))
 
 
 def _look(conversation_id: str) -> Search:

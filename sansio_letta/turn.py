@@ -40,6 +40,7 @@ no answer may invite a repeat that the agent would hear twice.
 
 from collections import deque
 from collections.abc import Iterable
+from math import ceil
 from typing import Final
 
 from attrs import define, evolve, field
@@ -74,6 +75,7 @@ from .events import (
     Command,
     ConversationThread,
     CreateConversation,
+    DeleteConversation,
     Event,
     Failure,
     FetchRun,
@@ -87,6 +89,7 @@ from .events import (
     TurnFailed,
     TurnFinished,
     TurnStarted,
+    UpdateConversation,
 )
 from .exchange import Answer, Headers
 from .held import HeldReply
@@ -163,6 +166,9 @@ class Turn:
     told: tuple[tuple[Thread, Standing], ...] = field(default=(), init=False)
     """What went with this turn and need not be told there again: its thread has kept it."""
     _telling: tuple[tuple[Thread, Standing], ...] = field(default=(), init=False)  #: the same, not kept yet
+    awaited_calls: tuple[str, ...] = field(default=(), init=False)
+    """Ids of the client's calls for whose results the agent waits when the turn is over."""
+    _left_nothing: bool = field(default=False, init=False)  #: it failed, and Letta has kept nothing of it
     _to: Destination = field(init=False)
     _runs: Runs = field(init=False)
     _items: deque[Event | Command] = field(factory=deque, init=False)
@@ -485,7 +491,7 @@ class Turn:
         """All is said: clean up, and come to an end."""
         thread = self.plan.thread
         task = thread if isinstance(thread, Throwaway) else None
-        conversation = self._to.conversation if task else None
+        conversation = self._end_of_conversation(task, step) if task else None
         strays = delete_strays(self._to.agent.id, task) if task and self._to.has_strays else None
         loan = self._tools.lent
         unneeded = self._tools.unneeded(self._to.agent.id) if self.place.granted else frozenset[str]()
@@ -496,6 +502,22 @@ class Turn:
         self._move(Step.CLEAN)
         # What could not be cleaned is swept when a server starts: it carries a mark.
         self._ask_for(clean_up(self._created, conversation, strays, loan, unneeded))
+
+    def _end_of_conversation(
+        self, task: Throwaway, step: Step
+    ) -> DeleteConversation | UpdateConversation | None:
+        """What becomes of the conversation that a background prompt was put to the agent in."""
+        if self._to.conversation is None:
+            return None
+        ident = self._to.conversation.conversation_id
+        if self.awaited_calls and step is Step.ENDED and not self._abandoned:
+            patience = ceil(self.config.client_tool_ttl)
+            return UpdateConversation(
+                conversation_id=ident, summary=task.waiting_for(self.awaited_calls, patience)
+            )
+        if self._left_nothing and self._to.continues_task:
+            return None  # the client may bring the results again
+        return DeleteConversation(conversation_id=ident)
 
     def _ask(self, command: Command) -> None:
         self._asking.ask(command)
@@ -529,7 +551,9 @@ class Turn:
         self._runs.begin()
         is_shared = agent.is_legacy or self._tools.attaches_to(agent)
         # Tools that are attached to an agent are there for whoever speaks to it.
-        self.place.enter(agent.id if is_shared else f"{agent.id} {self.plan.thread}")
+        thread = self.plan.thread
+        spoken_in = thread.place if isinstance(thread, Throwaway) else str(thread)
+        self.place.enter(agent.id if is_shared else f"{agent.id} {spoken_in}")
         self._leave_queue()
 
     def _leave_queue(self) -> bool:
@@ -569,7 +593,9 @@ class Turn:
             self._search()
 
     def _review_or_send(self) -> None:
-        if self._earlier is not None:
+        is_lost = self._to.is_new and isinstance(self.plan.thread, Throwaway)
+        # What an earlier turn for a background prompt has left was deleted with its conversation.
+        if self._earlier is not None and not is_lost:
             self._move(Step.REVIEW)
             self._ask_for(read_run(self._earlier.run_id, self.config.lost_run_timeout))
         else:
@@ -650,6 +676,8 @@ class Turn:
             )
         )
         self._tools.is_awaited = True
+        pending = self._to.pending
+        self.awaited_calls = tuple(call.tool_call_id for call in pending.tool_calls) if pending else ()
         self._finish(Step.ENDED)
 
     def _open_stream(self, step: Step, answers: Answers, *, is_verdict: bool = False) -> None:
@@ -775,6 +803,7 @@ class Turn:
             self._ask_again(self._runs.complaint)
         elif run.state is RunState.DONE:
             self._tools.is_awaited = run.waits_for_client
+            self.awaited_calls = run.bridge.client_call_ids if run.waits_for_client else ()
             self._finish(Step.ENDED)
         elif run.run_id is not None and (self.phase is Phase.LEAVING or self._interruption is not None):
             self._failure = self._interruption
@@ -1044,4 +1073,5 @@ class Turn:
         if not self._abandoned:
             told = error if kept is Kept.NOTHING else kept_failure(error)
             self._give(TurnFailed(error=told, kept=kept))
+            self._left_nothing = kept is Kept.NOTHING
         self._finish(Step.FAIL)

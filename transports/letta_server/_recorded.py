@@ -30,6 +30,7 @@ from sansio_letta.events import (
     ListAgents,
     OpenStream,
     ResumeRun,
+    UpdateConversation,
 )
 from sansio_letta.recording import RecordedData, RecordedExchange
 from sansio_letta.replay import pending_after
@@ -129,7 +130,7 @@ class RecordedLetta:
             case FindConversations(summary=summary, agent_id=agent_id):
                 made = self._conversations.values()
                 return _json(
-                    [each for each in made if (each["agent_id"], each["summary"]) == (agent_id, summary)]
+                    [each for each in made if each["agent_id"] == agent_id and summary in each["summary"]]
                 )
             case CreateConversation(agent_id=agent_id, summary=summary):
                 return _json(self._converse(agent_id, summary))
@@ -139,6 +140,12 @@ class RecordedLetta:
             case DeleteConversation(conversation_id=conversation_id):
                 self._conversations.pop(conversation_id, None)
                 return _json(None)
+            case UpdateConversation(conversation_id=conversation_id, summary=summary):
+                found = self._conversations.get(conversation_id)
+                if found is None:
+                    return _json({"detail": "not found"}, 404)
+                found["summary"] = summary
+                return _json(found)
             case FetchLast(conversation_id=conversation_id):
                 return self._show_last(conversation_id)
             case FetchRun() | FetchKept() | FetchUsage() | ResumeRun():
