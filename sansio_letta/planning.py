@@ -5,7 +5,6 @@ assistant message: results of calls (Roo Code sends a user message after them), 
 """
 
 from collections.abc import Mapping
-from math import ceil
 from typing import Final
 
 from attrs import field, frozen
@@ -19,7 +18,7 @@ from .plan import Instructions, Plan
 from .schemas import Schema
 from .speakers import as_field, named_in, readable
 from .tasks import is_probe, is_task, text_of
-from .threads import GIVEN_HEADER, Chat, GivenConversation, ThreadWish, Throwaway, check_key
+from .threads import GIVEN_HEADER, Chat, GivenConversation, ThreadWish, Throwaway, check_key, task_end
 from .wishes import CallWish, JsonWish, Wish
 
 #: Names a chat in `metadata`, where no header does.
@@ -73,7 +72,7 @@ def plan_turn(request: chat.ChatRequest, given: Circumstances | None = None) -> 
     if _is_isolated(request, given):
         thread = Throwaway(
             token=given.token,
-            until=given.created + ceil(config.turn_timeout),
+            until=task_end(given.created, config.turn_timeout),
             call_ids=tuple(message.tool_call_id for message in tail if isinstance(message, chat.ToolMessage)),
         )
         tail = _with_closing_prompt(tail)

@@ -11,6 +11,7 @@ by which the request with their results finds it.
 
 from collections.abc import Generator, Sequence
 from hashlib import sha256
+from math import ceil
 from typing import Final, TypeAlias
 
 from attrs import frozen
@@ -37,6 +38,7 @@ CHAT_MARK: Final = "letta-proxy chat: "
 TASK_MARK: Final = "letta-proxy task: "
 _UNTIL: Final = " until "
 _CALLS: Final = " calls "
+_YEAR: Final = 365 * 24 * 3600
 #: Calls named in a summary. One is enough to find it by.
 _MAX_CALL_COUNT: Final = 32
 
@@ -82,18 +84,26 @@ class Throwaway:
         """By which it is found at Letta."""
         return f"{TASK_MARK}{self.token}{_UNTIL}{self.until}"
 
-    def waiting_for(self, call_ids: Sequence[str], seconds: int) -> str:
+    def waiting_for(self, call_ids: Sequence[str], seconds: float) -> str:
         """Its summary while the agent waits for results.
 
         :param seconds: how long the client may take to bring them, once the turn is over.
         """
         digests = " ".join(map(_digest, call_ids[:_MAX_CALL_COUNT]))
-        return f"{TASK_MARK}{self.token}{_UNTIL}{self.until + seconds}{_CALLS}{digests}"
+        return f"{TASK_MARK}{self.token}{_UNTIL}{task_end(self.until, seconds)}{_CALLS}{digests}"
 
     @property
     def place(self) -> str:
         """Whoever brings results of the same calls speaks in the same conversation."""
         return f"task {self.call_ids if self.call_ids else self.token}"
+
+
+def task_end(start: int, seconds: float) -> int:
+    """Until when something may take, Unix time in seconds; a year if it may take for ever.
+
+    :param start: Unix time in seconds.
+    """
+    return start + ceil(min(seconds, _YEAR))
 
 
 def _waits_for(summary: str | None, call_id: str) -> bool:

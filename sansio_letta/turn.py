@@ -40,7 +40,6 @@ no answer may invite a repeat that the agent would hear twice.
 
 from collections import deque
 from collections.abc import Iterable
-from math import ceil
 from typing import Final
 
 from attrs import define, evolve, field
@@ -511,10 +510,8 @@ class Turn:
             return None
         ident = self._to.conversation.conversation_id
         if self.awaited_calls and step is Step.ENDED and not self._abandoned:
-            patience = ceil(self.config.client_tool_ttl)
-            return UpdateConversation(
-                conversation_id=ident, summary=task.waiting_for(self.awaited_calls, patience)
-            )
+            summary = task.waiting_for(self.awaited_calls, self.config.client_tool_ttl)
+            return UpdateConversation(conversation_id=ident, summary=summary)
         if self._left_nothing and self._to.continues_task:
             return None  # the client may bring the results again
         return DeleteConversation(conversation_id=ident)
