@@ -119,7 +119,7 @@ def test_the_conversation_lives_until_the_last_result() -> None:
         token="cccccccc",
     )
     third.answer(waits("call-3")).stream(PING, say("Noted."), stop(), USAGE, DONE)
-    assert third.commands[-1] == DeleteConversation(conversation_id="conv-9")
+    assert third.commands[-1:] == [DeleteConversation(conversation_id="conv-9")]
     third.answer(None)
     assert third.ended
     assert third.json()["choices"][0]["message"]["content"] == "Noted."
@@ -139,9 +139,9 @@ def test_another_process_finds_it_by_its_summary() -> None:
         {**MADE, "id": "conv-4", "summary": None},
     ]
     client.answer([*others, {**MADE, "summary": summary}])
-    assert client.commands[-1] == FetchLast(conversation_id="conv-9")
+    assert client.commands[-1:] == [FetchLast(conversation_id="conv-9")]
     client.answer(waits("call-1", "call-2")).stream(PING, say("Noted."), stop(), USAGE, DONE)
-    assert client.commands[-1] == DeleteConversation(conversation_id="conv-9")
+    assert client.commands[-1:] == [DeleteConversation(conversation_id="conv-9")]
 
 
 def test_one_that_is_gone_is_made_again_and_told_everything() -> None:
@@ -155,7 +155,7 @@ def test_one_that_is_gone_is_made_again_and_told_everything() -> None:
         "[The tool read_file was called with {}. It returned:]\nresult of call-1",
     ]
     client.stream(PING, say("Noted."), stop(), USAGE, DONE)
-    assert client.commands[-1] == DeleteConversation(conversation_id="conv-10")
+    assert client.commands[-1:] == [DeleteConversation(conversation_id="conv-10")]
 
 
 def test_one_that_was_remembered_and_is_gone_is_made_again() -> None:
@@ -167,7 +167,7 @@ def test_one_that_was_remembered_and_is_gone_is_made_again() -> None:
     client.answer([]).answer({**MADE, "id": "conv-10"})
     assert len(texts(opened(client))) == 3
     client.stream(PING, say("Noted."), stop(), USAGE, DONE)
-    assert client.commands[-1] == DeleteConversation(conversation_id="conv-10")
+    assert client.commands[-1:] == [DeleteConversation(conversation_id="conv-10")]
 
 
 def test_results_that_could_not_be_sent_may_come_again() -> None:
@@ -190,9 +190,9 @@ def test_a_client_that_leaves_in_mid_answer_takes_the_conversation_with_it() -> 
     client = Client(asking(called("call-1"), result("call-1"), stream=True), proxy, token="bbbbbbbb")
     client.answer(waits("call-1")).stream(PING, say("No"))
     client.leave()
-    assert client.commands[-1] == CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)
+    assert client.commands[-1:] == [CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)]
     client.answer({RUN_ID: "cancelled"})
-    assert client.commands[-1] == DeleteConversation(conversation_id="conv-9")
+    assert client.commands[-1:] == [DeleteConversation(conversation_id="conv-9")]
 
 
 def test_a_client_that_takes_one_call_at_a_time() -> None:
