@@ -175,12 +175,12 @@ DONE: Final = sse.encode_data(b"[DONE]")
 
 def encode_chunk(chunk: Chunk) -> bytes:
     """The chunk as one event of the stream."""
-    return sse.encode_data(orjson.dumps(_wire.unstructure(chunk)))
+    return sse.encode_json(orjson.dumps(_wire.unstructure(chunk)))
 
 
 def encode_delta(delta: Delta) -> bytes:
     """A chunk's delta alone, as JSON."""
-    return orjson.dumps(_unstructure_delta(delta))
+    return sse.on_one_line(orjson.dumps(_unstructure_delta(delta)))
 
 
 def encode(value: Completion | Model | ModelList) -> bytes:

@@ -32,6 +32,10 @@ _FINISH_REASONS: Final[dict[FinishReason, chat.FinishReason]] = {
 }
 
 
+#: With a charset: without one `requests` reads a text as Latin-1.
+EVENT_STREAM: Final = "text/event-stream; charset=utf-8"
+
+
 @frozen(kw_only=True)
 class Heading:
     """What every chunk of one answer repeats."""
@@ -64,7 +68,7 @@ class ChunkWriter:
     include_usage: bool = False
     reasoning_field: ReasoningField = ReasoningField.REASONING_CONTENT
     max_fragment_size: int = 32 * 1024
-    content_type: str = field(default="text/event-stream", init=False)
+    content_type: str = field(default=EVENT_STREAM, init=False)
     streaming: bool = field(default=True, init=False)
     _short_count: int = field(init=False)
     _before_delta: bytes = field(init=False)
@@ -83,7 +87,10 @@ class ChunkWriter:
         match event:
             case TextDelta(text=text) if len(text) <= self._short_count:
                 # Nearly every event is one of these: what `deltas` comes to, without the way there.
-                return self._before_text + orjson.dumps(text) + self._after_text
+                json = orjson.dumps(text)
+                if not text.isascii() and ("\u2028" in text or "\u2029" in text or "\x85" in text):
+                    json = sse.on_one_line(json)
+                return self._before_text + json + self._after_text
             case KeepAlive():
                 return sse.encode_comment("keepalive")
             case TurnFailed(error=error):
@@ -212,7 +219,7 @@ def encode_stream_error(error: SansioLettaError) -> bytes:
     body = error.body()
     if error.advice.type != "invalid_request_error":
         body["error"]["type"] = "upstream_error" if error.advice.should_retry is False else "server_error"
-    return sse.encode_data(orjson.dumps(body))
+    return sse.encode_json(orjson.dumps(body))
 
 
 def encode_usage(usage: letta.UsageStatistics) -> chat.Usage:
@@ -241,7 +248,7 @@ def fragments(text: str, max_size: int) -> list[str]:
 
     Readers of lines fail on long ones.
     """
-    if len(text) <= max(short_count(max_size), 1) or len(orjson.dumps(text)) <= max_size:
+    if len(text) <= max(short_count(max_size), 1) or len(sse.on_one_line(orjson.dumps(text))) <= max_size:
         return [text]
     middle = len(text) // 2
     return fragments(text[:middle], max_size) + fragments(text[middle:], max_size)

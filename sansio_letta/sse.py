@@ -142,6 +142,26 @@ def encode_data(data: bytes) -> bytes:
     return b"data: %b\n\n" % data
 
 
+#: Ends of lines to Python's `str.splitlines`, and so to readers that use it, `requests` and httpx among them;
+#: the standard knows CR and LF alone. JSON escapes the others of that kind by itself.
+_LINE_ENDS: Final = tuple((end.encode(), b"\\u%04x" % ord(end)) for end in ("\u0085", "\u2028", "\u2029"))
+
+
+def on_one_line(json: bytes) -> bytes:
+    """JSON in which nothing ends a line for any reader: outside its strings it is ASCII."""
+    if json.isascii():
+        return json
+    for end, escape in _LINE_ENDS:
+        if end in json:
+            json = json.replace(end, escape)
+    return json
+
+
+def encode_json(json: bytes) -> bytes:
+    """An event whose data is JSON."""
+    return encode_data(on_one_line(json))
+
+
 def encode_comment(text: str) -> bytes:
     """A line that every reader skips and every timeout counts as life.
 

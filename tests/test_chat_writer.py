@@ -231,6 +231,35 @@ def test_a_long_fragment_is_split_and_nothing_is_lost(event: Event, path: list[s
     assert all(len(orjson.dumps(piece)) <= 100 for piece in pieces)
 
 
+#: All that ends a line to `str.splitlines`.
+LINE_ENDS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
+
+
+@pytest.mark.parametrize("text", [f"a{end}b" for end in LINE_ENDS] + [LINE_ENDS, "ä" + LINE_ENDS], ids=ascii)
+def test_no_reader_of_lines_finds_one_within_a_chunk(text: str) -> None:
+    heading = Heading(completion_id=f"c{text}", created=1, model=text)
+    writer = ChunkWriter(heading, include_usage=True, max_fragment_size=100)
+    error = RequestError(text, code="invalid_value")
+    call = (CallStarted(index=0, call_id=text, name=text), CallArguments(index=0, fragment=text))
+    for event in (
+        TurnStarted(),
+        TextDelta(text=text),
+        TextDelta(text=text * 200),
+        ReasoningDelta(text=text),
+        *call,
+        TurnFailed(error=error, kept=Kept.NOTHING),
+        TurnFinished(reason=FinishReason.STOP, usage=USAGE),
+    ):
+        body = writer.write(event)
+        assert body.decode().splitlines() == body.decode().split("\n")[:-1]
+    frame = len(writer.write(TextDelta(text="")))
+    long = ChunkWriter(heading, max_fragment_size=100).write(TextDelta(text=text * 200))
+    assert max(map(len, long.split(b"\n"))) <= frame + 100, "an escape counts towards a fragment's size"
+    assert orjson.loads(writer.write(TextDelta(text=text))[6:])["choices"][0]["delta"]["content"] == text
+    assert writer.write_status(text, done=True).decode().count("\n") == 2
+    assert len(writer.write_status(text, done=True).decode().splitlines()) == 2
+
+
 def test_no_line_of_the_stream_is_too_long_for_a_reader_of_64_kb() -> None:
     body = ChunkWriter(HEADING).write(TextDelta(text="\0" * 500_000))
     assert max(map(len, body.split(b"\n"))) < 64 * 1024
@@ -370,7 +399,7 @@ def test_a_failure_instead_of_a_completion_is_the_error_alone() -> None:
 @pytest.mark.parametrize(
     ("writer", "content_type", "streaming"),
     [
-        (ChunkWriter(HEADING), "text/event-stream", True),
+        (ChunkWriter(HEADING), "text/event-stream; charset=utf-8", True),
         (CompletionWriter(HEADING), "application/json", False),
     ],
     ids=["chunks", "a completion"],

@@ -59,7 +59,7 @@ def test_streamed_answer() -> None:
     assert (client.status, client.headers) == (
         200,
         {
-            "content-type": "text/event-stream",
+            "content-type": "text/event-stream; charset=utf-8",
             "cache-control": "no-cache",
             "x-accel-buffering": "no",
             "x-request-id": "req_abcdef12",

@@ -35,7 +35,7 @@ async def test_a_reply(kit: Kit) -> None:
     client = kit.client(letta)
     reply = await client.ask(stream_options={"include_usage": True})
     assert reply.status == 200
-    assert reply.headers["content-type"] == "text/event-stream"
+    assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert reply.headers["x-request-id"].startswith("req_")
     assert "content-length" not in reply.headers
     body = await reply.read()

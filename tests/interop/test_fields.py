@@ -287,7 +287,7 @@ def test_answer_has_no_field_that_means_nothing(url: str, letta: StandInLetta) -
 def test_stream_is_decided_by_its_field_alone(url: str, letta: StandInLetta) -> None:
     agent = letta.add(hello(), hello())
     for stream, accept, kind in (
-        (True, "application/json", "text/event-stream"),
+        (True, "application/json", "text/event-stream; charset=utf-8"),
         (False, "text/event-stream", "application/json"),
     ):
         request = {"model": agent.name, "messages": [user("hi")], "stream": stream}

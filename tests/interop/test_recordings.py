@@ -138,7 +138,7 @@ def ask_raw(
 
 def events_of(response: Response) -> list[bytes]:
     """The events of a stream, comments too, each of them whole."""
-    assert response.headers["content-type"] == "text/event-stream"
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert response.body.endswith(b"\n\n")
     return response.body.split(b"\n\n")[:-1]
 

@@ -40,7 +40,7 @@ async def test_streamed_answer_and_the_next_on_the_same_connection(nursery: trio
     client = connect(nursery, server)
     await client.send(ask())
     response = await client.receive()
-    assert response.headers["content-type"] == "text/event-stream"
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert response.body.endswith(b"data: [DONE]\n\n")
     await client.send(ask(stream=False))
     assert (await client.receive()).json()["choices"][0]["message"]["content"] == "Hello"

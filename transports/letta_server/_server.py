@@ -21,7 +21,7 @@ from sansio_letta import (
     ResponseHead,
     Signal,
 )
-from sansio_letta.chat_writer import encode_stream_error
+from sansio_letta.chat_writer import EVENT_STREAM, encode_stream_error
 from sansio_letta.events import Command, Failure
 from sansio_letta.exchange import Headers
 from sansio_letta.inquiry import error_reply
@@ -442,7 +442,7 @@ class _Response:
                     self.first = self.first or trio.current_time()
                     client.write_body(data)
                 case ResponseHead() as head:
-                    self.streaming = ("content-type", "text/event-stream") in head.headers
+                    self.streaming = ("content-type", EVENT_STREAM) in head.headers
                     head = evolve(head, headers=(*head.headers, *self.headers))
                     client.write_head(head, last=self.ending.begun)
                 case Signal.NEED_DATA:
