@@ -136,6 +136,10 @@ class Config:
     max_remembered_agent_count: int = field(default=4096, validator=_positive)
     #: A comment goes to a streaming client after this silence; undici gives up after 300, nginx after 60.
     keepalive_timeout: float = field(default=15.0, validator=_positive)
+    #: A streamed answer of which nothing has come for this long begins all the same, with a comment: for a head
+    #: Vapi waits 20 seconds, nginx 60. From then on a failure is an error in the stream, and no status. 0: it
+    #: never begins before the agent's first word.
+    early_response_timeout: float = field(default=15.0, validator=_not_negative)
     #: No byte from Letta, pings included, for this long: the stream counts as lost. Letta pings every 20 s.
     letta_silence_timeout: float = field(default=120.0, validator=_positive)
     #: Until a run's stream begins: Letta names the run at once.

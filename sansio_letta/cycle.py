@@ -295,16 +295,23 @@ class Cycle:
             deadline = self._turn_deadline if self._resume_at is None else self._resume_at
         else:
             deadline = self._heard + self._silence_timeout
-        if self._keeps_alive:
-            deadline = min(deadline, self.comment_deadline)
+        deadline = min(deadline, self.comment_deadline)
         if self._left_at is not None:
             deadline = min(deadline, self._now + _LOOK_TIMEOUT)
         return min(deadline, self._turn_deadline)
 
     @property
     def comment_deadline(self) -> float:
-        """When a client that waits gets a comment; never, if its answer is no stream."""
-        return self._said + self.config.keepalive_timeout if self._keeps_alive else inf
+        """When a client that waits gets a comment, if need be as the first it hears.
+
+        Never, if its answer is no stream.
+        """
+        # Who has left is told nothing, so that no deadline may wait for a word to be said.
+        if self._writer is None or not self._writer.streaming or self._has_left or self.is_told:
+            return inf
+        if self._responding:
+            return self._said + self.config.keepalive_timeout
+        return self._began + (self.config.early_response_timeout or inf)
 
     def handle_deadline(self, now: float) -> str | None:
         """Do what is due; after WAITING, also if `wake` was called.
@@ -314,21 +321,25 @@ class Cycle:
         :return: the reason if the exchange with Letta was given up as SILENT.
         """
         self._now = now
-        reason = None
+        reason, may_begin = None, True
         if self._left_at is not None and not self._look_for_listeners():
             # It ends: what was due may have been for the turn as it was.
             self.stop(now)
         elif now >= self._turn_deadline:
             self._give_up_turn()
+            may_begin = False
         elif self._waits:
             self._heard = now
             if self._resume_at is not None and now >= self._resume_at:
                 self._resume()
+                may_begin = False
         elif now >= self._heard + self._silence_timeout:
             reason = self._silence
             self.receive_failure(Failure.SILENT, reason, now)
-        if reason is None and now >= self.comment_deadline:
+        # What else was due may be a failure, and that is a status as long as nothing was said.
+        if reason is None and (may_begin or self._responding) and now >= self.comment_deadline:
             assert self._writer is not None
+            self._begin_stream(self._writer)
             self._say(self._writer.write(KeepAlive()))
         return reason
 
@@ -369,11 +380,6 @@ class Cycle:
             return True
         is_awaited = known.turn is not None and known.turn.place.is_awaited
         return self._now < known.expected_until and not is_awaited
-
-    @property
-    def _keeps_alive(self) -> bool:
-        # Who has left is told nothing, so that no deadline may wait for a word to be said.
-        return self._responding and not self._has_left and self._writer is not None and self._writer.streaming
 
     @property
     def _has_left(self) -> bool:
@@ -493,7 +499,7 @@ class Cycle:
                     return
             case TurnStarted():
                 if writer.streaming:
-                    self._head(200, (("content-type", writer.content_type), *_STREAM_HEADERS))
+                    self._begin_stream(writer)
         if data := writer.write(event):
             summary.chunk_count += 1
             self._say(data)
@@ -503,6 +509,10 @@ class Cycle:
         self._head(reply.status, (*reply.headers, *length))
         if reply.body and not self._head_only:
             self._say(reply.body)
+
+    def _begin_stream(self, writer: Writer) -> None:
+        if not self._responding:
+            self._head(200, (("content-type", writer.content_type), *_STREAM_HEADERS))
 
     def _head(self, status: int, headers: Headers) -> None:
         if self._has_left:

@@ -224,11 +224,11 @@ class RecordedCycle:
     def handle_deadline(self, now: float) -> str | None:
         """See `Cycle`."""
         self._t = now - self.began
-        due = now >= self.cycle.comment_deadline
+        due = self.cycle.comment_deadline
         reason = self.cycle.handle_deadline(now)
         if reason is not None:
             self._end("failed", failure=Failure.SILENT.value, reason=reason)
-        elif due:
+        elif now >= due != self.cycle.comment_deadline:
             self.writer.waited(self._t)
         return reason
 

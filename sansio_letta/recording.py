@@ -130,6 +130,7 @@ LIMITS: Final = (
     "max_agent_count",
     "agent_page_count",
     "keepalive_timeout",
+    "early_response_timeout",
     "letta_silence_timeout",
     "first_item_timeout",
     "letta_answer_timeout",

@@ -32,6 +32,7 @@ NOT_NEGATIVE = [
     "repeat_ttl",
     "max_kept_answer_size",
     "repeat_wait_timeout",
+    "early_response_timeout",
     "max_approval_count",
 ]
 CHOICES = [
@@ -95,6 +96,7 @@ def test_the_defaults_let_common_clients_through() -> None:
     config = Config()
     assert config.max_fragment_size < 64 * 1024, "aiohttp's line readers"
     assert config.keepalive_timeout <= 15, "clients and gateways wait for bytes"
+    assert 0 < config.early_response_timeout < 20, "Vapi gives up after 20 seconds without a head"
     assert config.letta_silence_timeout > 20, "Letta's pings"
     assert config.reasoning_field is ReasoningField.REASONING_CONTENT
 

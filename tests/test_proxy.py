@@ -1,6 +1,7 @@
 """One HTTP request of a client, answered: heads, bodies, deadlines, and the summary for the log."""
 
 import re
+from math import inf
 from typing import Any
 
 import orjson
@@ -32,6 +33,7 @@ from sansio_letta import (
     Signal,
     letta,
 )
+from sansio_letta.cycle import Repeat
 from sansio_letta.events import (
     CancelRun,
     CheckHealth,
@@ -43,6 +45,7 @@ from sansio_letta.events import (
     OpenStream,
 )
 
+STOPS = (stop(), USAGE, DONE)
 HELLO = (PING, say("Hello"), stop(), USAGE, DONE)
 
 
@@ -284,10 +287,126 @@ def test_comments_keep_a_waiting_client_alive() -> None:
     assert client.cycle.next_deadline() == 132.0
 
 
-@pytest.mark.parametrize("stream", [True, False])
-def test_nothing_keeps_alive_before_the_head(stream: bool) -> None:
-    client = Client(chat(stream=stream)).answer([agent_json()]).stream(PING)
+ALIVE = b": keepalive\n\n"
+
+
+def test_a_stream_begins_with_a_comment_if_the_agent_takes_its_time() -> None:
+    client = Client(chat(stream=True)).answer([agent_json()]).stream(PING)
+    assert client.cycle.next_deadline() == 115.0
+    client.cycle.handle_deadline(114.9)
+    client.pump()
+    assert not client.cycle.responding
+    client.cycle.handle_deadline(115.0)
+    client.pump()
+    assert (client.status, client.body) == (200, ALIVE)
+    assert client.head is not None
+    assert ("content-type", "text/event-stream; charset=utf-8") in client.head.headers
+    assert client.cycle.next_deadline() == 130.0
+    client.cycle.handle_deadline(130.0)
+    client.pump()
+    assert client.body == ALIVE * 2
+    client.more(say("Hello"), *STOPS)
+    assert client.body.startswith(ALIVE * 2 + b"data: ")
+    assert client.body.endswith(b"data: [DONE]\n\n")
+    assert (client.cycle.summary.status, client.cycle.summary.outcome) == (200, "stop")
+
+
+@pytest.mark.parametrize(
+    ("stream", "seconds"), [(False, 15.0), (True, 0.0)], ids=["a whole completion", "never"]
+)
+def test_nothing_is_said_before_the_head(stream: bool, seconds: float) -> None:
+    house = Proxy(Config(early_response_timeout=seconds))
+    client = Client(chat(stream=stream), house).answer([agent_json()]).stream(PING)
     assert client.cycle.next_deadline() == 222.0
+    client.cycle.handle_deadline(200.0)
+    client.pump()
+    assert client.head is None
+
+
+def test_a_failure_after_an_early_beginning_is_an_error_in_the_stream() -> None:
+    client = Client(chat(stream=True)).answer([agent_json()]).stream(PING)
+    client.cycle.handle_deadline(115.0)
+    client.pump()
+    client.more(error("llm_rate_limit", "slow down"), stop("error"), DONE)
+    assert client.status == 200
+    told = client.body.removeprefix(ALIVE)
+    assert orjson.loads(told.removeprefix(b"data: "))["error"] == {
+        "message": "Letta ended the run: llm_rate_limit: slow down",
+        "type": "server_error",
+        "param": None,
+        "code": "rate_limit_exceeded",
+    }
+    assert client.cycle.summary.outcome == "rate_limit_exceeded"
+
+
+def test_what_fails_when_the_answer_would_begin_early_is_a_status_still() -> None:
+    """Letta began to answer too late, the queue's patience and the turn's: each is due at the same moment."""
+    for config in (
+        Config(first_item_timeout=15.0),
+        Config(letta_answer_timeout=15.0),
+        Config(turn_timeout=15.0),
+    ):
+        client = Client(chat(stream=True), Proxy(config))
+        if config.letta_answer_timeout != 15.0:
+            client.answer([agent_json()])
+        client.cycle.handle_deadline(115.0 + 2)
+        client.pump()
+        assert client.status >= 400
+
+
+def test_a_queue_is_waited_in_with_comments() -> None:
+    house = Proxy(Config(queue_timeout=40.0))
+    first = Client(chat(stream=True), house).answer([agent_json()]).stream(PING, say("Hel"))
+    second = Client(chat(stream=True, content="another"), house)
+    second.cycle.handle_deadline(115.0)
+    second.pump()
+    assert (second.status, second.body) == (200, ALIVE)
+    second.cycle.handle_deadline(130.0)
+    second.pump()
+    assert second.body == ALIVE * 2
+    second.cycle.handle_deadline(140.0)
+    second.pump()
+    assert b'"code":"agent_busy"' in second.body
+    assert b"[DONE]" not in second.body
+    first.more(*STOPS)
+
+
+def test_who_joins_a_turn_that_takes_its_time_is_kept_waiting_as_well() -> None:
+    house = Proxy()
+    first = Client(chat(stream=True), house).answer([agent_json()]).stream(PING)
+    second = Client(chat(stream=True), house)
+    assert second.cycle.summary.repeat is Repeat.JOINED
+    second.cycle.handle_deadline(115.0)
+    second.pump()
+    assert (second.status, second.body) == (200, ALIVE)
+    first.more(say("Hello"), *STOPS)
+    second.pump()
+    assert second.body.endswith(b"data: [DONE]\n\n")
+
+
+def test_no_comment_follows_an_error_while_the_turn_is_cleaned_up() -> None:
+    """The body has a length, and nothing may come behind it."""
+    client = Client(chat(stream=True, headers={"x-openwebui-task": "tags"}))
+    client.answer([agent_json()]).answer({"id": "conv-1", "agent_id": AGENT_ID})
+    client.stream(PING, error("llm_error", "no"), stop("error"), DONE)
+    assert (client.status, client.commands[-1].method) == (502, "DELETE")
+    told = client.body
+    client.cycle.handle_deadline(116.0)
+    client.cycle.handle_deadline(131.0)
+    client.pump()
+    assert client.body == told
+    assert client.cycle.comment_deadline == inf
+
+
+def test_an_answer_that_began_early_is_not_waited_for_by_a_client_that_comes_back() -> None:
+    """No SDK repeats once it has a head: its run is cancelled."""
+    client = Client(chat(stream=True, headers={"x-stainless-retry-count": "0"}))
+    client.answer([agent_json()]).stream(PING)
+    client.cycle.handle_deadline(115.0)
+    client.pump()
+    client.cycle.abandon(116.0)
+    assert not client.cycle.goes_on
+    assert client.cycle.next_event() == CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)
 
 
 def test_silence_ends_the_turn_and_its_run() -> None:

@@ -161,7 +161,7 @@ async def test_what_takes_too_long_is_interrupted_and_told(
 async def test_interrupted_before_the_first_word_is_a_503(
     nursery: trio.Nursery, autojump_clock: MockClock, stream: bool
 ) -> None:
-    running = begin(nursery, found(), endless(), cancel_confirmed())
+    running = begin(nursery, found(), endless(), cancel_confirmed(), shutdown_timeout=10.0)
     client = running.listener.connect()
     await client.send(ask(stream=stream))
     await wait_all_tasks_blocked()

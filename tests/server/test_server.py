@@ -11,7 +11,7 @@ from attrs import define
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from drive import AGENT_ID, DONE, PING, USAGE, agent_json, encode, error, say, stop
-from letta_server import Access, Server, Settings, UpstreamError, serve
+from letta_server import Access, Server, Settings, TurnSettings, UpstreamError, serve
 from sansio_letta.events import (
     CancelRun,
     CheckHealth,
@@ -205,15 +205,43 @@ async def test_comments_while_letta_thinks(nursery: trio.Nursery, autojump_clock
     assert (await client.receive()).body.count(b": keepalive\n\n") == 2
 
 
+@pytest.mark.parametrize(
+    ("turns", "came_at"),
+    [
+        (TurnSettings(), [15.0, 30.0, 45.0, 60.0, 75.0, 78.0]),
+        (TurnSettings(early_response_timeout=5.0, keepalive_timeout=40.0), [5.0, 45.0, 78.0]),
+        (TurnSettings(early_response_timeout=0.0), [78.0]),
+    ],
+    ids=["by default", "as set", "never"],
+)
+async def test_bytes_come_in_time_from_an_agent_that_thinks_first(
+    turns: TurnSettings, came_at: list[float], autojump_clock: MockClock
+) -> None:
+    server, _ = make_server(found(), runs(PING, 78.0, say("x"), stop(), USAGE, DONE), turns=turns)
+    client, handled = memory_stream_pair()
+    times, came = list[float](), b""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.handle, handled)
+        began = trio.current_time()
+        await client.send_all(ask().replace(b"host: x", b"host: x\r\nconnection: close"))
+        while data := await client.receive_some():
+            came += data
+            times.append(round(trio.current_time() - began, 2))
+    assert sorted(set(times)) == came_at
+    assert came.startswith(b"HTTP/1.1 200")
+    assert came.count(b": keepalive\n\n") == len(came_at) - 1
+    assert b"data: [DONE]\n\n" in came
+
+
 async def test_silence_of_lettas_is_an_error(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     server, _ = make_server(
-        found(), runs(PING, trio.Event()), Script(FetchRun, status=403), cancelled(), letta_timeout=30.0
+        found(), runs(PING, trio.Event()), Script(FetchRun, status=403), cancelled(), letta_timeout=12.0
     )
     client = connect(nursery, server)
     await client.send(ask())
     response = await client.receive()
     assert response.status == 424
-    assert "no byte came for 30 seconds" in response.json()["error"]["message"]
+    assert "no byte came for 12 seconds" in response.json()["error"]["message"]
 
 
 async def test_silence_in_a_started_stream_cancels_the_run(autojump_clock: MockClock) -> None:
@@ -284,7 +312,7 @@ async def test_request_that_never_ends_is_dropped(
 async def test_failures_before_the_commit(
     nursery: trio.Nursery, autojump_clock: MockClock, script: list[Script], status: int
 ) -> None:
-    server, letta = make_server(*script)
+    server, letta = make_server(*script, turns=TurnSettings(early_response_timeout=0.0))
     client = connect(nursery, server)
     await client.send(ask())
     response = await client.receive()

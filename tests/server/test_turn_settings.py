@@ -19,11 +19,15 @@ OTHER: dict[str, tuple[str, Any]] = {
     "queue_timeout": ("7.5", 7.5),
     "max_queue_count": ("3", 3),
     "turn_timeout": ("90", 90.0),
+    "early_response_timeout": ("2.5", 2.5),
+    "keepalive_timeout": ("5", 5.0),
     "client_tools": ("attach", ClientTools.ATTACH),
     "client_tool_ttl": ("20", 20.0),
     "resume_timeout": ("0", 0.0),
     "repeat_ttl": ("0", 0.0),
 }
+#: Of which the name of the option is not the field's.
+OPTIONS = {"early_response_timeout": "early_response", "keepalive_timeout": "keepalive"}
 EXPECTED = TurnSettings(**{name: value for name, (_, value) in OTHER.items()})
 
 
@@ -41,13 +45,13 @@ def test_by_default_they_are_the_cores_own() -> None:
 
 
 def test_options() -> None:
-    words = [f"--{name.replace('_', '-')}={text}" for name, (text, _) in OTHER.items()]
+    words = [f"--{OPTIONS.get(name, name).replace('_', '-')}={text}" for name, (text, _) in OTHER.items()]
     assert parsed(TurnSettings, *words) == EXPECTED
 
 
 def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, (text, _) in OTHER.items():
-        monkeypatch.setenv(f"LETTA_PROXY_{name.upper()}", text)
+        monkeypatch.setenv(f"LETTA_PROXY_{OPTIONS.get(name, name).upper()}", text)
     assert parsed(TurnSettings) == EXPECTED
     assert parsed(TurnSettings, "--turn-timeout", "60") == attrs.evolve(EXPECTED, turn_timeout=60.0)
 
@@ -56,7 +60,7 @@ def test_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "proxy.toml"
     file.write_text(
         "queue-timeout = 7.5\nmax-queue-count = 3\nturn-timeout = 90\nresume-timeout = 0\nrepeat-ttl = 0\n"
-        'client-tools = "attach"\nclient-tool-ttl = 20\n',
+        'client-tools = "attach"\nclient-tool-ttl = 20\nearly-response = 2.5\nkeepalive = 5\n',
         encoding="utf-8",
     )
     assert parsed(TurnSettings, "--config", str(file)) == EXPECTED
@@ -71,6 +75,8 @@ def test_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("--queue-timeout", "nan", "Must be >= 0"),
         ("--max-queue-count", "-1", "Must be >= 0"),
         ("--turn-timeout", "0", "Must be > 0"),
+        ("--early-response", "-1", "Must be >= 0"),
+        ("--keepalive", "0", "Must be > 0"),
         ("--resume-timeout", "-0.1", "Must be >= 0"),
         ("--repeat-ttl", "soon", "unable to convert"),
     ],

@@ -61,7 +61,10 @@ class Shared:
         if not isinstance(record, RecordingFolder | None):
             raise TypeError(f"record: expected a path or a RecordingFolder, got {_name(type(record))}")
         # A program that leaves a response ends its turn, and none but itself could go on with it.
-        self._proxy = Proxy(evolve(config or Config(), repeat_wait_timeout=0.0, joins_repeats=False))
+        self._proxy = Proxy(
+            # Nobody stands between a client and its own process who would give up, so a failure stays a status.
+            evolve(config or Config(), repeat_wait_timeout=0.0, joins_repeats=False, early_response_timeout=0.0)
+        )
         self._lock = threading.Lock()
         self._endpoint: Endpoint = endpoint(
             self.library,

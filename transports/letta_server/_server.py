@@ -380,7 +380,7 @@ class _Response:
     carrier: Carrier
     ending: Ending
     headers: Headers = ()  #: more of them, for whatever answer there is
-    first: float | None = field(default=None, init=False)  #: when the first bytes of the body went out
+    first: float | None = field(default=None, init=False)  #: when the first bytes went out, but for comments
     ended: bool = field(default=False, init=False)  #: the client has all of it
     streaming: bool = field(default=False, init=False)
 
@@ -439,7 +439,8 @@ class _Response:
         while True:
             match cycle.next_event():
                 case ResponseBody(data=data):
-                    self.first = self.first or trio.current_time()
+                    if self.first is None and not data.startswith(b":"):
+                        self.first = trio.current_time()
                     client.write_body(data)
                 case ResponseHead() as head:
                     self.streaming = ("content-type", EVENT_STREAM) in head.headers

@@ -109,6 +109,8 @@ class Settings:
             queue_timeout=turns.queue_timeout,
             max_queue_count=turns.max_queue_count,
             turn_timeout=turns.turn_timeout,
+            early_response_timeout=turns.early_response_timeout,
+            keepalive_timeout=turns.keepalive_timeout,
             client_tools=turns.client_tools,
             client_tool_ttl=turns.client_tool_ttl,
             resume_timeout=turns.resume_timeout,

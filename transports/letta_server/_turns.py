@@ -43,6 +43,25 @@ class TurnSettings:
             help="Seconds for a whole turn, waiting and tools of the agent's own included; then 504.",
         ),
     ] = field(default=_CORE.turn_timeout, validator=_positive)
+    early_response_timeout: Annotated[
+        float,
+        Parameter(
+            name="--early-response",
+            env_var="LETTA_PROXY_EARLY_RESPONSE",
+            validator=Number(gte=0),
+            help="Seconds without a word of the agent after which a streamed answer begins with a comment, so "
+            "that clients and gateways go on waiting; a failure is then an error in the stream. 0: never.",
+        ),
+    ] = field(default=_CORE.early_response_timeout, validator=_not_negative)
+    keepalive_timeout: Annotated[
+        float,
+        Parameter(
+            name="--keepalive",
+            env_var="LETTA_PROXY_KEEPALIVE",
+            validator=Number(gt=0),
+            help="Seconds of silence after which a streaming client gets a comment.",
+        ),
+    ] = field(default=_CORE.keepalive_timeout, validator=_positive)
     client_tools: Annotated[
         ClientTools,
         Parameter(
