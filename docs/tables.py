@@ -353,7 +353,7 @@ REQUEST_CODES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "unknown_url": ("404", "no such path; the message says what to use instead"),
     "method_not_allowed": ("405", "the header `allow` names the methods"),
-    "request_too_large": ("413", "the body is above the limit"),
+    "request_too_large": ("413", "the body is above the limit, or comes in chunks that are too small"),
     "unsupported_media_type": ("415", "the body is compressed"),
     "idempotency_key_reused": (
         "422",
@@ -437,6 +437,10 @@ def proxy_errors() -> str:
             (
                 "the reply was twice not what [the client wishes](structured-output.md)",
                 *_advice(errors.invalid_reply("").advice),
+            ),
+            (
+                "the bodies that it is reading take all the room of `--max-buffered-size`",
+                *_advice(errors.overloaded().advice),
             ),
             ("the proxy ends", *_advice(errors.shutting_down().advice)),
         ),

@@ -146,9 +146,19 @@ class RemoteProtocolError(SansioLettaError):
 _SHUTTING_DOWN: Final = Advice(status=503, type="server_error", code="shutting_down", retry_after=1)
 
 
+_OVERLOADED: Final = Advice(status=503, type="server_error", code="server_overloaded", retry_after=1)
+
+
 def shutting_down() -> SansioLettaError:
     """The proxy itself ends, and has no more time for this request."""
     return SansioLettaError("The proxy is shutting down.", advice=_SHUTTING_DOWN)
+
+
+def overloaded() -> SansioLettaError:
+    """There is no room for this request beside those that are being read; nothing was done of it."""
+    return SansioLettaError(
+        "The server is reading too much from others at the moment. Try again in a second.", advice=_OVERLOADED
+    )
 
 
 def unknown_model(model: str) -> RequestError:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 import orjson
-from attrs import asdict, define, field
+from attrs import asdict, define, evolve, field
 
 from ._signal import Signal
 from .cycle import Cycle, HttpRequest, Item, ResponseBody, ResponseHead, Summary
@@ -142,6 +142,8 @@ class RecordedCycle:
     def __attrs_post_init__(self) -> None:
         request = self.request
         self.writer.request(_CLIENT, 0.0, request.method, request.target, request.body, request.headers)
+        # It may be large, and the turn may take long.
+        self.request = evolve(request, body=b"")
 
     @property
     def summary(self) -> Summary:

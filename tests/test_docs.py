@@ -295,6 +295,7 @@ def test_every_code_of_an_error_is_explained() -> None:
             *errors._HTTP_FAILURES.values(),
             errors.LettaError.advice,
             errors.shutting_down().advice,
+            errors.overloaded().advice,
             errors.invalid_reply("").advice,
             tables._given_up(),
         )

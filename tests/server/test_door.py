@@ -1,7 +1,9 @@
 """How connections come in: TLS on real sockets, and how many there may be."""
 
+import errno
+import resource
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from letta_server import Access, Server, Settings, serve
 from letta_server._door import Door
 from letta_server._errors import SettingsError
 from letta_server._tls import Certificate
-from sansio_letta.events import ListAgents
+from sansio_letta.events import ListAgents, OpenStream
 
 from .scripted import RawClient, Script, ScriptedLetta, ask, found, hello
 
@@ -187,19 +189,106 @@ async def test_clients_without_an_address_are_not_counted_as_one() -> None:
         await stream.aclose()
 
 
-@pytest.mark.parametrize("limit", ["max_connection_count", "max_peer_connection_count"])
-async def test_one_connection_too_many_is_closed(limit: str, capsys: pytest.CaptureFixture[str]) -> None:
-    access = Access(allowed_host=("x",))
-    async with serving(access=access, **{limit: 2}) as (_, port):
+ACCESS = Access(allowed_host=("x",))
+
+
+async def test_one_connection_too_many_of_an_address_is_closed(capsys: pytest.CaptureFixture[str]) -> None:
+    async with serving(access=ACCESS, max_peer_connection_count=2) as (_, port):
         streams = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(2)]
         clients = [RawClient(stream) for stream in streams]
         assert [(await client.get()).status for client in clients] == [200, 200]
         for _ in range(2):
             async with await trio.open_tcp_stream("127.0.0.1", port) as refused:
                 assert await refused.receive_some(1) == b""
-        assert capsys.readouterr().out.count(f"too many connections, new ones are closed limit={limit}") == 1
+        assert capsys.readouterr().out.count("limit=max_peer_connection_count") == 1
         await streams[0].aclose()
         await wait_all_tasks_blocked()
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
             assert (await RawClient(stream).get()).status == 200
         await streams[1].aclose()
+
+
+@pytest.mark.parametrize(
+    "begun", [b"", b"GET /health HTTP/1.1\r\nhost:"], ids=["nothing sent", "half a head sent"]
+)
+async def test_one_connection_too_many_takes_the_place_of_the_one_that_waits_longest(
+    begun: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with serving(access=ACCESS, max_connection_count=2) as (_, port):
+        first, second = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(2)]
+        await first.send_all(begun)
+        await wait_all_tasks_blocked()
+        # Whoever has asked meanwhile waits less long.
+        assert (await RawClient(first).get()).status == 200 if not begun else True
+        async with await trio.open_tcp_stream("127.0.0.1", port) as third:
+            assert (await RawClient(third).get()).status == 200
+            closed, kept = (first, second) if begun else (second, first)
+            assert await closed.receive_some(1) == b""
+            assert (await RawClient(kept).get()).status == 200
+        assert capsys.readouterr().out.count("too many connections, those that wait longest are closed") == 1
+        await first.aclose()
+        await second.aclose()
+
+
+async def test_a_connection_that_is_answered_is_not_closed_for_another() -> None:
+    asked = trio.Event()
+    script = (found(), Script(OpenStream, heading=trio.Event()))
+    async with serving(*script, access=ACCESS, max_connection_count=1) as (server, port):
+
+        def observe(*_: object) -> Callable[..., None]:
+            asked.set()
+            return lambda *_: None
+
+        server.observers = [observe]
+        busy = await trio.open_tcp_stream("127.0.0.1", port)
+        await busy.send_all(ask())
+        await asked.wait()
+        async with await trio.open_tcp_stream("127.0.0.1", port) as refused:
+            assert await refused.receive_some(1) == b""
+        await trio.aclose_forcefully(busy)
+
+
+async def test_the_connections_fit_into_the_files_that_may_be_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 256))
+    assert Door(Settings(letta_url="http://letta.invalid")).limit == (256 - 64) // 2
+    assert Door(Settings(letta_url="http://letta.invalid", max_connection_count=5)).limit == 5
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (32, 32))
+    assert Door(Settings(letta_url="http://letta.invalid")).limit == 8
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: unlimited)
+    assert Door(Settings(letta_url="http://letta.invalid")).limit == 10_000
+
+
+async def test_a_process_without_files_closes_what_waits_and_goes_on(
+    autojump_clock: MockClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    door = Door(Settings(letta_url="http://letta.invalid"))
+    ours, theirs = trio.socket.socketpair()
+    failures = [OSError(errno.EMFILE, "Too many open files") for _ in range(30)]
+
+    class Listener(trio.abc.Listener[trio.abc.Stream]):
+        async def accept(self) -> trio.abc.Stream:
+            await trio.lowlevel.checkpoint()
+            if failures:
+                raise failures.pop()
+            return trio.SocketStream(theirs)
+
+        async def aclose(self) -> None:
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        waiting = trio.SocketStream(ours)
+
+        async def serve(stream: trio.abc.Stream) -> None:
+            with door.waiting(stream), suppress(trio.ClosedResourceError):
+                await waiting.receive_some(1)
+
+        nursery.start_soon(door.let_in, waiting, serve)
+        await wait_all_tasks_blocked()
+        assert isinstance(await door.accepting(Listener()).accept(), trio.SocketStream)
+    assert waiting.socket.fileno() == -1
+    printed = capsys.readouterr().out
+    # A second has ten tries.
+    assert printed.count("cannot accept a connection") == 3
+    assert "Traceback" not in printed
+    theirs.close()

@@ -1,6 +1,5 @@
 """The command line: arguments and environment -> Settings -> trio.run."""
 
-import resource
 import secrets
 import signal
 import socket
@@ -25,6 +24,7 @@ from ._announce import announce_demo, announce_letta, announce_replay
 from ._cli_access import check, complete, keys_app, read_config
 from ._cli_recordings import recordings_app
 from ._errors import stop
+from ._limits import raise_open_files
 from ._listening import address, inherited_sockets, listen
 from ._log import LogFormat, configure_log
 from ._policies import PolicySettings
@@ -135,6 +135,8 @@ def serve_command(
             allow_anyone=allow_anyone,
             shutdown_delay=service.shutdown_delay,
             shutdown_timeout=service.shutdown_timeout,
+            max_connection_count=service.max_connection_count,
+            max_buffered_size=service.max_buffered_size,
             access=complete(access),
             turns=turns,
             threads=threads,
@@ -310,9 +312,7 @@ def _run(
 ) -> None:
     if options.traces and find_spec("opentelemetry") is None:
         stop("--traces needs OpenTelemetry: pip install 'sansio-letta[otel]'")
-    # A stream takes two descriptors, and the usual soft limit of 1,024 is there for `select` alone.
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_open_files()
     inherited = inherited_sockets()
     sockets = [each for name, each in inherited if name != "metrics"]
     metrics = [each for name, each in inherited if name == "metrics"]

@@ -1,5 +1,6 @@
 """One client's connection: h11 over one trio stream."""
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final, TypeAlias
 
@@ -15,6 +16,11 @@ from ._sockets import receive_some, send_now
 _MAX_EARLY_SIZE: Final = 64 * 1024
 
 _IDLE: Final = {h11.CLIENT: h11.IDLE, h11.SERVER: h11.IDLE}
+
+#: Chunks of a body may be as many as the limit says, and one more for each of these bytes.
+_CHUNK_SIZE: Final = 1024
+#: Pieces read in one go, before others have their turn: h11 takes some 10 us for each.
+_PIECE_COUNT: Final = 256
 
 _Event: TypeAlias = h11.Request | h11.Data | h11.EndOfMessage | None
 
@@ -39,6 +45,10 @@ class BodyTooLarge(Exception):
     """The body outgrew its limit."""
 
 
+class TooManyChunks(Exception):
+    """The body comes in pieces so small that reading them costs more than what is in them."""
+
+
 def _refuse_two_lengths(request: h11.Request) -> None:
     """A body with two lengths is read by one server as one request and by another as two: smuggling.
 
@@ -55,21 +65,32 @@ def _refuse_two_lengths(request: h11.Request) -> None:
         raise BadRequest(400, "HTTP/1.0 has no Transfer-Encoding")
 
 
+def head_line_count(data: bytes) -> int:
+    """Lines of the head, or of what has come of it, at the start of some bytes."""
+    ends = [end for end in (data.find(b"\n\r\n"), data.find(b"\n\n")) if end >= 0]
+    return data.count(b"\n", 0, min(ends, default=len(data)))
+
+
 @define(eq=False)
 class ClientConnection:
     """Requests of one client in, responses out, one after the other.
 
     :param max_header_size: bytes of request line and headers together; one read may go beyond it.
     :param send_timeout: seconds for one write to be taken.
+    :param max_header_count: headers; whoever answers refuses one more, and twice as many are not parsed.
+    :param max_chunk_count: chunks of a body, and one more for each KiB of it.
     """
 
     stream: trio.abc.Stream
     max_header_size: int
     send_timeout: float
+    max_header_count: int = 100
+    max_chunk_count: int = 10_000
     gone: bool = field(default=False, init=False)  #: `watch` saw the client close
     _h11: h11.Connection = field(init=False)
     _out: bytearray = field(factory=bytearray, init=False)
     _body: list[bytes] = field(factory=list, init=False)
+    _line_count: int = field(default=0, init=False)  #: that came while a head was awaited
 
     def __attrs_post_init__(self) -> None:
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self.max_header_size)
@@ -99,26 +120,35 @@ class ClientConnection:
             headers=[(name.decode("ascii"), value.decode("latin1")) for name, value in event.headers],
         )
 
-    async def receive_body(self, max_size: int) -> bytes:
+    async def receive_body(self, max_size: int, grow: Callable[[int], None] = lambda _: None) -> bytes:
         """The request's body.
 
+        :param grow: told how many bytes have come; what it raises ends the reading.
         :raises BodyTooLarge: beyond `max_size` bytes.
+        :raises TooManyChunks: beyond `max_chunk_count`.
         :raises BadRequest: if its framing is broken.
         :raises ClientGone: if the client closes before it is whole.
         """
-        pieces, size = [], 0
+        body, piece_count, chunk_count = bytearray(), 0, 0
         while isinstance(event := await self._next_event(), h11.Data):
-            pieces.append(bytes(event.data))
-            size += len(event.data)
-            if size > max_size:
+            body += event.data
+            if len(body) > max_size:
                 raise BodyTooLarge
+            chunk_count += event.chunk_start
+            if chunk_count > self.max_chunk_count + len(body) // _CHUNK_SIZE:
+                raise TooManyChunks
+            grow(len(body))
+            piece_count += 1
+            if piece_count % _PIECE_COUNT == 0:
+                await trio.lowlevel.checkpoint()
         if not isinstance(event, h11.EndOfMessage):
             raise ClientGone
-        return b"".join(pieces)
+        return bytes(body)
 
     async def _next_event(self) -> _Event:
         """The next event; None if the client has closed its end between two requests."""
         while True:
+            self._check_line_count()
             try:
                 event = self._h11.next_event()
             except h11.RemoteProtocolError as exc:
@@ -126,6 +156,7 @@ class ClientConnection:
                 reason = str(exc).partition(": bytearray(")[0]
                 raise BadRequest(exc.error_status_hint, reason) from exc
             if isinstance(event, h11.Request | h11.Data | h11.EndOfMessage):
+                self._line_count = 0
                 return event
             if event is not h11.NEED_DATA:
                 return None
@@ -141,7 +172,22 @@ class ClientConnection:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise ClientGone from None
         self._h11.receive_data(data)
+        if self._h11.their_state is h11.IDLE:
+            self._line_count += data.count(b"\n")
         return bool(data)
+
+    def _check_line_count(self) -> None:
+        """Refuse a head of too many lines before it is parsed, which takes some microseconds for each.
+
+        :raises BadRequest: if there are too many.
+        """
+        most = 2 * self.max_header_count + 8
+        if self._line_count <= most or self._h11.their_state is not h11.IDLE:
+            return
+        # It may be a body that came with its head.
+        self._line_count = 0
+        if head_line_count(self._h11.trailing_data[0]) > most:
+            raise BadRequest(431, f"it has more than {self.max_header_count} headers")
 
     async def watch(self, scope: trio.CancelScope) -> None:
         """While a request is answered: keep what comes early, and cancel `scope` when the client closes.
@@ -231,4 +277,5 @@ class ClientConnection:
         if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
             return False
         self._h11.start_next_cycle()
+        self._line_count = self._h11.trailing_data[0].count(b"\n")
         return True

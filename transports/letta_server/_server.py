@@ -3,6 +3,7 @@
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Final
 
 import structlog
@@ -19,19 +20,22 @@ from sansio_letta import (
     RequestError,
     ResponseBody,
     ResponseHead,
+    SansioLettaError,
     Signal,
 )
 from sansio_letta.chat_writer import EVENT_STREAM, encode_stream_error
+from sansio_letta.errors import overloaded
 from sansio_letta.events import Command, Failure
 from sansio_letta.exchange import Headers
 from sansio_letta.inquiry import error_reply
 from sansio_letta.recorder import RecordedCycle
 
+from ._bodies import BodyRoom, NoRoom, too_many_chunks
 from ._door import Door
 from ._ending import Ending
 from ._errors import SettingsError
 from ._gate import Admission, Gate
-from ._http import BadRequest, BodyTooLarge, ClientConnection, ClientGone
+from ._http import BadRequest, BodyTooLarge, ClientConnection, ClientGone, TooManyChunks
 from ._log import Log, Observer, log_defect, log_request
 from ._settings import Settings
 from ._tls import close_gently
@@ -228,11 +232,13 @@ class Server:
     recordings: RecordingFolder | None = field(init=False)
     gate: Gate = field(init=False)
     door: Door = field(init=False)
+    room: BodyRoom = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.proxy = Proxy(self.settings.config())
         self.ending = Ending(self.settings)
         self.gate, self.door = Gate(self.settings), Door(self.settings)
+        self.room = BodyRoom(self.settings.max_buffered_size)
         if self.settings.access.pass_through and not isinstance(self.upstream, KeyedUpstream):
             raise SettingsError("pass_through: expected an upstream that takes a client's key")
         self.recordings = self.settings.recordings
@@ -255,13 +261,20 @@ class Server:
             async with trio.open_nursery() as connections:
                 with trio.CancelScope() as accepting:
                     beside.start_soon(self.ending.run, accepting, connections.cancel_scope)
-                    await trio.serve_listeners(handle, list(listeners), handler_nursery=connections)
+                    doors = [self.door.accepting(listener) for listener in listeners]
+                    await trio.serve_listeners(handle, doors, handler_nursery=connections)
             beside.cancel_scope.cancel()
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection until its end; never raises for what a peer does."""
         settings = self.settings
-        client = ClientConnection(stream, settings.max_header_size, settings.send_timeout)
+        client = ClientConnection(
+            stream,
+            settings.max_header_size,
+            settings.send_timeout,
+            settings.max_header_count,
+            settings.max_chunk_count,
+        )
         try:
             while await self._serve_request(client):
                 pass
@@ -276,39 +289,64 @@ class Server:
 
     async def _serve_request(self, client: ClientConnection) -> bool:
         """Answer one request; False if the connection is to be closed."""
-        waited = False
-        with trio.move_on_after(self.settings.idle_timeout) as scope, self.ending.waiting(scope):
-            waited = await client.wait_for_request()
-        if not waited:
+        with ExitStack() as waiting:
+            waiting.enter_context(self.door.waiting(client.stream))
+            waited = False
+            with trio.move_on_after(self.settings.idle_timeout) as scope, self.ending.waiting(scope):
+                waited = await client.wait_for_request()
+            received = await self._receive(client, waiting) if waited else None
+        if received is None:
             return False
-        token, request, admission = secrets.token_hex(12), HttpRequest(method="", target=""), Admission()
-        try:
-            with trio.fail_after(self.settings.request_timeout):
-                request = await client.receive_head()
-                admission = await self.gate.admit(request)
-                refusal = admission.refusal or self.proxy.refuse(request)
-                body = b"" if refusal else await client.receive_body(self.settings.max_request_size)
-        except BadRequest as exc:
-            if not client.can_respond:
-                return False
-            refusal = RequestError(
-                f"The request is not valid HTTP: {exc.reason}.",
-                status=431 if exc.status == 431 else 400,
-                code="invalid_http",
-            )
-        except BodyTooLarge:
-            refusal = self.proxy.too_large()
-        except trio.TooSlowError:
-            return False
-        now = trio.current_time()
-        if refusal is not None:
-            cycle: Cycle | RecordedCycle = self.proxy.reject(
-                refusal, request, token=token, now=now, caller=admission.caller
-            )
-        else:
-            cycle = self._open(evolve(request, body=body), token, now, admission.caller)
-        await self._answer(client, request, cycle, now, admission)
+        await self._answer(client, *received)
         return client.start_next_cycle()
+
+    async def _receive(
+        self, client: ClientConnection, waiting: ExitStack
+    ) -> tuple[HttpRequest, Cycle | RecordedCycle, float, Admission] | None:
+        """A request without its body, which goes once it is decoded; its cycle, and when that began.
+
+        None if the connection is to be closed without an answer.
+
+        :param waiting: closed once there is a request.
+        """
+        token, request, admission = secrets.token_hex(12), HttpRequest(method="", target=""), Admission()
+        refusal: SansioLettaError | None
+        with self.room.place() as place:
+            try:
+                with trio.fail_after(self.settings.request_timeout):
+                    request = await client.receive_head()
+                    waiting.close()
+                    admission = await self.gate.admit(request)
+                    refusal = admission.refusal or self.proxy.refuse(request)
+                    body = (
+                        b""
+                        if refusal
+                        else await client.receive_body(self.settings.max_request_size, place.grow)
+                    )
+            except BadRequest as exc:
+                if not client.can_respond:
+                    return None
+                refusal = RequestError(
+                    f"The request is not valid HTTP: {exc.reason}.",
+                    status=431 if exc.status == 431 else 400,
+                    code="invalid_http",
+                )
+            except BodyTooLarge:
+                refusal = self.proxy.too_large()
+            except TooManyChunks:
+                refusal = too_many_chunks(self.settings.max_chunk_count)
+            except NoRoom:
+                refusal = overloaded()
+            except trio.TooSlowError:
+                return None
+            now = trio.current_time()
+            if refusal is not None:
+                cycle: Cycle | RecordedCycle = self.proxy.reject(
+                    refusal, request, token=token, now=now, caller=admission.caller
+                )
+            else:
+                cycle = self._open(evolve(request, body=body), token, now, admission.caller)
+        return request, cycle, now, admission
 
     def _open(self, request: HttpRequest, token: str, now: float, caller: Caller) -> Cycle | RecordedCycle:
         created = int(time.time())

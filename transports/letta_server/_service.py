@@ -42,6 +42,22 @@ class ServiceOptions:
             help="Processes that serve the port. What one remembers the others do not, as with replicas.",
         ),
     ] = 1
+    max_connection_count: Annotated[
+        int,
+        Parameter(
+            env_var="LETTA_PROXY_MAX_CONNECTION_COUNT",
+            validator=Number(gte=1),
+            help="Connections at once, of each process; one more closes the one that has waited longest.",
+        ),
+    ] = field(default=_DEFAULT.max_connection_count)
+    max_buffered_size: Annotated[
+        int,
+        Parameter(
+            env_var="LETTA_PROXY_MAX_BUFFERED_SIZE",
+            validator=Number(gte=1),
+            help="Bytes of all bodies that are being read, in each process; beyond it 503.",
+        ),
+    ] = field(default=_DEFAULT.max_buffered_size)
     metrics_port: Annotated[
         int | None,
         Parameter(

@@ -65,6 +65,11 @@ class Settings:
     max_header_size: int = 64 * 1024  #: request line and headers; nginx takes 32 KB, undici and h11 16
     max_header_count: int = field(default=100, validator=validators.ge(1))  #: of one request; Apache takes 100
     max_request_size: int = Config().max_request_size
+    #: Chunks of one request's body, and one more for each KiB of it: a chunk costs its frame, too.
+    max_chunk_count: int = field(default=10_000, validator=validators.ge(1))
+    #: Bodies that are being read, all together; beyond it 503. nginx writes them to files, haproxy bounds each.
+    max_buffered_size: int = field(default=128 * 1024 * 1024, validator=validators.ge(1))
+    #: At once; fewer if the process may open fewer files. One more closes the one that has waited longest.
     max_connection_count: int = field(default=10_000, validator=validators.ge(1))
     #: Of one address; None: no such limit, as with nginx, since all clients behind one proxy have its address.
     max_peer_connection_count: int | None = field(default=None, validator=validators.optional(validators.ge(1)))
@@ -83,6 +88,11 @@ class Settings:
                 "agents. Give it keys (--keys, LETTA_PROXY_KEYS), let it pass on the clients' own to Letta "
                 "(--pass-through), listen on 127.0.0.1, or say --allow-anyone if something in front of it asks "
                 "for a key."
+            )
+        if self.max_buffered_size < self.max_request_size:
+            raise SettingsError(
+                f"max_buffered_size: expected at least max_request_size, {self.max_request_size}, got "
+                f"{self.max_buffered_size}"
             )
         if self.access.pass_through and self.letta_api_key is not None:
             raise SettingsError(

@@ -17,6 +17,7 @@ from attrs import define, field, frozen
 from sansio_letta import PRODUCT_ID
 from sansio_letta.events import Command, Failure
 
+from ._http import head_line_count
 from ._settings import Settings
 from ._sockets import receive_some
 
@@ -93,6 +94,12 @@ _DRAIN_TIMEOUT: Final = 5.0
 #: What a broken connection raises.
 _BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError)
 _MAX_HEAD_SIZE: Final = 64 * 1024
+_MAX_HEAD_LINES: Final = 1000
+#: Chunks of one answer, and one more for each of these bytes: a chunk costs h11 some 10 us, whatever is in it.
+_MAX_CHUNK_COUNT: Final = 10_000
+_CHUNK_SIZE: Final = 16
+#: Pieces read in one go, before others have their turn.
+_PIECE_COUNT: Final = 256
 
 
 @frozen(eq=False)
@@ -261,6 +268,9 @@ class _Connection:
     http: h11.Connection = field(init=False)
     broken: bool = field(default=False, init=False)
     _released: bool = field(default=False, init=False)
+    _chunk_count: int = field(default=0, init=False)
+    _body_size: int = field(default=0, init=False)
+    _has_more: bool = field(default=False, init=False)  #: others have their turn before the next piece is read
 
     def __attrs_post_init__(self) -> None:
         self.http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD_SIZE)
@@ -279,12 +289,19 @@ class _Connection:
 
     async def receive_data(self) -> bytes:
         """See `UpstreamExchange`."""
+        if self._has_more:
+            self._has_more = False
+            await trio.lowlevel.checkpoint()
         pieces: list[bytes] = []
         try:
             while self.http.their_state is h11.SEND_BODY:
                 event = self.http.next_event()
                 if isinstance(event, h11.Data):
                     pieces.append(event.data)
+                    self._count(event)
+                    if len(pieces) == _PIECE_COUNT:
+                        self._has_more = True
+                        break
                 elif event is h11.NEED_DATA:
                     if pieces:
                         break
@@ -298,6 +315,16 @@ class _Connection:
         if not data and self.http.their_state is h11.SEND_RESPONSE:
             raise trio.BrokenResourceError("closed without an answer")
         self.http.receive_data(data)
+        many = self.http.their_state is h11.SEND_RESPONSE and data.count(b"\n") > _MAX_HEAD_LINES
+        # Otherwise it may be a body that came with its head.
+        if many and head_line_count(self.http.trailing_data[0]) > _MAX_HEAD_LINES:
+            raise trio.BrokenResourceError("begun with too many headers")
+
+    def _count(self, event: h11.Data) -> None:
+        self._chunk_count += event.chunk_start
+        self._body_size += len(event.data)
+        if self._chunk_count > _MAX_CHUNK_COUNT + self._body_size // _CHUNK_SIZE:
+            raise trio.BrokenResourceError("cut into chunks that are too small")
 
     def _broke(self, exc: Exception) -> UpstreamError:
         self.broken = True
@@ -313,6 +340,7 @@ class _Connection:
         """Another exchange may begin; it, too, can be released before anything of its answer came."""
         self.http.start_next_cycle()
         self._released = False
+        self._chunk_count = self._body_size = 0
 
     def is_reusable(self) -> bool:
         """Whether the exchange has ended so that another may begin."""
