@@ -32,8 +32,9 @@ from drive import (
     want,
 )
 from drive_cycle import Client, chat
-from sansio_letta import Config, Enforcement, Proxy, Turn
+from sansio_letta import ClientTools, Config, Enforcement, Proxy, Turn
 from sansio_letta.bridge import NO_RESULT
+from sansio_letta.ephemeral import lend
 from sansio_letta.events import (
     CallArguments,
     CallStarted,
@@ -485,3 +486,23 @@ def test_a_stream_that_was_lost_behind_the_first_call_brings_no_second() -> None
     assert [item.fragment for item in items if isinstance(item, CallArguments)] == ["}"]
     assert isinstance(items[-1], TurnFinished)
     assert items[-1].reason is FinishReason.TOOL_CALLS
+
+
+@pytest.mark.parametrize("is_legacy", [False, True], ids=["attached", "legacy"])
+def test_a_tool_that_is_attached_has_the_clients_name(is_legacy: bool) -> None:
+    agent = evolve(AGENT, agent_type="memgpt_v2_agent") if is_legacy else AGENT
+    config = Config(client_tools=ClientTools.ATTACH)
+    made = evolve(plan(results=["call-1"], tools=[WEATHER]), one_call=True)
+    (lent,) = lend((WEATHER,), to_legacy=is_legacy)
+    waits = agent_json("call-1", "call-2", name=lent.tool.name) | {"agent_type": agent.agent_type}
+    waits["pending_approval"]["tool_calls"][1]["arguments"] = '{"city": "Bern", "request_heartbeat": true}'
+    turn = Turn(made, config, agent)
+    drain(turn)
+    items = answer(turn, waits)
+    (started,) = [item for item in items if isinstance(item, CallStarted)]
+    (arguments,) = [item for item in items if isinstance(item, CallArguments)]
+    assert (started.call_id, started.name) == ("call-2", "get_weather")
+    assert orjson.loads(arguments.fragment)["city"] == "Bern"
+    assert ("request_heartbeat" in arguments.fragment) is not is_legacy
+    assert turn.phase.name == "DONE"
+    assert not [item for item in items if isinstance(item, OpenStream)]

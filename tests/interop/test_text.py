@@ -246,3 +246,21 @@ def test_no_line_of_a_megabyte_is_long(url: str, letta: StandInLetta, said: dict
     body = post(url, letta.add(runs(PING, said, stop(), USAGE, DONE)).name).body
     assert len(body) > 1_000_000
     assert max(map(len, body.split(b"\n"))) < MAX_LINE_SIZE
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("stop_at", ["</code>", ["Observation:", "</code>"]], ids=["one", "several"])
+def test_stop_sequence(url: str, letta: StandInLetta, form: Form, stop_at: object) -> None:
+    pieces = ["<code>", "\nx = 1\n<", "/co", "de>\nObser", "vation: 2"]
+    agent = letta.add(runs(PING, *map(say, pieces), stop(), USAGE, DONE))
+    answer = ask(url, form, agent.name, "hi", stop=stop_at)
+    assert (answer.text, answer.finish_reason) == ("<code>\nx = 1\n", "stop")
+
+
+@pytest.mark.parametrize("form", HELPERS)
+def test_stop_sequence_through_the_helper(url: str, letta: StandInLetta, form: HelperForm) -> None:
+    agent = letta.add(runs(PING, say("one "), say("E"), say("ND two"), stop(), USAGE, DONE))
+    got = helped(url, form, agent.name, stop="END")
+    assert got.final is not None
+    assert got.final.choices[0].message.content == "one "
+    assert [event.delta for event in got.of("content.delta") if event.delta] == ["one "]

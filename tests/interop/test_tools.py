@@ -272,3 +272,38 @@ def test_server_tool_that_needs_a_human(url: str, letta: StandInLetta, form: For
     answer = ask(url, form, agent.name, "hi", tools=TOOLS)
     assert (answer.calls, answer.finish_reason) == ([], "stop")
     assert 'delete_all({"sure": true})' in answer.text
+
+
+# --- One call at a time
+
+SAME = tuple(Call(id=f"call-{number}", name="get_weather", arguments="{}") for number in (1, 2, 3))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("mixed", [False, True], ids=["in order", "interleaved"])
+def test_calls_one_at_a_time(url: str, letta: StandInLetta, form: Form, mixed: bool) -> None:
+    ids = [call.id for call in SAME]
+    agent = letta.add(calling(SAME, mixed=mixed), hello(), waits=[ids, []])
+    history: list[Message] = [user("hi")]
+    for call in SAME:
+        answer = ask(url, form, agent.name, history, tools=TOOLS, parallel_tool_calls=False)
+        assert (answer.calls, answer.finish_reason) == ([call], "tool_calls")
+        history += [answer.message, result(call, f"result of {call.id}")]
+    assert len(agent.requests) == 1
+    answer = ask(url, form, agent.name, history, tools=TOOLS, parallel_tool_calls=False)
+    assert (answer.text, answer.finish_reason) == ("Hello", "stop")
+    (approval,) = agent.requests[1].messages
+    assert isinstance(approval, wire.ApprovalCreate)
+    assert [item.tool_return for item in approval.approvals if isinstance(item, wire.ToolReturn)] == [
+        f"result of {call_id}" for call_id in ids
+    ]
+
+
+@pytest.mark.parametrize("form", HELPERS)
+def test_one_call_through_the_helper(url: str, letta: StandInLetta, form: HelperForm) -> None:
+    agent = letta.add(calling(THREE, mixed=True))
+    got = helped(url, form, agent.name, tools=TOOLS, parallel_tool_calls=False)
+    assert got.final is not None
+    (choice,) = got.final.choices
+    assert [call.id for call in choice.message.tool_calls or ()] == ["call-1"]
+    assert len(got.of("tool_calls.function.arguments.done")) == 1
