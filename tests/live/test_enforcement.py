@@ -176,3 +176,19 @@ def test_held_words_survive_a_lost_connection(
     relay.cut = None
     assert (answer.text, answer.finish_reason) == (JSON, "stop")
     assert letta.user_texts(agent) == [script]
+
+
+@pytest.mark.parametrize("form", PAIR)
+def test_a_schema_is_told_once(url: str, letta: LettaApi, agent: Agent, form: Form) -> None:
+    history = [user(f"say Here it is: {JSON}")]
+    answer = ask(url, form, agent.name, history, response_format=WISH)
+    assert answer.text == JSON, "without the words around it"
+    history += [answer.message, user(NEVER)]
+    answer = attempt(url, form, agent.name, history, response_format=WISH)
+    assert answer.error is not None
+    history += [user(AGAIN)]
+    assert ask(url, form, agent.name, history, response_format=WISH).text == JSON
+    told = [text for text in letta.instructions(agent) if "program" in text or "cannot be used" in text]
+    assert len(told) == 5
+    # In full at first, and where a reference was no help.
+    assert ['"properties"' in text for text in told] == [True, False, True, False, True]
