@@ -23,14 +23,7 @@ from .events import (
 )
 
 #: What a model that had stopped would not have said.
-_SAID: Final = (
-    ReasoningDelta,
-    CallStarted,
-    CallArguments,
-    ServerToolStarted,
-    ServerToolArguments,
-    ServerToolReturned,
-)
+_SAID: Final = (ReasoningDelta, ServerToolStarted, ServerToolArguments, ServerToolReturned)
 
 
 @define
@@ -90,6 +83,11 @@ class Trimmer:
     def __attrs_post_init__(self) -> None:
         self._sequences = [_Sequence(text) for text in self.stop]
 
+    @property
+    def hides_calls(self) -> bool:
+        """Whether no call is told any more."""
+        return self.has_stopped and not self.must_call
+
     def trim(self, event: Event) -> Iterator[Event]:
         """What is left of an event, behind the text that was held back and may be told by now."""
         match event:
@@ -99,11 +97,12 @@ class Trimmer:
                 return
             case CallStarted(index=index) | CallArguments(index=index) if self.one_call and index:
                 return
-            case CallStarted() | CallArguments() if self.has_stopped and self.must_call:
-                yield event
+            case CallStarted() | CallArguments() if self.has_stopped:
+                if not self.hides_calls:
+                    yield event
                 return
             case TurnFinished(reason=reason) if self.has_stopped:
-                called = self.must_call and reason is FinishReason.TOOL_CALLS
+                called = reason is FinishReason.TOOL_CALLS and not self.hides_calls
                 yield event if called else evolve(event, reason=FinishReason.STOP)
                 return
             case CallStarted() | TurnFinished() | TurnFailed():

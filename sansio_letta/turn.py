@@ -799,8 +799,10 @@ class Turn:
         elif run.state is RunState.DONE and self._runs.complaint is not None and not self._abandoned:
             self._ask_again(self._runs.complaint)
         elif run.state is RunState.DONE:
-            self._tools.is_awaited = run.waits_for_client
-            self.awaited_calls = run.bridge.client_call_ids if run.waits_for_client else ()
+            # A call behind a stop sequence is not told: nobody will bring its result.
+            is_told = self._trimmer is None or not self._trimmer.hides_calls
+            self._tools.is_awaited = run.waits_for_client and is_told
+            self.awaited_calls = run.bridge.client_call_ids if self._tools.is_awaited else ()
             self._finish(Step.ENDED)
         elif run.run_id is not None and (self.phase is Phase.LEAVING or self._interruption is not None):
             self._failure = self._interruption

@@ -39,6 +39,8 @@ from sansio_letta.events import (
     CallArguments,
     CallStarted,
     Command,
+    CreateConversation,
+    DeleteConversation,
     Event,
     Failure,
     FetchAgent,
@@ -52,6 +54,7 @@ from sansio_letta.events import (
     TurnFinished,
     TurnStarted,
 )
+from sansio_letta.threads import Throwaway
 from sansio_letta.trimming import Trimmer
 
 STOPS = (stop(), USAGE, DONE)
@@ -298,6 +301,18 @@ def test_a_call_behind_it_is_not_told_and_the_next_message_settles_it() -> None:
     assert [call_id for call_id, _ in approvals(client)] == ["call-1"]
     client.stream(PING, say("Fine."), *STOPS)
     assert content(client) == "Fine."
+
+
+def test_nobody_waits_for_a_call_behind_it() -> None:
+    """The conversation of a background prompt would be kept for the result."""
+    thread = Throwaway(token="t-1")
+    turn = Turn(evolve(plan("hi", tools=[WEATHER]), stop=("END",), thread=thread), Config(), AGENT)
+    assert isinstance(drain(turn)[-1], CreateConversation)
+    answer(turn, {"id": "conv-1", "agent_id": AGENT.id})
+    items = stream(turn, PING, say("x END y"), want("call-1", "get_weather", "{}"), *WAITS)
+    assert texts(items) == ["x "]
+    assert isinstance(items[-1], DeleteConversation)
+    assert turn.awaited_calls == ()
 
 
 def test_a_stream_that_was_lost_goes_on_where_it_was() -> None:
