@@ -10,11 +10,13 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)  ## Serve recorded agents: no Letta needed
 	$(BIN)/letta-proxy demo
 
-check: lint types test wheel  ## All that must hold before a commit lands
+check: lint  ## All that must hold before a commit lands
+	$(MAKE) --jobs 2 --output-sync types wheel
+	$(MAKE) test
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]'
 	touch $(STAMP)
 
 format: $(STAMP)  ## Put every file into the house's form
@@ -40,8 +42,9 @@ thorough: $(STAMP)  ## Every cut, every fault, the whole matrix, and coverage; P
 wheel: $(STAMP)  ## A wheel, and its command in an environment of its own
 	rm -rf dist build/wheel-venv
 	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
-	$(PYTHON) -m venv build/wheel-venv
-	build/wheel-venv/bin/python -m pip install --quiet --disable-pip-version-check "$$(ls dist/*.whl)[server]"
+	$(PYTHON) -m venv --without-pip build/wheel-venv
+	$(BIN)/python -m pip --python build/wheel-venv/bin/python install --quiet --disable-pip-version-check \
+		--no-compile "$$(ls dist/*.whl)[server]"
 	build/wheel-venv/bin/letta-proxy --help
 	cd build && wheel-venv/bin/python ../tests/wheel_demo.py wheel-venv/bin/letta-proxy
 
