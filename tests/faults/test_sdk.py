@@ -14,7 +14,8 @@ from attrs import evolve
 from openai._base_client import BaseClient
 
 from interop.serving import RunningServer, serving
-from live.asking import FORMS, Answer, Form, attempt
+from live.asking import FORMS, PAIR, Answer, Form, attempt
+from support import matrix
 
 from .keeping import Break, Fault, KeepingLetta
 from .scenes import STREAMED, Scene
@@ -67,7 +68,7 @@ def check(answer: Answer, scene: Scene, faults: list[Fault], where: str) -> None
     assert 1 <= answer.request_count <= 3, where
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 @pytest.mark.parametrize("seed", [*SEEDS][:3])
 def test_at_random(server: RunningServer, line: LettaLine, seed: int, form: Form) -> None:
     chance = random.Random(f"sdk {form} {seed}")

@@ -21,6 +21,7 @@ import letta_httpx
 import letta_httpx2
 from drive import DONE, JSON, PING, RUN_ID, SSE, USAGE, agent_json, encode, say, stop
 from sansio_letta import Config
+from support import matrix
 
 LETTA: Final = "http://letta.invalid"
 CHAT: Final = "/v1/chat/completions"
@@ -357,12 +358,21 @@ KITS: Final = [
 ]
 
 
+#: Each library and each backend once, and each library under an event loop.
+REPRESENTATIVES: Final = ("httpx-sync", "httpx2-asyncio", "httpx-trio")
+
+
+def representative(kits: Sequence[Kit]) -> list[Any]:
+    """Kits as parameters, of which some stand for all."""
+    return matrix(kits, *(kit for kit in kits if str(kit) in REPRESENTATIVES))
+
+
 def _test_for(kits: Sequence[Kit], test: Test) -> Callable[..., None]:
     @functools.wraps(test)
     def run(kit: Kit, **arguments: Any) -> None:
         kit.run(test, kit=kit, **arguments)
 
-    parametrized: Callable[..., None] = pytest.mark.parametrize("kit", kits, ids=str)(run)
+    parametrized: Callable[..., None] = pytest.mark.parametrize("kit", representative(kits), ids=str)(run)
     return parametrized
 
 

@@ -14,6 +14,7 @@ from letta_server import UpstreamError
 from live.asking import TOOLS, Answer, async_client, sync_client, user
 from sansio_letta.events import CancelRun, Failure, OpenStream
 from server.scripted import Script
+from support import THOROUGH
 
 from .asking import post
 from .standin import StandInAgent, StandInLetta
@@ -34,10 +35,11 @@ MESSAGES: Final[list[dict[str, Any] | str]] = [
     DONE,
 ]
 BODY: Final = b"".join(map(encode, MESSAGES))
-#: The end of each message and the bytes around it, and some places within.
+#: The end of each message and the bytes around it, and in thorough runs some places within.
 ENDS: Final = [len(b"".join(map(encode, MESSAGES[:count]))) for count in range(len(MESSAGES) + 1)]
 CUTS: Final = sorted(
-    {end + by for end in ENDS for by in (-1, 0, 1) if 0 <= end + by <= len(BODY)} | set(range(0, len(BODY), 41))
+    {end + by for end in ENDS for by in (-1, 0, 1) if 0 <= end + by <= len(BODY)}
+    | (set(range(0, len(BODY), 41)) if THOROUGH else set())
 )
 
 TEXT, REASONING = "Let me see: é", "Hm. 😀"

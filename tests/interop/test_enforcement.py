@@ -11,12 +11,13 @@ from openai import APIError, APIStatusError
 from drive import DONE, PING, USAGE, say, stop, think, want
 from live.asking import TOOLS, async_client, sync_client, user
 from server.scripted import Script, runs
+from support import matrix
 
 from .asking import HELPERS, HelperForm, helped
 from .serving import NO_PAUSES, RunningServer, serving
 from .standin import StandInLetta
 
-both = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+both = pytest.mark.parametrize("is_async", matrix([False, True], False), ids=["sync", "async"])
 
 
 class City(pydantic.BaseModel):
@@ -106,7 +107,7 @@ def test_a_call_is_no_final_reply(url: str, letta: StandInLetta, is_async: bool)
     assert choice.message.tool_calls[0].function.name == "read_file"
 
 
-@pytest.mark.parametrize("form", HELPERS)
+@pytest.mark.parametrize("form", matrix(HELPERS, HELPERS[0]))
 def test_stream_helper(url: str, letta: StandInLetta, form: HelperForm) -> None:
     agent = letta.add(said(say("Paris, I think.")), said(think("Oh."), *(say(part, id="m-3") for part in JSON)))
     got = helped(url, form, agent.name, response_format=City)
@@ -116,7 +117,7 @@ def test_stream_helper(url: str, letta: StandInLetta, form: HelperForm) -> None:
     assert [event.delta for event in got.of("content.delta") if event.delta] == [JSON]
 
 
-@pytest.mark.parametrize("form", HELPERS)
+@pytest.mark.parametrize("form", matrix(HELPERS, HELPERS[0]))
 def test_stream_helper_of_a_reply_that_stays_wrong(url: str, letta: StandInLetta, form: HelperForm) -> None:
     agent = letta.add(said(say("Paris.")), said(say("It is Paris.", id="m-2")))
     got = helped(url, form, agent.name, response_format=City, max_retries=2)

@@ -18,10 +18,11 @@ from openai import (
 
 from drive import DONE, PING, TOOL_RETURN, error, say, server_call, stop, think
 from letta_server import UpstreamError
-from live.asking import FORMS, STREAMED, WHOLE, Form, attempt, fetch, sync_client, user
+from live.asking import FORMS, PAIR, STREAMED, WHOLE, Form, attempt, fetch, sync_client, user
 from sansio_letta import Summary
 from sansio_letta.events import Failure, FindAgent, OpenStream
 from server.scripted import Script, hello, runs
+from support import matrix
 
 from .asking import HELPERS, HelperForm, helped
 from .serving import MAX_REQUEST_SIZE, NO_PAUSES, RunningServer, serving
@@ -260,7 +261,7 @@ def running() -> Iterator[RunningServer]:
 
 
 @case
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 def test_before_the_first_chunk(
     server: RunningServer,
     url: str,
@@ -286,7 +287,7 @@ def test_before_the_first_chunk(
         assert pauses == [float(case.retry_after)] * RETRIES
 
 
-@pytest.mark.parametrize("form", HELPERS)
+@pytest.mark.parametrize("form", matrix(HELPERS, HELPERS[0]))
 @pytest.mark.parametrize("name", ["400 value", "404", "429 quota", "502 model's key"])
 def test_before_the_first_chunk_through_the_helper(
     url: str, letta: StandInLetta, form: HelperForm, name: str
@@ -299,7 +300,7 @@ def test_before_the_first_chunk_through_the_helper(
     assert got.events == []
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 def test_several_agents_of_one_name(url: str, letta: StandInLetta, form: Form) -> None:
     first, second = letta.add(hello(), name="Twin"), letta.add(hello(), name="Twin")
     answer = attempt(url, form, "Twin", "hi", max_retries=RETRIES)
@@ -313,7 +314,7 @@ def test_several_agents_of_one_name(url: str, letta: StandInLetta, form: Form) -
     assert attempt(url, form, second.id, "hi").text == "Hello"
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 @pytest.mark.parametrize("failure", [Failure.NOT_SENT, Failure.BROKEN])
 def test_letta_is_away(
     url: str, letta: StandInLetta, pauses: list[float], form: Form, failure: Failure
@@ -332,7 +333,7 @@ def test_letta_is_away(
     assert agent.texts == ["hi"]
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 @pytest.mark.parametrize("name", ["409", "429", "502 model", "503"])
 def test_repeat_that_succeeds(
     url: str, letta: StandInLetta, pauses: list[float], form: Form, name: str
@@ -344,7 +345,7 @@ def test_repeat_that_succeeds(
     assert (answer.text, answer.request_count, len(pauses)) == ("Hello", 3, 2)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 def test_body_beyond_the_limit(url: str, letta: StandInLetta, form: Form) -> None:
     agent = letta.add(hello())
     answer = attempt(url, form, agent.name, "x" * (MAX_REQUEST_SIZE + 1), max_retries=RETRIES)
@@ -353,7 +354,7 @@ def test_body_beyond_the_limit(url: str, letta: StandInLetta, form: Form) -> Non
     assert agent.commands == []
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 def test_coded_body(url: str, letta: StandInLetta, form: Form) -> None:
     agent = letta.add(hello())
     coded = {"Content-Encoding": "gzip"}
@@ -419,7 +420,7 @@ def breaking(broken: Broken) -> Script:
 
 
 @broken
-@pytest.mark.parametrize("form", STREAMED)
+@pytest.mark.parametrize("form", matrix(STREAMED, *PAIR))
 def test_after_the_first_chunk(url: str, letta: StandInLetta, form: Form, broken: Broken) -> None:
     agent = letta.add(breaking(broken))
     answer = attempt(url, form, agent.name, "hi", max_retries=RETRIES)
@@ -432,7 +433,7 @@ def test_after_the_first_chunk(url: str, letta: StandInLetta, form: Form, broken
 
 
 @broken
-@pytest.mark.parametrize("form", HELPERS)
+@pytest.mark.parametrize("form", matrix(HELPERS, HELPERS[0]))
 def test_after_the_first_chunk_through_the_helper(
     url: str, letta: StandInLetta, form: HelperForm, broken: Broken
 ) -> None:
@@ -447,7 +448,7 @@ def test_after_the_first_chunk_through_the_helper(
 
 
 @broken
-@pytest.mark.parametrize("form", WHOLE)
+@pytest.mark.parametrize("form", matrix(WHOLE, *PAIR))
 def test_same_failure_of_a_whole_answer(url: str, letta: StandInLetta, form: Form, broken: Broken) -> None:
     agent = letta.add(breaking(broken), breaking(broken))
     whole = attempt(url, form, agent.name, "hi")
@@ -464,7 +465,7 @@ def test_same_failure_of_a_whole_answer(url: str, letta: StandInLetta, form: For
 # --- F16
 
 
-@pytest.mark.parametrize("form", WHOLE)
+@pytest.mark.parametrize("form", matrix(WHOLE, *PAIR))
 @pytest.mark.parametrize(
     "name", [name for name, broken in BROKEN.items() if broken.kept and broken.type != INVALID]
 )
@@ -481,7 +482,7 @@ def test_nobody_repeats_what_was_kept(
     assert pauses == []
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 def test_results_are_kept_at_once(url: str, letta: StandInLetta, pauses: list[float], form: Form) -> None:
     """The step after the results fails, and the results are in the agent's memory all the same."""
     agent = letta.add(runs(PING, stop("llm_api_error"), error("llm_error"), DONE), pending=["call-1"])

@@ -8,9 +8,10 @@ import trio
 from openai import APITimeoutError, AsyncOpenAI
 
 from drive import DONE, PING, RUN_ID, say, stop
-from live.asking import FORMS, STREAMED, Form, ask, async_client, attempt, sync_client, user
+from live.asking import FORMS, PAIR, STREAMED, Form, ask, async_client, attempt, sync_client, user
 from sansio_letta.events import CancelRun, OpenStream
 from server.scripted import hello, runs
+from support import matrix
 
 from .serving import RunningServer
 from .standin import StandInAgent, StandInLetta
@@ -90,7 +91,7 @@ def test_cancelled_task(url: str, agent: StandInAgent, stream: bool) -> None:
     check_cancelled(url, agent, "async")
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 def test_timeout(url: str, agent: StandInAgent, form: Form) -> None:
     answer = attempt(url, form, agent.name, "hi", timeout=SHORT)
     assert type(answer.error) is APITimeoutError
@@ -98,7 +99,7 @@ def test_timeout(url: str, agent: StandInAgent, form: Form) -> None:
     check_cancelled(url, agent, form)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 def test_before_the_run_has_a_name(url: str, server: RunningServer, letta: StandInLetta, form: Form) -> None:
     """The name comes when the client has left already; the run is cancelled by it all the same."""
     gate = trio.Event()
@@ -111,7 +112,7 @@ def test_before_the_run_has_a_name(url: str, server: RunningServer, letta: Stand
     check_cancelled(url, agent, form)
 
 
-@pytest.mark.parametrize("form", STREAMED)
+@pytest.mark.parametrize("form", matrix(STREAMED, *PAIR))
 def test_after_the_end_nothing_is_cancelled(
     url: str, server: RunningServer, letta: StandInLetta, form: Form
 ) -> None:

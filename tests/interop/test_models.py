@@ -8,8 +8,9 @@ import pytest
 from openai import BadRequestError, NotFoundError
 from openai.types import Model
 
-from live.asking import FORMS, Form, ask, async_client, attempt, fetch, sync_client
+from live.asking import FORMS, PAIR, Form, ask, async_client, attempt, fetch, sync_client
 from server.scripted import hello
+from support import matrix
 
 from .serving import RunningServer
 from .standin import StandInLetta
@@ -32,7 +33,7 @@ NAMES = {
 }
 
 named = pytest.mark.parametrize("name", NAMES.values(), ids=NAMES.keys())
-both = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+both = pytest.mark.parametrize("is_async", matrix([False, True], False), ids=["sync", "async"])
 
 
 def list_models(url: str, *, is_async: bool) -> list[Model]:
@@ -114,7 +115,7 @@ def test_names_are_exact(url: str, letta: StandInLetta, is_async: bool) -> None:
         assert error.request_id
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 def test_an_agents_id_is_a_model(url: str, letta: StandInLetta, form: Form) -> None:
     agent = letta.add(hello())
     answer = ask(url, form, agent.id, "hi")
@@ -150,7 +151,7 @@ based = pytest.mark.parametrize("base", BASES.values(), ids=BASES.keys())
 
 
 @based
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 def test_base_urls(server: RunningServer, letta: StandInLetta, form: Form, base: Callable[[str], str]) -> None:
     assert ask(base(server.root_url), form, letta.add(hello()).name, "hi").text == "Hello"
 
@@ -165,7 +166,7 @@ def test_models_at_base_urls(
     assert retrieve(base(server.root_url), agent.name, is_async=is_async).id == agent.name
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 def test_v1_twice(url: str, letta: StandInLetta, form: Form) -> None:
     answer = attempt(f"{url}/v1", form, letta.add(hello()).name, "hi", max_retries=2)
     assert type(answer.error) is NotFoundError

@@ -12,13 +12,14 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from faults import keeping
 from letta_server import UpstreamError
-from live.asking import FORMS, STREAMED, Answer, Message, Response, attempt, fetch, user
+from live.asking import FORMS, PAIR, STREAMED, Answer, Message, Response, attempt, fetch, user
 from recordings import SCENARIOS, expected_path, recording, turns
 from sansio_letta import letta as wire
 from sansio_letta.events import Failure, OpenStream
 from sansio_letta.recording import RecordedExchange, Recording
 from sansio_letta.replay import plan_recorded
 from server.scripted import Script, hello
+from support import THOROUGH
 
 from .asking import HELPERS, helped, post
 from .schema import validate, validate_error
@@ -278,7 +279,7 @@ def whole(answer: Answer) -> tuple[object, ...]:
 @every_turn
 def test_forms_agree(url: str, letta: StandInLetta, turn: RecordedTurn) -> None:
     answers = {}
-    for form in FORMS:
+    for form in FORMS if THOROUGH else PAIR:
         options = USAGE if form in STREAMED else None
         answers[form] = attempt(
             url, form, turn.play(letta).name, turn.messages, tools=turn.tools, stream_options=options
@@ -286,7 +287,7 @@ def test_forms_agree(url: str, letta: StandInLetta, turn: RecordedTurn) -> None:
     outcomes = {form: whole(answer) for form, answer in answers.items()}
     assert len({repr(outcome) for outcome in outcomes.values()}) == 1, outcomes
     plain = answers["sync"]
-    for helper in HELPERS:
+    for helper in HELPERS if THOROUGH else HELPERS[:1]:
         tools: Any = {"tools": turn.tools} if turn.tools else {}
         got = helped(
             url,

@@ -6,8 +6,9 @@ import pytest
 from openai.types.chat import ChatCompletionChunk
 
 from drive import DONE, PING, USAGE, say, server_call, stop, think
-from live.asking import FORMS, STREAMED, WHOLE, Form, ask, attempt
+from live.asking import FORMS, PAIR, STREAMED, WHOLE, Form, ask, attempt
 from server.scripted import Script, hello, runs
+from support import matrix
 
 from .asking import HELPERS, HelperForm, helped, post
 from .standin import StandInLetta
@@ -27,7 +28,7 @@ def thoughtful() -> Script:
 # --- F1
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 def test_text(url: str, letta: StandInLetta, form: Form) -> None:
     agent = letta.add(hello())
     answer = ask(url, form, agent.name, "hi")
@@ -37,7 +38,7 @@ def test_text(url: str, letta: StandInLetta, form: Form) -> None:
     assert agent.texts == ["hi"]
 
 
-@pytest.mark.parametrize("form", STREAMED)
+@pytest.mark.parametrize("form", matrix(STREAMED, *PAIR))
 def test_chunks(url: str, letta: StandInLetta, form: Form) -> None:
     chunks = ask(url, form, letta.add(hello()).name, "hi").chunks
     assert len({(chunk.id, chunk.created, chunk.model) for chunk in chunks}) == 1
@@ -47,13 +48,13 @@ def test_chunks(url: str, letta: StandInLetta, form: Form) -> None:
     assert [chunk.choices[0].finish_reason for chunk in chunks] == [None, None, None, "stop"]
 
 
-@pytest.mark.parametrize("form", WHOLE)
+@pytest.mark.parametrize("form", matrix(WHOLE, *PAIR))
 def test_answers_have_ids_of_their_own(url: str, letta: StandInLetta, form: Form) -> None:
     agent = letta.add(hello(), hello())
     assert ask(url, form, agent.name, "hi").id != ask(url, form, agent.name, "hi").id
 
 
-@pytest.mark.parametrize("form", HELPERS)
+@pytest.mark.parametrize("form", matrix(HELPERS, HELPERS[0]))
 def test_helper(url: str, letta: StandInLetta, form: HelperForm) -> None:
     got = helped(url, form, letta.add(hello()).name)
     assert "".join(event.delta for event in got.of("content.delta")) == "Hello"
@@ -64,20 +65,20 @@ def test_helper(url: str, letta: StandInLetta, form: HelperForm) -> None:
     assert choice.finish_reason == "stop"
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 def test_texts_of_several_messages_are_one(url: str, letta: StandInLetta, form: Form) -> None:
     agent = letta.add(runs(PING, say("One."), say("Two.", id="message-2"), stop(), USAGE, DONE))
     assert ask(url, form, agent.name, "hi").text == "One.\n\nTwo."
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 def test_an_agent_that_says_nothing(url: str, letta: StandInLetta, form: Form) -> None:
     answer = ask(url, form, letta.add(runs(PING, stop(), USAGE, DONE)).name, "hi")
     assert (answer.text, answer.finish_reason) == ("", "stop")
     assert [chunk.choices[0].delta.role for chunk in answer.chunks[:1]] in ([], ["assistant"])
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 @pytest.mark.parametrize(
     ("reason", "finish"),
     [("max_steps", "length"), ("max_tokens_exceeded", "length"), ("cancelled", "stop"), ("tool_rule", "stop")],
@@ -91,7 +92,7 @@ def test_finish_reasons(url: str, letta: StandInLetta, form: Form, reason: str, 
 # --- F2
 
 
-@pytest.mark.parametrize("form", STREAMED)
+@pytest.mark.parametrize("form", matrix(STREAMED, *PAIR))
 def test_usage_in_a_stream(url: str, letta: StandInLetta, form: Form) -> None:
     agent = letta.add(thoughtful(), thoughtful())
     whole = ask(url, "sync", agent.name, "hi").usage
@@ -104,7 +105,7 @@ def test_usage_in_a_stream(url: str, letta: StandInLetta, form: Form) -> None:
     )
 
 
-@pytest.mark.parametrize("form", HELPERS)
+@pytest.mark.parametrize("form", matrix(HELPERS, HELPERS[0]))
 def test_usage_through_the_helper(url: str, letta: StandInLetta, form: HelperForm) -> None:
     agent = letta.add(thoughtful(), thoughtful())
     whole = ask(url, "sync", agent.name, "hi").usage
@@ -114,7 +115,7 @@ def test_usage_through_the_helper(url: str, letta: StandInLetta, form: HelperFor
     assert final.usage == whole
 
 
-@pytest.mark.parametrize("form", WHOLE)
+@pytest.mark.parametrize("form", matrix(WHOLE, *PAIR))
 def test_usage_of_a_whole_answer(url: str, letta: StandInLetta, form: Form) -> None:
     usage = ask(url, form, letta.add(thoughtful()).name, "hi").usage
     assert usage is not None
@@ -127,7 +128,7 @@ def test_usage_of_a_whole_answer(url: str, letta: StandInLetta, form: Form) -> N
     }
 
 
-@pytest.mark.parametrize("form", STREAMED)
+@pytest.mark.parametrize("form", matrix(STREAMED, *PAIR))
 @pytest.mark.parametrize("options", [None, {}, {"include_usage": False}], ids=["unsaid", "empty", "false"])
 def test_no_usage_unless_asked(
     url: str, letta: StandInLetta, form: Form, options: dict[str, bool] | None
@@ -136,7 +137,7 @@ def test_no_usage_unless_asked(
     assert all("usage" not in chunk.model_fields_set and chunk.choices for chunk in chunks)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 def test_usage_that_letta_does_not_tell(url: str, letta: StandInLetta, form: Form) -> None:
     agent = letta.add(runs(PING, say("Hello"), stop(), DONE))
     options = {"include_usage": True} if form in STREAMED else None
@@ -154,7 +155,7 @@ def kind(chunk: ChatCompletionChunk) -> str:
     return "reasoning" if extra else "text"
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 def test_reasoning(url: str, letta: StandInLetta, form: Form) -> None:
     answer = ask(url, form, letta.add(thoughtful()).name, "hi")
     assert (answer.reasoning, answer.text) == ("First this.", "Hello")
@@ -162,7 +163,7 @@ def test_reasoning(url: str, letta: StandInLetta, form: Form) -> None:
     assert kinds == (["reasoning"] * 2 + ["text"] * 2 if form in STREAMED else [])
 
 
-@pytest.mark.parametrize("form", HELPERS)
+@pytest.mark.parametrize("form", matrix(HELPERS, HELPERS[0]))
 def test_reasoning_through_the_helper(url: str, letta: StandInLetta, form: HelperForm) -> None:
     final = helped(url, form, letta.add(thoughtful()).name).final
     assert final is not None
@@ -184,13 +185,13 @@ def commented() -> Script:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("form", STREAMED)
+@pytest.mark.parametrize("form", matrix(STREAMED, *PAIR))
 def test_comments_do_not_show(url: str, letta: StandInLetta, form: Form) -> None:
     answer = ask(url, form, letta.add(commented()).name, "hi")
     assert (answer.text, answer.finish_reason, len(answer.chunks)) == ("Hello", "stop", 4)
 
 
-@pytest.mark.parametrize("form", HELPERS)
+@pytest.mark.parametrize("form", matrix(HELPERS, HELPERS[0]))
 def test_comments_do_not_show_in_the_helper(url: str, letta: StandInLetta, form: HelperForm) -> None:
     got = helped(url, form, letta.add(commented()).name)
     assert "".join(event.delta for event in got.of("content.delta")) == "Hello"
@@ -219,7 +220,7 @@ def test_comments_keep_a_short_timeout_from_running_out(url: str, letta: StandIn
 # --- F12
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 def test_a_megabyte_in_one_piece(url: str, letta: StandInLetta, form: Form) -> None:
     answer = attempt(url, form, letta.add(runs(PING, say(LONG), stop(), USAGE, DONE)).name, "hi")
     assert answer.error is None
@@ -227,14 +228,14 @@ def test_a_megabyte_in_one_piece(url: str, letta: StandInLetta, form: Form) -> N
     assert answer.finish_reason == "stop"
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 def test_a_megabyte_in_many_pieces(url: str, letta: StandInLetta, form: Form) -> None:
     pieces = [LONG[at : at + 777] for at in range(0, len(LONG), 777)]
     agent = letta.add(runs(PING, *map(say, pieces), stop(), USAGE, DONE))
     assert ask(url, form, agent.name, "hi").text == LONG
 
 
-@pytest.mark.parametrize("form", HELPERS)
+@pytest.mark.parametrize("form", matrix(HELPERS, HELPERS[0]))
 def test_a_megabyte_through_the_helper(url: str, letta: StandInLetta, form: HelperForm) -> None:
     final = helped(url, form, letta.add(runs(PING, say(LONG), stop(), USAGE, DONE)).name).final
     assert final is not None

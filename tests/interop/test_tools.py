@@ -7,10 +7,11 @@ import pytest
 from openai import BadRequestError
 
 from drive import CONFLICT, DONE, PING, TOOL_RETURN, USAGE, say, server_call, stop, think, want
-from live.asking import FORMS, STREAMED, TOOLS, Call, Form, Message, ask, attempt, result, user
+from live.asking import FORMS, PAIR, STREAMED, TOOLS, Call, Form, Message, ask, attempt, result, user
 from sansio_letta import letta as wire
 from sansio_letta.events import FetchAgent, FindAgent, OpenStream
 from server.scripted import Script, hello, runs
+from support import matrix
 
 from .asking import HELPERS, HelperForm, helped
 from .standin import StandInAgent, StandInLetta
@@ -61,7 +62,7 @@ def given(calls: Sequence[Call]) -> list[Call]:
 # --- F3
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 @pytest.mark.parametrize("mixed", [False, True], ids=["in order", "interleaved"])
 @pytest.mark.parametrize("calls", WANTED.values(), ids=WANTED.keys())
 def test_calls(url: str, letta: StandInLetta, form: Form, calls: tuple[Call, ...], mixed: bool) -> None:
@@ -70,7 +71,7 @@ def test_calls(url: str, letta: StandInLetta, form: Form, calls: tuple[Call, ...
     assert (answer.text, answer.finish_reason) == ("Let me see.", "tool_calls")
 
 
-@pytest.mark.parametrize("form", HELPERS)
+@pytest.mark.parametrize("form", matrix(HELPERS, HELPERS[0]))
 @pytest.mark.parametrize("mixed", [False, True], ids=["in order", "interleaved"])
 @pytest.mark.parametrize("calls", WANTED.values(), ids=WANTED.keys())
 def test_calls_through_the_helper(
@@ -93,7 +94,7 @@ def test_calls_through_the_helper(
         ]
 
 
-@pytest.mark.parametrize("form", STREAMED)
+@pytest.mark.parametrize("form", matrix(STREAMED, *PAIR))
 def test_first_fragment_of_a_call_has_all_fields(url: str, letta: StandInLetta, form: Form) -> None:
     chunks = ask(url, form, letta.add(calling(ONE)).name, "hi", tools=TOOLS).chunks
     deltas: list[dict[str, Any]] = [
@@ -105,14 +106,14 @@ def test_first_fragment_of_a_call_has_all_fields(url: str, letta: StandInLetta, 
     assert {tuple(delta["function"]) for delta in deltas[1:]} == {("arguments",)}
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 def test_calls_without_text(url: str, letta: StandInLetta, form: Form) -> None:
     agent = letta.add(runs(PING, think("Hm."), *pieces(ONE[0]), stop("requires_approval"), USAGE, DONE))
     answer = ask(url, form, agent.name, "hi", tools=TOOLS)
     assert (answer.calls, answer.text, answer.reasoning) == (given(ONE), "", "Hm.")
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 def test_long_arguments(url: str, letta: StandInLetta, form: Form) -> None:
     path = "😀\u2028" * 50_000
     call = Call(id="call-1", name="read_file", arguments=f'{{"path": "{path}"}}')
@@ -135,7 +136,7 @@ def answered(agent: StandInAgent) -> list[tuple[str, str, str]]:
     ]
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 @pytest.mark.parametrize("calls", [ONE, THREE], ids=["one", "three"])
 def test_round_trip(url: str, letta: StandInLetta, form: Form, calls: tuple[Call, ...]) -> None:
     agent = letta.add(calling(calls), hello(), hello(), waits=[[call.id for call in calls], []])
@@ -158,7 +159,7 @@ def test_round_trip(url: str, letta: StandInLetta, form: Form, calls: tuple[Call
     ]
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 def test_tools_are_offered_with_the_results(url: str, letta: StandInLetta, form: Form) -> None:
     agent = letta.add(calling(ONE), calling(ONE), waits=[["call-1"]])
     first = ask(url, form, agent.name, "hi", tools=TOOLS)
@@ -168,7 +169,7 @@ def test_tools_are_offered_with_the_results(url: str, letta: StandInLetta, form:
     assert offered == [["get_weather", "read_file"]] * 2
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 def test_user_message_after_the_results(url: str, letta: StandInLetta, form: Form) -> None:
     agent = letta.add(hello(), pending=["call-1"])
     history = [
@@ -183,7 +184,7 @@ def test_user_message_after_the_results(url: str, letta: StandInLetta, form: For
     assert len(agent.requests) == 1
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 def test_user_message_instead_of_results(url: str, letta: StandInLetta, form: Form) -> None:
     agent = letta.add(runs(PING, stop("error"), CONFLICT, DONE), hello(), pending=["call-1"])
     history = [user("hi"), {"role": "assistant", "tool_calls": [tool_call(ONE[0])]}, user("Never mind.")]
@@ -201,7 +202,7 @@ def test_user_message_instead_of_results(url: str, letta: StandInLetta, form: Fo
     ] == [("call-1", False)]
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 def test_results_that_nobody_waits_for(url: str, letta: StandInLetta, form: Form) -> None:
     agent = letta.add(calling(ONE), hello(), waits=[["call-1"], []])
     first = ask(url, form, agent.name, "hi", tools=TOOLS)
@@ -235,7 +236,7 @@ def with_server_tool(*, reason: str = "end_turn") -> Script:
     )
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 @pytest.mark.parametrize("reason", ["end_turn", "tool_rule", "no_tool_call"])
 def test_server_tools_do_not_show(url: str, letta: StandInLetta, form: Form, reason: str) -> None:
     answer = ask(url, form, letta.add(with_server_tool(reason=reason)).name, "hi", tools=TOOLS)
@@ -243,7 +244,7 @@ def test_server_tools_do_not_show(url: str, letta: StandInLetta, form: Form, rea
     assert all(chunk.choices[0].delta.tool_calls is None for chunk in answer.chunks)
 
 
-@pytest.mark.parametrize("form", HELPERS)
+@pytest.mark.parametrize("form", matrix(HELPERS, HELPERS[0]))
 def test_server_tools_do_not_show_in_the_helper(url: str, letta: StandInLetta, form: HelperForm) -> None:
     final = helped(url, form, letta.add(with_server_tool()).name).final
     assert final is not None
@@ -251,7 +252,7 @@ def test_server_tools_do_not_show_in_the_helper(url: str, letta: StandInLetta, f
     assert final.choices[0].finish_reason == "stop"
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 def test_server_tool_beside_a_call(url: str, letta: StandInLetta, form: Form) -> None:
     """Both in one step: the client sees its own alone, and its index begins at 0."""
     agent = letta.add(
@@ -263,7 +264,7 @@ def test_server_tool_beside_a_call(url: str, letta: StandInLetta, form: Form) ->
     assert (answer.calls, answer.finish_reason) == (given(ONE), "tool_calls")
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
 def test_server_tool_that_needs_a_human(url: str, letta: StandInLetta, form: Form) -> None:
     """A tool the client did not offer is no call of its own, even where the run waits for approval."""
     agent = letta.add(
