@@ -4,9 +4,11 @@ import ast
 import dataclasses
 import importlib
 import re
+import secrets
 import shlex
 import sys
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import get_args
@@ -21,6 +23,7 @@ import letta_server
 import sansio_letta
 from letta_server import _keys
 from letta_server._cli import app
+from letta_server._errors import SettingsError
 from letta_server._keys import read_keys
 from letta_server._metrics import METRICS
 from letta_server._record import EXPECTATIONS
@@ -162,7 +165,7 @@ def test_commands_of_recordings_and_servers_can_be_parsed(
 ) -> None:
     """Whole lines, values and all; nothing is run. A file of settings is read, the one of the docs."""
     [settings] = [text for text in blocks(DOCS / "access.md", "toml") if "letta-url" in text]
-    (tmp_path / "proxy.toml").write_text(settings, encoding="utf-8")
+    (tmp_path / "proxy.toml").write_text(with_keys(settings), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     for _, words in command_lines():
         if len(words) > 1:
@@ -404,10 +407,36 @@ def test_the_keys_files_of_the_docs_are_read(tmp_path: Path) -> None:
     files = [*blocks(DOCS / "access.md", "toml"), *blocks(DOCS / "policies.md", "toml")]
     for number, text in enumerate(files):
         path = tmp_path / f"{number}.toml"
-        path.write_text(text, encoding="utf-8")
+        path.write_text(with_keys(text), encoding="utf-8")
         assert read_keys([path]).keys[0].caller.name == "alice"
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(SettingsError, match=r"keys\.alice\.sha256: expected 64 .* `letta-proxy keys new`"):
+            read_keys([path])
     fields = first_cells("access.md", "Keys")
     assert fields == list(_keys._FIELDS)
+
+
+def with_keys(text: str) -> str:
+    """A keys file of the docs, with keys in place of its placeholders."""
+    text = re.sub('sha256 = "<[^"]*>"', lambda _: f'sha256 = "{secrets.token_hex(32)}"', text)
+    return re.sub('key = "<[^"]*>"', lambda _: f'key = "{secrets.token_hex(16)}"', text)
+
+
+#: Where documentation shows a key: of a client library, of curl, in an environment.
+SHOWN_KEYS = re.compile(
+    r"""(?:api_?key["']?\s*[=:]\s*["']|Bearer |OPENAI_API_KEY=)([^\s"'`,;)<$]+)""", re.IGNORECASE
+)
+
+
+def test_no_key_that_the_docs_show_opens_a_server(tmp_path: Path) -> None:
+    pages = [ROOT / "README.md", *DOCS.rglob("*.md"), *(ROOT / "examples").glob("*.py")]
+    shown = {key for page in pages for key in SHOWN_KEYS.findall(page.read_text(encoding="utf-8"))}
+    assert len(shown) >= 2
+    for key in shown - {"KEY"}:
+        path = tmp_path / "keys.toml"
+        path.write_text(f'[keys.alice]\nsha256 = "{sha256(key.encode()).hexdigest()}"')
+        with pytest.raises(SettingsError, match="expected a key that nobody can guess"):
+            read_keys([path])
 
 
 def test_the_modes_of_redaction_are_all_there() -> None:

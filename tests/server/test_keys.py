@@ -45,6 +45,40 @@ def test_a_file_of_keys(tmp_path: Path) -> None:
     assert ring.find("") is None
 
 
+KNOWN = [
+    "test",
+    "Test",
+    "TEST",
+    "secret",
+    "password",
+    "letta",
+    "none",
+    "sk-...",
+    "sk-1234",
+    "EMPTY",
+    "lp-test",
+    "",
+]
+
+
+@pytest.mark.parametrize("word", [*KNOWN, "a-key-that-somebody-made-up"])
+def test_a_key_that_everybody_knows_is_none(tmp_path: Path, word: str) -> None:
+    digest = sha256(word.encode()).hexdigest()
+    told = "sha256: expected a key that nobody can guess.*`letta-proxy keys new` makes one"
+    for text in (digest, digest.upper()):
+        with pytest.raises(SettingsError, match=told) as refused:
+            read_keys([written(tmp_path, f"[keys.alice]\nsha256 = '{text}'")])
+        assert not word or word not in str(refused.value).replace("letta-proxy keys new", "").split()
+    with pytest.raises(SettingsError, match=told):
+        read_keys([], f"alice=sha256:{digest}")
+
+
+def test_neither_is_one_that_is_given_as_it_is(tmp_path: Path) -> None:
+    for key in ("a-key-that-somebody-made-up", "A-KEY-THAT-SOMEBODY-MADE-UP", "sk-no-key-required"):
+        with pytest.raises(SettingsError, match=r"alice\.key: expected a key that nobody can guess"):
+            read_keys([written(tmp_path, f"[keys.alice]\nkey = '{key}'")])
+
+
 def test_what_keys_new_prints_is_read(tmp_path: Path) -> None:
     key = new_key()
     lines = toml_lines("alice", key, agents=['the "best"\n\\one', "M*"], rate="60/minute")

@@ -3,7 +3,7 @@
 A keys file is TOML, and holds digests, so that nobody who reads it can use a key::
 
     [keys.alice]
-    sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+    sha256 = "<64 hexadecimal digits, from letta-proxy keys new>"
     agents = ["Milo", "Support *"]      # names, * for any text, or ids; without it: all
     rate = "60/minute"                  # without it: --rate, or as often as it likes
     policies = { approvals = "deny" }   # in place of the server's; without it: those
@@ -16,6 +16,7 @@ import stat
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +39,90 @@ _MIN_KEY_LENGTH: Final = 16
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _FIELDS: Final = ("sha256", "key", "agents", "rate", "policies")
 _PREFIX: Final = "sha256:"
+#: Keys that everybody knows: words, what programs send where no key is needed, and examples, those of our own
+#: documentation among them. Their digests are as well known as they are.
+_KNOWN: Final = (
+    *(
+        "test",
+        "testing",
+        "test-key",
+        "testkey",
+        "key",
+        "mykey",
+        "my-key",
+        "apikey",
+        "api-key",
+        "api_key",
+        "token",
+    ),
+    *("secret", "my-secret", "mysecret", "secret-key", "password", "passw0rd", "passwd", "pass", "changeme"),
+    *(
+        "change-me",
+        "change_me",
+        "letmein",
+        "qwerty",
+        "abc123",
+        "admin",
+        "root",
+        "user",
+        "guest",
+        "alice",
+        "bob",
+    ),
+    *(
+        "letta",
+        "letta-proxy",
+        "letta_proxy",
+        "lettaproxy",
+        "proxy",
+        "milo",
+        "agent",
+        "demo",
+        "example",
+        "sample",
+    ),
+    *(
+        "none",
+        "null",
+        "no",
+        "nokey",
+        "no-key",
+        "no_key",
+        "not-needed",
+        "not_needed",
+        "no-key-required",
+        "unused",
+    ),
+    *(
+        "any",
+        "anything",
+        "whatever",
+        "default",
+        "dummy",
+        "dummy-key",
+        "fake",
+        "fake-key",
+        "placeholder",
+        "empty",
+    ),
+    *("openai", "ollama", "lm-studio", "llama.cpp", "vllm", "litellm", "anything-goes", "hello", "foo", "bar"),
+    *(
+        "sk-",
+        "sk-...",
+        "sk-xxx",
+        "sk-xxxx",
+        "sk-1234",
+        "sk-12345",
+        "sk-123456",
+        "sk-test",
+        "sk-fake",
+        "sk-dummy",
+    ),
+    *("sk-none", "sk-key", "sk-letta", "sk-local", "sk-anything", "sk-placeholder", "sk-your-key", "sk-secret"),
+    *("sk-no-key-required", "sk-your-api-key", "your-api-key", "your_api_key", "your-key", "your-key-here"),
+    *("your-api-key-here", "your_api_key_here", "0p3n-w3bu!", "a-key-that-somebody-made-up", "xxx", "x", "..."),
+    *("0", "1", "123", "1234", "12345", "123456", "1234567", "12345678", "123456789", "1234567890", ""),
+)
 
 
 @frozen(kw_only=True)
@@ -245,6 +330,23 @@ def _decode_policy(name: str, text: object, where: str) -> Enum:
 
 
 def _decode_digest(value: Mapping[str, object], where: str) -> bytes:
+    field_name = "sha256" if "sha256" in value else "key"
+    digest = _read_digest(value, where)
+    if digest in _known_digests():
+        raise SettingsError(
+            f"{where}.{field_name}: expected a key that nobody can guess, this one is a word or an example "
+            "that everybody knows; `letta-proxy keys new` makes one"
+        )
+    return digest
+
+
+@cache
+def _known_digests() -> frozenset[bytes]:
+    forms = {form for word in _KNOWN for form in (word, word.upper(), word.capitalize(), f"lp-{word}")}
+    return frozenset(map(digest_of, forms))
+
+
+def _read_digest(value: Mapping[str, object], where: str) -> bytes:
     digest, key = value.get("sha256"), value.get("key")
     if "sha256" in value:
         if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
