@@ -83,8 +83,8 @@ HONOURED: Final[Mapping[str, str]] = {
     "tools": "functions, offered to the agent for this request; another type is refused",
     "tool_choice": "`auto`, `none`, `allowed_tools` of mode `auto`; a forced call is "
     "[asked for and checked](structured-output.md)",
-    "metadata": "16 pairs at most, keys of 64 and values of 512 characters; `letta_chat_key` names "
-    "[the chat](threads.md#how-a-client-names-its-chat) where no header does",
+    "metadata": "`letta_chat_key`, a string or a number, names "
+    "[the chat](threads.md#how-a-client-names-its-chat) where no header does; anything else in it is passed over",
     "stop": "the text ends before it: [Stop sequences](#stop-sequences)",
     "parallel_tool_calls": "`false`: [one call at a time](#one-call-at-a-time)",
     "response_format": "`text`; `json_object` and `json_schema` are "
@@ -340,6 +340,7 @@ REQUEST_CODES: Final[Mapping[str, tuple[str, str]]] = {
         "agent is [a legacy one](legacy-agents.md)",
     ),
     "invalid_json": ("400", "the body is no JSON"),
+    "array_above_max_length": ("400", "more messages, parts of new messages or tools than the limit"),
     "invalid_http": ("400, 431", "the request is no HTTP, or its head is too long; of the server alone"),
     "invalid_api_key": ("401", "no key, or one that is not known"),
     "insufficient_permissions": ("403", "a key that is passed on, and may not do this at Letta"),

@@ -1,22 +1,22 @@
 """The Chat Completions wire, incoming: a request's body as typed values, or an error that names the field."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-import orjson
 from attrs import field, frozen
 
-from ._convert import json_name
+from .chat_body import read_body
 from .chat_fields import (
     FIELDS,
     Notices,
     Treatment,
     check_fields,
     checked,
+    flag,
     missing,
-    string,
-    structure,
-    tag,
+    object_at,
+    string_at,
+    string_in,
 )
 from .chat_messages import (
     AssistantMessage,
@@ -27,13 +27,14 @@ from .chat_messages import (
     MadeCall,
     Message,
     Part,
-    RefusalPart,
     TextPart,
     ToolMessage,
     UserMessage,
     decode_messages,
 )
-from .chat_tools import FunctionTool, check_depth, check_name, choose_tools, decode_tools
+from .chat_schemas import read_schema
+from .chat_tools import FunctionTool, check_name, choose_tools, decode_tools
+from .config import Config, Enforcement
 from .errors import RequestError
 
 __all__ = [
@@ -50,8 +51,6 @@ __all__ = [
     "MadeCall",
     "Message",
     "Part",
-    "RefusalPart",
-    "StreamOptions",
     "TextPart",
     "ToolMessage",
     "Treatment",
@@ -59,17 +58,12 @@ __all__ = [
     "decode_request",
 ]
 
-_MAX_METADATA_COUNT, _MAX_METADATA_KEY, _MAX_METADATA_VALUE = 16, 64, 512
+_T = TypeVar("_T")
+
 #: OpenAI's, too.
 _MAX_STOP_COUNT: Final = 4
 #: Characters of all stop sequences together: each costs a table of its size.
 _MAX_STOP_SIZE: Final = 16 * 1024
-
-
-@frozen(kw_only=True)
-class StreamOptions:
-    include_usage: bool | None = None
-    include_obfuscation: bool | None = None
 
 
 @frozen(kw_only=True)
@@ -79,7 +73,6 @@ class JsonSchema:
     name: str
     description: str | None = None
     schema: Mapping[str, Any] | None = field(default=None, repr=False)
-    strict: bool | None = None
 
 
 @frozen(kw_only=True)
@@ -102,78 +95,100 @@ class ChatRequest:
     include_usage: bool = False
     tools: tuple[FunctionTool, ...] = ()  #: those that `tool_choice` leaves
     must_call: bool = False  #: `tool_choice` forces a call of one of them
+    response_format: JsonFormat | None = None  #: None: text
     parallel_tool_calls: bool = True  #: otherwise calls are told one at a time
     stop: tuple[str, ...] = ()  #: the text ends before the first of these
-    response_format: JsonFormat | None = None  #: None: text
     max_tokens: int | None = None  #: of the reply; what tells a gateway's probe, and is not honoured
-    metadata: Mapping[str, str] = field(factory=dict, repr=False)
+    metadata: Mapping[str, Any] = field(factory=dict, repr=False)  #: as it came: it may hold anything
     ignored: tuple[str, ...] = ()  #: fields that were given and have no effect, each once
 
 
-def decode_request(data: bytes) -> ChatRequest:
+def decode_request(data: bytes, config: Config | None = None) -> ChatRequest:
     """The body of ``POST /v1/chat/completions``.
 
     :param data: JSON, whatever the Content-Type said.
+    :param config: its limits count, and what it ignores is not judged.
     :raises RequestError: 400, with the field in `param`, if it cannot be carried out as it stands.
     """
-    try:
-        raw = orjson.loads(data)
-    except orjson.JSONDecodeError as exc:
-        raise RequestError(f"The body is not valid JSON: {exc}.", code="invalid_json") from None
-    if type(raw) is not dict:
-        raise RequestError(f"The body must be a JSON object, got {json_name(raw)}.", code="invalid_type")
-    given = {name: value for name, value in raw.items() if value is not None}
+    config = config or Config()
+    body = read_body(data)
+    given = body.fields
     notices = Notices()
     check_fields(given, notices)
     for name in ("model", "messages"):
-        if name not in given:
+        if given.get(name) is None:
             raise missing(name)
     if not given["model"]:
         raise RequestError("`model` is empty: give the name or id of an agent.", param="model")
-    options = structure(given.get("stream_options", {}), StreamOptions, "stream_options")
-    messages = decode_messages(given["messages"], notices)
-    tools = decode_tools(given.get("tools", []), notices)
+    messages = decode_messages(given["messages"], config, notices, is_mended=body.is_mended)
+    tools = decode_tools(_given(given, "tools", []), config, notices)
     tools, must_call = choose_tools(tools, given.get("tool_choice"))
+    metadata = given.get("metadata")
+    if metadata is not None and not isinstance(metadata, dict):
+        notices.add("metadata")
     return ChatRequest(
         model=given["model"],
         messages=messages,
-        stream=given.get("stream", False),
-        include_usage=bool(options.include_usage),
+        stream=_given(given, "stream", False),
+        include_usage=_includes_usage(given),
         tools=tools,
         must_call=must_call,
-        parallel_tool_calls=given.get("parallel_tool_calls", True),
-        stop=_decode_stop(given.get("stop", [])),
-        response_format=_decode_response_format(given.get("response_format")),
+        response_format=_decode_response_format(given.get("response_format"), config),
+        stop=_decode_stop(_given(given, "stop", [])),
+        parallel_tool_calls=_given(given, "parallel_tool_calls", True),
         max_tokens=_max_tokens(given),
-        metadata=_check_metadata(given.get("metadata", {})),
-        ignored=tuple(notices.names),
+        metadata=metadata if isinstance(metadata, dict) else {},
+        ignored=notices.names,
     )
 
 
 def _max_tokens(given: Mapping[str, Any]) -> int | None:
     value = given.get("max_completion_tokens", given.get("max_tokens"))
-    return int(value) if isinstance(value, int | float) and 0 <= value < 2**31 else None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return int(value) if is_number and 0 <= value < 2**31 else None
 
 
-def _decode_response_format(value: Mapping[str, Any] | None) -> JsonFormat | None:
+def _given(given: Mapping[str, Any], name: str, default: _T) -> _T:
+    value: _T | None = given.get(name)
+    return default if value is None else value
+
+
+def _includes_usage(given: Mapping[str, Any]) -> bool:
+    options = object_at(_given(given, "stream_options", {}), "stream_options")
+    wanted = options.get("include_usage")
+    return wanted is not None and checked(flag, wanted, "stream_options.include_usage")
+
+
+def _decode_response_format(value: object, config: Config) -> JsonFormat | None:
     """What the reply must be; None: text."""
-    if value is None:
+    if value is None or value == {"type": "text"}:
         return None
-    match tag(value, "type", "response_format"):
+    if config.enforcement is Enforcement.IGNORE:
+        return JsonFormat()
+    given = object_at(value, "response_format")
+    match string_in(given, "type", "response_format"):
         case "text":
             return None
         case "json_object":
             return JsonFormat()
         case "json_schema":
             path = "response_format.json_schema"
-            if value.get("json_schema") is None:
+            if given.get("json_schema") is None:
                 raise missing(path)
-            wanted = structure(value["json_schema"], JsonSchema, path)
-            check_name(wanted.name, f"{path}.name")
-            check_depth(wanted.schema, f"{path}.schema")
-            return JsonFormat(json_schema=wanted)
+            return JsonFormat(json_schema=_decode_json_schema(object_at(given["json_schema"], path), path))
     raise RequestError(
         "`response_format.type` must be text, json_object or json_schema.", param="response_format.type"
+    )
+
+
+def _decode_json_schema(given: Mapping[str, Any], path: str) -> JsonSchema:
+    name = string_in(given, "name", path)
+    check_name(name, f"{path}.name")
+    description, schema = given.get("description"), given.get("schema")
+    return JsonSchema(
+        name=name,
+        description=None if description is None else string_at(description, f"{path}.description"),
+        schema=None if schema is None else read_schema(object_at(schema, f"{path}.schema"), f"{path}.schema"),
     )
 
 
@@ -191,20 +206,3 @@ def _decode_stop(value: str | list[str]) -> tuple[str, ...]:
             param="stop",
         )
     return tuple(dict.fromkeys(text for text in sequences if text))
-
-
-def _check_metadata(value: Mapping[str, object]) -> Mapping[str, str]:
-    if len(value) > _MAX_METADATA_COUNT:
-        raise RequestError(f"`metadata` holds more than {_MAX_METADATA_COUNT} pairs.", param="metadata")
-    pairs = {}
-    for key, item in value.items():
-        path = f"metadata.{key[:_MAX_METADATA_KEY]}"
-        if len(key) > _MAX_METADATA_KEY:
-            raise RequestError(
-                f"A key of `metadata` is longer than {_MAX_METADATA_KEY} characters.", param=path
-            )
-        checked(string, item, path)
-        pairs[key] = str(item)
-        if len(pairs[key]) > _MAX_METADATA_VALUE:
-            raise RequestError(f"`{path}` is longer than {_MAX_METADATA_VALUE} characters.", param=path)
-    return pairs

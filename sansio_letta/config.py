@@ -119,6 +119,12 @@ class Config:
 
     #: One client request; OpenAI takes 50 MB with images, nginx 1 MB.
     max_request_size: int = field(default=32 * 1024 * 1024, validator=_positive)
+    #: Messages of one request, old ones included: Anthropic's limit, too; OpenAI takes 2,048.
+    max_message_count: int = field(default=100_000, validator=_positive)
+    #: Parts in the content of new messages, all together. Gemini takes 3,600 pictures.
+    max_part_count: int = field(default=10_000, validator=_positive)
+    #: Tools of one request; OpenAI takes 128.
+    max_tool_count: int = field(default=1024, validator=_positive)
     #: One event of Letta's stream; aiohttp's line readers end at 128 KB, but a server tool's return comes as
     #: one line.
     max_event_size: int = field(default=8 * 1024 * 1024, validator=_positive)

@@ -540,4 +540,5 @@ class Cycle:
 
 def _header_list(names: Sequence[str]) -> str:
     """Names of fields come from the client: what could end a header line must not get through."""
-    return ", ".join(re.sub(r"[^!-+\--~]", "?", name[:64]) for name in names[:50])
+    # The decoder names as many as somebody reads.
+    return ", ".join(re.sub(r"[^ -+\--~]", "?", name[:64]).strip() or "?" for name in names)

@@ -1,5 +1,6 @@
 """What a turn is to do, in no client's dialect."""
 
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import ClassVar, TypeAlias
 
@@ -40,6 +41,7 @@ class Plan:
     :param messages: the new input, in order.
     :param results: the results of calls that the client brings, in order.
     :param client_tools: the tools that the client offers for this turn.
+    :param client_tool_names: the client's names for those that are offered under another.
     :param thread: where it is said.
     :param history: what was said before, for a conversation that is made for it.
     :param retold: the results and the new input as text, for a conversation that has never heard of the calls.
@@ -55,6 +57,7 @@ class Plan:
     messages: tuple[letta.MessageCreate, ...] = ()
     results: tuple[letta.ToolReturn | letta.Approval, ...] = ()
     client_tools: tuple[letta.ClientTool, ...] = ()
+    client_tool_names: Mapping[str, str] = field(factory=dict)
     thread: ThreadWish = None
     history: tuple[letta.MessageCreate, ...] = ()
     retold: tuple[letta.MessageCreate, ...] = ()

@@ -11,6 +11,7 @@ from attrs import field, frozen
 
 from . import chat_request as chat
 from . import letta
+from ._convert import json_name
 from .approvals import Verdict, read_verdict
 from .config import Config, Enforcement, InstructionPolicy, Speakers, TaskPolicy
 from .errors import RequestError
@@ -104,6 +105,7 @@ def plan_turn(request: chat.ChatRequest, given: Circumstances | None = None) -> 
             messages=tuple(messages),
             results=tuple(results),
             client_tools=tuple(_client_tool(tool) for tool in request.tools),
+            client_tool_names={tool.alias: tool.name for tool in request.tools if tool.alias is not None},
             thread=thread,
             history=_history(earlier, voice, with_calls=isinstance(thread, Throwaway)) if thread else (),
             retold=_history(tail, voice, with_calls=True, calls_of=earlier, is_new=True)
@@ -209,7 +211,7 @@ def _wish(request: chat.ChatRequest, enforcement: Enforcement) -> tuple[Wish | N
         raise RequestError(_REFUSALS[fields[0]], param=fields[0], code="unsupported_value")
     if request.must_call:
         # A reply that calls a tool is no final one: its format matters later.
-        return CallWish(names=tuple(tool.name for tool in request.tools)), ()
+        return CallWish(names=tuple(tool.agent_name for tool in request.tools)), ()
     assert request.response_format is not None
     wanted = request.response_format.json_schema
     if wanted is None:
@@ -235,8 +237,21 @@ def _thread(request: chat.ChatRequest, given: Circumstances) -> ThreadWish:
             if name == GIVEN_HEADER.lower():
                 return GivenConversation(conversation_id=check_key(value, name))
             return Chat(key=check_key(value, name))
-    value = request.metadata.get(CHAT_KEY_METADATA, "")
-    return Chat(key=check_key(value, f"metadata.{CHAT_KEY_METADATA}")) if value else None
+    key = _key_in(request.metadata)
+    return Chat(key=check_key(key, f"metadata.{CHAT_KEY_METADATA}")) if key else None
+
+
+def _key_in(metadata: Mapping[str, object]) -> str:
+    """The chat's key, or nothing. Whatever else is in it is for others."""
+    value = metadata.get(CHAT_KEY_METADATA)
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        path = f"metadata.{CHAT_KEY_METADATA}"
+        raise RequestError(
+            f"`{path}`: expected a string or a number, got {json_name(value)}.", param=path, code="invalid_type"
+        )
+    return str(value)
 
 
 def _history(
@@ -308,8 +323,6 @@ def _part(part: chat.Part) -> letta.TextContent | letta.ImageContent:
             return letta.TextContent(text=text)
         case chat.ImagePart(image_url=image):
             return letta.ImageContent(source=_image_source(image.url))
-        case _:
-            return letta.TextContent(text=part.refusal)
 
 
 def _image_source(url: str) -> letta.Base64Source | letta.UrlSource:
@@ -322,4 +335,4 @@ def _image_source(url: str) -> letta.Base64Source | letta.UrlSource:
 
 def _client_tool(tool: chat.FunctionTool) -> letta.ClientTool:
     parameters = tool.parameters if tool.parameters is not None else _EMPTY_SCHEMA
-    return letta.ClientTool(name=tool.name, description=tool.description, parameters=parameters)
+    return letta.ClientTool(name=tool.agent_name, description=tool.description, parameters=parameters)

@@ -208,7 +208,7 @@ class Proxy:
     ) -> Cycle:
         headers = dict(request.headers)
         config = with_headers(config, request.headers)
-        asked = decode_request(request.body)
+        asked = decode_request(request.body, config)
         summary.stream, summary.model = asked.stream, asked.model
         planned = plan_turn(asked, Circumstances(config=config, headers=headers, token=token, created=created))
         plan = planned.plan

@@ -1,5 +1,7 @@
 """The client's tools in one turn: how the agent is given them, and which of them are left when it ends."""
 
+from collections.abc import Mapping
+
 from attrs import define, field
 
 from . import letta
@@ -13,7 +15,8 @@ from .lending import KeptTools, Loan
 class Toolkit:
     """They go with each request for a run; or they are attached to the agent, from its first run to the end.
 
-    :param offered: as the client brings them.
+    :param offered: as the agent is to have them.
+    :param client_names: the client's names for those that are offered under another.
     :param policy: how agents are given them.
     :param ttl: seconds that the agent has attached ones if the process dies.
     :param kept: what earlier turns have left at Letta to be found again.
@@ -22,6 +25,7 @@ class Toolkit:
     """
 
     offered: tuple[letta.ClientTool, ...]
+    client_names: Mapping[str, str] = field(factory=dict)
     policy: ClientTools
     ttl: float
     kept: KeptTools
@@ -60,7 +64,7 @@ class Toolkit:
     @property
     def names(self) -> dict[str, str]:
         """What they are called at Letta, and the client's names for them."""
-        return {lent.tool.name: lent.name for lent in self._tools}
+        return {lent.tool.name: self.client_names.get(lent.name, lent.name) for lent in self._tools}
 
     @property
     def in_request(self) -> tuple[letta.ClientTool, ...]:

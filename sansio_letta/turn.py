@@ -207,6 +207,7 @@ class Turn:
         )
         self._tools = Toolkit(
             offered=self.plan.client_tools,
+            client_names=self.plan.client_tool_names,
             policy=config.client_tools,
             ttl=config.client_tool_ttl,
             kept=self._kept_tools,

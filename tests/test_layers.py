@@ -24,10 +24,13 @@ TABLE = {
     "sse": "_signal errors",
     "letta": "_convert errors",
     "chat": "sse",
+    "chat_body": "_convert errors",
     "chat_fields": "_convert errors",
-    "chat_messages": "_convert chat_fields errors",
-    "chat_tools": "chat_fields errors",
-    "chat_request": "_convert chat_fields chat_messages chat_tools errors",
+    "chat_pictures": "",
+    "chat_messages": "_convert chat_fields chat_pictures config errors",
+    "chat_schemas": "_convert chat_fields errors",
+    "chat_tools": "_convert chat_fields chat_schemas config errors",
+    "chat_request": "chat_body chat_fields chat_messages chat_schemas chat_tools config errors",
     "routing": "errors",
     "events": "errors letta",
     "exchange": "errors events letta",
@@ -63,7 +66,9 @@ TABLE = {
         "lending letta opening phases places plan recovery runs stream threads toolkit trimming wishes"
     ),
     "thread_memory": "events letta plan threads turn",
-    "planning": "approvals chat_request config errors letta plan schemas speakers tasks threads wishes",
+    "planning": (
+        "_convert approvals chat_request config errors letta plan schemas speakers tasks threads wishes"
+    ),
     "chat_writer": "chat config errors events letta sse",
     "tool_views": "chat_writer config events",
     "inquiry": "_signal access agents chat config errors events exchange lending letta ollama threads",

@@ -18,7 +18,6 @@ from sansio_letta.chat_request import (
     ImageUrl,
     InstructionMessage,
     Message,
-    RefusalPart,
     TextPart,
     ToolMessage,
     UserMessage,
@@ -174,9 +173,8 @@ def test_the_plan_asks_for_the_model_in_the_agent_s_own_thread() -> None:
     assert (plan.model, plan.thread, plan.client_tools) == ("Milo", None, ())
 
 
-PARTS: dict[str, tuple[TextPart | ImagePart | RefusalPart, letta.TextContent | letta.ImageContent]] = {
+PARTS: dict[str, tuple[TextPart | ImagePart, letta.TextContent | letta.ImageContent]] = {
     "a text": (TextPart(text="Hi"), letta.TextContent(text="Hi")),
-    "a refusal": (RefusalPart(refusal="No."), letta.TextContent(text="No.")),
     "an image in the URL": (
         ImagePart(image_url=ImageUrl(url="data:image/png;base64,iVBO,/+=")),
         letta.ImageContent(source=letta.Base64Source(media_type="image/png", data="iVBO,/+=")),
@@ -198,7 +196,7 @@ PARTS: dict[str, tuple[TextPart | ImagePart | RefusalPart, letta.TextContent | l
 
 @pytest.mark.parametrize(("part", "content"), PARTS.values(), ids=PARTS)
 def test_a_part_becomes_letta_s(
-    part: TextPart | ImagePart | RefusalPart, content: letta.TextContent | letta.ImageContent
+    part: TextPart | ImagePart, content: letta.TextContent | letta.ImageContent
 ) -> None:
     plan = plan_turn(request(UserMessage(content=(TextPart(text="Look:"), part)))).plan
     assert plan.messages == (letta.MessageCreate(content=(letta.TextContent(text="Look:"), content)),)
@@ -252,7 +250,7 @@ def test_a_schema_that_is_taken_can_be_sent(depth: int) -> None:
         assert error.param == "tools[0].function.parameters"
     else:
         sent = letta.StreamRequest(messages=plan.messages, client_tools=plan.client_tools)
-        assert schema in letta.encode_stream_request(sent)
+        assert schema[1:-1] in letta.encode_stream_request(sent)
 
 
 # --- What has no part in it -----------------------------------------------------------------------------------

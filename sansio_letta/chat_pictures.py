@@ -1,0 +1,60 @@
+"""Pictures in chat messages: what programs write for one, and what Letta and the models behind it take."""
+
+from typing import Final
+
+#: What models take, and what else programs call it.
+_MEDIA_TYPES: Final = {
+    "image/png": "image/png",
+    "image/x-png": "image/png",
+    "image/jpeg": "image/jpeg",
+    "image/jpg": "image/jpeg",
+    "image/pjpeg": "image/jpeg",
+    "image/gif": "image/gif",
+    "image/webp": "image/webp",
+}
+
+#: Said where a picture is refused.
+EXPECTED: Final = (
+    "expected an http: or https: URL, or a data: URL with a base64 png, jpeg, gif or webp; convert other types"
+)
+
+#: The head of a data URL ends here, or it is none.
+_MAX_HEAD_SIZE: Final = 256
+_BLANKS: Final = b" \t\r\n\f\v"
+_BASE64: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+#: What base64 has that URLs escape.
+_ESCAPED: Final = {b"%2B": b"+", b"%2F": b"/", b"%3D": b"=", b"%0A": b"", b"%0D": b"", b"%20": b""}
+#: Base64 for URLs has two letters of its own.
+_TO_BASE64: Final = bytes.maketrans(b"-_", b"+/")
+
+
+def picture_url(text: str) -> str | None:
+    """The URL of a picture, a ``data:`` URL in the one form that models take; None: it cannot be sent."""
+    text = text.strip()
+    scheme, colon, rest = text[:8].partition(":")
+    match scheme.lower():
+        case "http" | "https" if colon and rest.startswith("//") and len(text) > len(scheme) + 3:
+            return text
+        case "data" if colon:
+            return _data_url(text)
+    return None
+
+
+def _data_url(text: str) -> str | None:
+    head, comma, _ = text[:_MAX_HEAD_SIZE].partition(",")
+    kind, *parameters = (part.strip().lower() for part in head[len("data:") :].split(";"))
+    media_type = _MEDIA_TYPES.get(kind)
+    if not comma or media_type is None or "base64" not in parameters:
+        return None
+    try:
+        data = text[len(head) + 1 :].encode("ascii")
+    except UnicodeEncodeError:
+        return None
+    if b"%" in data:
+        for escaped, letter in _ESCAPED.items():
+            data = data.replace(escaped, letter).replace(escaped.lower(), letter)
+    data = data.translate(_TO_BASE64, _BLANKS).rstrip(b"=")
+    if not data or data.translate(None, _BASE64):
+        return None
+    padding = b"=" * (-len(data) % 4)
+    return f"data:{media_type};base64,{(data + padding).decode()}"
