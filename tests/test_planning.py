@@ -23,10 +23,11 @@ from sansio_letta.chat_request import (
     UserMessage,
     decode_request,
 )
-from sansio_letta.config import InstructionPolicy
+from sansio_letta.config import Enforcement, InstructionPolicy
 from sansio_letta.errors import RequestError
 from sansio_letta.planning import Circumstances, Planned, plan_turn
-from sansio_letta.threads import kind_of
+from sansio_letta.threads import Chat, kind_of
+from sansio_letta.wishes import CallWish
 
 # --- What real clients sent -----------------------------------------------------------------------------------
 
@@ -251,6 +252,76 @@ def test_a_schema_that_is_taken_can_be_sent(depth: int) -> None:
     else:
         sent = letta.StreamRequest(messages=plan.messages, client_tools=plan.client_tools)
         assert schema[1:-1] in letta.encode_stream_request(sent)
+
+
+# --- Old messages ---------------------------------------------------------------------------------------------
+
+OLD_FILE = {"type": "file", "file": {"filename": "a.pdf", "file_data": "AAAA"}}
+
+#: What a client remembers, and what a new conversation is told of it.
+REMEMBERED: dict[str, tuple[object, list[dict[str, Any]]]] = {
+    "a file": (
+        {"role": "user", "content": [{"type": "text", "text": "see"}, OLD_FILE]},
+        [{"role": "user", "parts": ["see", "[file a.pdf]"]}],
+    ),
+    "an unknown role": ({"role": "critic", "content": "x"}, [{"role": "user", "parts": ["[critic]", "x"]}]),
+    "thoughts": (
+        {
+            "role": "assistant",
+            "content": [{"type": "thinking", "thinking": "Hm."}, {"type": "output_text", "text": "x"}],
+        },
+        [{"role": "assistant", "text": "x"}],
+    ),
+    "a number": ({"role": "user", "content": 5}, [{"role": "user", "text": "5"}]),
+    "null": ({"role": "user", "content": None}, []),
+    "no message": (None, []),
+}
+
+
+@pytest.mark.parametrize(("old", "told"), REMEMBERED.values(), ids=REMEMBERED)
+def test_a_new_conversation_is_told_what_was_there(old: object, told: list[dict[str, Any]]) -> None:
+    messages = [old, {"role": "assistant", "content": "ok"}, {"role": "user", "content": "new"}]
+    body = {"model": "Milo", "messages": messages, "metadata": {"letta_chat_key": "c-1", "other": 5}}
+    plan = plan_turn(decode_request(orjson.dumps(body))).plan
+    assert [shown(message) for message in plan.history] == [*told, {"role": "assistant", "text": "ok"}]
+    assert [shown(message) for message in plan.messages] == [{"role": "user", "text": "new"}]
+
+
+KEYS: dict[str, tuple[object, Chat | None]] = {
+    "a string": ("c-1", Chat(key="c-1")),
+    "a number": (17, Chat(key="17")),
+    "a fraction": (1.5, Chat(key="1.5")),
+    "null": (None, None),
+    "nothing": ("", None),
+}
+
+
+@pytest.mark.parametrize(("value", "thread"), KEYS.values(), ids=KEYS)
+def test_the_key_in_metadata_is_a_string_or_a_number(value: object, thread: Chat | None) -> None:
+    metadata = {"letta_chat_key": value, **{str(number): [number] for number in range(20)}}
+    assert plan_turn(request(user("a"), metadata=metadata)).plan.thread == thread
+
+
+@pytest.mark.parametrize("value", [True, {}, [], ["c-1"]], ids=str)
+def test_any_other_key_in_metadata_is_refused(value: object) -> None:
+    with pytest.raises(RequestError) as caught:
+        plan_turn(request(user("a"), metadata={"letta_chat_key": value}))
+    assert (caught.value.param, caught.value.code) == ("metadata.letta_chat_key", "invalid_type")
+
+
+def test_a_tool_whose_name_models_do_not_take_has_another_at_letta() -> None:
+    tools = (FunctionTool(name="a.b", alias="a_b_1"), FunctionTool(name="c"))
+    plan = plan_turn(request(user("a"), tools=tools)).plan
+    assert [tool.name for tool in plan.client_tools] == ["a_b_1", "c"]
+    assert plan.client_tool_names == {"a_b_1": "a.b"}
+
+
+def test_a_call_is_asked_for_by_the_name_that_the_agent_knows() -> None:
+    tools = (FunctionTool(name="a.b", alias="a_b_1"),)
+    given = Circumstances(config=Config(enforcement=Enforcement.VALIDATE))
+    plan = plan_turn(request(user("a"), tools=tools, must_call=True), given).plan
+    assert isinstance(plan.wish, CallWish)
+    assert plan.wish.names == ("a_b_1",)
 
 
 # --- What has no part in it -----------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from .standin import StandInLetta
 both = pytest.mark.parametrize("is_async", matrix([False, True], False), ids=["sync", "async"])
 
 PNG = "data:image/png;base64,iVBORw0KGgo="
+HTTP = "http://192.168.1.5:8123/a.png"
 HTTPS = "https://example.com/a.png?b=c,d"
 
 
@@ -97,7 +98,17 @@ HONOURED: Final[list[tuple[str, object]]] = [
     ("logprobs", False),
     ("store", False),
     ("metadata", {}),
-    ("metadata", {f"{number:064}": "v" * 512 for number in range(16)}),
+    ("metadata", {f"{number:064}": "v" * 512 for number in range(20)}),
+    ("metadata", {"number": 1.5, "flag": True, "object": {"a": [None]}}),
+    ("stream_options", []),
+    ("tool_choice", {"type": "auto"}),
+    ("tool_choice", {"type": "none"}),
+    ("functions", []),
+    ("function_call", "none"),
+    ("function_call", "auto"),
+    ("n", 1.0),
+    ("logprobs", 0),
+    ("logit_bias", []),
     # Without effect, and without a word.
     ("user", "sam"),
     ("safety_identifier", "sam"),
@@ -105,6 +116,9 @@ HONOURED: Final[list[tuple[str, object]]] = [
     ("service_tier", "auto"),
     ("prompt_cache_options", {"mode": "auto"}),
     ("prompt_cache_retention", "24h"),
+    ("user", 5),
+    ("safety_identifier", [5]),
+    ("service_tier", {}),
 ]
 
 #: Fields without effect that the answer names.
@@ -118,8 +132,8 @@ NOTICED: Final[list[tuple[str, object]]] = [
     ("logit_bias", {"50256": -100}),
     ("verbosity", "low"),
     ("reasoning_effort", "high"),
-    ("max_completion_tokens", 10),
-    ("max_tokens", 10),
+    ("max_completion_tokens", 1000),
+    ("max_tokens", 1000),
     ("prediction", {"type": "content", "content": "x"}),
     ("web_search_options", {}),
     ("moderation", {"model": "omni-moderation-latest"}),
@@ -129,12 +143,24 @@ NOTICED: Final[list[tuple[str, object]]] = [
     ("plugins", [{"id": "web"}]),
     ("chat_id", "0b1c"),
     ("x-unknown", 1.5),
+    # Nobody judges what has no effect.
+    ("metadata", []),
+    ("max_tokens", 1024.0),
+    ("max_completion_tokens", "1000"),
+    ("seed", 1.5),
+    ("seed", 2**64),
+    ("temperature", "hot"),
+    ("logit_bias", [5]),
+    ("reasoning_effort", 1),
+    ("prediction", "x"),
+    ("web_search_options", True),
+    ("store", "yes"),
 ]
 
 #: Field, value, code; the parameter that is named is the field, or lies in it.
 REFUSED: Final[list[tuple[str, object, str]]] = [
     ("functions", [FUNCTION], "unsupported_parameter"),
-    ("function_call", "auto", "unsupported_parameter"),
+    ("function_call", {"name": "f"}, "unsupported_parameter"),
     ("response_format", {"type": "json_object"}, "unsupported_value"),
     ("response_format", SCHEMA, "unsupported_value"),
     ("response_format", {"type": "grammar"}, "invalid_value"),
@@ -146,9 +172,8 @@ REFUSED: Final[list[tuple[str, object, str]]] = [
     ("top_logprobs", 3, "unsupported_value"),
     ("stop", ["a", "b", "c", "d", "e"], "invalid_value"),
     ("stop", "x" * 16385, "invalid_value"),
-    ("metadata", {str(number): "v" for number in range(17)}, "invalid_value"),
-    ("metadata", {"k" * 65: "v"}, "invalid_value"),
-    ("metadata", {"k": "v" * 513}, "invalid_value"),
+    ("metadata", {"letta_chat_key": {"a": 1}}, "invalid_type"),
+    ("metadata", {"letta_chat_key": True}, "invalid_type"),
     ("messages", [], "invalid_value"),
     ("messages", None, "missing_required_parameter"),
     ("model", None, "missing_required_parameter"),
@@ -168,25 +193,8 @@ MISTYPED: Final[dict[str, list[object]]] = {
     "modalities": ["text"],
     "logprobs": [1],
     "top_logprobs": ["3"],
-    "metadata": [[], "x", {"key": 5}],
-    "temperature": ["hot", True],
-    "top_p": ["1"],
-    "frequency_penalty": [[]],
-    "presence_penalty": [{}],
-    "seed": ["7", 1.5],
-    "logit_bias": [[]],
-    "verbosity": [1],
-    "reasoning_effort": [1],
-    "max_completion_tokens": ["10"],
-    "max_tokens": [1.5],
-    "prediction": ["x"],
+    "metadata": [{"letta_chat_key": []}],
     "stop": [5, [5]],
-    "web_search_options": [True],
-    "store": ["yes"],
-    "user": [5],
-    "safety_identifier": [5],
-    "prompt_cache_key": [5],
-    "service_tier": [5],
 }
 
 OPTIONAL: Final = sorted(
@@ -264,7 +272,8 @@ def test_names_that_no_header_can_hold(url: str, letta: StandInLetta) -> None:
     got = send(url, letta.add(hello()).name, dict.fromkeys(names, 1))
     assert got.status == 200
     assert "x-evil" not in got.headers
-    assert got.ignored
+    assert got.ignored[0] == "gr??e"
+    assert got.ignored[-1] == "and 955 more"
     assert len(got.headers["x-ignored-parameters"]) < 8192
 
 
@@ -330,6 +339,11 @@ PARTS: Final[list[tuple[list[Any], tuple[wire.TextContent | wire.ImageContent, .
         for kind, detail in (("png", "auto"), ("jpeg", "low"), ("gif", "high"), ("webp", "original"))
     ],
     ([image(HTTPS)], (wire.ImageContent(source=wire.UrlSource(url=HTTPS)),)),
+    ([image(HTTP)], (wire.ImageContent(source=wire.UrlSource(url=HTTP)),)),
+    (
+        [image("data:image/jpg;charset=utf-8;base64, AA\nAA")],
+        (wire.ImageContent(source=wire.Base64Source(media_type="image/jpeg", data="AAAA")),),
+    ),
 ]
 
 
@@ -351,6 +365,27 @@ def test_user_messages_keep_their_order(url: str, letta: StandInLetta, is_async:
         user("two"),
     ]
     assert told(url, letta, messages, is_async=is_async) == ["two", "three", "two"]
+
+
+OLD: Final[dict[str, object]] = {
+    "a file": [text("see"), {"type": "file", "file": {"filename": "a.pdf", "file_data": "AAAA"}}],
+    "audio": [{"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}],
+    "a video": [{"type": "video_url", "video_url": {"url": HTTPS}}],
+    "HEIC": [image({"url": "data:image/heic;base64,AAAA"})],
+    "an object": text("see"),
+    "a number": 5,
+    "null": None,
+}
+
+
+@both
+@pytest.mark.parametrize("content", OLD.values(), ids=OLD.keys())
+@pytest.mark.parametrize("role", ["user", "assistant", "tool", "system", "function", "critic"])
+def test_what_was_said_before_locks_no_chat(
+    url: str, letta: StandInLetta, is_async: bool, role: str, content: object
+) -> None:
+    history = [{"role": role, "content": content}, {"role": "assistant", "content": "ok"}, user("new")]
+    assert told(url, letta, history, is_async=is_async)[-1:] == ["new"]
 
 
 CALL = {"id": "call-1", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
@@ -448,12 +483,13 @@ BAD_PARTS: Final[dict[str, tuple[object, str, str]]] = {
         ".type",
         "unsupported_value",
     ),
-    "unknown": ({"type": "video_url", "video_url": {"url": HTTPS}}, ".type", "invalid_value"),
+    "video": ({"type": "video_url", "video_url": {"url": HTTPS}}, ".type", "unsupported_value"),
+    "unknown": ({"type": "sticker"}, ".type", "invalid_value"),
     "no type": ({"text": "hi"}, ".type", "missing_required_parameter"),
     "no text": ({"type": "text"}, ".text", "missing_required_parameter"),
     "text of a wrong type": ({"type": "text", "text": 5}, ".text", "invalid_type"),
     "a string": ("hi", "", "invalid_type"),
-    "http image": (image({"url": "http://example.com/a.png"}), ".image_url", "invalid_value"),
+    "HEIC": (image({"url": "data:image/heic;base64,AAAA"}), ".image_url", "invalid_value"),
     "file image": (image({"url": "file:///etc/passwd"}), ".image_url", "invalid_value"),
     "data that is no image": (
         image({"url": "data:application/pdf;base64,AAAA"}),
@@ -534,10 +570,12 @@ BAD_TOOLS: Final[dict[str, tuple[list[object], str, str]]] = {
     "no function": ([{"type": "function"}], "tools[0].function", "missing_required_parameter"),
     "no name": ([function(description="x")], "tools[0].function.name", "missing_required_parameter"),
     "empty name": ([function(name="")], "tools[0].function.name", "invalid_value"),
-    "long name": ([function(name="f" * 65)], "tools[0].function.name", "invalid_value"),
-    "dotted name": ([function(name="a.b")], "tools[0].function.name", "invalid_value"),
     "name of a wrong type": ([function(name=5)], "tools[0].function.name", "invalid_type"),
-    "twice": ([GET_WEATHER, READ_FILE, GET_WEATHER], "tools[2].function.name", "invalid_value"),
+    "arguments without names": (
+        [GET_WEATHER, function(name="f", parameters={"type": "string"})],
+        "tools[1].function.parameters.type",
+        "invalid_value",
+    ),
     "schema of a wrong type": (
         [function(name="f", parameters="{}")],
         "tools[0].function.parameters",
@@ -592,6 +630,18 @@ def test_forcing_tools_may_be_refused(url: str, letta: StandInLetta, is_async: b
     assert got.error.param is not None
     assert got.error.param.partition(".")[0] == "tool_choice"
     assert agent.commands == []
+
+
+def test_a_bad_name_among_others_is_the_client_s_own_again(url: str, letta: StandInLetta) -> None:
+    bad = {"type": "function", "function": {"name": "mcp.weather/größe", "parameters": {"required": None}}}
+    offered_tools = offered(url, letta, is_async=False, tools=[*TOOLS, bad, bad])
+    assert len(offered_tools) == len(TOOLS) + 1
+    (name,) = {tool.name for tool in offered_tools} - {tool["function"]["name"] for tool in TOOLS}
+    assert name.startswith("mcp_weather_gr__e_")
+    for choice in ("auto", allowed("auto", "mcp.weather/größe")):
+        agent = letta.add(runs(PING, want("call-1", name, "{}"), stop("requires_approval"), DONE))
+        answer = ask(url, "sync-stream", agent.name, "hi", tools=[*TOOLS, bad], tool_choice=choice)
+        assert [call.name for call in answer.calls] == ["mcp.weather/größe"]
 
 
 def test_call_of_a_tool_that_the_choice_left_out(url: str, letta: StandInLetta) -> None:
