@@ -84,7 +84,7 @@ HONOURED: Final[Mapping[str, str]] = {
     "tool_choice": "`auto`, `none`, `allowed_tools` of mode `auto`; a forced call is "
     "[asked for and checked](structured-output.md)",
     "metadata": "`letta_chat_key`, a string or a number, names "
-    "[the chat](threads.md#how-a-client-names-its-chat) where no header does; anything else in it is passed over",
+    "[the chat](threads.md#how-a-client-names-its-chat) where no header does; nothing else in it is read",
     "stop": "the text ends before it: [Stop sequences](#stop-sequences)",
     "parallel_tool_calls": "`false`: [one call at a time](#one-call-at-a-time)",
     "response_format": "`text`; `json_object` and `json_schema` are "

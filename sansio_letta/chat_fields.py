@@ -20,6 +20,7 @@ _T = TypeVar("_T")
 #: Names of ignored fields that are told; more are counted.
 _MAX_NOTICE_COUNT: Final = 50
 _MAX_NAME_SIZE: Final = 64
+_MAX_LOOKED_AT: Final = 1000
 
 
 class Treatment(Enum):
@@ -131,6 +132,10 @@ class Notices:
         elif name not in self._names:
             self._more_count += 1
 
+    def add_more(self, count: int) -> None:
+        """Fields whose names are not told."""
+        self._more_count += count
+
     @property
     def names(self) -> tuple[str, ...]:
         """As they are told."""
@@ -147,10 +152,14 @@ def check_fields(given: Mapping[str, object], notices: Notices) -> None:
         if rule.only:
             code = "unsupported_parameter" if name in _UNSUPPORTED else "unsupported_value"
             raise RequestError(f"`{name}` cannot be honoured: {rule.why}.", param=name, code=code)
-    for name, value in given.items():
+    for index, (name, value) in enumerate(given.items()):
         rule = FIELDS.get(name, _UNKNOWN)
         if rule.treatment is _NOTICE and value is not None and not _is_one_of(value, rule.harmless):
             notices.add(name)
+        if index > _MAX_LOOKED_AT:
+            # A million of them are counted, and not looked at one by one.
+            notices.add_more(len(given) - index - 1)
+            break
 
 
 _UNKNOWN: Final = Field(_NOTICE)

@@ -7,7 +7,7 @@ keep the chat from going on. What cannot be told of it becomes a note, like ``[f
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, Final, TypeAlias
 
 import orjson
@@ -121,7 +121,8 @@ _NO_PART: Final[Mapping[str, str]] = {
 #: Hints inside a part that nobody needs to hear about.
 _QUIET_PART_FIELDS: Final = frozenset({"type", "prompt_cache_breakpoint", "cache_control"})
 
-_MAX_SORTED_COUNT: Final = 64
+#: Names of odd things in messages that are counted.
+_MAX_ODD_COUNT: Final = 1000
 
 
 def decode_messages(
@@ -178,7 +179,13 @@ class _New:
 
     def decode(self) -> Iterator[Message]:
         for index in range(self._first, len(self._items)):
-            yield self._message(self._items[index], f"messages[{index}]")
+            raw = self._items[index]
+            if type(raw) is dict and len(raw) == 2 and raw.get("role") == "user":
+                content = raw.get("content")
+                if type(content) is str:  # the usual one, and there may be very many
+                    yield UserMessage(content=content)
+                    continue
+            yield self._message(raw, f"messages[{index}]")
 
     def _message(self, value: object, path: str) -> Message:
         raw = object_at(value, path)
@@ -212,7 +219,15 @@ class _New:
         self._part_count += len(value)
         if self._part_count > self._max_part_count:
             raise too_many(path, self._part_count, self._max_part_count)
-        return tuple(self._part(part, f"{path}[{index}]", allowed) for index, part in enumerate(value))
+        parts: list[Part] = []
+        for index, part in enumerate(value):
+            if type(part) is dict and len(part) == 2 and part.get("type") == "text":
+                text = part.get("text")
+                if type(text) is str:
+                    parts.append(TextPart(text=text))
+                    continue
+            parts.append(self._part(part, f"{path}[{index}]", allowed))
+        return tuple(parts)
 
     def _part(self, value: object, path: str, allowed: tuple[str, ...]) -> Part:
         raw = object_at(value, path)
@@ -243,8 +258,8 @@ class _New:
 
     def _name_odd(self, raw: Mapping[str, object], names: Set[str], path: str) -> None:
         # Nobody reads more than a few, and to sort a million takes a second.
-        for name in sorted(names) if len(names) <= _MAX_SORTED_COUNT else names:
-            if raw[name] is not None:
+        for name in sorted(islice(names, _MAX_ODD_COUNT)):
+            if raw[name] is not None and len(self._odd) < _MAX_ODD_COUNT:
                 self._odd[f"{path}.{name}"] = None
 
     def _text(self, raw: Mapping[str, object], path: str) -> str:
@@ -422,7 +437,8 @@ class _Old:
                 return ImagePart(image_url=ImageUrl(url=known))
             self._odd["messages.content.image_url"] = None
             return "[image]"
-        self._odd[f"messages.content.{kind}"] = None
+        if len(self._odd) < _MAX_ODD_COUNT:
+            self._odd[f"messages.content.{kind}"] = None
         if kind in _FILES:
             return _note("file", _file_name(part))
         return _note(_NOTES.get(kind, kind))
