@@ -145,7 +145,7 @@ def decode_messages(
     for name in odd:
         notices.add(name)
     if is_mended and any(_has_mark(message.content) for message in new_messages):
-        notices.add("messages.content: half of a surrogate pair")
+        notices.add("messages.content.surrogate")
     return old_messages + new_messages
 
 

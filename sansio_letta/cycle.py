@@ -538,7 +538,10 @@ class Cycle:
         self._items.append(ResponseBody(data=data))
 
 
+_MORE: Final = re.compile(r"and \d{1,9} more")
+
+
 def _header_list(names: Sequence[str]) -> str:
     """Names of fields come from the client: what could end a header line must not get through."""
-    # The decoder names as many as somebody reads.
-    return ", ".join(re.sub(r"[^ -+\--~]", "?", name[:64]).strip() or "?" for name in names)
+    # The decoder names as many as somebody reads, and counts the others.
+    return ", ".join(name if _MORE.fullmatch(name) else re.sub(r"[^!-+\--~]", "?", name[:64]) for name in names)

@@ -9,6 +9,9 @@ from sansio_letta.config import Config, ReasoningField
 
 POSITIVE = [
     "max_request_size",
+    "max_message_count",
+    "max_part_count",
+    "max_tool_count",
     "max_event_size",
     "max_answer_size",
     "max_agent_count",
