@@ -63,6 +63,7 @@ TRANSITIONS: Final[dict[Phase, dict[Step, Phase]]] = {
     },
     Phase.SEARCHING: {
         **_ENDS,
+        Step.GONE: Phase.FINDING,
         Step.REVIEW: Phase.REVIEWING,
         Step.LOOK: Phase.LOOKING,
         Step.PREPARE: Phase.PREPARING,

@@ -449,6 +449,9 @@ class Turn:
                 self._take_agent(self._asking.answer)
             case Phase.LOOKING:
                 self._take_pending(self._asking.answer)
+            case Phase.SEARCHING if self._makes_for_nobody(self._asking.answer):
+                self._items.append(self._to.forget_agent())
+                self._find(Step.GONE)
             case Phase.SEARCHING | Phase.CLEANING:
                 self._ask_next(self._asking.answer)
             case Phase.PREPARING:
@@ -580,6 +583,10 @@ class Turn:
             if found.is_new and self.plan.retold:
                 self.plan = self.plan.with_results_as_text()
             self._review_or_send()
+
+    def _makes_for_nobody(self, answer: Answer) -> bool:
+        """Whether no conversation can be made since the agent, which was remembered, is gone."""
+        return answer.status == 404 and isinstance(self._asking.command, CreateConversation)
 
     def _forget(self) -> None:
         """What was remembered is out of date."""

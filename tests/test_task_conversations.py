@@ -15,6 +15,7 @@ from sansio_letta.events import (
     DeleteConversation,
     Failure,
     FetchLast,
+    FindAgent,
     FindConversations,
     OpenStream,
     UpdateConversation,
@@ -156,6 +157,18 @@ def test_one_that_is_gone_is_made_again_and_told_everything() -> None:
     ]
     client.stream(PING, say("Noted."), stop(), USAGE, DONE)
     assert client.commands[-1:] == [DeleteConversation(conversation_id="conv-10")]
+
+
+@pytest.mark.parametrize("headers", [{}, {"x-letta-chat-key": "c-1"}], ids=["task", "chat"])
+def test_an_agent_that_was_remembered_and_is_gone_is_looked_for(headers: dict[str, str]) -> None:
+    client = Client(chat(headers=headers) if headers else asking(), house())
+    if headers:
+        client.answer([])
+        client.answer([])
+    client.answer({"detail": "Agent not found"}, 404)
+    assert isinstance(client.commands[-1], FindAgent)
+    client.answer([])
+    assert (client.status, client.json()["error"]["code"]) == (404, "model_not_found")
 
 
 def test_one_that_was_remembered_and_is_gone_is_made_again() -> None:
