@@ -33,8 +33,15 @@ ServerToolWord: TypeAlias = ServerToolStarted | ServerToolArguments | ServerTool
 _SENT: Final = "Sent message successfully."
 #: What the agent reads for a call that the client did not answer.
 NO_RESULT: Final = "The client gave no result for this call."
-#: What the agent reads for a call that was pending when the user wrote again.
-MOVED_ON: Final = "The user sent a new message instead of a result."
+#: What the agent reads for a call of the client's that has no result when a message comes: programs send
+#: results as text, or take the call itself for the reply. A denial would teach the agent not to call.
+NO_RESULT_YET: Final = "No result came with this call; the next message may hold it."
+#: The same where the client had asked for the call and nothing else, as programs do that extract data.
+TAKEN: Final = (
+    "The user's program has taken this call. If there is more to say of it, the next message says it."
+)
+#: What the agent reads for a tool of its own that waited for the user when the user wrote of other things.
+MOVED_ON: Final = "The user sent a new message and did not allow this call."
 #: What the agent reads for a tool of its own that the user denied without a reason.
 DENIED: Final = "The user denied this call."
 #: What the agent reads for a call of a tool that another client has offered, or the same one before.
@@ -213,6 +220,8 @@ def settle(
     past_results: tuple[letta.ToolReturn, ...] = (),
     verdict: Verdict | None = None,
     policy: Approvals = Approvals.ASK,
+    own_tools: Collection[str] | None = None,
+    is_taken: bool = False,
 ) -> Settlement:
     """Bring what the agent waits for and what the client brought together.
 
@@ -225,6 +234,8 @@ def settle(
         asked about other calls of the same step.
     :param verdict: what the user's message says about the server's own calls.
     :param policy: what becomes of the server's own calls without one.
+    :param own_tools: the names of the agent's own tools, if they are known: other calls are some client's.
+    :param is_taken: whether the client's calls were asked for, and are all that it wanted.
     """
     given: dict[str, letta.ToolReturn | letta.Approval] = {
         result.tool_call_id: result for result in (*past_results, *results)
@@ -233,7 +244,13 @@ def settle(
     pending_ids = {call.tool_call_id for call in wanted}
     stale = tuple(result.tool_call_id for result in results if result.tool_call_id not in pending_ids)
     unanswered = tuple(call for call in wanted if call.tool_call_id not in given)
-    servers = tuple(call for call in unanswered if call.name not in client_tools and not is_our_name(call.name))
+    servers = tuple(
+        call
+        for call in unanswered
+        if call.name not in client_tools
+        and not is_our_name(call.name)
+        and (own_tools is None or call.name in own_tools)
+    )
     if verdict is not None and servers and not (verdict.approve and policy is Approvals.DENY):
         if verdict.is_on(servers):
             return Settlement(
@@ -266,7 +283,14 @@ def settle(
         )
     if has_message and wanted:
         return Settlement(
-            approvals=tuple(_denial(call, MOVED_ON) for call in wanted),
+            approvals=tuple(
+                _denial(call, MOVED_ON)
+                if call in servers
+                else letta.ToolReturn(
+                    tool_call_id=call.tool_call_id, tool_return=TAKEN if is_taken else NO_RESULT_YET
+                )
+                for call in wanted
+            ),
             calls=CallsSettled(denied=_ids(wanted), stale=stale),
         )
     return Settlement(calls=CallsSettled(stale=stale))

@@ -79,7 +79,7 @@ class CallsSettled:
 
     missing: tuple[str, ...] = ()  #: pending calls that got an error result, since the client gave none
     stale: tuple[str, ...] = ()  #: results dropped, since no such call is pending
-    denied: tuple[str, ...] = ()  #: pending calls denied, since the user wrote something instead
+    denied: tuple[str, ...] = ()  #: pending calls that got no result or were denied: a message came instead
 
 
 @frozen(kw_only=True)

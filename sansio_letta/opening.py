@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 from attrs import frozen
 
 from . import letta
-from .bridge import Settlement, settle
+from .bridge import NO_RESULT, NO_RESULT_YET, TAKEN, Settlement, settle
 from .config import Approvals, InstructionPolicy
 from .destination import Destination
 from .errors import RequestError
@@ -22,8 +22,28 @@ from .wishes import JsonWish
 Answers: TypeAlias = tuple[letta.ToolReturn | letta.Approval, ...]
 #: What a legacy agent reads before a result, behind Letta's own words that its call was denied.
 RESULT_PREFACE: Final = "Not denied: the user's program has carried it out, with this result:\n"
+#: The same before what is said in place of a result.
+_NO_DENIAL: Final = "Not denied: "
 #: Tells whether this is what a thread was told last.
 IsTold: TypeAlias = Callable[[Thread, Standing], bool]
+
+
+#: Tells which calls a turn has left waiting in a thread, as far as somebody remembers.
+RecallWaiting: TypeAlias = Callable[[Thread], "Waiting | None"]
+
+
+@frozen(kw_only=True)
+class Waiting:
+    """Calls of a client's tools that a thread's last turn ended with.
+
+    :param is_forced: the client had asked for them: it may take them for the whole reply.
+    """
+
+    is_forced: bool
+
+
+def nothing_waits(thread: Thread) -> None:
+    """Nobody remembers."""
 
 
 def never_told(thread: Thread, standing: Standing) -> bool:
@@ -45,13 +65,19 @@ class Opening:
 
 
 def settle_plan(
-    plan: Plan, destination: Destination, client_tools: Collection[str], policy: Approvals
+    plan: Plan,
+    destination: Destination,
+    client_tools: Collection[str],
+    policy: Approvals,
+    waiting: Waiting | None = None,
 ) -> Settlement:
     """Bring the plan and what waits for an answer together.
 
     :param client_tools: the names of the client's tools at Letta.
+    :param waiting: what is remembered of calls that wait.
     :raises RequestError: if nothing waits for what the client brought.
     """
+    agent = destination.agent
     settlement = settle(
         destination.pending,
         plan.results,
@@ -60,6 +86,9 @@ def settle_plan(
         past_results=plan.past_results,
         verdict=plan.verdict,
         policy=policy,
+        own_tools=None if agent.tools is None else agent.own_tool_names,
+        # A client that forces a call again has taken the one before; so it is after a restart, too.
+        is_taken=plan.forces_call or (waiting is not None and waiting.is_forced),
     )
     if not settlement.undecided and not settlement.approvals and not plan.messages:
         raise RequestError(
@@ -131,5 +160,12 @@ def _approvals(answers: Answers, destination: Destination) -> letta.ApprovalCrea
         approvals=answers,
         approval_request_id=pending.id if pending and is_asked else None,
         approve=False if isinstance(answer, letta.ToolReturn) else answer.approve,
-        reason=RESULT_PREFACE + answer.tool_return if isinstance(answer, letta.ToolReturn) else answer.reason,
+        reason=_reason(answer),
     )
+
+
+def _reason(answer: letta.ToolReturn | letta.Approval) -> str | None:
+    if isinstance(answer, letta.Approval):
+        return answer.reason
+    is_result = answer.tool_return not in (NO_RESULT, NO_RESULT_YET, TAKEN)
+    return (RESULT_PREFACE if is_result else _NO_DENIAL) + answer.tool_return

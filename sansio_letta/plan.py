@@ -51,6 +51,8 @@ class Plan:
     :param stop: the text that the client gets ends before the first of these.
     :param one_call: the client takes one call at a time.
     :param aside: what the agent is told beside the input, for this turn alone.
+    :param forces_call: the client wants a call, whatever becomes of that wish.
+    :param leaves_calls: the client's history ends with calls that it brings no results for.
     """
 
     model: str
@@ -68,6 +70,8 @@ class Plan:
     stop: tuple[str, ...] = ()
     one_call: bool = False
     aside: tuple[letta.MessageCreate, ...] = ()
+    forces_call: bool = False
+    leaves_calls: bool = False
 
     def without_input(self) -> "Plan":
         """The same once the agent has heard the input: what it waits for later is answered alone."""

@@ -123,6 +123,8 @@ def plan_turn(request: chat.ChatRequest, given: Circumstances | None = None) -> 
             stop=request.stop,
             one_call=bool(request.tools) and not request.parallel_tool_calls,
             aside=(letta.MessageCreate(role="system", content=wish.asking),) if wish else (),
+            forces_call=request.must_call,
+            leaves_calls=_leaves_calls(earlier) and not results,
         ),
         ignored=(
             *request.ignored,
@@ -131,6 +133,11 @@ def plan_turn(request: chat.ChatRequest, given: Circumstances | None = None) -> 
             *ignored_wishes,
         ),
     )
+
+
+def _leaves_calls(earlier: tuple[chat.Message, ...]) -> bool:
+    last = earlier[-1] if earlier else None
+    return isinstance(last, chat.AssistantMessage) and bool(last.calls)
 
 
 def _is_isolated(request: chat.ChatRequest, given: Circumstances) -> bool:

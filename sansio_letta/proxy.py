@@ -241,6 +241,7 @@ class Proxy:
                 caller=caller,
                 recall_thread=partial(self._memory.threads.recall, wish=plan.thread),
                 is_told=self._memory.threads.is_told,
+                recall_waiting=self._memory.threads.recall_waiting,
                 kept_tools=self._memory.kept_tools,
                 token=token,
                 created=created,

@@ -7,6 +7,7 @@ from attrs import define, field
 
 from . import letta
 from .events import ConversationThread, Thread
+from .opening import Waiting
 from .plan import Standing
 from .threads import Chat, ThreadWish, Throwaway
 from .turn import Turn
@@ -28,6 +29,7 @@ class ThreadMemory:
     """Digests of what was told last, each in its slot."""
     _tasks: OrderedDict[tuple[str, str], ConversationThread] = field(factory=OrderedDict, init=False)
     """By an agent, and a call of a background prompt's tools that it waits for."""
+    _waiting: OrderedDict[Thread, Waiting] = field(factory=OrderedDict, init=False)
 
     def recall(self, agent: letta.Agent, wish: ThreadWish) -> ConversationThread | None:
         """The conversation of a chat with an agent, or of results for it, if it is known."""
@@ -46,6 +48,20 @@ class ThreadMemory:
             self.remember(turn.agent_id, turn.plan.thread, turn.conversation)
             self._learn_task(turn, turn.conversation)
         self.learn_told(turn)
+        if (left := turn.left_waiting) is not None:
+            self.leave_waiting(*left)
+
+    def leave_waiting(self, thread: Thread, waiting: Waiting | None) -> None:
+        """A turn has ended with calls for its client, or without."""
+        self._waiting.pop(thread, None)
+        if waiting is not None:
+            self._waiting[thread] = waiting
+            if len(self._waiting) > self.max_count:
+                self._waiting.popitem(last=False)
+
+    def recall_waiting(self, thread: Thread) -> Waiting | None:
+        """What the last turn in a thread has left waiting. Others may have answered since."""
+        return self._waiting.get(thread)
 
     def _learn_task(self, turn: Turn, conversation: ConversationThread) -> None:
         if turn.agent_id is None or not isinstance(turn.plan.thread, Throwaway):
@@ -74,6 +90,7 @@ class ThreadMemory:
     def forget(self, thread: ConversationThread) -> None:
         """The conversation is gone."""
         self._told.pop(thread, None)
+        self._waiting.pop(thread, None)
         for name in [name for name, known in self._conversations.items() if known == thread]:
             del self._conversations[name]
 

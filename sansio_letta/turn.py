@@ -97,8 +97,11 @@ from .opening import (
     Answers,
     IsTold,
     Opening,
+    RecallWaiting,
+    Waiting,
     compose,
     never_told,
+    nothing_waits,
     settle_plan,
 )
 from .phases import LOOKING_BACK, OVER, READING_STREAM, TRANSITIONS, Phase, Step
@@ -140,6 +143,7 @@ class Turn:
     :param thread: the conversation that the plan's thread stands for, if the caller remembers it.
     :param recall_thread: the same for an agent that was not known.
     :param is_told: whether something is what a thread was told last.
+    :param recall_waiting: which calls the last turn in a thread has left waiting.
     :param kept_tools: what earlier turns have left at Letta to be found again.
     :param token: unique to the request.
     :param created: when it came, Unix time in seconds.
@@ -156,6 +160,7 @@ class Turn:
     _known_thread: ConversationThread | None = field(default=None, alias="thread", kw_only=True)
     _recall_thread: RecallThread = field(default=nothing_known, alias="recall_thread", kw_only=True)
     _is_told: IsTold = field(default=never_told, alias="is_told", kw_only=True)
+    _recall_waiting: RecallWaiting = field(default=nothing_waits, alias="recall_waiting", kw_only=True)
     _kept_tools: KeptTools = field(factory=KeptTools, alias="kept_tools", kw_only=True)
     _token: str = field(default="", alias="token", kw_only=True)
     _created: int = field(default=0, alias="created", kw_only=True)
@@ -258,6 +263,14 @@ class Turn:
     def agent_id(self) -> str | None:
         """The agent's id, once it is known."""
         return None if self._to.known_agent is None else self._to.agent.id
+
+    @property
+    def left_waiting(self) -> tuple[Thread, Waiting | None] | None:
+        """What waits in its thread for the client now; None until it is known where that is."""
+        if self._to.known_agent is None or (self._to.conversation is None and not self._to.is_own_thread):
+            return None
+        waiting = Waiting(is_forced=self.plan.forces_call) if self._tools.is_awaited else None
+        return self._to.thread, waiting
 
     @property
     def pause(self) -> float | None:
@@ -612,7 +625,9 @@ class Turn:
         return bool(self.plan.results) or self.plan.verdict is not None
 
     def _look_or_send(self) -> None:
-        if self._must_look and not self._to.has_looked:
+        # Where a call is known to wait, a message that is sent unlooked is refused, and leaves a failed run.
+        waits = self.plan.leaves_calls or self._recall_waiting(self._to.thread) is not None
+        if (waits or self._must_look) and not self._to.has_looked:
             self._look(Step.LOOK)
         else:
             self._send()
@@ -636,7 +651,8 @@ class Turn:
 
     def _send(self) -> None:
         names = self._runs.client_tools.keys()
-        settlement = settle_plan(self.plan, self._to, names, self.config.approvals)
+        remembered = self._recall_waiting(self._to.thread)
+        settlement = settle_plan(self.plan, self._to, names, self.config.approvals, remembered)
         if self.plan.one_call and not self.plan.messages:
             answered = {result.tool_call_id for result in (*self.plan.past_results, *self.plan.results)}
             if (call := next_call(self._to.pending, answered, names)) is not None:
@@ -646,9 +662,13 @@ class Turn:
             self._end_asking(settlement.undecided, settlement.calls)
             return
         answers = settlement.approvals
+        # What is said in place of a result need not be said again.
+        brought = {result.tool_call_id for result in (*self.plan.past_results, *self.plan.results)}
         self._runs.begin(
             self._to.pending.tool_calls if self._to.pending else (),
-            results_sent=any(type(answer) is letta.ToolReturn for answer in answers),
+            results_sent=any(
+                type(answer) is letta.ToolReturn and answer.tool_call_id in brought for answer in answers
+            ),
         )
         if settlement.calls != CallsSettled():
             self._items.append(settlement.calls)

@@ -3,7 +3,17 @@
 import pytest
 
 from sansio_letta import letta
-from sansio_letta.bridge import MOVED_ON, NO_RESULT, NOT_ALLOWED, Settlement, Spoken, ToolBridge, settle
+from sansio_letta.bridge import (
+    MOVED_ON,
+    NO_RESULT,
+    NO_RESULT_YET,
+    NOT_ALLOWED,
+    TAKEN,
+    Settlement,
+    Spoken,
+    ToolBridge,
+    settle,
+)
 from sansio_letta.config import Approvals
 from sansio_letta.events import (
     CallArguments,
@@ -126,10 +136,35 @@ def test_missing_results_are_errors_for_client_tools_and_denials_for_others(
     assert settled.calls == CallsSettled(missing=("2", "3"))
 
 
-def test_message_alone_denies_all() -> None:
-    settled = settle(pending(fragment("1", "f")), (result("9"),), client_tools=(), has_message=True)
-    assert settled.approvals == (letta.Approval(tool_call_id="1", approve=False, reason=MOVED_ON),)
+@pytest.mark.parametrize(("is_taken", "text"), [(False, NO_RESULT_YET), (True, TAKEN)])
+@pytest.mark.parametrize(
+    ("client_tools", "own_tools"), [(("f",), None), (("f",), ("rm",)), ((), ("rm",)), ((), ())]
+)
+def test_a_message_in_place_of_results_denies_no_call_of_a_client(
+    client_tools: tuple[str, ...], own_tools: tuple[str, ...] | None, is_taken: bool, text: str
+) -> None:
+    settled = settle(
+        pending(fragment("1", "f")),
+        (result("9"),),
+        client_tools=client_tools,
+        has_message=True,
+        own_tools=own_tools,
+        is_taken=is_taken,
+    )
+    assert settled.approvals == (letta.ToolReturn(tool_call_id="1", tool_return=text, status="success"),)
     assert settled.calls == CallsSettled(denied=("1",), stale=("9",))
+
+
+@pytest.mark.parametrize("own_tools", [None, ("rm",)])
+def test_a_message_in_place_of_an_approval_denies_the_agents_own_call(
+    own_tools: tuple[str, ...] | None,
+) -> None:
+    waiting = pending(fragment("1", "rm"), fragment("2", "f"))
+    settled = settle(waiting, (), client_tools=("f",), has_message=True, own_tools=own_tools, is_taken=True)
+    assert settled.approvals == (
+        letta.Approval(tool_call_id="1", approve=False, reason=MOVED_ON),
+        letta.ToolReturn(tool_call_id="2", tool_return=TAKEN),
+    )
 
 
 @pytest.mark.parametrize("has_message", [True, False])

@@ -65,7 +65,7 @@ TABLE = {
         "_signal access approvals asking bridge config destination ephemeral errors events exchange held "
         "lending letta opening phases places plan recovery runs stream threads toolkit trimming wishes"
     ),
-    "thread_memory": "events letta plan threads turn",
+    "thread_memory": "events letta opening plan threads turn",
     "planning": (
         "_convert approvals chat_request config errors letta plan schemas speakers tasks threads wishes"
     ),

@@ -16,7 +16,7 @@ from legacy_letta import (
     turn_of,
 )
 from sansio_letta import Config, Kept, Plan, Signal, letta
-from sansio_letta.bridge import MOVED_ON, NO_CLIENT, NO_RESULT
+from sansio_letta.bridge import NO_CLIENT, NO_RESULT, NO_RESULT_YET
 from sansio_letta.config import Approvals, ClientTools, InstructionPolicy
 from sansio_letta.errors import Advice, LettaError, RemoteProtocolError, shutting_down
 from sansio_letta.events import (
@@ -364,11 +364,16 @@ def test_a_message_in_place_of_a_result_goes_behind_the_denial() -> None:
             {
                 "type": "approval",
                 "approvals": [
-                    {"type": "approval", "tool_call_id": "call-1", "approve": False, "reason": MOVED_ON}
+                    {
+                        "type": "tool",
+                        "tool_call_id": "call-1",
+                        "tool_return": NO_RESULT_YET,
+                        "status": "success",
+                    }
                 ],
                 "approval_request_id": "message-2",
                 "approve": False,
-                "reason": MOVED_ON,
+                "reason": f"Not denied: {NO_RESULT_YET}",
             }
         ],
         "max_steps": 1,

@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
+from attrs import evolve
 
 from drive import (
     AGENT,
@@ -17,6 +18,7 @@ from drive import (
     agent_json,
     answer,
     drain,
+    plan,
     say,
     stop,
     stream,
@@ -29,6 +31,7 @@ from sansio_letta.config import InstructionPolicy, TaskPolicy
 from sansio_letta.errors import shutting_down
 from sansio_letta.events import (
     PAGE_COUNT,
+    AgentThread,
     CancelRun,
     Command,
     ConversationThread,
@@ -47,6 +50,7 @@ from sansio_letta.events import (
     TurnFailed,
     TurnFinished,
 )
+from sansio_letta.opening import Waiting
 from sansio_letta.plan import Instructions, Plan
 from sansio_letta.planning import Circumstances, plan_turn
 from sansio_letta.tasks import is_task
@@ -664,3 +668,21 @@ def test_an_agents_chats_are_listed() -> None:
         "agent_id": AGENT_ID,
         "chats": [{"key": "c-1", "conversation_id": "conv-1", "created_at": "2026-11-22T08:00:00"}],
     }
+
+
+def test_what_a_turn_has_left_waiting_is_remembered_until_the_next_has_ended() -> None:
+    memory, thread = ThreadMemory(2), AgentThread(agent_id=AGENT_ID)
+    for forces_call in (True, False):
+        turn = Turn(evolve(plan("hi", tools=[WEATHER]), forces_call=forces_call), agent=AGENT)
+        drain(turn)
+        stream(turn, PING, want("call-1", "get_weather", "{}"), stop("requires_approval"), USAGE, DONE)
+        memory.learn(turn)
+        assert memory.recall_waiting(thread) == Waiting(is_forced=forces_call)
+    turn = Turn(plan("never mind"), agent=AGENT)
+    drain(turn)
+    stream(turn, PING, say("Hello"), stop(), USAGE, DONE)
+    memory.learn(turn)
+    assert memory.recall_waiting(thread) is None
+    for number in range(3):
+        memory.leave_waiting(AgentThread(agent_id=str(number)), Waiting(is_forced=False))
+    assert memory.recall_waiting(AgentThread(agent_id="0")) is None

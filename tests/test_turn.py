@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,6 +33,7 @@ from drive import (
     want,
 )
 from sansio_letta import Config, Kept, LocalProtocolError, Plan, Signal, Turn, letta
+from sansio_letta.bridge import NO_RESULT_YET, TAKEN
 from sansio_letta.config import ClientTools
 from sansio_letta.errors import shutting_down
 from sansio_letta.events import (
@@ -52,6 +54,7 @@ from sansio_letta.events import (
     TurnFinished,
     TurnStarted,
 )
+from sansio_letta.opening import Waiting
 from sansio_letta.phases import TRANSITIONS, Phase, Step
 
 HELLO = (PING, say("Hello"), stop(), USAGE, DONE)
@@ -198,7 +201,7 @@ def test_stale_results_with_a_message_send_the_message() -> None:
     assert [message["content"] for message in messages(opened(items))] == ["hi"]
 
 
-def test_message_instead_of_results_denies_them_in_the_same_request() -> None:
+def test_message_instead_of_an_approval_denies_it_in_the_same_request() -> None:
     turn = Turn(plan("never mind"), agent=AGENT)
     drain(turn)
     assert stream(turn, PING, stop("error"), CONFLICT, DONE) == [FetchAgent(agent_id=AGENT_ID)]
@@ -217,6 +220,31 @@ def test_conflict_is_settled_once() -> None:
     answer(turn, agent_json("call-1"))
     failure = failed(stream(turn, PING, stop("error"), CONFLICT, DONE))
     assert (failure.error.status_hint, failure.kept) == (502, Kept.NOTHING)
+
+
+@pytest.mark.parametrize("how", ["remembered", "in the history"])
+@pytest.mark.parametrize(("is_forced", "text"), [(True, TAKEN), (False, NO_RESULT_YET)])
+def test_a_call_that_is_known_to_wait_is_looked_for_first(how: str, is_forced: bool, text: str) -> None:
+    """A message that is sent unlooked would be refused, and leave a failed run at Letta."""
+    waiting = Waiting(is_forced=is_forced) if how == "remembered" else None
+    given = evolve(plan("Observation: 18 C", tools=[WEATHER]), leaves_calls=how == "in the history")
+    if waiting is None:
+        given = evolve(given, forces_call=is_forced)
+    turn = Turn(given, agent=AGENT, recall_waiting=lambda _: waiting)
+    assert drain(turn) == [FetchAgent(agent_id=AGENT_ID)]
+    settled, message = messages(opened(answer(turn, agent_json("call-1"))))
+    approval = {"type": "tool", "tool_call_id": "call-1", "tool_return": text, "status": "success"}
+    assert settled["approvals"] == [approval]
+    assert message["content"] == "Observation: 18 C"
+    # What was said in place of a result is no reason not to say the message again.
+    failure = failed(stream(turn, PING, stop("llm_api_error"), error("llm_error"), DONE))
+    assert failure.kept is Kept.NOTHING
+
+
+def test_a_call_that_does_not_wait_any_more_is_no_matter() -> None:
+    turn = Turn(plan("hi"), agent=AGENT, recall_waiting=lambda _: Waiting(is_forced=True))
+    drain(turn)
+    assert [message["content"] for message in messages(opened(answer(turn, agent_json())))] == ["hi"]
 
 
 WAITING = {"message": CONFLICT["message"], "pending_request_id": "message-2"}

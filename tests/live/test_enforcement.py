@@ -16,6 +16,7 @@ from live.relay import Cut, relaying
 from live.rig import Rig, free_port
 from live.test_tools import quoted_results
 from sansio_letta import Config, Enforcement
+from sansio_letta.bridge import NO_RESULT_YET, TAKEN
 from sansio_letta.config import Background
 
 
@@ -192,3 +193,20 @@ def test_a_schema_is_told_once(url: str, letta: LettaApi, agent: Agent, form: Fo
     assert len(told) == 5
     # In full at first, and where a reference was no help.
     assert ['"properties"' in text for text in told] == [True, False, True, False, True]
+
+
+@pytest.mark.parametrize("form", PAIR)
+@pytest.mark.parametrize("is_forced", [True, False])
+def test_a_call_that_the_client_takes_for_the_reply(
+    url: str, letta: LettaApi, agent: Agent, form: Form, is_forced: bool
+) -> None:
+    """Programs that extract data force a call and never send a result; others send it as text."""
+    forced: dict[str, Any] = {"tool_choice": "required"} if is_forced else {}
+    for city in ("Rome", "Oslo"):
+        asked = ask(url, form, agent.name, f'call get_weather {{"city": "{city}"}}', tools=TOOLS, **forced)
+        assert [call.arguments for call in asked.calls] == [f'{{"city": "{city}"}}']
+    assert ask(url, form, agent.name, "say And now?", tools=TOOLS).text == "And now?"
+    returns = [text for _, text, _ in letta.tool_returns(agent)]
+    assert returns == [TAKEN if is_forced else NO_RESULT_YET] * 2
+    assert "denied" not in json.dumps(letta.history(agent))
+    assert [run["status"] for run in letta.ended_runs(agent)] == ["completed"] * 3
