@@ -62,14 +62,25 @@ class CompletionTokensDetails:
 
 
 @frozen(kw_only=True)
+class LettaUsage:
+    """Tokens of all the agent's steps together. Numbers alone: some programs add up what they find."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    step_count: int | None = None
+
+
+@frozen(kw_only=True)
 class Usage:
-    """Tokens of the whole turn, server tools' steps included."""
+    """Tokens of a turn, by `Config.usage`."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
     prompt_tokens_details: PromptTokensDetails | None = None
     completion_tokens_details: CompletionTokensDetails | None = None
+    letta: LettaUsage | None = None  #: where it says something else
 
 
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls"]
@@ -197,7 +208,8 @@ def _make_converter() -> Converter:
         Delta: ("role", "content", "reasoning_content", "reasoning", "tool_calls"),
         PromptTokensDetails: ("cached_tokens", "cache_write_tokens"),
         CompletionTokensDetails: ("reasoning_tokens",),
-        Usage: ("prompt_tokens_details", "completion_tokens_details"),
+        LettaUsage: ("step_count",),
+        Usage: ("prompt_tokens_details", "completion_tokens_details", "letta"),
         Chunk: ("usage", "event"),
         AssistantMessage: ("reasoning_content", "reasoning", "tool_calls"),
         Completion: ("usage",),

@@ -10,7 +10,7 @@ import orjson
 from attrs import define, evolve, field, frozen
 
 from . import chat, letta, sse
-from .config import ReasoningField
+from .config import Config, ReasoningField, UsageCount
 from .errors import SansioLettaError
 from .events import (
     CallArguments,
@@ -68,6 +68,7 @@ class ChunkWriter:
     include_usage: bool = False
     reasoning_field: ReasoningField = ReasoningField.REASONING_CONTENT
     max_fragment_size: int = 32 * 1024
+    usage_count: UsageCount = UsageCount.CONTEXT
     content_type: str = field(default=EVENT_STREAM, init=False)
     streaming: bool = field(default=True, init=False)
     _short_count: int = field(init=False)
@@ -98,7 +99,7 @@ class ChunkWriter:
             case TurnFinished(reason=reason, usage=usage):
                 data = chat.encode_chunk(self._chunk(chat.Delta(), _FINISH_REASONS[reason]))
                 if self.include_usage and usage is not None:
-                    data += chat.encode_chunk(self._chunk(usage=encode_usage(usage)))
+                    data += chat.encode_chunk(self._chunk(usage=encode_usage(usage, self.usage_count)))
                 return data + chat.DONE
         return b"".join(
             [self._before_delta + chat.encode_delta(delta) + self._after_delta for delta in self.deltas(event)]
@@ -166,6 +167,7 @@ class CompletionWriter:
 
     heading: Heading
     reasoning_field: ReasoningField = ReasoningField.REASONING_CONTENT
+    usage_count: UsageCount = UsageCount.CONTEXT
     content_type: str = field(default="application/json", init=False)
     streaming: bool = field(default=False, init=False)
     _text: list[str] = field(factory=list, init=False)
@@ -206,7 +208,7 @@ class CompletionWriter:
             created=self.heading.created,
             model=self.heading.model,
             choices=(chat.Choice(message=message, finish_reason=_FINISH_REASONS[finished.reason]),),
-            usage=encode_usage(finished.usage) if finished.usage is not None else None,
+            usage=None if finished.usage is None else encode_usage(finished.usage, self.usage_count),
         )
 
 
@@ -222,19 +224,49 @@ def encode_stream_error(error: SansioLettaError) -> bytes:
     return sse.encode_json(orjson.dumps(body))
 
 
-def encode_usage(usage: letta.UsageStatistics) -> chat.Usage:
-    """Letta's sums under OpenAI's names; what Letta does not know is left out, or 0 where it must be there."""
-    prompt = chat.PromptTokensDetails(
-        cached_tokens=usage.cached_input_tokens, cache_write_tokens=usage.cache_write_tokens
-    )
-    completion = chat.CompletionTokensDetails(reasoning_tokens=usage.reasoning_tokens)
+def encode_usage(usage: letta.UsageStatistics, count: UsageCount = UsageCount.CONTEXT) -> chat.Usage:
+    """Letta's counts under OpenAI's names; what Letta does not know is left out, or 0 where it must be there.
+
+    :param count: which of them; without a context of Letta's it is always the sums.
+    """
     prompt_tokens, completion_tokens = usage.prompt_tokens or 0, usage.completion_tokens or 0
+    total_tokens = usage.total_tokens or prompt_tokens + completion_tokens
+    cached, written, sums = usage.cached_input_tokens, usage.cache_write_tokens, None
+    if count is UsageCount.CONTEXT and usage.context_tokens and usage.context_tokens != total_tokens:
+        sums = chat.LettaUsage(
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            total_tokens=total_tokens,
+            step_count=usage.step_count,
+        )
+        # What the agent said in earlier steps is in the context of the last. After a compaction it may be less.
+        prompt_tokens = max(usage.context_tokens - completion_tokens, 0)
+        total_tokens = prompt_tokens + completion_tokens
+        # They are parts of the prompt; programs that reckon costs subtract them from it.
+        cached = cached and min(cached, prompt_tokens)
+        written = written and min(written, prompt_tokens - (cached or 0))
+    prompt = chat.PromptTokensDetails(cached_tokens=cached, cache_write_tokens=written)
+    completion = chat.CompletionTokensDetails(reasoning_tokens=usage.reasoning_tokens)
     return chat.Usage(
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
-        total_tokens=usage.total_tokens or prompt_tokens + completion_tokens,
+        total_tokens=total_tokens,
         prompt_tokens_details=prompt if prompt != chat.PromptTokensDetails() else None,
         completion_tokens_details=completion if completion != chat.CompletionTokensDetails() else None,
+        letta=sums,
+    )
+
+
+def make_writer(heading: Heading, config: Config, *, stream: bool, include_usage: bool = False) -> Writer:
+    """A writer by the policies of a config.
+
+    :param stream: whether chunks are asked for, or one completion.
+    :param include_usage: of chunks: whether the last is to carry the usage.
+    """
+    if not stream:
+        return CompletionWriter(heading, config.reasoning_field, config.usage)
+    return ChunkWriter(
+        heading, include_usage, config.reasoning_field, config.max_fragment_size, usage_count=config.usage
     )
 
 

@@ -98,6 +98,16 @@ class ClientTools(Enum):
     """By attaching them to the agent, whatever its type: for servers that ignore those of a request."""
 
 
+class UsageCount(Enum):
+    """What an answer's usage counts, where the agent took several steps on its own."""
+
+    CONTEXT = "context"
+    """The context as the last step left it, which programs take for the size of their chat. The sum is beside
+    it, in `letta`."""
+    SUM = "sum"
+    """The tokens of all steps together: what the turn has cost."""
+
+
 class ServerTools(Enum):
     """How the client sees the tools that Letta carries out for the agent."""
 
@@ -197,6 +207,8 @@ class Config:
         "agent-session-id",
         "session-id",
     )
+    #: What usage counts. Programs that sum up chats when they grow compare it with the context window.
+    usage: UsageCount = UsageCount.CONTEXT
     #: Where reasoning goes.
     reasoning_field: ReasoningField = ReasoningField.REASONING_CONTENT
     #: Whether a human is asked before Letta runs a tool that wants one.

@@ -14,7 +14,7 @@ from attrs import define, evolve, field
 from . import letta
 from ._signal import Signal
 from .chat_request import decode_request
-from .chat_writer import ChunkWriter, CompletionWriter, Heading, Writer
+from .chat_writer import Heading, Writer, make_writer
 from .config import Config
 from .errors import RemoteProtocolError, RequestError, SansioLettaError, shutting_down
 from .events import INTERRUPTED, Command, Event, Failure, TurnFailed, TurnFinished
@@ -425,9 +425,7 @@ def _writer(
 ) -> Writer:
     head, config = recording.head, recording.head.config
     heading = Heading(completion_id=f"chatcmpl-{head.token or number}", created=head.created or 0, model=model)
-    writer: Writer = CompletionWriter(heading, config.reasoning_field)
-    if stream:
-        writer = ChunkWriter(heading, include_usage, config.reasoning_field, config.max_fragment_size)
+    writer = make_writer(heading, config, stream=stream, include_usage=include_usage)
     return showing_tools(writer, config.server_tools)
 
 

@@ -164,6 +164,8 @@ class UsageStatistics:
     cached_input_tokens: int | None = None
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
+    context_tokens: int | None = None  #: no sum: what the agent's context held after the last step
+    step_count: int | None = None
 
 
 @frozen(kw_only=True)

@@ -21,6 +21,7 @@ from .config import (
     ServerTools,
     Speakers,
     TaskPolicy,
+    UsageCount,
 )
 from .errors import RequestError
 from .exchange import Headers
@@ -105,6 +106,8 @@ POLICIES: Final[Mapping[str, Policy]] = {
         levels=((ReasoningField.REASONING_CONTENT, ReasoningField.REASONING), (ReasoningField.OFF,)),
         guards="who runs the proxy decides whether others read what the agent thinks",
     ),
+    # What a turn has cost its client is told by either.
+    "usage": Policy(field="usage", levels=(tuple(UsageCount),)),
     # Who does not stream has it by `auto` anyway, so that `always` costs Letta nothing that a client could not.
     "background": Policy(
         field="background",

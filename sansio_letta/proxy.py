@@ -20,7 +20,7 @@ from attrs import define, field
 from . import letta
 from .access import ANYONE, Caller
 from .chat_request import ChatRequest, decode_request
-from .chat_writer import ChunkWriter, CompletionWriter, Heading, Writer
+from .chat_writer import Heading, Writer, make_writer
 from .config import Background, Config
 from .cycle import Cycle, Driven, HttpRequest, Memory, Repeat, Summary
 from .errors import RequestError, SansioLettaError
@@ -303,9 +303,7 @@ def _wants_background(asked: ChatRequest, config: Config) -> bool:
 
 
 def _writer(asked: ChatRequest, heading: Heading, config: Config) -> Writer:
-    writer: Writer = CompletionWriter(heading, config.reasoning_field)
-    if asked.stream:
-        writer = ChunkWriter(heading, asked.include_usage, config.reasoning_field, config.max_fragment_size)
+    writer = make_writer(heading, config, stream=asked.stream, include_usage=asked.include_usage)
     return showing_tools(writer, config.server_tools)
 
 

@@ -8,7 +8,7 @@ from attrs import define, field, frozen
 
 from . import letta, sse
 from ._signal import Signal
-from .chat_writer import ChunkWriter, Heading
+from .chat_writer import Heading, make_writer
 from .config import Config
 from .cycle import ResponseBody, ResponseHead
 from .errors import RemoteProtocolError
@@ -133,15 +133,8 @@ def render(recording: Recording, config: Config | None = None) -> Iterator[Rende
     config = config or Config()
     for number, turn in enumerate(replay(recording, config), 1):
         heading = Heading(completion_id=f"chatcmpl-{number}", created=0, model=recording.scenario)
-        writer = showing_tools(
-            ChunkWriter(
-                heading,
-                include_usage=True,
-                reasoning_field=config.reasoning_field,
-                max_fragment_size=config.max_fragment_size,
-            ),
-            config.server_tools,
-        )
+        writer = make_writer(heading, config, stream=True, include_usage=True)
+        writer = showing_tools(writer, config.server_tools)
         t = turn.exchange.t
         yield Rendered(t=t, data=_comment(f"turn {number} of {recording.scenario}"))
         started = False

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import orjson
 from attrs import asdict
 
-from .chat_writer import CompletionWriter, Heading
+from .chat_writer import Heading, make_writer
 from .config import Config
 from .events import Command, TextDelta, TurnFailed, TurnFinished
 from .recording import Recording
@@ -30,7 +30,7 @@ def render_json(recording: Recording, config: Config | None = None) -> Iterator[
     config = config or Config()
     for number, turn in enumerate(replay(recording, config), 1):
         heading = Heading(completion_id=f"chatcmpl-{number}", created=0, model=recording.scenario)
-        writer = CompletionWriter(heading, config.reasoning_field)
+        writer = make_writer(heading, config, stream=False)
         for replayed in turn:
             if not isinstance(replayed.item, Command) and (data := writer.write(replayed.item)):
                 yield Rendered(t=replayed.t, data=data + b"\n")

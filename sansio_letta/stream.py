@@ -331,7 +331,7 @@ class RunStream:
 def _sum(
     first: letta.UsageStatistics | None, second: letta.UsageStatistics | None
 ) -> letta.UsageStatistics | None:
-    """The tokens of both; what neither knows stays unknown."""
+    """The tokens of both; what neither knows stays unknown, and of the context the later counts."""
     if first is None or second is None:
         return first or second
     both = {}
@@ -339,6 +339,7 @@ def _sum(
         counts = [getattr(usage, attribute.name) for usage in (first, second)]
         known = [count for count in counts if count is not None]
         both[attribute.name] = sum(known) if known else None
+    both["context_tokens"] = second.context_tokens
     return letta.UsageStatistics(**both)
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import orjson
 import pytest
+from attrs import evolve
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -15,8 +16,9 @@ from sansio_letta.chat_writer import (
     encode_stream_error,
     encode_usage,
     fragments,
+    make_writer,
 )
-from sansio_letta.config import ReasoningField
+from sansio_letta.config import Config, ReasoningField, UsageCount
 from sansio_letta.errors import Kept, LettaError, RequestError
 from sansio_letta.events import (
     AgentFound,
@@ -311,6 +313,81 @@ USAGES: dict[str, tuple[letta.UsageStatistics, chat.Usage]] = {
         ),
     ),
 }
+
+
+THREE_STEPS = letta.UsageStatistics(
+    prompt_tokens=30_000,
+    completion_tokens=300,
+    total_tokens=30_300,
+    cached_input_tokens=20_000,
+    cache_write_tokens=900,
+    reasoning_tokens=50,
+    context_tokens=10_500,
+    step_count=3,
+)
+SUMS = chat.LettaUsage(prompt_tokens=30_000, completion_tokens=300, total_tokens=30_300, step_count=3)
+REASONED = chat.CompletionTokensDetails(reasoning_tokens=50)
+CONTEXTS: dict[str, tuple[letta.UsageStatistics, chat.Usage]] = {
+    "several steps": (
+        THREE_STEPS,
+        chat.Usage(
+            prompt_tokens=10_200,
+            completion_tokens=300,
+            total_tokens=10_500,
+            prompt_tokens_details=chat.PromptTokensDetails(cached_tokens=10_200, cache_write_tokens=0),
+            completion_tokens_details=REASONED,
+            letta=SUMS,
+        ),
+    ),
+    "one step, whose sum is the context": (
+        evolve(USAGE, context_tokens=120, step_count=1),
+        chat.Usage(prompt_tokens=100, completion_tokens=20, total_tokens=120),
+    ),
+    "less is left after a compaction than the agent has written": (
+        evolve(USAGE, context_tokens=5),
+        chat.Usage(
+            prompt_tokens=0,
+            completion_tokens=20,
+            total_tokens=20,
+            letta=chat.LettaUsage(prompt_tokens=100, completion_tokens=20, total_tokens=120),
+        ),
+    ),
+    "no context known": (
+        evolve(THREE_STEPS, context_tokens=None, cached_input_tokens=None, cache_write_tokens=None),
+        chat.Usage(
+            prompt_tokens=30_000,
+            completion_tokens=300,
+            total_tokens=30_300,
+            completion_tokens_details=REASONED,
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize(("theirs", "ours"), CONTEXTS.values(), ids=CONTEXTS)
+def test_usage_is_the_context_as_the_last_step_left_it(theirs: letta.UsageStatistics, ours: chat.Usage) -> None:
+    for writer in (
+        make_writer(HEADING, Config(), stream=True, include_usage=True),
+        make_writer(HEADING, Config(), stream=False),
+    ):
+        body = writer.write(TurnFinished(reason=FinishReason.STOP, usage=theirs))
+        told = items(body)[-2]["usage"] if writer.streaming else orjson.loads(body)["usage"]
+        assert told["prompt_tokens"] + told["completion_tokens"] == told["total_tokens"]
+    assert encode_usage(theirs) == ours
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_usage_is_the_sum_of_the_steps_on_request(stream: bool) -> None:
+    config = Config(usage=UsageCount.SUM)
+    writer = make_writer(HEADING, config, stream=stream, include_usage=True)
+    body = writer.write(TurnFinished(reason=FinishReason.STOP, usage=THREE_STEPS))
+    assert (items(body)[-2] if stream else orjson.loads(body))["usage"] == {
+        "prompt_tokens": 30_000,
+        "completion_tokens": 300,
+        "total_tokens": 30_300,
+        "prompt_tokens_details": {"cached_tokens": 20_000, "cache_write_tokens": 900},
+        "completion_tokens_details": {"reasoning_tokens": 50},
+    }
 
 
 @pytest.mark.parametrize(("theirs", "ours"), USAGES.values(), ids=USAGES)

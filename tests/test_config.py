@@ -40,6 +40,7 @@ NOT_NEGATIVE = [
 ]
 CHOICES = [
     "reasoning_field",
+    "usage",
     "background",
     "joins_repeats",
     "chat_key_headers",

@@ -134,7 +134,13 @@ def test_a_tool_round_trip() -> None:
     assert (first.number, first.finish, first.chunk_count, first.call_count) == (1, "tool_calls", 14, 1)
     assert (second.number, second.finish, second.chunk_count, second.call_count) == (2, "stop", 17, 0)
     assert first.usage == letta.UsageStatistics(
-        prompt_tokens=100, completion_tokens=20, total_tokens=120, cached_input_tokens=10, reasoning_tokens=5
+        prompt_tokens=100,
+        completion_tokens=20,
+        total_tokens=120,
+        cached_input_tokens=10,
+        reasoning_tokens=5,
+        context_tokens=120,
+        step_count=1,
     )
     assert first.first_chunk_duration == pytest.approx(0.3348)
     assert first.duration == pytest.approx(0.6588)

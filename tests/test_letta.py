@@ -44,7 +44,7 @@ MESSAGES: dict[str, tuple[dict[str, Any], letta.Message]] = {
     "stop_reason": ({"stop_reason": "end_turn"}, letta.StopReason(stop_reason="end_turn")),
     "usage_statistics": (
         {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120, "step_count": 2},
-        letta.UsageStatistics(prompt_tokens=100, completion_tokens=20, total_tokens=120),
+        letta.UsageStatistics(prompt_tokens=100, completion_tokens=20, total_tokens=120, step_count=2),
     ),
     "error_message": (
         {"error_type": "llm_error", "message": "Failed.", "detail": "why", "run_id": "run-1"},

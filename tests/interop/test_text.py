@@ -1,6 +1,7 @@
 """Text, usage and reasoning through the official SDK, in each of its forms; comments; long texts."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from openai.types.chat import ChatCompletionChunk
@@ -113,6 +114,27 @@ def test_usage_through_the_helper(url: str, letta: StandInLetta, form: HelperFor
     assert whole is not None
     assert final is not None
     assert final.usage == whole
+
+
+SEVERAL_STEPS = USAGE | {"prompt_tokens": 300, "total_tokens": 320, "context_tokens": 130, "step_count": 3}
+
+
+@pytest.mark.parametrize("form", matrix(FORMS, *PAIR))
+def test_usage_of_several_steps_is_the_context_and_the_sum_is_beside_it(
+    url: str, letta: StandInLetta, form: Form
+) -> None:
+    agent = letta.add(runs(PING, say("Hello"), stop(), SEVERAL_STEPS, DONE))
+    more: dict[str, Any] = {"stream_options": {"include_usage": True}} if form in STREAMED else {}
+    answer = ask(url, form, agent.name, "hi", **more)
+    usage = answer.chunks[-1].usage if form in STREAMED else answer.usage
+    assert usage is not None
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (110, 20, 130)
+    assert usage.to_dict()["letta"] == {
+        "prompt_tokens": 300,
+        "completion_tokens": 20,
+        "total_tokens": 320,
+        "step_count": 3,
+    }
 
 
 @pytest.mark.parametrize("form", matrix(WHOLE, *PAIR))

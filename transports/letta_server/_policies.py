@@ -6,7 +6,7 @@ from attrs import frozen
 from cyclopts import Parameter
 
 from sansio_letta import Approvals, Background, Config, ReasoningField, ServerTools
-from sansio_letta.config import Enforcement, InstructionPolicy, Speakers, TaskPolicy
+from sansio_letta.config import Enforcement, InstructionPolicy, Speakers, TaskPolicy, UsageCount
 
 _CORE: Final = Config()
 
@@ -65,6 +65,14 @@ class PolicySettings:
         ReasoningField,
         Parameter(env_var="LETTA_PROXY_REASONING", help="Field that carries the agent's reasoning."),
     ] = _CORE.reasoning_field
+    usage: Annotated[
+        UsageCount,
+        Parameter(
+            env_var="LETTA_PROXY_USAGE",
+            help="What usage counts where the agent took several steps: its context after the last, with the "
+            "sum beside it in usage.letta; or the sum of all.",
+        ),
+    ] = _CORE.usage
     background: Annotated[
         Background,
         Parameter(
