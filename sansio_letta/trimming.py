@@ -24,6 +24,8 @@ from .events import (
 
 #: What a model that had stopped would not have said.
 _SAID: Final = (ReasoningDelta, ServerToolStarted, ServerToolArguments, ServerToolReturned)
+#: Times the size of a sequence.
+_LONG: Final = 4
 
 
 @define
@@ -48,6 +50,12 @@ class _Sequence:
 
     def find(self, piece: str) -> int | None:
         """Where in the next piece of the text the sequence ends; None if it does not."""
+        if len(piece) > _LONG * len(self.text):
+            # Python looks through long pieces faster; what matters of one that is none is its end.
+            text = self.text[: self.size] + piece
+            if (begin := text.find(self.text)) >= 0:
+                return begin + len(self.text) - self.size
+            self.size, piece = 0, text[len(text) - len(self.text) + 1 :]
         sequence, borders, size, place = self.text, self._borders, self.size, 0
         while place < len(piece):
             if not size:

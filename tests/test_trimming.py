@@ -101,7 +101,7 @@ def test_the_text_ends_before_the_first_stop_sequence(
     assert told("".join(pieces), *sequences) == left, "a character at a time"
 
 
-LETTERS = st.text("ab", max_size=12)
+LETTERS = st.text("ab", max_size=4) | st.text("ab", max_size=40)
 
 
 def reference(text: str, sequences: list[str]) -> str:
