@@ -681,7 +681,7 @@ class Turn:
             (
                 TurnStarted(),
                 TextDelta(text=approval_question(calls)),
-                TurnFinished(reason=FinishReason.STOP, usage=None),
+                TurnFinished(reason=FinishReason.STOP, usage=_NO_TOKENS),
             )
         )
         self._finish(Step.ENDED)

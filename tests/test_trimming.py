@@ -470,6 +470,7 @@ def test_a_call_that_is_no_longer_offered_is_not_told() -> None:
     client = Client(chat(messages=[USER, call(1), result(1)], **ONE), Proxy()).answer([agent])
     assert calls_in(client) == []
     assert "delete_all" in content(client), "it is one of the agent's own: a person is asked"
+    assert client.json()["usage"] == NO_TOKENS, "programs read it without looking whether it is there"
 
 
 def test_results_of_nothing_that_waits_are_refused() -> None:
