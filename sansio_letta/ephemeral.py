@@ -16,7 +16,7 @@ stand the names and marks by which ours are known:
 
 import re
 from base64 import b32encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from hashlib import sha256
 from typing import Any, Final
 
@@ -144,6 +144,26 @@ def _lend(tool: letta.ClientTool) -> LentTool:
     digest = b32encode(sha256(known_by).digest()).decode().lower()[:12]
     # What is cut off of a long name is in the hash.
     return LentTool(name=tool.name, tool=evolve(tool, name=f"{PREFIX}{digest}_{tool.name}"[:_MAX_NAME_SIZE]))
+
+
+def beside(tools: Iterable[letta.ClientTool], own_names: Collection[str]) -> tuple[LentTool, ...]:
+    """The client's tools as they go with a request to an agent that has tools of its own.
+
+    Letta would give the agent the client's in place of its own of the same name, and the agent's memory might
+    go to the client. Such a tool gets a name like those that are lent, and its description says whose it is.
+
+    :param own_names: of the agent's own.
+    """
+    return tuple(
+        _renamed(tool) if tool.name in own_names else LentTool(name=tool.name, tool=tool) for tool in tools
+    )
+
+
+def _renamed(tool: letta.ClientTool) -> LentTool:
+    lent = _lend(tool)
+    whose = f"The user's program has this tool and calls it {tool.name}; your own tool of that name is another."
+    description = f"{tool.description}\n\n{whose}" if tool.description else whose
+    return evolve(lent, tool=evolve(lent.tool, description=description))
 
 
 def _check(parameters: Mapping[str, Any], path: str, to_legacy: bool) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from . import letta
 from .approvals import Verdict
 from .config import InstructionPolicy
 from .threads import ThreadWish
-from .wishes import JsonWish, Wish, text_to_ask_again
+from .wishes import CallWish, JsonWish, Wish, text_to_ask_again
 
 
 @frozen(kw_only=True)
@@ -87,6 +87,17 @@ class Plan:
             instructions=given if lasts else None,
             aside=(),
         )
+
+    def calling(self, names: Mapping[str, str]) -> "Plan":
+        """The same where the agent knows tools by other names.
+
+        :param names: the agent's, by those in which the client's tools are offered.
+        """
+        if not isinstance(self.wish, CallWish) or not names:
+            return self
+        wish = evolve(self.wish, names=tuple(names.get(name, name) for name in self.wish.names))
+        aside = (letta.MessageCreate(role="system", content=wish.asking),) if self.aside else ()
+        return evolve(self, wish=wish, aside=aside)
 
     def with_results_as_text(self) -> "Plan":
         """The same for a conversation that waits for nothing."""

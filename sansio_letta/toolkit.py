@@ -6,7 +6,7 @@ from attrs import define, field
 
 from . import letta
 from .config import ClientTools
-from .ephemeral import LentTool, Stamp, lend
+from .ephemeral import LentTool, Stamp, beside, lend
 from .errors import RequestError
 from .lending import KeptTools, Loan
 
@@ -55,7 +55,7 @@ class Toolkit:
                 code="unsupported_parameter",
             )
         else:
-            self._tools = tuple(LentTool(name=tool.name, tool=tool) for tool in self.offered)
+            self._tools = beside(self.offered, agent.own_tool_names)
 
     def attaches_to(self, agent: letta.Agent) -> bool:
         """Whether the agent is given a client's tools by attaching them to it: all who speak to it see them."""
@@ -65,6 +65,11 @@ class Toolkit:
     def names(self) -> dict[str, str]:
         """What they are called at Letta, and the client's names for them."""
         return {lent.tool.name: self.client_names.get(lent.name, lent.name) for lent in self._tools}
+
+    @property
+    def names_at_letta(self) -> dict[str, str]:
+        """What those are called there that have another name, by the names in which they are offered."""
+        return {lent.name: lent.tool.name for lent in self._tools if lent.name != lent.tool.name}
 
     @property
     def in_request(self) -> tuple[letta.ClientTool, ...]:

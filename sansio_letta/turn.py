@@ -560,6 +560,7 @@ class Turn:
         agent = self._to.agent
         self._to.check_wish()
         self._tools.fit(agent)
+        self.plan = self.plan.calling(self._tools.names_at_letta)
         self._runs.client_tools = self._tools.names
         self._runs.meet(agent)
         self._runs.begin()

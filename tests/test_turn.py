@@ -28,10 +28,12 @@ from drive import (
     more,
     plan,
     say,
+    server_call,
     stop,
     stream,
     want,
 )
+from legacy_letta import name_of
 from sansio_letta import Config, Kept, LocalProtocolError, Plan, Signal, Turn, letta
 from sansio_letta.bridge import NO_RESULT_YET, TAKEN
 from sansio_letta.config import ClientTools
@@ -40,6 +42,7 @@ from sansio_letta.events import (
     AgentFound,
     AgentGone,
     CallsSettled,
+    CallStarted,
     CancelRun,
     Command,
     Event,
@@ -56,6 +59,7 @@ from sansio_letta.events import (
 )
 from sansio_letta.opening import Waiting
 from sansio_letta.phases import TRANSITIONS, Phase, Step
+from sansio_letta.wishes import CallWish
 
 HELLO = (PING, say("Hello"), stop(), USAGE, DONE)
 CANCEL = CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)
@@ -220,6 +224,36 @@ def test_conflict_is_settled_once() -> None:
     answer(turn, agent_json("call-1"))
     failure = failed(stream(turn, PING, stop("error"), CONFLICT, DONE))
     assert (failure.error.status_hint, failure.kept) == (502, Kept.NOTHING)
+
+
+def test_a_clients_tool_named_as_one_of_the_agents_own_does_not_take_its_place() -> None:
+    own = (letta.OwnTool(name="memory_insert", tool_type="letta_sleeptime_core"),)
+    schema = {"type": "object", "properties": {}, "required": list[str]()}
+    tools = [
+        letta.ClientTool(name=name, description="Mine.", parameters=schema) for name in ("memory_insert", "f")
+    ]
+    wish = CallWish(names=("memory_insert", "f"))
+    given = evolve(
+        plan("hi", tools=tools), wish=wish, aside=(letta.MessageCreate(role="system", content=wish.asking),)
+    )
+    turn = Turn(given, agent=evolve(AGENT, tools=own))
+    body = orjson.loads(opened(drain(turn)).body)
+    renamed, other = body["client_tools"]
+    assert (renamed["name"], other["name"]) == (name_of(tools[0]), "f")
+    assert renamed["name"].endswith("_memory_insert")
+    assert "calls it memory_insert" in renamed["description"]
+    assert other["description"] == "Mine."
+    assert f"one of {renamed['name']}, f:" in body["messages"][0]["content"]
+    calls = [want("call-1", renamed["name"], "{}"), want("call-2", "f", "{}")]
+    told = stream(turn, PING, *calls, stop("requires_approval"), USAGE, DONE)
+    assert [item.name for item in told if isinstance(item, CallStarted)] == ["memory_insert", "f"]
+    # Its own tool of that name is carried out by Letta, and no word of it goes to the client.
+    turn = Turn(given, agent=evolve(AGENT, tools=own))
+    drain(turn)
+    told = stream(
+        turn, PING, server_call("call-1", "memory_insert", "{}"), want("call-2", "f", "{}"), end=False
+    )
+    assert [item.name for item in told if isinstance(item, CallStarted)] == ["f"]
 
 
 @pytest.mark.parametrize("how", ["remembered", "in the history"])

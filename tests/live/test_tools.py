@@ -8,6 +8,9 @@ from openai.types.chat import ChatCompletion, ChatCompletionToolParam
 
 from live.asking import FORMS, PAIR, TOOLS, Answer, Form, Message, ask, async_client, result, sync_client, user
 from live.letta_api import Agent, LettaApi
+from sansio_letta.chat_request import decode_request
+from sansio_letta.ephemeral import beside
+from sansio_letta.planning import plan_turn
 
 ROME = '{"city": "Rome", "note": "caf\\u00e9 \\"x\\""}'
 OSLO = '{"city":"Oslo","days":[1, 2.50, null]}'
@@ -18,6 +21,13 @@ OFFERED: list[ChatCompletionToolParam] = [
     {"type": "function", "function": {"name": "get_weather"}},
     {"type": "function", "function": {"name": "read_file"}},
 ]
+
+
+def name_beside(tool: Message) -> str:
+    """What a client's tool is called at Letta where the agent has one of its name."""
+    body = {"model": "x", "messages": [user("x")], "tools": [tool]}
+    plan = plan_turn(decode_request(json.dumps(body).encode())).plan
+    return beside(plan.client_tools, {tool["function"]["name"]})[0].tool.name
 
 
 def quoted_results(text: str) -> list[str]:
@@ -261,3 +271,18 @@ def test_a_message_ends_calls_that_come_one_at_a_time(
     returned = [text for _, text, _ in letta.tool_returns(agent, conversation)]
     assert (len(returned), returned.count("result 0")) == (3, 1)
     assert letta.pending_call_ids(agent, conversation) == []
+
+
+@pytest.mark.parametrize("form", PAIR)
+def test_a_tool_named_as_one_of_the_agents_own(url: str, letta: LettaApi, agent: Agent, form: Form) -> None:
+    """The client's is offered under another name, and the agent's own goes on writing to its memory."""
+    mine = {"type": "function", "function": {"name": "memory_insert", "parameters": {"type": "object"}}}
+    history = [user(f"call {name_beside(mine)} {{}}")]
+    asked = ask(url, form, agent.name, history, tools=[mine, *TOOLS])
+    assert [call.name for call in asked.calls] == ["memory_insert"]
+    history += [asked.message, result(asked.calls[0], "the client's own")]
+    assert quoted_results(ask(url, form, agent.name, history, tools=[mine]).text) == ["the client's own"]
+    note = json.dumps({"label": "human", "new_string": "Likes tea."})
+    answer = ask(url, form, agent.name, f"call memory_insert {note}\nthen\nsay Noted.", tools=[mine])
+    assert (answer.text, answer.calls) == ("Noted.", [])
+    assert "Likes tea." in letta.memory(agent)
