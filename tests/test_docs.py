@@ -29,6 +29,8 @@ from letta_server._metrics import METRICS
 from letta_server._record import EXPECTATIONS
 from sansio_letta import errors, events, letta, phases, policies, recording, stream
 from sansio_letta.chat_request import FIELDS, Treatment
+from sansio_letta.lending import KeptTools
+from sansio_letta.toolkit import Toolkit
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -414,6 +416,29 @@ def test_the_keys_files_of_the_docs_are_read(tmp_path: Path) -> None:
             read_keys([path])
     fields = first_cells("access.md", "Keys")
     assert fields == list(_keys._FIELDS)
+
+
+def test_what_is_not_there_yet_is_not_there() -> None:
+    text = (DOCS / "index.md").read_text(encoding="utf-8")
+    [part] = re.findall(r"## What is not there yet(.*?)(?:\n## |\Z)", text, re.DOTALL)
+    paths = re.findall(r"`(/\S+)` answers 404", part)
+    assert paths
+    for path in paths:
+        request = sansio_letta.HttpRequest(method="POST", target=path, body=b"{}")
+        head = sansio_letta.Proxy().open(request, token="abcdef12", created=0, now=0.0).next_event()
+        assert isinstance(head, sansio_letta.ResponseHead)
+        assert head.status == 404
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_no_page_says_that_agents_of_some_type_take_no_tools(page: Path) -> None:
+    legacy = letta.Agent(id="agent-1", name="Milo", agent_type="memgpt_v2_agent")
+    tools = Toolkit(
+        offered=(), policy=sansio_letta.Config().client_tools, ttl=1.0, kept=KeptTools(), owner="", now=0
+    )
+    assert tools.attaches_to(legacy)
+    text = page.read_text(encoding="utf-8").replace("\n", " ")
+    assert not re.search(r"(other|older) types?\b[^.]{0,80}(refused|cannot|400)|must be of the type", text)
 
 
 def with_keys(text: str) -> str:

@@ -37,7 +37,7 @@ from typing import Final
 
 HERE: Final = Path(__file__).resolve().parent
 REQUIREMENTS: Final = HERE / "letta-requirements.txt"
-LETTA_VERSION: Final = "0.16.7"  # the last release of the V1 REST API
+LETTA_VERSION: Final = "0.16.7"  # with the same wire as 0.16.8, the last release of the V1 REST API
 PYTHON_VERSIONS: Final = ((3, 11), (3, 14))  # Letta's own range, the end not included
 
 START_TIMEOUT: Final = 180.0  # seconds; a cold start on a busy machine takes about forty

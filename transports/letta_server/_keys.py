@@ -41,88 +41,18 @@ _FIELDS: Final = ("sha256", "key", "agents", "rate", "policies")
 _PREFIX: Final = "sha256:"
 #: Keys that everybody knows: words, what programs send where no key is needed, and examples, those of our own
 #: documentation among them. Their digests are as well known as they are.
-_KNOWN: Final = (
-    *(
-        "test",
-        "testing",
-        "test-key",
-        "testkey",
-        "key",
-        "mykey",
-        "my-key",
-        "apikey",
-        "api-key",
-        "api_key",
-        "token",
-    ),
-    *("secret", "my-secret", "mysecret", "secret-key", "password", "passw0rd", "passwd", "pass", "changeme"),
-    *(
-        "change-me",
-        "change_me",
-        "letmein",
-        "qwerty",
-        "abc123",
-        "admin",
-        "root",
-        "user",
-        "guest",
-        "alice",
-        "bob",
-    ),
-    *(
-        "letta",
-        "letta-proxy",
-        "letta_proxy",
-        "lettaproxy",
-        "proxy",
-        "milo",
-        "agent",
-        "demo",
-        "example",
-        "sample",
-    ),
-    *(
-        "none",
-        "null",
-        "no",
-        "nokey",
-        "no-key",
-        "no_key",
-        "not-needed",
-        "not_needed",
-        "no-key-required",
-        "unused",
-    ),
-    *(
-        "any",
-        "anything",
-        "whatever",
-        "default",
-        "dummy",
-        "dummy-key",
-        "fake",
-        "fake-key",
-        "placeholder",
-        "empty",
-    ),
-    *("openai", "ollama", "lm-studio", "llama.cpp", "vllm", "litellm", "anything-goes", "hello", "foo", "bar"),
-    *(
-        "sk-",
-        "sk-...",
-        "sk-xxx",
-        "sk-xxxx",
-        "sk-1234",
-        "sk-12345",
-        "sk-123456",
-        "sk-test",
-        "sk-fake",
-        "sk-dummy",
-    ),
-    *("sk-none", "sk-key", "sk-letta", "sk-local", "sk-anything", "sk-placeholder", "sk-your-key", "sk-secret"),
-    *("sk-no-key-required", "sk-your-api-key", "your-api-key", "your_api_key", "your-key", "your-key-here"),
-    *("your-api-key-here", "your_api_key_here", "0p3n-w3bu!", "a-key-that-somebody-made-up", "xxx", "x", "..."),
-    *("0", "1", "123", "1234", "12345", "123456", "1234567", "12345678", "123456789", "1234567890", ""),
-)
+_KNOWN: Final = """
+    test testing test-key testkey key mykey my-key apikey api-key api_key token secret my-secret mysecret
+    secret-key password passw0rd passwd pass changeme change-me change_me letmein qwerty abc123 admin root
+    user guest alice bob letta letta-proxy letta_proxy lettaproxy proxy milo agent demo example sample none
+    null no nokey no-key no_key not-needed not_needed no-key-required unused any anything whatever default
+    dummy dummy-key fake fake-key placeholder empty openai ollama lm-studio llama.cpp vllm litellm
+    anything-goes hello foo bar sk- sk-... sk-xxx sk-xxxx sk-1234 sk-12345 sk-123456 sk-test sk-fake sk-dummy
+    sk-none sk-key sk-letta sk-local sk-anything sk-placeholder sk-your-key sk-secret sk-no-key-required
+    sk-your-api-key your-api-key your_api_key your-key your-key-here your-api-key-here your_api_key_here
+    0p3n-w3bu! a-key-that-somebody-made-up xxx x ... 0 1 123 1234 12345 123456 1234567 12345678 123456789
+    1234567890
+"""
 
 
 @frozen(kw_only=True)
@@ -342,7 +272,9 @@ def _decode_digest(value: Mapping[str, object], where: str) -> bytes:
 
 @cache
 def _known_digests() -> frozenset[bytes]:
-    forms = {form for word in _KNOWN for form in (word, word.upper(), word.capitalize(), f"lp-{word}")}
+    forms = {
+        form for word in ("", *_KNOWN.split()) for form in (word, word.upper(), word.capitalize(), f"lp-{word}")
+    }
     return frozenset(map(digest_of, forms))
 
 
