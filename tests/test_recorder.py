@@ -80,7 +80,12 @@ def test_a_turn_is_written_and_nothing_changes() -> None:
     assert client.request.headers == (("authorization", "<redacted>"), ("accept", "*/*"))
     assert client.body == b"".join(item.data for item in got[0] if isinstance(item, ResponseBody))
     assert (client.t, client.status, client.end, client.end_t) == (0.0, 200, "end", 2.25)
-    assert (found.request.path, found.t, found.end, found.end_t) == ("/v1/agents/?name=Milo", 0.0, "end", 0.5)
+    assert (found.request.path, found.t, found.end, found.end_t) == (
+        "/v1/agents/?name=Milo&include=agent.tools",
+        0.0,
+        "end",
+        0.5,
+    )
     assert run.body.startswith(encode(PING))
     assert (run.t, run.end) == (0.5, "client_closed")  # not read on after [DONE]
     assert [data.t for data in run.data] == [1.0, 2.25]

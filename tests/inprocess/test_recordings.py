@@ -98,7 +98,7 @@ def secretive() -> list[Script]:
         "tool_exec_environment_variables": [{"key": "TOKEN", "value": "the-agents-secret"}],
         "llm_config": {"api_key": "the-agents-secret"},
     }
-    looking = Script("GET", "/v1/agents/?name=Milo", [orjson.dumps([agent])])
+    looking = Script("GET", "/v1/agents/?name=Milo&include=agent.tools", [orjson.dumps([agent])])
     looking.headers = [("content-type", "application/json"), ("set-cookie", "session=a-cookie")]
     words = say("Your key is sk-0123456789abcdef, mine Bearer Zm9vYmFyYmF6.")
     failure = error("llm_error", "Incorrect key: sk-0123456789abcdef", "sk-0123456789abcdef")
@@ -195,7 +195,7 @@ async def test_one_that_made_room_is_not_written_again(kit: Kit, tmp_path: Path)
     letta = kit.letta(
         found(),
         runs(PING, say("one"), say(" two"), stop(), DONE),
-        Script("GET", "/v1/agents/?name=Ada", [orjson.dumps([other])]),
+        Script("GET", "/v1/agents/?name=Ada&include=agent.tools", [orjson.dumps([other])]),
         evolve(hello(), target=f"/v1/agents/{other['id']}/messages/stream"),
     )
     client = kit.client(letta, record=RecordingFolder(path=tmp_path, max_count=1))

@@ -101,7 +101,11 @@ async def test_letta_is_asked_for_an_agent_once(kit: Kit) -> None:
     letta = kit.letta(found(), hello(), hello())
     client = kit.client(letta)
     assert text_of(await client.answer()) == text_of(await client.answer()) == "Hello"
-    assert letta.targets == ["GET /v1/agents/?name=Milo", f"POST {STREAM}", f"POST {STREAM}"]
+    assert letta.targets == [
+        "GET /v1/agents/?name=Milo&include=agent.tools",
+        f"POST {STREAM}",
+        f"POST {STREAM}",
+    ]
 
 
 @everywhere

@@ -176,9 +176,6 @@ ABSENT: Final = (
 )
 
 FOREIGN: Final = (
-    ("GET", "/api/tags"),
-    ("POST", "/api/show"),
-    ("GET", "/api/version"),
     ("POST", "/api/chat"),
     ("POST", "/api/generate"),
     ("GET", "/props"),
@@ -189,7 +186,6 @@ FOREIGN: Final = (
     ("GET", "/robots.txt"),
     ("GET", "/v2/models"),
     ("GET", "/v1models"),
-    ("GET", "//models"),
     ("GET", "/../models"),
 )
 
@@ -251,7 +247,8 @@ HEADS: Final = {
     "/v1/models/nobody": 404,
     "/v1/chat/completions": 404,
     "/v1/embeddings": 404,
-    "/api/tags": 404,
+    "/api/tags": 200,
+    "/api/chat": 404,
 }
 
 
@@ -286,7 +283,7 @@ BODIES: Final[dict[str, tuple[bytes, dict[str, str], int, str]]] = {
     "none": (b"", {}, 400, "invalid_json"),
     "half": (b'{"model": "Milo"', {}, 400, "invalid_json"),
     "not UTF-8": (b'{"model": "\xff"}', {}, 400, "invalid_json"),
-    "a lone surrogate": (b'{"model": "\\ud800"}', {}, 400, "invalid_json"),
+    "a lone surrogate": (b'{"model": "\\ud800", "messages": 1}', {}, 400, "invalid_type"),
     "deep": (b"[" * 100_000, {}, 400, "invalid_json"),
     "an array": (b"[]", {}, 400, "invalid_type"),
     "null": (b"null", {}, 400, "invalid_type"),
