@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from .errors import Advice, LettaError, LocalProtocolError, RemoteProtocolError, SansioLettaError
 from .events import AnswerCalls, Command, Failure, OpenStream
@@ -11,6 +11,16 @@ from .message_reader import MessageReader
 
 #: Seconds before something is tried again: little at first, then more, the last as often as need be.
 PAUSES: Final = (0.25, 0.5, 1.0, 2.0)
+
+
+@frozen(kw_only=True)
+class Pause:
+    """Nothing to ask for a while.
+
+    :param seconds: how long.
+    """
+
+    seconds: float
 
 
 @define
@@ -31,11 +41,13 @@ class Asking:
     has_ended: bool = field(default=False, init=False)
     error: SansioLettaError | None = field(default=None, init=False)  #: why it ended too soon
     failure: Failure | None = field(default=None, init=False)  #: how
+    is_cut: bool = field(default=False, init=False)  #: the exchange before it had not ended when this began
     pause: float | None = field(default=None, init=False)  #: seconds before `end_pause`
     _paused: float = field(default=0.0, init=False)  #: seconds, since something last went well
 
     def ask(self, command: Command) -> None:
         """Begin an exchange; the one before is of no interest any more."""
+        self.is_cut = self.command is not None and not self.has_ended
         self.command = command
         self.answer = self.stream = self.error = self.failure = None
         self.has_ended = False

@@ -185,6 +185,9 @@ class Config:
     #: A run whose stream was lost and that goes on, as Letta has it, is ended after this long: of runs that its
     #: own restart has killed Letta says so for ever. Who does not stream has given up by then.
     lost_run_timeout: float = field(default=600.0, validator=_positive)
+    #: Whether runs are asked for so that they can be found before they are named: without it a run whose name
+    #: never came can neither be ended nor taken up.
+    finds_runs: bool = True
     #: Whether to ask for runs whose stream can be taken up again.
     background: Background = Background.AUTO
     #: A turn that broke off, and an answer that was given, are remembered for repeats this long.

@@ -196,6 +196,7 @@ class Cycle:
     """The response is whole: what the cycle still wants is between Letta and itself."""
     _left_at: float | None = field(default=None, init=False)  #: when the client left; the turn goes on
     _stopped: bool = field(default=False, init=False)
+    _answer_by: float = field(default=inf, init=False)  #: when an interrupted turn's client hears what is known
 
     def __attrs_post_init__(self) -> None:
         self._began = self._heard = self._said = self._now
@@ -265,15 +266,28 @@ class Cycle:
             self._driven.known.given_up = True
         self._source.abandon()
 
-    def interrupt(self, now: float) -> None:
+    def interrupt(self, now: float, timeout: float = inf) -> None:
         """The proxy itself must end, and cannot wait for this answer. Go on until FINISHED.
 
         A run is cancelled. The client gets 503 with ``retry-after`` if nothing of the turn was kept, else what
         it must not repeat: 424, or an error in the stream. Who listens to a turn hears how it ended.
+
+        :param timeout: seconds after which the client is told what is known by then, which may be nothing.
         """
-        self._now = now
+        self._now, self._answer_by = now, now + timeout
         self._source.interrupt(shutting_down())
         self.wake()
+
+    def hurry(self, now: float) -> None:
+        """As `stop`, and little more will be carried out: a run without a name yet is looked for at once."""
+        self.stop(now)
+        if isinstance(self._source, Turn):
+            self._source.hurry()
+
+    @property
+    def seeks_run(self) -> bool:
+        """Whether it only goes on to end a run of which Letta has not told the name yet."""
+        return isinstance(self._source, Turn) and self._source.seeks_run
 
     def close(self) -> None:
         """Nothing more will be carried out: nobody waits for this cycle any longer. May be called again."""
@@ -298,7 +312,7 @@ class Cycle:
         deadline = min(deadline, self.comment_deadline)
         if self._left_at is not None:
             deadline = min(deadline, self._now + _LOOK_TIMEOUT)
-        return min(deadline, self._turn_deadline)
+        return min(deadline, self._turn_deadline, self._answer_by)
 
     @property
     def comment_deadline(self) -> float:
@@ -328,6 +342,10 @@ class Cycle:
         elif now >= self._turn_deadline:
             self._give_up_turn()
             may_begin = False
+        elif now >= self._answer_by:
+            self._answer_by, may_begin = inf, False
+            if isinstance(self._source, Turn):
+                self._source.hurry()
         elif self._waits:
             self._heard = now
             if self._resume_at is not None and now >= self._resume_at:
@@ -439,6 +457,8 @@ class Cycle:
         if self._driven is not None:
             if self._driven.known.turn is not None:
                 self.summary.resume_count = self._driven.known.turn.resume_count
+                if self._driven.known.turn.took_up:
+                    self.summary.repeat = Repeat.TAKEN_UP
             if isinstance(self._source, Turn):
                 self._memory.threads.learn_told(self._source)
             self._memory.turns.end(self._driven.fingerprint, self._driven.known, self._now)

@@ -306,6 +306,25 @@ class FetchRun(_Question):
 
 
 @frozen(kw_only=True)
+class FindRuns(_Question):
+    """One page of the runs that there are, the newest first."""
+
+    agent_id: str | None = None  #: None: any agent's
+    active: bool = False  #: none that are over
+    after: str | None = None  #: the id of the last run of the page before
+
+    @property
+    def target(self) -> str:
+        query = {
+            **({"agent_id": self.agent_id} if self.agent_id else {}),
+            **({"active": "true"} if self.active else {}),
+            "limit": PAGE_COUNT,
+            **({"after": self.after} if self.after else {}),
+        }
+        return f"/v1/runs/?{urlencode(query)}"
+
+
+@frozen(kw_only=True)
 class FetchKept(_Question):
     """What does the agent's memory hold of this run?"""
 
@@ -553,6 +572,7 @@ Command: TypeAlias = (
     | CancelRun
     | ResumeRun
     | FetchRun
+    | FindRuns
     | FetchKept
     | FetchUsage
     | FindConversations

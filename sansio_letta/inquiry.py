@@ -5,7 +5,7 @@ drives it through the same methods as a turn has, so a transport cannot tell the
 """
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Final, TypeAlias
 
 import orjson
@@ -19,16 +19,19 @@ from .config import Config
 from .errors import LettaError, LocalProtocolError, SansioLettaError, unknown_model
 from .events import (
     PAGE_COUNT,
+    CancelRun,
     CheckHealth,
     Command,
     DeleteConversation,
     DeleteTool,
     Failure,
     FindConversations,
+    FindRuns,
     ListAgents,
 )
 from .exchange import Answer, Headers, find_agent, found_agent
 from .lending import clean
+from .run_lookup import read_mark
 from .threads import CHAT_MARK, TASK_MARK, chat_key, task_deadline
 
 
@@ -217,17 +220,50 @@ def say_ending() -> Reply:
     return _status("unavailable", status=503, reason="The proxy is shutting down.")
 
 
-def sweep(now: int, *, turn_timeout: float, all_idle: bool = False) -> Questions:
-    """Delete what a process has left behind when it died: conversations for one request each, clients' tools.
+def nobody_died(owner: str) -> bool:
+    """Nothing is known of any process."""
+    return False
+
+
+def sweep(
+    now: int,
+    *,
+    turn_timeout: float,
+    all_idle: bool = False,
+    has_died: Callable[[str], bool] = nobody_died,
+) -> Questions:
+    """End and delete what a process left behind when it died: its runs, tools, conversations for one request.
 
     :param now: Unix time, seconds.
     :param turn_timeout: seconds; conversations that do not say how long they are needed may be for as long.
     :param all_idle: also delete tools that are only kept to be found again.
+    :param has_died: see `Proxy.sweep`.
     """
+    runs = yield from _sweep_runs(now, has_died)
     tools = yield from _sweep_tools(now, all_idle=all_idle)
     # Last: servers that have no conversations refuse this.
     conversations = yield from _sweep_tasks(now, turn_timeout)
-    return _status("swept", tools=str(tools), conversations=str(conversations))
+    return _status("swept", runs=str(runs), tools=str(tools), conversations=str(conversations))
+
+
+def _sweep_runs(now: int, has_died: Callable[[str], bool]) -> Generator[Command, Answer, int]:
+    """End the runs that nobody reads: those of a process that died, and those that nobody can read any more."""
+    lost: list[letta.Run] = []
+    after: str | None = None
+    try:
+        while True:
+            page = letta.decode_runs((yield FindRuns(active=True, after=after)).data)
+            marked = [(run, mark) for run in page if (mark := read_mark(run)) is not None]
+            lost += [run for run, mark in marked if mark.until < now or has_died(mark.owner)]
+            # A page that brings nothing new would be asked for for ever.
+            if len(page) < PAGE_COUNT or page[-1].id == after:
+                break
+            after = page[-1].id
+        for run in lost:
+            yield CancelRun(agent_id=run.agent_id or "", run_id=run.id)
+    except SansioLettaError:
+        return 0
+    return len(lost)
 
 
 def _sweep_tools(now: int, *, all_idle: bool) -> Generator[Command, Answer, int]:

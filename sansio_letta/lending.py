@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Generator
 from typing import Final, TypeAlias, TypeVar
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from . import letta
 from .ephemeral import (
@@ -39,6 +39,7 @@ from .events import (
     DeleteConversation,
     DeleteTool,
     FetchToolbox,
+    FindRuns,
     FindToolboxes,
     FindTools,
     MakeTool,
@@ -46,6 +47,7 @@ from .events import (
     UpdateConversation,
 )
 from .exchange import Answer
+from .run_lookup import runs_before
 
 _T = TypeVar("_T", letta.Tool, letta.Toolbox)
 
@@ -58,9 +60,11 @@ class Prepared:
     """All that could be done before a run has been done.
 
     :param is_agent_gone: there is no such agent any more.
+    :param runs: those that the agent had before; None if that is not known.
     """
 
     is_agent_gone: bool = False
+    runs: frozenset[str] | None = None
 
 
 #: Asked before a run; what is raised ends the turn.
@@ -199,12 +203,18 @@ def _read(decode: Callable[[bytes], _Read], answer: Answer | None) -> _Read | No
         return None
 
 
-def prepare(loan: Loan | None, answers: AnswerCalls | None) -> Preparation:
+def prepare(loan: Loan | None, answers: AnswerCalls | None, runs: FindRuns | None) -> Preparation:
     """All that must be done before a run.
 
     :param loan: tools that the agent is to have.
     :param answers: to what waits, if they cannot be sent with the run.
+    :param runs: asks for the runs that the agent has already, if the new one is told apart by them.
     """
+    before = None
+    if runs is not None:
+        answer = yield runs
+        assert answer is not None
+        before = runs_before(answer)
     prepared = Prepared()
     if loan is not None:
         prepared = yield from loan.give()
@@ -212,7 +222,7 @@ def prepare(loan: Loan | None, answers: AnswerCalls | None) -> Preparation:
         answer = yield answers
         assert answer is not None
         assert answer.data is not None  # raises for another status than 200
-    return prepared
+    return evolve(prepared, runs=before)
 
 
 @define

@@ -401,6 +401,13 @@ def decode_health(data: bytes) -> Health:
 
 
 @frozen(kw_only=True)
+class RequestConfig:
+    """Of the request that a run was begun by, as Letta keeps it."""
+
+    assistant_message_tool_kwarg: str | None = None
+
+
+@frozen(kw_only=True)
 class Run:
     """One run of an agent, as Letta keeps it."""
 
@@ -408,6 +415,9 @@ class Run:
     status: str  #: created, running, completed, failed or cancelled
     stop_reason: str | None = None
     background: bool | None = None
+    agent_id: str | None = None
+    conversation_id: str | None = None  #: null in the agent's own thread
+    request_config: RequestConfig | None = None
     metadata: dict[str, Any] | None = field(default=None, repr=False)
 
     @property
@@ -421,6 +431,11 @@ class Run:
         """Whether nothing more will come of it."""
         return self.status not in ("created", "running")
 
+    @property
+    def asked_as(self) -> str | None:
+        """What its request named as the argument that holds text; None if Letta does not show that."""
+        return None if self.request_config is None else self.request_config.assistant_message_tool_kwarg
+
 
 def decode_run(data: bytes) -> Run:
     """The answer of ``GET /v1/runs/{id}``.
@@ -428,6 +443,14 @@ def decode_run(data: bytes) -> Run:
     :raises RemoteProtocolError: if it is no run.
     """
     return _decode(data, Run, "a run")
+
+
+def decode_runs(data: bytes) -> tuple[Run, ...]:
+    """The answer of ``GET /v1/runs/``.
+
+    :raises RemoteProtocolError: if it is no list of runs.
+    """
+    return _decode(data, tuple[Run, ...], "a list of runs")
 
 
 def decode_usage(data: bytes) -> UsageStatistics:
@@ -806,6 +829,7 @@ class StreamRequest:
     override_system: str | None = field(default=None, repr=False)  #: in place of the agent's, for this turn
     streaming: bool = False  #: asked for by name in a conversation; an agent's own thread has a path for it
     background: bool = False  #: the run's stream can be taken up again; needs Redis at the server, else 503
+    assistant_message_tool_kwarg: str | None = None  #: by default `message`; see `run_lookup`
 
 
 def encode_stream_request(request: StreamRequest) -> bytes:
@@ -972,7 +996,10 @@ def _make_converter() -> Converter:
         (Approval, ("reason",)),
         (ApprovalCreate, ("approval_request_id", "approve", "reason")),
         (ClientTool, ("description",)),
-        (StreamRequest, ("client_tools", "override_system", "streaming", "background")),
+        (
+            StreamRequest,
+            ("client_tools", "override_system", "streaming", "background", "assistant_message_tool_kwarg"),
+        ),
     ):
         _omit_default(converter, request, optional)
     return converter

@@ -107,6 +107,7 @@ def compose(
     *,
     client_tools: tuple[letta.ClientTool, ...] = (),
     background: bool = False,
+    mark: str | None = None,
     is_verdict: bool = False,
 ) -> Opening:
     """The request for a run.
@@ -114,6 +115,7 @@ def compose(
     :param answers: to what waits, all of it.
     :param client_tools: that are offered with it.
     :param background: whether its stream must be one that can be taken up again.
+    :param mark: by which the run can be found.
     :param is_verdict: what the user wrote is in the answers, and no message.
     """
     thread, given = destination.thread, plan.instructions
@@ -145,6 +147,7 @@ def compose(
         override_system=given.text if given and policy is InstructionPolicy.OVERRIDE else None,
         streaming=destination.conversation is not None,
         background=background,
+        assistant_message_tool_kwarg=mark,
     )
     command = OpenStream(thread=thread, request=request, is_followed=destination.agent.cannot_stream)
     told = tuple(standing for standing in (instructions, asked) if standing is not None)

@@ -18,6 +18,7 @@ class Phase(Enum):
     STREAMING = auto()
     RECOVERING = auto()
     LEAVING = auto()
+    SEEKING = auto()
     CANCELLING = auto()
     CLEANING = auto()
     DONE = auto()
@@ -42,6 +43,7 @@ class Step(Enum):
     LOST = auto()  #: the stream ended before the run, or there was none
     CLEAN = auto()  #: all is said, and something was for this turn alone
     ENDED = auto()
+    SEEK = auto()  #: the stream will not name the run any more
     CANCEL = auto()  #: the run must be ended
     ABANDON = auto()  #: the client left before the run had a name
     FAIL = auto()
@@ -91,25 +93,30 @@ TRANSITIONS: Final[dict[Phase, dict[Step, Phase]]] = {
         Step.SEARCH: Phase.SEARCHING,
         Step.REFUSED: Phase.LOOKING,
         Step.ABANDON: Phase.LEAVING,
+        Step.SEEK: Phase.SEEKING,
     },
     Phase.STREAMING: {
         **_ENDS,
         Step.REFUSED: Phase.LOOKING,
+        Step.PREPARE: Phase.PREPARING,
         Step.SETTLE: Phase.SENDING,
         Step.AGAIN: Phase.SENDING,
         Step.LOST: Phase.RECOVERING,
         Step.CANCEL: Phase.CANCELLING,
         Step.ABANDON: Phase.LEAVING,
+        Step.SEEK: Phase.SEEKING,
     },
     Phase.RECOVERING: {
         **_ENDS,
         Step.REFUSED: Phase.LOOKING,
         Step.OPENED: Phase.STREAMING,
+        Step.PREPARE: Phase.PREPARING,
         Step.SETTLE: Phase.SENDING,
         Step.AGAIN: Phase.SENDING,
         Step.CANCEL: Phase.CANCELLING,
     },
-    Phase.LEAVING: {**_ENDS, Step.CANCEL: Phase.CANCELLING},
+    Phase.LEAVING: {**_ENDS, Step.CANCEL: Phase.CANCELLING, Step.SEEK: Phase.SEEKING},
+    Phase.SEEKING: {**_ENDS, Step.LOST: Phase.RECOVERING, Step.CANCEL: Phase.CANCELLING},
     Phase.CANCELLING: _ENDS,
     Phase.CLEANING: _OVER,
     Phase.DONE: {},
@@ -121,4 +128,6 @@ OVER: Final = (Phase.DONE, Phase.FAILED)
 #: Letta has been told, or is being told.
 READING_STREAM: Final = (Phase.STREAMING, Phase.SENDING, Phase.LEAVING)
 #: Letta is asked what became of a run.
-LOOKING_BACK: Final = (Phase.REVIEWING, Phase.RECOVERING)
+LOOKING_BACK: Final = (Phase.REVIEWING, Phase.RECOVERING, Phase.SEEKING)
+#: A run may go on that cannot be ended before it is known which it is.
+UNNAMED: Final = (Phase.LEAVING, Phase.SEEKING)

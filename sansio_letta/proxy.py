@@ -13,6 +13,7 @@ The loop of a transport is::
             case command: ...  # to Letta, then receive_response() or receive_failure()
 """
 
+from collections.abc import Callable
 from functools import partial
 
 from attrs import define, field
@@ -36,6 +37,7 @@ from .inquiry import (
     ask_tags,
     ask_threads,
     error_reply,
+    nobody_died,
     say_alive,
     say_ending,
     say_version,
@@ -58,14 +60,18 @@ from .repeats import (
 from .routing import Endpoint, Route, route
 from .threads import Chat, GivenConversation, ThreadWish, kind_of
 from .tool_views import showing_tools
-from .turn import Turn
+from .turn import Turn, nothing_earlier
 
 
 @define
 class Proxy:
-    """Answers requests; holds what they share."""
+    """Answers requests; holds what they share.
+
+    :param owner: names the process, in its runs at Letta: letters, digits and hyphens.
+    """
 
     config: Config = field(factory=Config)
+    owner: str = ""
     ending: bool = field(default=False, init=False)  #: set by a transport about to end: `/ready` says so
     _memory: Memory = field(init=False)
 
@@ -135,13 +141,24 @@ class Proxy:
             questions = error_reply(exc)
         return self._inquire(questions, summary, now, caller, config)
 
-    def sweep(self, *, token: str, created: int, now: float, all_idle: bool = False) -> Cycle:
+    def sweep(
+        self,
+        *,
+        token: str,
+        created: int,
+        now: float,
+        all_idle: bool = False,
+        has_died: Callable[[str], bool] = nobody_died,
+    ) -> Cycle:
         """Delete what a process that died has left at Letta, and what this one has and nobody needs any more.
 
         :param created: Unix time, seconds.
         :param all_idle: also what may be needed again, but can be made anew. For a server's start and end.
+        :param has_died: whether the process of this `owner` is known to run no more: its runs are ended at
+            once, those of others only when the time of their turns is over.
         """
-        questions = sweep(created, turn_timeout=self.config.turn_timeout, all_idle=all_idle)
+        timeout = self.config.turn_timeout
+        questions = sweep(created, turn_timeout=timeout, all_idle=all_idle, has_died=has_died)
         summary = Summary(request_id=f"req_{token}", method="SWEEP", path="")
         return self._inquire(questions, summary, now)
 
@@ -226,9 +243,6 @@ class Proxy:
             summary.agent_id = known.agent_id if known.turn is None else known.turn.agent_id
             source: Turn | Listener = Listener(known)
         else:
-            earlier = known.earlier if known is not None else None
-            if earlier is not None:
-                summary.repeat = Repeat.TAKEN_UP
             agent = self._memory.agents.recall(asked.model, now, caller)
             summary.agent_id = agent.id if agent else None
             source = Turn(
@@ -236,7 +250,7 @@ class Proxy:
                 config,
                 agent,
                 place=Place(self._memory.queue),
-                earlier=earlier,
+                recall_earlier=nothing_earlier if known is None else known.recall_earlier,
                 background=_wants_background(asked, config) and self._memory.has_background,
                 caller=caller,
                 recall_thread=partial(self._memory.threads.recall, wish=plan.thread),
@@ -244,6 +258,7 @@ class Proxy:
                 recall_waiting=self._memory.threads.recall_waiting,
                 kept_tools=self._memory.kept_tools,
                 token=token,
+                owner=self.owner,
                 created=created,
             )
             begun = self._memory.turns.begin(key, source, is_sent_again=sending.tells, content=content)

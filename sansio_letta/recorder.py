@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable
+from math import inf
 from typing import Any, Final, TypeAlias
 
 import orjson
@@ -213,11 +214,21 @@ class RecordedCycle:
         self._end("client_closed")
         self.cycle.close()
 
-    def interrupt(self, now: float) -> None:
+    def interrupt(self, now: float, timeout: float = inf) -> None:
         """See `Cycle`."""
         self._t = now - self.began
         self._interrupted = True
-        self.cycle.interrupt(now)
+        self.cycle.interrupt(now, timeout)
+
+    def hurry(self, now: float) -> None:
+        """See `Cycle`."""
+        self.stop(now)
+        self.cycle.hurry(now)
+
+    @property
+    def seeks_run(self) -> bool:
+        """See `Cycle`."""
+        return self.cycle.seeks_run
 
     def next_deadline(self) -> float:
         """See `Cycle`."""

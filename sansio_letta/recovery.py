@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 from attrs import define, evolve, field, frozen
 
 from . import letta
-from .asking import PAUSES
+from .asking import PAUSES, Pause
 from .errors import Advice, LettaError, SansioLettaError
 from .events import (
     CallArguments,
@@ -29,24 +29,20 @@ from .events import (
     TurnStarted,
 )
 from .exchange import Answer
+from .run_lookup import SoughtRun, find_run
 from .stream import EndOfStream, RunStream
 
 
 @frozen(kw_only=True)
-class Pause:
-    """Nothing to ask for a while.
+class EarlierTurn:
+    """A turn for the same request that broke off, after Letta had been told of it.
 
-    :param seconds: how long.
+    :param run_id: its run's; None: Letta had not named it.
+    :param sought: how it would be found then.
     """
 
-    seconds: float
-
-
-@frozen(kw_only=True)
-class EarlierTurn:
-    """A turn for the same request that broke off, after Letta had been told of it."""
-
-    run_id: str
+    run_id: str | None = None
+    sought: SoughtRun | None = None
 
 
 @frozen(kw_only=True)
@@ -139,6 +135,24 @@ def read_run(run_id: str, timeout: float) -> Questions:
             # Older servers do not tell, and an answer without it is an answer.
             usage = None
     return EndedRun(run=run, kept=kept, usage=usage)
+
+
+def review(earlier: EarlierTurn, timeout: float) -> Questions:
+    """Find out what became of an earlier turn: its run is looked for if it has no name yet, and then read.
+
+    :param timeout: see `read_run`.
+    :raises SansioLettaError: as that.
+    """
+    run_id = earlier.run_id
+    if run_id is None:
+        assert earlier.sought is not None
+        # Whoever held the thread before has looked for it for as long as it could take to begin.
+        found = yield from find_run(earlier.sought, 0.0)
+        if found.run is None:
+            none = letta.Run(id="", status="failed")
+            return EndedRun(run=none, kept=letta.KeptMessages(), usage=None)
+        run_id = found.run.id
+    return (yield from read_run(run_id, timeout))
 
 
 def _data(answer: Answer | None) -> bytes:

@@ -186,6 +186,10 @@ class KnownTurn:
         """What a repeat must look into; None if nothing of it can have been kept."""
         return self._earlier if self.turn is None else self.turn.earlier
 
+    def recall_earlier(self) -> EarlierTurn | None:
+        """The same, for a repeat that has waited until it is over."""
+        return self.earlier
+
 
 @define(eq=False)
 class Listener:
@@ -271,7 +275,12 @@ class KnownTurns:
 
     def end(self, key: bytes, known: KnownTurn, now: float) -> None:
         """A turn says no more."""
-        if self._turns.get(key) is not known or key in self._ended:
+        if self._turns.get(key) is not known:
+            if known.turn is not None:
+                # A repeat has taken its place, and looks into what it leaves.
+                known.end()
+            return
+        if key in self._ended:
             return
         known.end()
         if known.earlier is None and not (known.is_answered and known.is_sent_again):

@@ -81,6 +81,7 @@ class ReplayedClient:
             first_item_timeout=inf,
             turn_timeout=inf,
             repeat_wait_timeout=0.0,
+            finds_runs=any(item.request.path.startswith("/v1/runs/?") for item in self.recording.exchanges),
             client_tools=ClientTools.ATTACH if attached_tools(self.recording) else ClientTools.AUTO,
         )
         proxy = Proxy(config)

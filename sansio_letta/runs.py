@@ -13,6 +13,7 @@ from .bridge import ToolBridge
 from .events import Event
 from .held import HeldReply
 from .recovery import EndedRun, Reading, Said
+from .run_lookup import SoughtRun
 from .stream import RunStream, SoFar
 
 
@@ -42,6 +43,8 @@ class Runs:
     results_sent: bool = field(
         default=False, init=False
     )  #: with it: such are kept at once (kept_results.jsonl)
+    sought: SoughtRun | None = field(default=None, init=False)  #: how the run under way is found without a name
+    was_sought: bool = field(default=False, init=False)  #: it was found so: what it said before was not read
     _so_far: SoFar = field(factory=SoFar, init=False)  #: of runs that came to their end
     _last_id: str | None = field(default=None, init=False)  #: of the latest of them
     _names: dict[str, str] = field(factory=dict, init=False)  #: of tools called before it, by their calls' ids
@@ -73,9 +76,18 @@ class Runs:
         if self.held is not None:
             self.held.begin()
         self._names = {call.tool_call_id: call.name for call in answered if call.name}
-        self.results_sent = results_sent
+        self.results_sent, self.sought, self.was_sought = results_sent, None, False
         self.reading, self.said = Reading(), Said(started=self._so_far.started)
         self.current = self._new_stream()
+
+    @property
+    def is_unnamed(self) -> bool:
+        """Whether the run under way has no name yet, but can be found."""
+        return self.sought is not None and self.current.run_id is None
+
+    def name(self, run_id: str) -> None:
+        """It was found."""
+        self.current.run_id, self.was_sought = run_id, True
 
     def end(self) -> None:
         """It came to an end that is not the turn's: what comes is told behind what it has said."""

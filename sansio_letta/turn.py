@@ -6,7 +6,7 @@ Two machines work together. This one walks through the exchanges with Letta, one
                                                                ^                      |    ^
                                                                +--- refused, once ----+    |
                                                                                       v    |
-                                                                                    RECOVERING
+                                                                      (SEEKING) --> RECOVERING
 
 - FINDING asks Letta which agent has the name, unless the caller remembers.
 - QUEUED waits until the turns that came before in this thread are over.
@@ -28,6 +28,8 @@ Two machines work together. This one walks through the exchanges with Letta, one
   not as wished, the agent is asked once more, and the next run's stream is told, the same way.
 - CANCELLING ends a run that nobody reads: Letta goes on without a reader (disconnect.jsonl). The run must be
   named, and its name comes with the first ping, so a client that leaves before that is LEAVING until then.
+- SEEKING looks for a run whose stream will not name it any more, since it broke, or since there is no time left
+  to read it: `run_lookup` finds it by what its request said. Then it is ended, or its end awaited.
 - CLEANING, however the turn ends, takes back what was attached, and deletes a conversation that was for this
   turn alone.
 
@@ -39,8 +41,8 @@ no answer may invite a repeat that the agent would hear twice.
 """
 
 from collections import deque
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Final, TypeAlias
 
 from attrs import define, evolve, field
 
@@ -48,7 +50,7 @@ from . import letta
 from ._signal import Signal
 from .access import ANYONE, Caller
 from .approvals import approval_question
-from .asking import Asking
+from .asking import Asking, Pause
 from .bridge import answer_unasked, next_call
 from .config import Approvals, Config
 from .destination import Destination, RecallThread, nothing_known
@@ -77,7 +79,9 @@ from .events import (
     DeleteConversation,
     Event,
     Failure,
+    FetchKept,
     FetchRun,
+    FindRuns,
     FinishReason,
     OpenStream,
     ResumeRun,
@@ -104,13 +108,14 @@ from .opening import (
     nothing_waits,
     settle_plan,
 )
-from .phases import LOOKING_BACK, OVER, READING_STREAM, TRANSITIONS, Phase, Step
+from .phases import LOOKING_BACK, OVER, READING_STREAM, TRANSITIONS, UNNAMED, Phase, Step
 from .places import Place
 from .plan import Plan, Standing
-from .recovery import EarlierTurn, EndedRun, Pause, Questions, read_run
+from .recovery import EarlierTurn, EndedRun, Questions, read_run, review
+from .run_lookup import FoundRun, RunMark, RunSearch, SoughtRun, find_run, kept_nothing
 from .runs import Runs
 from .stream import EndOfStream, RunState, RunStream, refusal_in
-from .threads import FoundThread, Search, Throwaway, delete_strays
+from .threads import FoundThread, Search, Throwaway, delete_strays, task_end
 from .toolkit import Toolkit
 from .trimming import Trimmer
 from .wishes import CallWish
@@ -121,6 +126,14 @@ _QUEUED: Final = Phase.QUEUED
 _NEED_DATA: Final = Signal.NEED_DATA
 #: Of an answer that no model was asked for.
 _NO_TOKENS: Final = letta.UsageStatistics(prompt_tokens=0, completion_tokens=0, total_tokens=0)
+
+
+#: Tells what an earlier turn for the same request has left.
+RecallEarlier: TypeAlias = Callable[[], EarlierTurn | None]
+
+
+def nothing_earlier() -> None:
+    """There was none."""
 
 
 @define
@@ -138,6 +151,7 @@ class Turn:
     :param pending: what the agent waits for, if the caller has just looked.
     :param place: in the queue for the agent's thread; without one the turn waits for nobody.
     :param earlier: a turn for the same request that broke off.
+    :param recall_earlier: the same, asked once the thread is taken: until then such a turn may have it.
     :param background: whether to ask for a run whose stream can be taken up again.
     :param caller: whose request it is: no other agent is found than those that it may use.
     :param thread: the conversation that the plan's thread stands for, if the caller remembers it.
@@ -145,7 +159,8 @@ class Turn:
     :param is_told: whether something is what a thread was told last.
     :param recall_waiting: which calls the last turn in a thread has left waiting.
     :param kept_tools: what earlier turns have left at Letta to be found again.
-    :param token: unique to the request.
+    :param token: unique to the request; without one its runs cannot be found before they are named.
+    :param owner: the process, for others to see whose a run is; letters, digits and hyphens.
     :param created: when it came, Unix time in seconds.
     """
 
@@ -155,6 +170,7 @@ class Turn:
     _known_pending: letta.PendingApproval | None = field(default=None, alias="pending")
     place: Place = field(factory=Place, kw_only=True)
     _earlier: EarlierTurn | None = field(default=None, alias="earlier", kw_only=True)
+    _recall_earlier: RecallEarlier = field(default=nothing_earlier, alias="recall_earlier", kw_only=True)
     _background: bool = field(default=False, alias="background", kw_only=True)
     _caller: Caller = field(default=ANYONE, alias="caller", kw_only=True)
     _known_thread: ConversationThread | None = field(default=None, alias="thread", kw_only=True)
@@ -163,9 +179,11 @@ class Turn:
     _recall_waiting: RecallWaiting = field(default=nothing_waits, alias="recall_waiting", kw_only=True)
     _kept_tools: KeptTools = field(factory=KeptTools, alias="kept_tools", kw_only=True)
     _token: str = field(default="", alias="token", kw_only=True)
+    _owner: str = field(default="", alias="owner", kw_only=True)
     _created: int = field(default=0, alias="created", kw_only=True)
     phase: Phase = field(default=Phase.READY, init=False)
     started: bool = field(default=False, init=False)  #: `TurnStarted` was handed over: no status line any more
+    took_up: bool = field(default=False, init=False)  #: an earlier turn for the same request was looked into
     resume_count: int = field(default=0, init=False)  #: how often its stream was lost and found again
     told: tuple[tuple[Thread, Standing], ...] = field(default=(), init=False)
     """What went with this turn and need not be told there again: its thread has kept it."""
@@ -177,10 +195,11 @@ class Turn:
     _runs: Runs = field(init=False)
     _items: deque[Event | Command] = field(factory=deque, init=False)
     _asking: Asking = field(init=False)
-    _questions: Questions | Search | Preparation | Cleaning | None = field(default=None, init=False)
+    _questions: Questions | Search | Preparation | Cleaning | RunSearch | None = field(default=None, init=False)
     """One after the other."""
     _tools: Toolkit = field(init=False)
     _opening: Opening | None = field(default=None, init=False)  #: the run that is being prepared
+    _run_count: int = field(default=0, init=False)  #: how many were asked for
     _waiting: tuple[letta.ToolCall, ...] = field(default=(), init=False)  #: for an answer of the turn's own
     _approval_count: int = field(default=0, init=False)  #: how often the turn answered for a human
     _asked_again: bool = field(default=False, init=False)  #: for a reply of another form
@@ -250,9 +269,11 @@ class Turn:
 
         Of a turn that went on from an earlier one it is that: what was said to the agent was said there.
         """
-        if self._earlier is not None or self.run_id is None:
+        if self._earlier is not None:
             return self._earlier
-        return EarlierTurn(run_id=self.run_id)
+        if self._runs.is_unnamed:
+            return EarlierTurn(sought=self._runs.sought)
+        return None if self.run_id is None else EarlierTurn(run_id=self.run_id)
 
     @property
     def conversation(self) -> ConversationThread | None:
@@ -273,6 +294,11 @@ class Turn:
         return self._to.thread, waiting
 
     @property
+    def seeks_run(self) -> bool:
+        """Whether it only goes on to end a run of which Letta has not told the name yet."""
+        return self._abandoned and self.phase in UNNAMED
+
+    @property
     def pause(self) -> float | None:
         """Seconds to wait until `end_pause`, while `next_event` says WAITING; None: the thread is taken.
 
@@ -290,7 +316,8 @@ class Turn:
         :raises LocalProtocolError: if no answer is awaited.
         """
         self._check_asking("receive_response")
-        self._asking.receive_response(status, headers)
+        if not self._is_stale:
+            self._asking.receive_response(status, headers)
 
     def receive_data(self, data: bytes) -> None:
         """Add bytes of the answer's body; nothing is parsed until `next_event`.
@@ -298,8 +325,16 @@ class Turn:
         :param data: any number of bytes, cut anywhere; ``b""`` is the end of the body.
         :raises LocalProtocolError: if called before `receive_response` or after the end.
         """
-        if not self._read_texts(data):
+        if not self._is_stale and not self._read_texts(data):
             self._asking.receive_data(data)
+
+    @property
+    def _is_stale(self) -> bool:
+        """Whether what comes is of an exchange that was cut off, as the transport does not know yet.
+
+        Whoever ends a turn may do so while another task, or thread, reads for it.
+        """
+        return self._asking.is_cut and any(isinstance(item, Command) for item in self._items)
 
     def _read_texts(self, data: bytes) -> bool:
         """The short way for what comes most often: bytes that hold more of a text, and nothing else.
@@ -326,7 +361,8 @@ class Turn:
         :raises LocalProtocolError: if no exchange is under way.
         """
         self._check_asking("receive_failure")
-        self._asking.receive_failure(failure, reason)
+        if not self._is_stale:
+            self._asking.receive_failure(failure, reason)
 
     def _check_asking(self, method: str) -> None:
         if self._asking.pause is not None or self.phase in (Phase.QUEUED, *OVER):
@@ -354,10 +390,13 @@ class Turn:
         """
         if self.phase in OVER:
             return
-        if self.phase is Phase.RECOVERING:
+        if self.phase in (Phase.RECOVERING, Phase.SEEKING):
             self._failure = error
         # What was not handed over yet never happens; what was said stays said.
+        unsent = any(isinstance(item, Command) for item in self._items)
         self._items = deque(item for item in self._items if not isinstance(item, Command))
+        if self.phase in READING_STREAM and (unsent or self._asking.pause is not None):
+            self._runs.sought = None  # nothing was asked for
         self._fail(error)
 
     def abandon(self) -> None:
@@ -377,7 +416,10 @@ class Turn:
             pass  # what is asked for may still be done: nothing can be cleaned before
         elif self.phase is Phase.RECOVERING:
             self._cancel()
+        elif self.phase is Phase.SEEKING:
+            self._items.extend(unsent)
         elif self.phase not in READING_STREAM or unsent or self._asking.pause is not None:
+            self._runs.sought = None  # nothing was asked for
             self._finish(Step.ENDED)
         elif self._runs.current.run_id is not None:
             self._cancel()
@@ -394,7 +436,7 @@ class Turn:
         if self._interruption is not None or self._abandoned or self.phase in OVER:
             return
         self._interruption = error
-        if self.phase in (Phase.CANCELLING, Phase.CLEANING):
+        if self.phase in (Phase.CANCELLING, Phase.CLEANING, Phase.SEEKING):
             return  # it is ending already
         unsent = any(isinstance(item, Command) for item in self._items)
         self._items = deque(item for item in self._items if not isinstance(item, Command))
@@ -403,9 +445,28 @@ class Turn:
         if self._runs.current.run_id is not None and (reading or self.phase is Phase.RECOVERING):
             self._failure = error
             self._cancel()
+        elif reading and self._runs.is_unnamed:
+            self._seek(error)
         elif not reading and not (self._makes_something and waits):
             # What an earlier turn for the same request has left was not found out.
             self._end_failed(error, Kept.NOTHING if self._earlier is None else Kept.UNKNOWN)
+
+    def hurry(self) -> None:
+        """Nothing will be carried out for long: a run that has no name yet is looked for at once.
+
+        If the client still waits to hear how an interruption went, it is told now what is known.
+        """
+        if self._interruption is not None and not self._abandoned and self.phase not in (Phase.CLEANING, *OVER):
+            is_sent = self._runs.so_far.started or self._earlier is not None
+            if is_sent or not self._makes_something or isinstance(self._asking.command, AnswerCalls):
+                self._tell_failure(self._interruption, Kept.UNKNOWN)
+            else:
+                self._tell_failure(self._interruption, Kept.NOTHING)
+            self._abandoned, self._failure = True, None
+            if self.phase in (Phase.SENDING, Phase.STREAMING):
+                self._move(Step.ABANDON)
+        if self.phase in READING_STREAM and self._runs.is_unnamed and self._abandoned:
+            self._seek(None)
 
     # --- Out ----------------------------------------------------------------------------------------------
 
@@ -469,7 +530,7 @@ class Turn:
                 self._ask_next(self._asking.answer)
             case Phase.PREPARING:
                 self._go_on_preparing(self._asking.answer)
-            case Phase.REVIEWING | Phase.RECOVERING:
+            case Phase.REVIEWING | Phase.RECOVERING | Phase.SEEKING:
                 self._take_book(self._asking.answer)
             case Phase.SENDING | Phase.LEAVING if self._is_followed and self._asking.answer.status == 200:
                 self._follow(self._asking.answer)
@@ -540,7 +601,7 @@ class Turn:
     def _try_again(self) -> bool:
         """After a failure that left nothing at Letta, pause, if there is time left."""
         if not self._asking.is_repeatable or (
-            self._abandoned and self.phase not in (Phase.CANCELLING, Phase.CLEANING)
+            self._abandoned and self.phase not in (Phase.CANCELLING, Phase.CLEANING, Phase.SEEKING)
         ):
             return False
         config, looks_back = self.config, self.phase in LOOKING_BACK
@@ -612,11 +673,14 @@ class Turn:
             self._search()
 
     def _review_or_send(self) -> None:
+        if self._earlier is None:
+            self._earlier, self._recall_earlier = self._recall_earlier(), nothing_earlier
         is_lost = self._to.is_new and isinstance(self.plan.thread, Throwaway)
         # What an earlier turn for a background prompt has left was deleted with its conversation.
         if self._earlier is not None and not is_lost:
+            self.took_up = True
             self._move(Step.REVIEW)
-            self._ask_for(read_run(self._earlier.run_id, self.config.lost_run_timeout))
+            self._ask_for(review(self._earlier, self.config.lost_run_timeout))
         else:
             self._look_or_send()
 
@@ -711,6 +775,8 @@ class Turn:
 
         :param is_verdict: what the user wrote is in the answers, and no message.
         """
+        agent, finds = self._to.agent, bool(self._token) and self.config.finds_runs
+        is_marked = finds and not agent.is_legacy and not agent.answers_by_tool
         opening = compose(
             self.plan,
             answers,
@@ -718,19 +784,38 @@ class Turn:
             self._is_told,
             client_tools=self._tools.in_request,
             background=self._background,
+            mark=self._new_mark() if is_marked else None,
             is_verdict=is_verdict,
         )
-        loan = self._tools.to_lend
-        if loan is None and opening.first is None:
+        loan, runs = self._tools.to_lend, FindRuns(agent_id=agent.id) if finds and not is_marked else None
+        if loan is None and opening.first is None and runs is None:
             self._open(step, opening)
             return
         self._opening = opening
         self._move(Step.PREPARE)
-        self._ask_for(prepare(loan, opening.first))
+        self._ask_for(prepare(loan, opening.first, runs))
 
-    def _open(self, step: Step, opening: Opening) -> None:
+    def _new_mark(self) -> str:
+        self._run_count += 1
+        until = task_end(self._created, self.config.turn_timeout)
+        return RunMark(token=f"{self._token}-{self._run_count}", owner=self._owner, until=until).text
+
+    def _sought(self, opening: Opening, before: frozenset[str] | None) -> SoughtRun | None:
+        """How the run is found that is asked for; None if it cannot be."""
+        mark, conversation = opening.command.request.assistant_message_tool_kwarg, self._to.conversation
+        if mark is None and before is None:
+            return None
+        return SoughtRun(
+            agent_id=self._to.agent.id,
+            mark=mark,
+            before=before or frozenset(),
+            conversation_id=conversation.conversation_id if conversation else None,
+        )
+
+    def _open(self, step: Step, opening: Opening, before: frozenset[str] | None = None) -> None:
         self._move(step)
         self._telling = tuple((self._to.thread, standing) for standing in opening.told)
+        self._runs.sought = self._sought(opening, before)
         if opening.first is not None and self.plan.messages:
             # Answers are with the agent; if its run fails, what is new may be said again without them.
             self._runs.results_sent = False
@@ -750,13 +835,16 @@ class Turn:
             self._items.append(self._to.forget_agent())
             self._find(Step.GONE)
         else:
-            self._open(Step.SEND, self._opening)
+            self._open(Step.SEND, self._opening, prepared.runs)
 
     def _take_refusal(self, answer: Answer) -> None:
         """The turn's request was answered with something other than a stream."""
         said = answer.refusal
         is_misfit = answer.status in (400, 409, 422) and refusal_in(said.message, said.code) is not None
-        if self._abandoned:
+        # A gateway's, which gave up waiting or whose connection to Letta ended: Letta may have taken it.
+        is_gateways = answer.status == 504 or (answer.status == 502 and said.text is None)
+        if self._abandoned and answer.status != 200 and not is_gateways:
+            self._runs.sought = None
             self._finish(Step.ENDED)
         elif answer.status == 404:
             self._forget()
@@ -776,9 +864,7 @@ class Turn:
         elif answer.status == 200:
             kind = answer.content_type or "no content type"
             raise RemoteProtocolError(f"Letta answered with {kind} instead of an event stream.")
-        elif answer.status == 504 or (answer.status == 502 and said.text is None):
-            # A gateway's, which gave up waiting or whose connection to Letta ended: Letta may have taken the
-            # message before.
+        elif is_gateways:
             raise RemoteProtocolError(answer.error().message)
         else:
             raise answer.error()
@@ -809,6 +895,10 @@ class Turn:
             self._lose(
                 self._asking.error or RemoteProtocolError("Letta's stream ended before the run had stopped.")
             )
+            return True
+        elif not run.has_ended and self._runs.is_unnamed:
+            ended = RemoteProtocolError("Letta's stream ended before the run had a name.")
+            self._seek(self._asking.error or ended)
             return True
         elif self._asking.error is not None and not run.has_ended:
             raise self._asking.error
@@ -929,12 +1019,47 @@ class Turn:
         self._failure = RemoteProtocolError("Letta's run ended, and nothing tells how.")
         self._ask_for(read_run(run_id, self.config.lost_run_timeout))
 
+    def _seek(self, error: SansioLettaError | None) -> None:
+        """The run may go on, and its stream will not name it any more: look for it.
+
+        :param error: what the client is told if it is not found; None: it hears no more.
+        """
+        assert self._runs.sought is not None
+        self._move(Step.SEEK)
+        self._failure, self._asking.stream = error, None
+        self._ask_for(find_run(self._runs.sought, self.config.first_item_timeout))
+
+    def _take_found(self, found: FoundRun) -> None:
+        if found.run is None:
+            if found.is_sure:
+                self._runs.sought = None
+            self._end_unfound(Kept.NOTHING if found.is_sure else Kept.UNKNOWN)
+            return
+        self._runs.name(found.run.id)
+        if not found.run.is_over and (self._abandoned or self._interruption is not None):
+            self._cancel()
+        elif self._abandoned:
+            self._finish(Step.ENDED)
+        else:
+            self._move(Step.LOST)
+            self._recover()
+
+    def _end_unfound(self, kept: Kept) -> None:
+        if self._failure is None:
+            self._finish(Step.ENDED)
+        else:
+            self._end_failed(self._failure, kept)
+
     def _lose(self, error: SansioLettaError) -> None:
         """The stream ended before its run: find out what became of it."""
+        self._move(Step.LOST)
+        self._failure = error
+        self._recover()
+
+    def _recover(self) -> None:
         run_id = self._runs.current.run_id
         assert run_id is not None
-        self._move(Step.LOST)
-        self._failure, self._asking.stream = error, None
+        self._asking.stream = None
         self.resume_count += 1
         reading = self._runs.reading
         if not self._background or reading.is_over:
@@ -945,7 +1070,8 @@ class Turn:
         elif self._asking.pause_within(self.config.resume_timeout):
             self._asking.command = FetchRun(run_id=run_id)
         else:
-            raise error
+            assert self._failure is not None
+            raise self._failure
 
     def _take_book(self, answer: Answer) -> None:
         """What Letta's books say of a run."""
@@ -962,7 +1088,7 @@ class Turn:
             assert isinstance(self._asking.command, ResumeRun)
             self._ask_for(read_run(self._asking.command.run_id, self.config.lost_run_timeout))
 
-    def _ask_for(self, questions: Questions | Search | Preparation | Cleaning) -> None:
+    def _ask_for(self, questions: Questions | Search | Preparation | Cleaning | RunSearch) -> None:
         self._questions = questions
         self._asking.went_well()
         self._ask_next(None)
@@ -978,6 +1104,8 @@ class Turn:
                     self._take_thread(found)
                 case Prepared() as prepared:
                     self._take_prepared(prepared)
+                case FoundRun() as run:
+                    self._take_found(run)
                 case EndedRun() as ended if self.phase is Phase.REVIEWING:
                     self._take_earlier(ended)
                 case EndedRun() as ended:
@@ -1037,10 +1165,13 @@ class Turn:
         self._ask(CancelRun(agent_id=self._to.agent.id, run_id=run_id))
 
     def _end_cancelled(self) -> None:
-        if self._failure is not None:
-            self._end_failed(self._failure, Kept.NOTHING if self._left_no_trace else Kept.UNKNOWN)
-        else:
+        if self._failure is None:
             self._finish(Step.ENDED)
+        elif isinstance(self._asking.command, CancelRun) and self._runs.was_sought and self._left_no_trace:
+            # What it had done before it was found was not read.
+            self._ask(FetchKept(run_id=self._asking.command.run_id))
+        else:
+            self._end_failed(self._failure, Kept.NOTHING if self._left_no_trace else Kept.UNKNOWN)
 
     @property
     def _left_no_trace(self) -> bool:
@@ -1053,8 +1184,12 @@ class Turn:
             return False
         if self.resume_count:
             return False  # some of it was not read
+        if answer is None or self._asking.error is not None:
+            return False
+        if isinstance(self._asking.command, FetchKept):
+            return kept_nothing(answer)
         assert run.run_id is not None
-        return answer is not None and self._asking.error is None and answer.cancelled(run.run_id)
+        return answer.cancelled(run.run_id)
 
     # --- Failing ------------------------------------------------------------------------------------------
 
@@ -1072,14 +1207,19 @@ class Turn:
         elif self.phase is Phase.RECOVERING:
             # How the stream was lost matters more than why it was not found again.
             self._cancel()
+        elif self.phase is Phase.SEEKING:
+            self._end_unfound(Kept.UNKNOWN)
         elif self.phase in READING_STREAM and isinstance(error, RemoteProtocolError):
             # Letta was told, and what it does now we cannot see. A run that may be going on is ended first.
             if self._runs.current.run_id is not None:
                 self._failure = error
                 self._cancel()
+            elif self._runs.is_unnamed:
+                self._seek(None if self._abandoned else error)
             else:
                 self._end_failed(error, Kept.UNKNOWN)
         else:
+            self._runs.sought = None
             self._end_failed(error, Kept.NOTHING)
 
     def _end_unprepared(self, error: SansioLettaError) -> None:
@@ -1099,7 +1239,10 @@ class Turn:
         if kept is Kept.NOTHING and self._runs.so_far.started:
             kept = Kept.SOMETHING  # an earlier run of this turn came to its end
         if not self._abandoned:
-            told = error if kept is Kept.NOTHING else kept_failure(error)
-            self._give(TurnFailed(error=told, kept=kept))
+            self._tell_failure(error, kept)
             self._left_nothing = kept is Kept.NOTHING
         self._finish(Step.FAIL)
+
+    def _tell_failure(self, error: SansioLettaError, kept: Kept) -> None:
+        told = error if kept is Kept.NOTHING else kept_failure(error)
+        self._give(TurnFailed(error=told, kept=kept))

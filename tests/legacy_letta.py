@@ -23,6 +23,7 @@ from sansio_letta.events import (
     FetchToolbox,
     FetchUsage,
     FindAgent,
+    FindRuns,
     FindToolboxes,
     FindTools,
     MakeTool,
@@ -130,6 +131,9 @@ class LegacyLetta:
                 turn.end_pause()
             elif isinstance(item, Event):
                 self.told.append(item)
+            elif isinstance(item, FindRuns):
+                # Before each run; nothing comes of it.
+                _reply(turn, [], 200)
             else:
                 assert not isinstance(item, Signal)
                 self.asked.append(item)

@@ -50,20 +50,22 @@ TABLE = {
     "trimming": "events",
     "places": "errors",
     "asking": "errors events exchange message_reader",
-    "recovery": "asking errors events exchange letta stream",
+    "run_lookup": "asking errors events exchange letta",
+    "recovery": "asking errors events exchange letta run_lookup stream",
     "phases": "",
     "threads": "errors events exchange letta",
     "plan": "approvals config letta threads wishes",
     "tasks": "chat_request",
     "speakers": "",
     "destination": "access errors events exchange letta threads",
-    "lending": "ephemeral errors events exchange letta",
+    "lending": "ephemeral errors events exchange letta run_lookup",
     "opening": "bridge config destination errors events letta plan wishes",
     "toolkit": "config ephemeral errors lending letta",
-    "runs": "bridge events held letta recovery stream",
+    "runs": "bridge events held letta recovery run_lookup stream",
     "turn": (
         "_signal access approvals asking bridge config destination ephemeral errors events exchange held "
-        "lending letta opening phases places plan recovery runs stream threads toolkit trimming wishes"
+        "lending letta opening phases places plan recovery run_lookup runs stream threads toolkit trimming "
+        "wishes"
     ),
     "thread_memory": "events letta opening plan threads turn",
     "planning": (
@@ -71,7 +73,9 @@ TABLE = {
     ),
     "chat_writer": "chat config errors events letta sse",
     "tool_views": "chat_writer config events",
-    "inquiry": "_signal access agents chat config errors events exchange lending letta ollama threads",
+    "inquiry": (
+        "_signal access agents chat config errors events exchange lending letta ollama run_lookup threads"
+    ),
     "repeats": "_signal access errors events exchange places recovery turn",
     "cycle": (
         "_signal access agents chat_writer config errors events exchange inquiry lending letta places repeats "

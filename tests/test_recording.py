@@ -331,7 +331,7 @@ def test_limits_that_are_missing_are_those_of_today() -> None:
 
 def test_all_that_an_answer_depends_on_is_in_the_head() -> None:
     policies = {policy.field for policy in POLICIES.values()}
-    elsewhere = {"task_prompts", "client_tools"}  # what Letta was asked tells
+    elsewhere = {"task_prompts", "client_tools", "finds_runs"}  # what Letta was asked tells
     of_several_requests = {
         "agent_ttl",
         "max_remembered_agent_count",

@@ -14,6 +14,7 @@ from sansio_letta.events import (
     Failure,
     FetchRun,
     FindAgent,
+    FindRuns,
     FinishReason,
     OpenStream,
     TextDelta,
@@ -369,6 +370,8 @@ def test_a_run_that_does_not_begin() -> None:
     client = Client(chat(), proxy(Config(first_item_timeout=10.0)))
     assert client.cycle.next_deadline() == 110.0
     client.go_on(now=110.0)
+    assert type(client.commands[-1]) is FindRuns
+    client.answer({"detail": "no such list"}, 404, now=111.0)
     assert client.status == 424
     assert "did not begin to answer within 10 seconds" in client.json()["error"]["message"]
 

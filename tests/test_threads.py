@@ -42,6 +42,7 @@ from sansio_letta.events import (
     FetchConversation,
     FetchLast,
     FindConversations,
+    FindRuns,
     FindToolboxes,
     OpenStream,
     SearchTools,
@@ -612,11 +613,13 @@ def test_an_agent_is_found_before_its_conversation() -> None:
 def test_what_a_dead_process_left_is_swept() -> None:
     house = Proxy(Config(turn_timeout=3600.0))
     client = Client(house.sweep(token="abcdef12", created=1_795_340_000, now=0.0))
-    assert [type(command) for command in client.commands] == [FindToolboxes]
+    assert [type(command) for command in client.commands] == [FindRuns]
     client.answer([])
-    assert [type(command) for command in client.commands[1:]] == [SearchTools]
+    assert [type(command) for command in client.commands[1:]] == [FindToolboxes]
     client.answer([])
-    assert client.commands[2:] == [FindConversations(summary="letta-proxy task: ")]
+    assert [type(command) for command in client.commands[2:]] == [SearchTools]
+    client.answer([])
+    assert client.commands[3:] == [FindConversations(summary="letta-proxy task: ")]
     client.answer(
         [
             conversation("conv-1", "letta-proxy task: t-1", "2026-11-22T08:00:00Z"),
@@ -628,11 +631,11 @@ def test_what_a_dead_process_left_is_swept() -> None:
             conversation("conv-6", "letta-proxy task: t-6 until 1795339999", "2026-11-22T09:00:00Z"),
         ]
     )
-    assert client.commands[3:] == [DeleteConversation(conversation_id="conv-1")]
+    assert client.commands[4:] == [DeleteConversation(conversation_id="conv-1")]
     client.answer(None)
-    assert client.commands[4:] == [DeleteConversation(conversation_id="conv-6")]
+    assert client.commands[5:] == [DeleteConversation(conversation_id="conv-6")]
     client.answer(None)
-    assert client.json() == {"status": "swept", "tools": "0", "conversations": "2"}
+    assert client.json() == {"status": "swept", "runs": "0", "tools": "0", "conversations": "2"}
 
 
 def test_a_tasks_conversation_says_how_long_its_turn_may_take() -> None:

@@ -7,12 +7,13 @@ server's commands and real sockets can all be put in front of it. It keeps what 
   is no failure (kept_nothing, kept_first_step.jsonl).
 - Answers to pending calls are kept at once, whatever becomes of the step after them (kept_results.jsonl).
 - A run goes on without its reader until somebody cancels it by its id (disconnect.jsonl). What became of it and
-  what of it was kept can be asked for; it goes on by a quarter whenever somebody asks.
+  what of it was kept can be asked for; it goes on by a quarter whenever somebody asks. Runs are listed
+  from the moment when they begin, each with what its request said of itself.
 - A message while calls are pending, or answers to other calls, are refused in the stream (pending_conflict,
   parallel_partial.jsonl).
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from itertools import accumulate, count, pairwise
@@ -133,13 +134,14 @@ class Run:
     """One run, from the request that began it.
 
     :param texts: its messages, kept later or never.
+    :param mark: by which whoever asked for it finds it.
     """
 
     agent: "KeepingAgent"
     script: Script
     texts: Sequence[object]
-    id: str | None = None  #: as its items name it
-    named: bool = False  #: whether its reader was told the id
+    id: str = ""  #: as its items name it
+    mark: str = "message"
     state: RunState = RunState.RUNNING
     stop_reason: str | None = None
     failed: bool = False
@@ -153,8 +155,6 @@ class Run:
         while self._count < min(count, len(self.script.items)) and self.state is not RunState.CANCELLED:
             self._make(parse(self.script.items[self._count]))
             self._count += 1
-        whole = bisect_right(self.script.ends, size)
-        self.named = self.named or any(parse(item).get("run_id") for item in self.script.items[:whole])
 
     def go_on(self) -> None:
         """Come to the end without a reader."""
@@ -181,7 +181,14 @@ class Run:
             status = "failed" if self.failed else "completed"
         elif self.state is RunState.ENDED:
             status = "cancelled"  # by somebody else (cancelled.jsonl)
-        return {"id": self.id, "agent_id": self.agent.id, "status": status, "stop_reason": self.stop_reason}
+        return {
+            "id": self.id,
+            "agent_id": self.agent.id,
+            "conversation_id": None,
+            "status": status,
+            "stop_reason": self.stop_reason,
+            "request_config": {"assistant_message_tool_kwarg": self.mark},
+        }
 
     def messages(self) -> list[dict[str, Any]]:
         """What the agent's memory holds of it: whole messages, the user's before them."""
@@ -199,7 +206,7 @@ class Run:
         return next((item for item in found if item.get("message_type") == "usage_statistics"), {})
 
     def _make(self, message: Mapping[str, Any]) -> None:
-        self.id = message.get("run_id") or self.id
+        self.id = self.id or message.get("run_id") or ""
         kind, step = message.get("message_type"), message.get("step_id")
         if kind == "tool_return_message" or (step and self._step not in (None, step)):
             self._keep()
@@ -277,8 +284,8 @@ class KeepingAgent:
     stream_count: int = 0
 
     def running(self) -> list[Run]:
-        """Runs that go on, though their reader was told enough to end them."""
-        return [run for run in self.runs if run.state is RunState.RUNNING and run.named]
+        """Runs that go on."""
+        return [run for run in self.runs if run.state is RunState.RUNNING]
 
 
 @define(eq=False)
@@ -316,6 +323,8 @@ class KeepingLetta:
                 begin = next((at for at, one in enumerate(found, 1) if [one.id] == query.get("after")), 0)
                 limit = int(query.get("limit", ["50"])[0])
                 return _whole(200, [_shown(agent) for agent in found[begin : begin + limit]])
+            case "GET", ["v1", "runs"]:
+                return self._list_runs(query)
             case "GET", ["v1", "runs", run_id, *what]:
                 return self._run(run_id, what)
             case _, ["v1", "conversations", *which]:
@@ -358,6 +367,16 @@ class KeepingLetta:
             case "POST", [_, "messages"] if known is not None:
                 return self._stream(self.agents[known["agent_id"]], told, size)
         return _whole(404, {"detail": "Conversation not found"})
+
+    def _list_runs(self, query: Mapping[str, Sequence[str]]) -> Exchange:
+        """The newest first."""
+        runs = [run for agent in self.agents.values() for run in agent.runs]
+        if "agent_id" in query:
+            runs = [run for run in runs if run.agent.id == query["agent_id"][0]]
+        if "active" in query:
+            runs = [run for run in runs if run.state is RunState.RUNNING]
+        limit = int(query["limit"][0])
+        return _whole(200, [run.status() for run in sorted(runs, key=lambda run: run.id)[: -limit - 1 : -1]])
 
     def _run(self, run_id: str, what: Sequence[str]) -> Exchange:
         runs = [run for agent in self.agents.values() for run in agent.runs if run.id == run_id]
@@ -407,21 +426,25 @@ class KeepingLetta:
         ]
         texts = [message["content"] for message in told["messages"] if not message.get("approvals")]
         if agent.pending and not answers:
-            return self._add(agent, _refusing(CONFLICT), texts)
+            return self._add(agent, _refusing(CONFLICT), texts, told)
         if agent.pending and sorted(answers) != sorted(agent.pending):
             wrong = f"Invalid tool call IDs. Expected '{agent.pending}', but received '{answers}'"
-            return self._add(agent, _refusing(error("internal_error", wrong)), texts)
+            return self._add(agent, _refusing(error("internal_error", wrong)), texts, told)
         if agent.script.status != 200:
             return None
         # Answers to calls that nobody waits for are not kept: Letta goes on without (stale_tool_result.jsonl).
         agent.results += answers if agent.pending else []
         agent.pending, agent.wanted = (), {}
         alone = all(message.get("role") == "system" for message in told["messages"])
-        return self._add(agent, agent.again if alone and agent.again else agent.script, texts)
+        return self._add(agent, agent.again if alone and agent.again else agent.script, texts, told)
 
-    def _add(self, agent: KeepingAgent, script: Script, texts: Sequence[object]) -> Run:
+    def _add(
+        self, agent: KeepingAgent, script: Script, texts: Sequence[object], told: Mapping[str, Any]
+    ) -> Run:
         self._run_count += 1
-        run = Run(agent, script.renamed(f"run-{self._run_count:08x}-0000-4000-8000-000000000000"), texts)
+        run_id = f"run-{self._run_count:08x}-0000-4000-8000-000000000000"
+        mark = told.get("assistant_message_tool_kwarg", "message")
+        run = Run(agent, script.renamed(run_id), texts, run_id, mark)
         agent.runs.append(run)
         return run
 

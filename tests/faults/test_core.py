@@ -6,7 +6,7 @@ What must hold, whatever breaks:
 - No text is told twice.
 - A client that sends its request again, whenever it is told that it may, is not heard twice: nothing stands in
   the agent's memory more than once.
-- A run whose id is known does not go on without a reader.
+- A run does not go on without a reader, whether its reader was told its id or not.
 """
 
 import os

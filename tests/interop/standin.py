@@ -21,6 +21,7 @@ from sansio_letta.events import (
     FetchRun,
     FetchUsage,
     FindAgent,
+    FindRuns,
     ListAgents,
     OpenStream,
 )
@@ -148,6 +149,8 @@ class StandInLetta:
                 return _json(ListAgents, [agent.shown() for agent in page])
             case CheckHealth():
                 return _json(CheckHealth, {"version": "0.16.7", "status": "ok"})
+            case FindRuns():
+                return _json(FindRuns, {"detail": "This key may not list runs."}, 403)
             case FetchRun() | FetchKept() | FetchUsage():
                 return self._tell(command)
             case FetchAgent(agent_id=agent_id) | CancelRun(agent_id=agent_id):

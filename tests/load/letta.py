@@ -93,8 +93,7 @@ class LoadLetta(KeepingLetta):
         return {
             **self.counts,
             "agents": len(self.agents),
-            "running": sum(run.named for run in going),
-            "running_unnamed": sum(not run.named for run in going),
+            "running": len(going),
             "open_exchanges": self.open_count,
             "kept": self.texts.total(),
             "kept_twice": [text for text, count in self.texts.items() if count > 1][:10],

@@ -18,6 +18,7 @@ from sansio_letta.events import (
     FetchToolbox,
     FindAgent,
     FindConversations,
+    FindRuns,
     FindToolboxes,
     FindTools,
     MakeTool,
@@ -44,7 +45,14 @@ def found() -> Script:
 
 
 def given() -> list[Script]:
-    return [says(FetchToolbox, AGENT), says(FindTools, []), says(MakeTool, MADE), says(ChangeToolbox, AGENT)]
+    before = says(FindRuns, [])
+    return [
+        before,
+        says(FetchToolbox, AGENT),
+        says(FindTools, []),
+        says(MakeTool, MADE),
+        says(ChangeToolbox, AGENT),
+    ]
 
 
 def lent(command: Any) -> dict[str, Any]:
@@ -70,7 +78,7 @@ async def test_an_answer_is_whole_before_all_is_clean(nursery: trio.Nursery) -> 
     assert (await client.receive()).body.endswith(b"data: [DONE]\n\n")
     await letta.saw(FindToolboxes)
     # The next request of the connection comes behind it.
-    letta.script.append(hello())
+    letta.script += [says(FindRuns, []), hello()]
     await client.send(ask(stream=False))
     await wait_all_tasks_blocked()
     assert type(letta.commands[-1]) is FindToolboxes
@@ -113,7 +121,7 @@ async def test_a_turn_that_takes_too_long_has_time_to_clean_up(
 
 async def test_a_server_looks_for_what_was_forgotten(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     def looks(*tools: dict[str, Any]) -> list[Script]:
-        return [says(FindToolboxes, []), says(SearchTools, tools)]
+        return [says(FindRuns, []), says(FindToolboxes, []), says(SearchTools, tools)]
 
     young = MADE | {"tags": ["letta-proxy-client-tools", "letta-proxy-client-tools until 99999999999"]}
     server, letta = make_server(

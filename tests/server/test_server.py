@@ -20,6 +20,7 @@ from sansio_letta.events import (
     Failure,
     FetchRun,
     FindAgent,
+    FindRuns,
     ListAgents,
     OpenStream,
 )
@@ -27,6 +28,16 @@ from sansio_letta.events import (
 from .scripted import RawClient, Script, ask, book, cancelled, found, hello, make_server, runs
 
 BROKEN = UpstreamError(Failure.BROKEN, "connection reset")
+
+
+def unlisted() -> Script:
+    """Letta has no list of runs."""
+    return Script(FindRuns, [b'{"detail": "Not Found"}'], status=404)
+
+
+def no_runs() -> Script:
+    """There is none."""
+    return Script(FindRuns, [b"[]"])
 
 
 def connect(nursery: trio.Nursery, server: Server) -> RawClient:
@@ -288,9 +299,10 @@ async def test_request_that_never_ends_is_dropped(
         ([Script(FindAgent, sending=UpstreamError(Failure.NOT_SENT, "connection refused"))] * 3, 502),
         ([Script(FindAgent, [b"<html>"], headers=[("content-type", "text/html")])], 502),
         ([Script(FindAgent, [BROKEN]) for _ in range(3)], 502),
-        ([found(), Script(OpenStream, [BROKEN], headers=[("content-type", "text/html")])], 424),
+        ([found(), Script(OpenStream, [BROKEN], headers=[("content-type", "text/html")]), unlisted()], 424),
         ([found(), *(Script(OpenStream, [b'{"detail": "busy"}'], status=409) for _ in range(34))], 409),
-        ([found(), Script(OpenStream, heading=BROKEN)], 424),
+        ([found(), Script(OpenStream, heading=BROKEN), unlisted()], 424),
+        ([found(), Script(OpenStream, heading=BROKEN), *(no_runs() for _ in range(34))], 502),
         ([found(), runs(PING, BROKEN), *book()], 502),
         ([found(), runs(PING, BROKEN), Script(FetchRun, status=403), cancelled()], 424),
         ([found(), runs(PING, b"data: nonsense\n\n"), cancelled()], 424),
@@ -303,6 +315,7 @@ async def test_request_that_never_ends_is_dropped(
         "html stream",
         "busy",
         "no head",
+        "no run",
         "cut",
         "cut and forgotten",
         "nonsense",

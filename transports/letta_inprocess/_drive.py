@@ -48,9 +48,9 @@ class Endpoint:
 
     def request(self, item: Command | Signal) -> Any:
         """A command as the client's own request."""
-        # The cycle waits for an answer, but sending the request was cancelled.
+        # The cycle waits for an answer, but the request was cancelled: some of it may have been sent.
         if isinstance(item, Signal):
-            raise self.library.ConnectError("the request was not sent")
+            raise self.library.WriteError("the request was given up")
         body = item.body
         headers = {**self.headers, "accept-encoding": "identity"}
         if body is not None:
@@ -229,6 +229,18 @@ class Steps:
         with self.lock:
             self.cycle.close()
 
+    def hurry(self) -> bool:
+        """The response was closed, and the one who did will not wait much longer.
+
+        :return: whether there is still a run to be found, and ended.
+        """
+        with self.lock:
+            if self.cycle.seeks_run:
+                self._held = None
+                self.cycle.hurry(time.monotonic())
+                return True
+        return False
+
     def abandon(self) -> Item | Signal:
         """The response was closed, before its end or after it: none of it comes any more.
 
@@ -385,6 +397,10 @@ class AsyncExchange:
             self.steps.abandon()
             with anyio.move_on_after(_CANCEL_TIMEOUT, shield=True):
                 await self._advance()
+            # Its name may come later still, but Letta may list it already.
+            if self.steps.hurry():
+                with anyio.move_on_after(_CANCEL_TIMEOUT, shield=True):
+                    await self._advance()
         finally:
             self.steps.close()
 

@@ -18,12 +18,15 @@ runs are cancelled, and their clients see the connection end.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum, auto
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 from attrs import define, field
 
 from ._settings import Settings
+
+#: Of the time in which runs are cancelled: until then clients wait to hear whether theirs was.
+_ANSWER_SHARE: Final = 0.7
 
 
 class Stage(Enum):
@@ -38,8 +41,11 @@ class Stage(Enum):
 class Interruptible(Protocol):
     """An answer under way."""
 
-    def interrupt(self) -> None:
-        """Come to an end now, and tell the client."""
+    def interrupt(self, timeout: float) -> None:
+        """Come to an end now, and tell the client.
+
+        :param timeout: seconds after which it is told what is known by then.
+        """
         ...
 
 
@@ -90,9 +96,14 @@ class Ending:
             await self._hurried.wait()
         self.stage = Stage.INTERRUPTING
         for answer in self._answers:
-            answer.interrupt()
+            answer.interrupt(self._answer_timeout)
         await trio.sleep(settings.cancel_timeout)
         connections.cancel()
+
+    @property
+    def _answer_timeout(self) -> float:
+        """Seconds in which each client is told something; what is left is for its way there."""
+        return self.settings.cancel_timeout * _ANSWER_SHARE
 
     @contextmanager
     def waiting(self, scope: trio.CancelScope) -> Iterator[None]:
@@ -114,7 +125,7 @@ class Ending:
         self._answers.add(answer)
         try:
             if self.stage is Stage.INTERRUPTING:
-                answer.interrupt()
+                answer.interrupt(self._answer_timeout)
             yield
         finally:
             self._answers.discard(answer)

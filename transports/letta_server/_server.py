@@ -4,6 +4,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from math import inf
 from typing import Final
 
 import structlog
@@ -37,6 +38,7 @@ from ._errors import SettingsError
 from ._gate import Admission, Gate
 from ._http import BadRequest, BodyTooLarge, ClientConnection, ClientGone, TooManyChunks
 from ._log import Log, Observer, log_defect, log_request
+from ._owner import has_died, own_name
 from ._settings import Settings
 from ._tls import close_gently
 from ._upstream import KeyedUpstream, LettaPool, Upstream, UpstreamError, UpstreamExchange
@@ -143,26 +145,36 @@ class Carrier:
     async def finish(self, cancel_timeout: float) -> None:
         """The client has left: do what the cycle still wants of Letta.
 
-        As long as others listen to its turn, that goes on; when this is cancelled, the turn ends.
+        As long as others listen to its turn, that goes on; and Letta is waited for until it has told which run
+        must end. When this is cancelled, the turn ends, with what can be done in `cancel_timeout`.
 
         :param cancel_timeout: seconds for the end of a run that goes on for nobody.
         """
         cycle = self.cycle
+        ended = False
         try:
             cycle.abandon(trio.current_time())
-            while cycle.goes_on and (item := cycle.next_event()) is not Signal.FINISHED:
-                if not isinstance(item, ResponseHead | ResponseBody):
-                    await self.advance(item)
-        finally:
-            with trio.move_on_after(cancel_timeout, shield=True):
-                cycle.stop(trio.current_time())
+            with trio.CancelScope() as scope:
                 while (item := cycle.next_event()) is not Signal.FINISHED:
-                    if not isinstance(item, ResponseHead | ResponseBody):
-                        await self.advance(item)
+                    if isinstance(item, ResponseHead | ResponseBody):
+                        continue
+                    if cycle.goes_on or cycle.seeks_run:
+                        scope.deadline = inf
+                    elif scope.deadline == inf:
+                        scope.deadline = trio.current_time() + cancel_timeout
+                    await self.advance(item)
+            ended = True
+        finally:
+            if not ended:
+                with trio.move_on_after(cancel_timeout, shield=True):
+                    cycle.hurry(trio.current_time())
+                    while (item := cycle.next_event()) is not Signal.FINISHED:
+                        if not isinstance(item, ResponseHead | ResponseBody):
+                            await self.advance(item)
 
-    def interrupt(self) -> None:
+    def interrupt(self, timeout: float) -> None:
         """See `Interruptible`: what Letta might still say is not waited for."""
-        self.cycle.interrupt(trio.current_time())
+        self.cycle.interrupt(trio.current_time(), timeout)
         if self.wait is not None:
             self.wait.cancel()
 
@@ -208,7 +220,9 @@ async def sweep(server: "Server", *, all_idle: bool = False) -> None:
     :param all_idle: see `Proxy.sweep`.
     """
     token, now = secrets.token_hex(8), trio.current_time()
-    cycle = server.proxy.sweep(token=token, created=int(time.time()), now=now, all_idle=all_idle)
+    cycle = server.proxy.sweep(
+        token=token, created=int(time.time()), now=now, all_idle=all_idle, has_died=has_died
+    )
     status, body = await Carrier(cycle, server.upstream).collect(cancel_timeout=0.0)
     _log.debug("swept", status=status, answer=body.decode(errors="replace")[:200])
 
@@ -233,9 +247,10 @@ class Server:
     gate: Gate = field(init=False)
     door: Door = field(init=False)
     room: BodyRoom = field(init=False)
+    _afterwards: trio.Nursery | None = field(default=None, init=False)  #: for turns that go on for nobody
 
     def __attrs_post_init__(self) -> None:
-        self.proxy = Proxy(self.settings.config())
+        self.proxy = Proxy(self.settings.config(), owner=own_name())
         self.ending = Ending(self.settings)
         self.gate, self.door = Gate(self.settings), Door(self.settings)
         self.room = BodyRoom(self.settings.max_buffered_size)
@@ -258,11 +273,14 @@ class Server:
                 await self.handle(stream)
 
         async with trio.open_nursery() as beside:
-            async with trio.open_nursery() as connections:
-                with trio.CancelScope() as accepting:
-                    beside.start_soon(self.ending.run, accepting, connections.cancel_scope)
-                    doors = [self.door.accepting(listener) for listener in listeners]
-                    await trio.serve_listeners(handle, doors, handler_nursery=connections)
+            async with trio.open_nursery() as self._afterwards:
+                async with trio.open_nursery() as connections:
+                    with trio.CancelScope() as accepting:
+                        beside.start_soon(self.ending.run, accepting, connections.cancel_scope)
+                        doors = [self.door.accepting(listener) for listener in listeners]
+                        await trio.serve_listeners(handle, doors, handler_nursery=connections)
+                # Nobody is left who waits for anything: what goes on gets the time of a cancel.
+                self._afterwards.cancel_scope.cancel()
             beside.cancel_scope.cancel()
 
     async def handle(self, stream: trio.abc.Stream) -> None:
@@ -401,13 +419,30 @@ class Server:
             cycle.summary.outcome = "internal_error"
             await response.apologise()
         finally:
-            try:
-                if not finished:
-                    await carrier.finish(self.settings.cancel_timeout)
-            finally:
-                carrier.close()
-                for log in logs:
-                    log(cycle.summary, trio.current_time() - began, response.first and response.first - began)
+            if finished:
+                self._close(response, began, logs)
+            elif self._afterwards is None:
+                await self._finish(response, began, logs)
+            else:
+                # The connection need not wait: what is left may take as long as Letta takes to name a run.
+                self._afterwards.start_soon(self._finish, response, began, logs)
+
+    async def _finish(self, response: "_Response", began: float, logs: Sequence[Log]) -> None:
+        """Do what is left of an answer that its client does not wait for."""
+        carrier = response.carrier
+        try:
+            with self.ending.answering(carrier):
+                await carrier.finish(self.settings.cancel_timeout)
+        except Exception:
+            log_defect("request failed", request_id=carrier.cycle.summary.request_id)
+        finally:
+            self._close(response, began, logs)
+
+    def _close(self, response: "_Response", began: float, logs: Sequence[Log]) -> None:
+        response.carrier.close()
+        for log in logs:
+            seconds = trio.current_time() - began
+            log(response.carrier.cycle.summary, seconds, response.first and response.first - began)
 
 
 @define(eq=False)
@@ -435,7 +470,7 @@ class _Response:
                 continue
             carrier.hold(item)
             await client.flush()
-            if carrier.cycle.is_told and not isinstance(item, Signal):
+            if carrier.cycle.is_told:
                 await self._end()  # nobody need wait while we clean up
             if item is Signal.WAITING or not isinstance(item, Signal):
                 await carrier.advance(item)
@@ -486,7 +521,7 @@ class _Response:
                     client.write_head(head, last=self.ending.begun)
                 case Signal.NEED_DATA:
                     # What came in one read leaves in one write, and nothing waits for more.
-                    if not client.flush_now():
+                    if not client.flush_now() or (cycle.is_told and not self.ended):
                         return Signal.NEED_DATA
                     scope.deadline = min(scope.deadline, cycle.next_deadline())
                     await self.carrier.receive()
