@@ -290,6 +290,7 @@ _COMMANDS: Final[Mapping[type[Any], events.Command]] = {
     events.CancelRun: events.CancelRun(agent_id="ID", run_id="RUN"),
     events.ResumeRun: events.ResumeRun(run_id="RUN", seq_id=7),
     events.FetchRun: events.FetchRun(run_id="RUN"),
+    events.FindRuns: events.FindRuns(agent_id="ID"),
     events.FetchKept: events.FetchKept(run_id="RUN"),
     events.FetchUsage: events.FetchUsage(run_id="RUN"),
     events.FindConversations: events.FindConversations(agent_id="ID", summary="MARK"),

@@ -43,6 +43,7 @@ CHOICES = [
     "usage",
     "background",
     "joins_repeats",
+    "finds_runs",
     "chat_key_headers",
     "instructions",
     "speakers",
