@@ -162,8 +162,11 @@ class KnownTurn:
         for listener in self.listeners:
             listener.wake()
 
-    def end(self) -> None:
-        """The turn says no more, whatever it has said. What is kept of it takes less room from now on."""
+    def end(self, *, is_replaced: bool = False) -> None:
+        """The turn says no more, whatever it has said. What is kept of it takes less room from now on.
+
+        :param is_replaced: whether a repeat waits for it, which looks what it has left, even a whole answer.
+        """
         if not self.is_over:
             lost = RemoteProtocolError("The turn was ended before its answer was whole.")
             self.add(TurnFailed(error=kept_failure(lost), kept=Kept.UNKNOWN))
@@ -174,7 +177,8 @@ class KnownTurn:
             last, turn = self._last, self.turn
             self.agent_id, self.turn = turn.agent_id, None
             nothing = isinstance(last, TurnFailed) and last.kept is Kept.NOTHING
-            self._earlier = None if nothing or self.is_answered else turn.earlier
+            is_done = self.is_answered and not is_replaced
+            self._earlier = None if nothing or is_done else turn.earlier
 
     @property
     def is_answered(self) -> bool:
@@ -278,7 +282,7 @@ class KnownTurns:
         if self._turns.get(key) is not known:
             if known.turn is not None:
                 # A repeat has taken its place, and looks into what it leaves.
-                known.end()
+                known.end(is_replaced=True)
             return
         if key in self._ended:
             return

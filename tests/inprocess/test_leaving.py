@@ -5,6 +5,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import anyio
+import orjson
 import pytest
 
 from drive import AGENT_ID, DONE, PING, RUN_ID, encode, say, stop
@@ -251,7 +252,32 @@ async def test_a_name_is_not_waited_for_for_ever(kit: Kit, monkeypatch: pytest.M
     hold = Hold()
     letta = kit.letta(found(), runs(PING, sending=hold))
     await leave(kit, hold, kit.client(letta).ask())
-    assert letta.targets[-1] == f"POST {STREAM}"
+    assert (letta.targets[-1], letta.search_count) == (f"POST {STREAM}", 1)
+
+
+@asynchronously
+async def test_a_run_that_is_not_named_in_time_is_looked_for(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_drive, "_CANCEL_TIMEOUT", 1.0)
+    hold = Hold()
+    letta = kit.letta(found(), runs(PING, sending=hold))
+
+    async def list_and_cancel() -> None:
+        await hold.reached.wait()
+        mark = letta.bodies[-1]["assistant_message_tool_kwarg"]
+        run = {
+            "id": RUN_ID,
+            "agent_id": AGENT_ID,
+            "status": "created",
+            "request_config": {"assistant_message_tool_kwarg": mark},
+        }
+        listing = f"/v1/runs/?agent_id={AGENT_ID}&limit=100"
+        letta.script += [Script("GET", listing, [orjson.dumps([run])]), cancelled()]
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(list_and_cancel)
+        await leave(kit, hold, kit.client(letta).ask())
+    assert letta.targets[-1] == f"POST {CANCEL}"
+    assert letta.bodies[-1] == {"run_ids": [RUN_ID]}
 
 
 @asynchronously
