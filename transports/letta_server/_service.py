@@ -50,6 +50,38 @@ class ServiceOptions:
             help="Connections at once, of each process; one more closes the one that has waited longest.",
         ),
     ] = field(default=_DEFAULT.max_connection_count)
+    max_request_size: Annotated[
+        int,
+        Parameter(
+            env_var="LETTA_PROXY_MAX_REQUEST_SIZE",
+            validator=Number(gte=1),
+            help="Bytes of one request, pictures included; beyond it 413.",
+        ),
+    ] = field(default=_DEFAULT.max_request_size)
+    max_message_count: Annotated[
+        int,
+        Parameter(
+            env_var="LETTA_PROXY_MAX_MESSAGE_COUNT",
+            validator=Number(gte=1),
+            help="Messages of one request, the history included; beyond it 400.",
+        ),
+    ] = field(default=_DEFAULT.max_message_count)
+    max_part_count: Annotated[
+        int,
+        Parameter(
+            env_var="LETTA_PROXY_MAX_PART_COUNT",
+            validator=Number(gte=1),
+            help="Content parts of the new messages of one request; beyond it 400.",
+        ),
+    ] = field(default=_DEFAULT.max_part_count)
+    max_tool_count: Annotated[
+        int,
+        Parameter(
+            env_var="LETTA_PROXY_MAX_TOOL_COUNT",
+            validator=Number(gte=1),
+            help="Tools of one request; beyond it 400.",
+        ),
+    ] = field(default=_DEFAULT.max_tool_count)
     max_buffered_size: Annotated[
         int,
         Parameter(

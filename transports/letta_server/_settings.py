@@ -21,6 +21,9 @@ from ._turns import TurnSettings
 LETTA_CLOUD: Final = "https://api.letta.com"
 
 
+_CORE: Final = Config()
+
+
 def _check_url(_: object, __: object, value: str) -> None:
     parts = urlsplit(value)
     try:
@@ -64,7 +67,10 @@ class Settings:
     shutdown_timeout: float = field(default=30.0, validator=validators.ge(0.0))
     max_header_size: int = 64 * 1024  #: request line and headers; nginx takes 32 KB, undici and h11 16
     max_header_count: int = field(default=100, validator=validators.ge(1))  #: of one request; Apache takes 100
-    max_request_size: int = Config().max_request_size
+    max_request_size: int = field(default=_CORE.max_request_size, validator=validators.ge(1))
+    max_message_count: int = field(default=_CORE.max_message_count, validator=validators.ge(1))
+    max_part_count: int = field(default=_CORE.max_part_count, validator=validators.ge(1))
+    max_tool_count: int = field(default=_CORE.max_tool_count, validator=validators.ge(1))
     #: Chunks of one request's body, and one more for each KiB of it: a chunk costs its frame, too.
     max_chunk_count: int = field(default=10_000, validator=validators.ge(1))
     #: Bodies that are being read, all together; beyond it 503. nginx writes them to files, haproxy bounds each.
@@ -115,6 +121,9 @@ class Settings:
         turns, threads = self.turns, self.threads
         config = Config(
             max_request_size=self.max_request_size,
+            max_message_count=self.max_message_count,
+            max_part_count=self.max_part_count,
+            max_tool_count=self.max_tool_count,
             letta_silence_timeout=self.letta_timeout,
             queue_timeout=turns.queue_timeout,
             max_queue_count=turns.max_queue_count,
