@@ -301,6 +301,7 @@ def _unanswered(items: Sequence[object], first: int) -> dict[str, list[str]]:
 
 # --- What is old ----------------------------------------------------------------------------------------------
 
+_INSTRUCTING: Final = ("system", "developer")
 _OLD_ROLES: Final = frozenset({"user", "assistant", "system", "developer", "tool"})
 _TEXTS: Final = ("text", "input_text", "output_text", None)
 #: Thoughts, and calls and results, which are known by other fields: a conversation is not told of them.
@@ -337,6 +338,7 @@ class _Old:
         self._odd = odd
         self._odd_part_count = config.max_part_count  #: that are told of still
         self._call_count = config.max_part_count  #: that are read still
+        self._has_user = False
 
     def decode(self, items: Sequence[object]) -> tuple[Message, ...]:
         messages = [message for item in reversed(items) if (message := self._message(item)) is not None]
@@ -350,12 +352,15 @@ class _Old:
         role, content = value.get("role"), value.get("content")
         if type(role) is not str or role not in _OLD_ROLES:
             return self._of_unknown_role(role, content)
-        if type(content) is not str:
-            content = None if content is None else self._told(content, has_pictures=role == "user")
+        if type(content) is not str and content is not None:
+            # Programs put prompts of their own behind other parts, into these messages.
+            keeps_parts = role in _INSTRUCTING or (role == "user" and not self._has_user)
+            content = self._told(content, has_pictures=role == "user", keeps_parts=keeps_parts)
         if role == "assistant":
             calls = value.get("tool_calls")
             return AssistantMessage(content=content, calls=self._made_calls(calls) if calls else ())
         if role == "user":
+            self._has_user = True
             name = value.get("name")
             return UserMessage(content=content or "", name=name if type(name) is str and name else None)
         if role == "tool":
@@ -391,10 +396,11 @@ class _Old:
             content=(speaker, TextPart(text=content)) if type(content) is str else (speaker, *content)
         )
 
-    def _told(self, content: object, *, has_pictures: bool) -> Content:
+    def _told(self, content: object, *, has_pictures: bool, keeps_parts: bool = True) -> Content:
         """Content that is no string: its text, with notes of what else there was, and its pictures.
 
         :param has_pictures: whether they can be told; otherwise they are a note, too.
+        :param keeps_parts: whether somebody asks for each; otherwise texts that follow each other are one.
         """
         items = content if type(content) is list else [content]
         parts: list[str | ImagePart] = []
@@ -411,7 +417,7 @@ class _Old:
                 parts.append(told)
             elif told is not None:
                 parts.append("[image]")
-        if len(parts) > _MAX_KEPT_COUNT:
+        if not keeps_parts or len(parts) > _MAX_KEPT_COUNT:
             parts = _joined(parts)
         if len(parts) == 1 and isinstance(parts[0], str):
             return parts[0]

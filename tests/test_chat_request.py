@@ -391,7 +391,7 @@ MESSAGES: dict[str, tuple[dict[str, Any], Message]] = {
     "assistant": ({"role": "assistant", "content": "Hi"}, AssistantMessage(content="Hi")),
     "assistant, parts": (
         {"role": "assistant", "content": [TEXT, {"type": "refusal", "refusal": "No."}]},
-        AssistantMessage(content=(TextPart(text="Hi"), TextPart(text="No."))),
+        AssistantMessage(content="Hi\nNo."),
     ),
     "assistant, null": ({"role": "assistant", "content": None}, AssistantMessage()),
     "assistant, calls": (
@@ -816,6 +816,13 @@ def test_of_very_many_odd_parts_some_are_told() -> None:
     )
     assert isinstance(request.messages[0], UserMessage)
     assert text_of(request.messages[0].content).split("\n") == ["[file a.pdf]"] * 3 + ["[...]"]
+
+
+def test_parts_are_kept_where_a_program_s_own_prompt_may_be() -> None:
+    said = {"role": "user", "content": [TEXT, TEXT]}
+    messages = decode(messages=[{**said, "role": "system"}, said, REPLY, said, REPLY, USER]).messages
+    parts = (TextPart(text="Hi"), TextPart(text="Hi"))
+    assert [message.content for message in messages] == [parts, "Hi\nHi", "ok", parts, "ok", "Hi"]
 
 
 @given(st.lists(JSON | st.fixed_dictionaries({"role": JSON | ROLES, "content": JSON}), max_size=4), JSON)
