@@ -218,7 +218,9 @@ def invalid_reply(complaint: str) -> LettaError:
     :param complaint: what is wrong with it.
     """
     return LettaError(
-        f"The agent was asked twice, and its reply cannot be used: {complaint}.", advice=_INVALID_REPLY
+        f"The agent was asked twice, and its reply cannot be used: {complaint}. With the header "
+        "X-Letta-Policy-Enforcement: ignore replies come as they are.",
+        advice=_INVALID_REPLY,
     )
 
 

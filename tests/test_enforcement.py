@@ -370,7 +370,10 @@ def test_a_bad_reply_is_never_told() -> None:
     assert client.body.count(b"[DONE]") == 1
 
 
-TWICE = "The agent was asked twice, and its reply cannot be used: $.n: 'x' is not of type 'integer'."
+TWICE = (
+    "The agent was asked twice, and its reply cannot be used: $.n: 'x' is not of type 'integer'. "
+    "With the header X-Letta-Policy-Enforcement: ignore replies come as they are."
+)
 
 
 def test_a_second_bad_reply_is_an_error_that_nobody_repeats() -> None:
