@@ -13,6 +13,7 @@ SPEAKER_HEADERS: Final = ("x-openwebui-user-name", "x-openwebui-user-email")
 
 #: What OpenAI takes as a message's `name`. Letta keeps any text, but shows a model no other.
 _MAX_NAME_SIZE: Final = 64
+_MAX_TEXT_SIZE: Final = 512
 _UNFIT: Final = str.maketrans("", "", "<|\\/>")
 
 
@@ -31,8 +32,10 @@ def named_in(headers: Mapping[str, str]) -> str | None:
 
 def readable(name: str | None) -> str | None:
     """A name as one short line; None if nothing is left of it."""
-    words = " ".join((name or "").split())
-    return "".join(char for char in words[: 4 * _MAX_NAME_SIZE] if char.isprintable())[:_MAX_NAME_SIZE] or None
+    line = " ".join((name or "")[:_MAX_TEXT_SIZE].split())
+    if not line.isprintable():
+        line = "".join(char for char in line if char.isprintable())
+    return line[:_MAX_NAME_SIZE] or None
 
 
 def as_field(name: str | None) -> str | None:
