@@ -505,7 +505,7 @@ class Cycle:
                 self.is_told = True
                 summary.outcome, summary.usage = reason.value, usage
                 if isinstance(self._source, Turn):
-                    self._memory.threads.learn(self._source)
+                    self._memory.threads.learn(self._source, self._caller.scope, self._now)
                 if not writer.streaming:
                     self._reply(json_reply(writer.write(event)))
                     return

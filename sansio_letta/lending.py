@@ -12,7 +12,7 @@ no agent has them. All that is known of this stands at Letta, so any process can
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Iterable
 from typing import Final, TypeAlias, TypeVar
 
 from attrs import define, evolve, field, frozen
@@ -36,6 +36,7 @@ from .events import (
     AnswerCalls,
     ChangeToolbox,
     Command,
+    ConversationThread,
     DeleteConversation,
     DeleteTool,
     FetchToolbox,
@@ -254,6 +255,7 @@ def clean_up(
     strays: Cleaning | None,
     loan: Loan | None,
     unneeded: Collection[str],
+    expired: Iterable[ConversationThread] = (),
 ) -> Cleaning:
     """All that must be done after a turn.
 
@@ -262,6 +264,7 @@ def clean_up(
     :param strays: deletes such conversations as may have been made without an answer that said so.
     :param loan: tools that the agent has.
     :param unneeded: names of tools that nobody will look for soon.
+    :param expired: conversations that nobody comes back to.
     """
     if conversation is not None:
         yield conversation
@@ -271,3 +274,5 @@ def clean_up(
         yield from clean(now, owner=loan.stamp.owner if loan else None, names=unneeded)
     elif loan is not None:
         yield from loan.take_back()
+    for thread in expired:
+        yield DeleteConversation(conversation_id=thread.conversation_id)

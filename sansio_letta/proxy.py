@@ -257,6 +257,7 @@ class Proxy:
                 is_told=self._memory.threads.is_told,
                 recall_waiting=self._memory.threads.recall_waiting,
                 kept_tools=self._memory.kept_tools,
+                expired=self._memory.threads.take_expired(caller.scope, now - config.client_tool_ttl),
                 token=token,
                 owner=self.owner,
                 created=created,

@@ -1,6 +1,7 @@
 """What a process remembers of threads: which conversation a chat has, and what a thread was told for good."""
 
 from collections import OrderedDict
+from collections.abc import Hashable
 from typing import Final
 
 from attrs import define, field
@@ -14,6 +15,8 @@ from .turn import Turn
 
 #: Of one thread: its instructions, and schemas by their names.
 _MAX_SLOT_COUNT: Final = 16
+#: Conversations that one turn deletes for programs that never came back.
+_MAX_EXPIRED_COUNT: Final = 8
 
 
 @define
@@ -30,6 +33,10 @@ class ThreadMemory:
     _tasks: OrderedDict[tuple[str, str], ConversationThread] = field(factory=OrderedDict, init=False)
     """By an agent, and a call of a background prompt's tools that it waits for."""
     _waiting: OrderedDict[Thread, Waiting] = field(factory=OrderedDict, init=False)
+    _unfinished: OrderedDict[ConversationThread, tuple[Hashable, float]] = field(
+        factory=OrderedDict, init=False
+    )
+    """Of the same, the longest first: whose key can delete it, and since when it waits."""
 
     def recall(self, agent: letta.Agent, wish: ThreadWish) -> ConversationThread | None:
         """The conversation of a chat with an agent, or of results for it, if it is known."""
@@ -39,14 +46,21 @@ class ThreadMemory:
             case Throwaway(call_ids=call_ids):
                 # Each result is brought once; a request that comes again finds the conversation at Letta.
                 found = [self._tasks.pop((agent.id, call_id), None) for call_id in call_ids]
-                return next((thread for thread in found if thread is not None), None)
+                thread = next((thread for thread in found if thread is not None), None)
+                if thread is not None:
+                    self._unfinished.pop(thread, None)
+                return thread
         return None
 
-    def learn(self, turn: Turn) -> None:
-        """A turn has finished: its conversation holds something."""
+    def learn(self, turn: Turn, scope: Hashable, now: float) -> None:
+        """A turn has finished: its conversation holds something.
+
+        :param scope: of its caller.
+        :param now: monotonic seconds.
+        """
         if turn.conversation is not None:
             self.remember(turn.agent_id, turn.plan.thread, turn.conversation)
-            self._learn_task(turn, turn.conversation)
+            self._learn_task(turn, turn.conversation, scope, now)
         self.learn_told(turn)
         if (left := turn.left_waiting) is not None:
             self.leave_waiting(*left)
@@ -63,13 +77,33 @@ class ThreadMemory:
         """What the last turn in a thread has left waiting. Others may have answered since."""
         return self._waiting.get(thread)
 
-    def _learn_task(self, turn: Turn, conversation: ConversationThread) -> None:
-        if turn.agent_id is None or not isinstance(turn.plan.thread, Throwaway):
+    def _learn_task(self, turn: Turn, conversation: ConversationThread, scope: Hashable, now: float) -> None:
+        if turn.agent_id is None or not turn.awaited_calls or not isinstance(turn.plan.thread, Throwaway):
             return
+        self._unfinished[conversation] = scope, now
+        self._unfinished.move_to_end(conversation)
+        if len(self._unfinished) > self.max_count:
+            self._unfinished.popitem(last=False)
         for call_id in turn.awaited_calls:
             self._tasks[turn.agent_id, call_id] = conversation
         while len(self._tasks) > self.max_count:
             self._tasks.popitem(last=False)
+
+    def take_expired(self, scope: Hashable, waiting_since: float) -> tuple[ConversationThread, ...]:
+        """Conversations of background prompts whose results never came, to be deleted; each is told once.
+
+        :param scope: of who deletes them.
+        :param waiting_since: monotonic seconds; who waits since then, or for less long, may still be answered.
+        """
+        expired: list[ConversationThread] = []
+        for thread, (owner, since) in self._unfinished.items():
+            if since >= waiting_since or len(expired) == _MAX_EXPIRED_COUNT:
+                break
+            if owner == scope:
+                expired.append(thread)
+        for thread in expired:
+            del self._unfinished[thread]
+        return tuple(expired)
 
     def learn_told(self, turn: Turn) -> None:
         """A turn has come to an end, whichever: what its thread has kept need not be told again."""

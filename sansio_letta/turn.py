@@ -159,6 +159,7 @@ class Turn:
     :param is_told: whether something is what a thread was told last.
     :param recall_waiting: which calls the last turn in a thread has left waiting.
     :param kept_tools: what earlier turns have left at Letta to be found again.
+    :param expired: conversations of others that nobody comes back to: deleted when this turn has ended.
     :param token: unique to the request; without one its runs cannot be found before they are named.
     :param owner: the process, for others to see whose a run is; letters, digits and hyphens.
     :param created: when it came, Unix time in seconds.
@@ -178,6 +179,7 @@ class Turn:
     _is_told: IsTold = field(default=never_told, alias="is_told", kw_only=True)
     _recall_waiting: RecallWaiting = field(default=nothing_waits, alias="recall_waiting", kw_only=True)
     _kept_tools: KeptTools = field(factory=KeptTools, alias="kept_tools", kw_only=True)
+    _expired: tuple[ConversationThread, ...] = field(default=(), alias="expired", kw_only=True)
     _token: str = field(default="", alias="token", kw_only=True)
     _owner: str = field(default="", alias="owner", kw_only=True)
     _created: int = field(default=0, alias="created", kw_only=True)
@@ -572,13 +574,13 @@ class Turn:
         strays = delete_strays(self._to.agent.id, task) if task and self._to.has_strays else None
         loan = self._tools.lent
         unneeded = self._tools.unneeded(self._to.agent.id) if self.place.granted else frozenset[str]()
-        if conversation is None and strays is None and loan is None and not unneeded:
+        if conversation is None and strays is None and loan is None and not unneeded and not self._expired:
             self._move(step)
             return
         self._closing = step
         self._move(Step.CLEAN)
         # What could not be cleaned is swept when a server starts: it carries a mark.
-        self._ask_for(clean_up(self._created, conversation, strays, loan, unneeded))
+        self._ask_for(clean_up(self._created, conversation, strays, loan, unneeded, self._expired))
 
     def _end_of_conversation(
         self, task: Throwaway, step: Step

@@ -1,16 +1,18 @@
 """A background prompt that brings tools: its conversation lives from its first request to its last result."""
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from drive import AGENT, AGENT_ID, DONE, PING, RUN_ID, USAGE, say, stop, want
+from drive import AGENT, AGENT_ID, DONE, PING, RUN_ID, USAGE, agent_json, say, stop, want
 from drive_cycle import Client, chat
-from sansio_letta import Config, HttpRequest, Proxy
+from sansio_letta import Config, HttpRequest, Proxy, Turn
 from sansio_letta.config import TaskPolicy
 from sansio_letta.events import (
     CancelRun,
     Command,
+    ConversationThread,
     CreateConversation,
     DeleteConversation,
     Failure,
@@ -20,6 +22,7 @@ from sansio_letta.events import (
     OpenStream,
     UpdateConversation,
 )
+from sansio_letta.thread_memory import ThreadMemory
 from sansio_letta.threads import Throwaway, task_deadline
 
 MEMORY = "You are now acting as the managed memory extraction subagent for a coding assistant."
@@ -230,6 +233,51 @@ def test_a_client_that_takes_one_call_at_a_time() -> None:
     last.answer(waits("call-1", "call-2"))
     [answers] = opened(last).request.messages
     assert len(answers.approvals) == 2  # type: ignore[union-attr]
+
+
+def test_a_client_that_never_comes_back_leaves_nothing_to_those_without_a_sweep() -> None:
+    proxy = house(client_tool_ttl=300.0)
+    first(proxy, "call-1")
+    for now, left in ((401.0, False), (402.5, True), (500.0, False)):
+        other = Client(chat(content=f"It is {now}."), proxy, token=f"token{int(now)}", now=now)
+        if isinstance(other.commands[-1], FindAgent):
+            other.answer([agent_json()], now=now)
+        other.stream(PING, say("Hello"), stop(), USAGE, DONE, now=now)
+        deleted = [command for command in other.commands if isinstance(command, DeleteConversation)]
+        assert deleted == ([DeleteConversation(conversation_id="conv-9")] if left else [])
+        if left:
+            assert other.cycle.is_told
+            other.answer(None, now=now)
+        assert other.ended
+    # It may come after all.
+    late = Client(asking(called("call-1"), result("call-1")), proxy, token="bbbbbbbb", now=501.0)
+    if isinstance(late.commands[-1], FindAgent):
+        late.answer([agent_json()], now=501.0)
+    assert late.commands[-1:] == [FetchLast(conversation_id="conv-9")]
+    late.answer({"detail": "not found"}, 404, now=502.0).answer([], now=502.0)
+    assert isinstance(late.commands[-1], CreateConversation)
+
+
+def test_one_key_does_not_delete_what_is_another_s() -> None:
+    memory = ThreadMemory(10)
+    ours, theirs = ConversationThread(conversation_id="conv-1"), ConversationThread(conversation_id="conv-2")
+    turns = [
+        SimpleNamespace(
+            conversation=thread,
+            agent_id=AGENT_ID,
+            plan=SimpleNamespace(thread=Throwaway(token="t")),
+            told=(),
+            left_waiting=None,
+            awaited_calls=(ident,),
+        )
+        for ident, thread in (("a", ours), ("b", theirs))
+    ]
+    memory.learn(cast("Turn", turns[0]), "ours", 100.0)
+    memory.learn(cast("Turn", turns[1]), "theirs", 100.0)
+    assert memory.take_expired("ours", 100.0) == ()
+    assert memory.take_expired("ours", 100.5) == (ours,)
+    assert memory.take_expired("ours", 100.5) == ()
+    assert memory.take_expired("theirs", 100.5) == (theirs,)
 
 
 def test_every_request_of_a_program_may_be_isolated_at_once() -> None:

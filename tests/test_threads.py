@@ -679,12 +679,12 @@ def test_what_a_turn_has_left_waiting_is_remembered_until_the_next_has_ended() -
         turn = Turn(evolve(plan("hi", tools=[WEATHER]), forces_call=forces_call), agent=AGENT)
         drain(turn)
         stream(turn, PING, want("call-1", "get_weather", "{}"), stop("requires_approval"), USAGE, DONE)
-        memory.learn(turn)
+        memory.learn(turn, None, 100.0)
         assert memory.recall_waiting(thread) == Waiting(is_forced=forces_call)
     turn = Turn(plan("never mind"), agent=AGENT)
     drain(turn)
     stream(turn, PING, say("Hello"), stop(), USAGE, DONE)
-    memory.learn(turn)
+    memory.learn(turn, None, 100.0)
     assert memory.recall_waiting(thread) is None
     for number in range(3):
         memory.leave_waiting(AgentThread(agent_id=str(number)), Waiting(is_forced=False))
