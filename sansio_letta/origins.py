@@ -6,9 +6,10 @@ it can even read the answers. Programs send no ``Origin`` and call the server by
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from typing import Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 from .errors import RequestError, quoted
 from .exchange import Headers
@@ -21,20 +22,44 @@ _EXPOSED: Final = "x-request-id, retry-after, x-should-retry"
 _PREFLIGHT_AGE: Final = 600
 #: Names of headers, as a preflight lists them.
 _NAMES: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,1024}")
-_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s@?#]+")
+#: An origin as browsers send it: of pages scheme, host and port, of extensions scheme and id.
+_ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
+_WEB: Final = {"http": 80, "https": 443}
+#: What pages send that were opened from a file, and frames that were made to have no origin.
+NO_ORIGIN: Final = "null"
+#: What some programs with a browser in them send for their own pages.
+_FILES: Final = "file://"
+
+
+def _normal_all(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(map(normal_origin, texts))
+
+
+@frozen
+class _Names:
+    """Origins of one scheme and port whose names end alike."""
+
+    scheme: str
+    end: str  #: with its dot; empty: any
+    port: str | None
 
 
 @frozen(kw_only=True)
 class OriginRules:
     """Which pages and which names of this server are good.
 
-    :param origins: of pages that may use it (CORS), like ``https://chat.example``; ``*`` for all.
+    :param origins: of pages that may use it (CORS), as `normal_origin` takes them.
     :param hosts: names beside those of the loopback by which it may be called; None: any, for a server that
         other machines can reach.
     """
 
-    origins: tuple[str, ...] = ()
+    origins: tuple[str, ...] = field(default=(), converter=_normal_all)
     hosts: tuple[str, ...] | None = None
+    _open: tuple[_Names, ...] = field(init=False, repr=False, eq=False)
+
+    @_open.default
+    def _find_stars(self) -> tuple[_Names, ...]:
+        return tuple(names for origin in self.origins if (names := _names(origin)) is not None)
 
     def refuse(self, method: str, target: str, headers: Headers) -> RequestError | None:
         """What is wrong with the name that a request calls us by, or with the page that it comes from.
@@ -89,7 +114,15 @@ class OriginRules:
         )
 
     def _allows(self, origin: str) -> bool:
-        return "*" in self.origins or origin.lower() in self.origins
+        origin = origin.lower()
+        if "*" in self.origins or origin in self.origins:
+            return True
+        if (found := _ORIGIN.fullmatch(origin)) is None:
+            return False
+        scheme, host, port = found.groups()
+        return "" not in host.split(".") and any(
+            (scheme, port) == (entry.scheme, entry.port) and host.endswith(entry.end) for entry in self._open
+        )
 
     def _is_ours(self, host: str) -> bool:
         name = _name(host)
@@ -101,9 +134,48 @@ class OriginRules:
             return False
 
 
-def is_origin(text: str) -> bool:
-    """Whether a browser could send this as its page's origin; `null` stands for too much."""
-    return text == "*" or _ORIGIN.fullmatch(text) is not None
+def normal_origin(text: str) -> str:
+    """An entry of `OriginRules.origins`, as a browser would write it.
+
+    ``https://chat.example`` and ``http://10.0.0.1:3000`` are one origin; ``https://*.example.com`` is every
+    name below it, with this scheme and port; ``moz-extension://*`` every extension of Firefox, whose ids are
+    random; ``null`` pages without an origin; ``*`` everybody.
+
+    :raises ValueError: with what was expected, if no browser could send it, or more would match than it says.
+    """
+    origin = text.lower()
+    if origin in ("*", NO_ORIGIN, _FILES):
+        return origin
+    if not origin.isascii():
+        raise ValueError("a name in ASCII, as browsers send it (xn--...)")
+    scheme, separator, rest = origin.partition("://")
+    is_web = scheme in _WEB
+    star, host = rest.startswith("*."), rest.removeprefix("*.")
+    if rest == "*" and not is_web and _ORIGIN.fullmatch(f"{scheme}://x"):
+        return origin
+    found = _ORIGIN.fullmatch(f"{scheme}{separator}{host}")
+    if found is None or (star and not is_web) or "" in found[2].split("."):
+        raise ValueError(
+            "https://NAME, with a port if it has one and no path; https://*.NAME for all below it; "
+            "chrome-extension://ID; null for pages of files; or *"
+        )
+    if star and (found[2].startswith("[") or ("." not in found[2] and found[2] != "localhost")):
+        raise ValueError("a name of two parts or more behind the star, like https://*.example.com")
+    if found[3] is not None and int(found[3]) > 65535:
+        raise ValueError("a port up to 65535")
+    if found[3] is not None and _WEB.get(scheme) == int(found[3]):
+        # No browser names the port that goes without saying.
+        return origin.removesuffix(f":{found[3]}")
+    return origin
+
+
+def _names(origin: str) -> _Names | None:
+    """What an entry with a star stands for."""
+    scheme, _, rest = origin.partition("://")
+    if not rest.startswith("*"):
+        return None
+    end, _, port = rest[1:].partition(":")
+    return _Names(scheme, end, port or None)
 
 
 def _name(host: str) -> str:

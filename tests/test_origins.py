@@ -1,8 +1,10 @@
 """Pages of other sites, and names that are made to mean this machine."""
 
+import re
+
 import pytest
 
-from sansio_letta.origins import OriginRules, is_origin
+from sansio_letta.origins import OriginRules, normal_origin
 
 LOCAL = OriginRules(hosts=("proxy.lan",))
 CHAT = OriginRules(origins=("https://chat.example",), hosts=())
@@ -161,18 +163,113 @@ def test_a_star_is_for_every_page() -> None:
     assert dict(everyone.headers("GET", asked))["access-control-allow-origin"] == "https://evil.example"
 
 
+def allows(entry: str, origin: str) -> bool:
+    """Whether a page of this origin gets in by this entry, as CORS and the guard of a local server have it."""
+    rules = OriginRules(origins=(entry,), hosts=())
+    asked = [("host", "localhost"), ("origin", origin)]
+    refused = rules.refuse("GET", "/v1/models", asked)
+    told = dict(rules.headers("GET", asked)).get("access-control-allow-origin")
+    assert (refused is None) is (told is not None)
+    assert told in (None, origin)
+    return told is not None
+
+
 @pytest.mark.parametrize(
-    ("text", "good"),
+    ("entry", "origin"),
     [
-        ("*", True),
-        ("https://chat.example", True),
-        ("http://10.0.0.1:3000", True),
-        ("app://obsidian.md", True),
-        ("null", False),
-        ("chat.example", False),
-        ("https://chat.example/", False),
-        ("https://user@chat.example", False),
+        ("https://*.example.com", "https://a.example.com"),
+        ("https://*.example.com", "https://a.b.example.com"),
+        ("https://*.Example.com", "https://A.EXAMPLE.com"),
+        ("https://*.example.com:443", "https://a.example.com"),
+        ("http://*.example.com:8080", "http://a.example.com:8080"),
+        ("https://*.b.example.com", "https://a.b.example.com"),
+        ("https://*.localhost", "https://a.localhost"),
+        ("https://chat.example:443", "https://chat.example"),
+        ("http://chat.example:80", "http://chat.example"),
+        ("http://[2001:db8::1]:3000", "http://[2001:db8::1]:3000"),
+        ("chrome-extension://abcdefghijklmnopabcdefghijklmnop", "chrome-extension://abcdefghijklmnopabcdefghijklmnop"),
+        ("moz-extension://0b1c2d3e-0000-4000-8000-123456789abc", "moz-extension://0b1c2d3e-0000-4000-8000-123456789abc"),
+        ("moz-extension://*", "moz-extension://0b1c2d3e-0000-4000-8000-123456789abc"),
+        ("safari-web-extension://*", "safari-web-extension://0B1C2D3E-0000-4000-8000-123456789ABC"),
+        ("app://obsidian.md", "app://obsidian.md"),
+        ("vscode-webview://*", "vscode-webview://1a2b3c"),
+        ("null", "null"),
+        ("file://", "file://"),
+        ("*", "null"),
+        ("*", "chrome-extension://abcdef"),
+    ],
+)  # fmt: skip
+def test_what_an_entry_lets_in(entry: str, origin: str) -> None:
+    assert allows(entry, origin)
+
+
+@pytest.mark.parametrize(
+    ("entry", "origin"),
+    [
+        ("https://*.example.com", "https://example.com"),
+        ("https://*.example.com", "https://evil-example.com"),
+        ("https://*.example.com", "https://evilexample.com"),
+        ("https://*.example.com", "https://.example.com"),
+        ("https://*.example.com", "https://a..example.com"),
+        ("https://*.example.com", "https://a.example.com.evil.test"),
+        ("https://*.example.com", "https://a.example.com:8443"),
+        ("https://*.example.com", "https://a.example.com:443"),
+        ("https://*.example.com", "https://evil.test:1/.example.com"),
+        ("https://*.example.com", "https://evil.test/a.example.com"),
+        ("https://*.example.com", "https://evil.test#a.example.com"),
+        ("https://*.example.com", "https://evil.test@a.example.com"),
+        ("https://*.example.com", "https://evil.test\\.example.com"),
+        ("https://*.example.com", "http://a.example.com"),
+        ("https://*.example.com", "ahttps://a.example.com"),
+        ("https://*.example.com", "https://*.example.com.evil.test"),
+        ("https://*.example.com", "null"),
+        ("https://*.example.com:8443", "https://a.example.com"),
+        ("https://*.example.com:8443", "https://a.example.com:84430"),
+        ("https://*.b.example.com", "https://a.example.com"),
+        ("chrome-extension://abc", "chrome-extension://abcd"),
+        ("moz-extension://*", "chrome-extension://abc"),
+        ("moz-extension://*", "moz-extension://"),
+        ("moz-extension://*", "moz-extension://a/b"),
+        ("null", "file://"),
+        ("null", "https://evil.test"),
+        ("file://", "null"),
+        ("file://", "file://evil.test"),
     ],
 )
-def test_origins_as_they_are_configured(text: str, good: bool) -> None:
-    assert is_origin(text) is good
+def test_what_an_entry_does_not_let_in(entry: str, origin: str) -> None:
+    assert not allows(entry, origin)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("chat.example", "https://NAME"),
+        ("https://chat.example/", "no path"),
+        ("https://chat.example/chat", "no path"),
+        ("https://user@chat.example", "https://NAME"),
+        ("https://chat.example:", "https://NAME"),
+        ("https://chat.example:70000", "a port up to 65535"),
+        ("https://chat..example", "https://NAME"),
+        ("https://", "https://NAME"),
+        ("https://*", "https://NAME"),
+        ("https://*.com", "two parts or more"),
+        ("https://*.[::1]", "two parts or more"),
+        ("https://chat.*", "https://NAME"),
+        ("https://ch*t.example", "https://NAME"),
+        ("https://*chat.example", "https://NAME"),
+        ("https://*.*.example.com", "https://NAME"),
+        ("https://a.*.example.com", "https://NAME"),
+        ("*.example.com", "https://NAME"),
+        ("*://chat.example", "https://NAME"),
+        ("https://chat.example:*", "https://NAME"),
+        ("chrome-extension://*.abc", "https://NAME"),
+        ("https://gr\u00fc\u00dfe.example", "in ASCII"),
+        ("", "https://NAME"),
+        ("https://a b.example", "https://NAME"),
+    ],
+)
+def test_an_entry_that_could_match_nothing_is_told(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(why)):
+        normal_origin(text)
+    with pytest.raises(ValueError, match=re.escape(why)):
+        OriginRules(origins=(text,))

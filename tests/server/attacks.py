@@ -65,7 +65,9 @@ def _refused(what: str, sent: bytes) -> Attack:
     return Attack(kind="request smuggling", what=what, sent=sent, status=400, code="invalid_http", closes=True)
 
 
-_FIND: Final = "GET /v1/agents/?name="
+def _find(name: str) -> str:
+    return f"GET /v1/agents/?name={name}&include=agent.tools"
+
 
 SMUGGLING: Final = (
     _refused(
@@ -111,7 +113,7 @@ SMUGGLING: Final = (
         sent=_sized(BODY, CHAT + b"content-length: %d\r\n" % len(BODY)),
         status=404,
         code="model_not_found",
-        targets=(f"{_FIND}Milo",),
+        targets=(_find("Milo"),),
     ),
     Attack(
         kind="request smuggling",
@@ -119,7 +121,7 @@ SMUGGLING: Final = (
         sent=_sized(BODY, CHAT + b"x: a\r\n content-length: 3\r\n"),
         status=404,
         code="model_not_found",
-        targets=(f"{_FIND}Milo",),
+        targets=(_find("Milo"),),
     ),
     Attack(
         kind="request smuggling",
@@ -127,7 +129,7 @@ SMUGGLING: Final = (
         sent=_sized(BODY, CHAT).replace(b"\r\n", b"\n"),
         status=404,
         code="model_not_found",
-        targets=(f"{_FIND}Milo",),
+        targets=(_find("Milo"),),
     ),
     Attack(
         kind="request smuggling",
@@ -158,7 +160,7 @@ def _path(what: str, target: bytes, asked: str) -> Attack:
         sent=_get(target),
         status=404,
         code="model_not_found",
-        targets=(_FIND + asked,),
+        targets=(_find(asked),),
     )
 
 
@@ -200,7 +202,7 @@ def _model(what: str, model: bytes, asked: str) -> Attack:
         sent=_sized(BODY.replace(b"Milo", model)),
         status=404,
         code="model_not_found",
-        targets=(_FIND + asked,),
+        targets=(_find(asked),),
     )
 
 
@@ -222,7 +224,7 @@ HEADERS: Final = (
         sent=_sized(BODY[:-1] + rb',"a\r\nx-evil: 1":1}'),
         status=404,
         code="model_not_found",
-        targets=(f"{_FIND}Milo",),
+        targets=(_find("Milo"),),
     ),
 )
 
@@ -236,14 +238,21 @@ JSON: Final = (
     _json("a number of a million digits", b'{"model":' + b"9" * 1_000_000 + b"}", "invalid_json"),
     _json("an exponent beyond numbers", BODY[:-1] + b',"temperature":1e999999}', "invalid_json"),
     _json("NaN", BODY[:-1] + b',"temperature":NaN}', "invalid_json"),
-    _json("half a surrogate pair", BODY.replace(b"hi", rb"\ud800"), "invalid_json"),
+    Attack(
+        kind="JSON",
+        what="half a surrogate pair: no character, and replaced by one",
+        sent=_sized(BODY.replace(b"hi", rb"\ud800")),
+        status=404,
+        code="model_not_found",
+        targets=(_find("Milo"),),
+    ),
     Attack(
         kind="JSON",
         what="one key twice: the last counts, there is no second reader",
         sent=_sized(b'{"model":"Otto",' + BODY[1:]),
         status=404,
         code="model_not_found",
-        targets=(f"{_FIND}Milo",),
+        targets=(_find("Milo"),),
     ),
 )
 
@@ -302,7 +311,14 @@ def _url(what: str, url: bytes) -> Attack:
 
 
 IMAGES: Final = (
-    _url("an image of a cloud's metadata service", b"http://169.254.169.254/latest/meta-data/"),
+    Attack(
+        kind="addresses that Letta would fetch",
+        what="an image of a cloud's metadata service: passed on like any other, and nothing is fetched here",
+        sent=_image(b"http://169.254.169.254/latest/meta-data/"),
+        status=404,
+        code="model_not_found",
+        targets=(_find("Milo"),),
+    ),
     _url("an image of Letta's disk", b"file:///etc/passwd"),
     _url("an image over FTP", b"ftp://10.0.0.1/x.png"),
     _url("an image of another protocol", b"gopher://127.0.0.1:6379/_FLUSHALL"),
@@ -337,7 +353,33 @@ REBINDING: Final = (
     ),
 )
 
-ATTACKS: Final = (*SMUGGLING, *PATHS, *HEADERS, *JSON, *SIZES, *IMAGES, *REBINDING)
+
+def _near(what: str, origin: bytes) -> Attack:
+    return Attack(
+        kind="web pages",
+        what=f"a page that {what}, where `--cors-origin https://*.example.com` lets subdomains in",
+        sent=_get(b"/v1/models", b"host: localhost", b"origin: " + origin),
+        status=403,
+        code="origin_not_allowed",
+        closes=True,
+    )
+
+
+#: On a server with `SUBDOMAINS` for its pages.
+SUBDOMAINS: Final = "https://*.example.com"
+NEAR_PAGES: Final = (
+    _near("ends in the name without its dot", b"https://evil-example.com"),
+    _near("has the name in front", b"https://a.example.com.evil.example"),
+    _near("has the name behind a login", b"https://evil.example@a.example.com"),
+    _near("has the name in its path", b"https://evil.example/a.example.com"),
+    _near("is of another scheme", b"http://a.example.com"),
+    _near("is of another port", b"https://a.example.com:8443"),
+    _near("has an empty part", b"https://.example.com"),
+    _near("is the name itself", b"https://example.com"),
+    _near("has no origin, as in a frame", b"null"),
+)
+
+ATTACKS: Final = (*SMUGGLING, *PATHS, *HEADERS, *JSON, *SIZES, *IMAGES, *REBINDING, *NEAR_PAGES)
 
 
 @frozen

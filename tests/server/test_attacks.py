@@ -23,7 +23,7 @@ from letta_server._keys import toml_lines
 from letta_server._log import LogFormat, configure_log
 from sansio_letta import Proxy, read_recording
 
-from .attacks import ATTACKS, BODY, CHAT, TRIALS, Attack
+from .attacks import ATTACKS, BODY, CHAT, NEAR_PAGES, SUBDOMAINS, TRIALS, Attack
 from .test_keys import test_guessing_compares_all_keys_over_digests_of_one_length
 
 #: Status, content type and body for a method and a target.
@@ -152,7 +152,8 @@ def responses(came: bytes) -> list[tuple[int, dict[str, str], bytes]]:
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=[f"{attack.kind}: {attack.what}" for attack in ATTACKS])
 async def test_attack(attack: Attack, autojump_clock: MockClock, capfd: pytest.CaptureFixture[str]) -> None:
-    async with attacked() as (server, letta):
+    access = Access(cors_origin=(SUBDOMAINS,)) if attack in NEAR_PAGES else Access()
+    async with attacked(access=access) as (server, letta):
         came, ended = await exchange(server, attack.sent)
     answers = responses(came)
     assert came.count(b"HTTP/1.1 ") == len(answers) == 1
@@ -164,6 +165,7 @@ async def test_attack(attack: Attack, autojump_clock: MockClock, capfd: pytest.C
     assert (headers.get("connection") == "close") is attack.closes
     assert letta.lines == list(attack.targets)
     assert "x-evil" not in headers
+    assert "access-control-allow-origin" not in headers
     assert all(b"x-evil" not in sent for sent in letta.headers)
     assert len(capfd.readouterr().out.splitlines()) == 1
 

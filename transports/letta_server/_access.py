@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from attrs import field, frozen
 from cyclopts import Parameter
 
-from sansio_letta.origins import OriginRules, is_origin
+from sansio_letta.origins import OriginRules, normal_origin
 
 from ._errors import SettingsError
 from ._rates import check_store, parse_rate
@@ -77,7 +77,8 @@ class Access:
             env_var="LETTA_PROXY_CORS_ORIGINS",
             negative="",
             show_default=False,
-            help="Origin of web pages that may use the server (https://chat.example), or *; may be repeated.",
+            help="Origin of web pages that may use the server (https://chat.example, https://*.example.com, "
+            "chrome-extension://ID, null for files), or *; may be repeated.",
         ),
     ] = ()
     allowed_host: Annotated[
@@ -107,10 +108,10 @@ class Access:
             if getattr(self, cert) is not None and getattr(self, key) is None:
                 raise SettingsError(f"{key}: expected a file, since {cert} is given")
         for origin in self.cors_origin:
-            if not is_origin(origin.lower()):
-                raise SettingsError(
-                    f"cors_origin: expected https://NAME, with a port if it has one, or *, got {origin[:100]!r}"
-                )
+            try:
+                normal_origin(origin)
+            except ValueError as exc:
+                raise SettingsError(f"cors_origin: expected {exc}; got {origin[:100]!r}") from None
         for host in self.allowed_host:
             if not _HOST.fullmatch(host.lower()):
                 raise SettingsError(f"allowed_host: expected a name without port or scheme, got {host[:100]!r}")
@@ -131,6 +132,6 @@ class Access:
     def origin_rules(self, *, is_local: bool) -> OriginRules:
         """:param is_local: only this machine can connect, so that a page of another site would be a detour."""
         return OriginRules(
-            origins=tuple(map(str.lower, self.cors_origin)),
+            origins=self.cors_origin,
             hosts=tuple(map(str.lower, self.allowed_host)) if is_local else None,
         )
