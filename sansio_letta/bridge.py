@@ -65,9 +65,14 @@ class _Call:
     call_id: str
     name: str | None = None
     index: int | None = None  #: None while the name is unknown, and for calls that are not the client's
-    arguments: str = ""  #: held back while the name is unknown; kept for calls that need a human
+    pieces: list[str] = field(factory=list)  #: held back while the name is unknown; kept for what needs a human
     has_arguments: bool = False
     spoken: SpokenText | None = None  #: reads the arguments, if they are what the agent says
+
+    @property
+    def arguments(self) -> str:
+        """The pieces together."""
+        return "".join(self.pieces)
 
 
 @define
@@ -131,7 +136,7 @@ class ToolBridge:
         call_id, arguments = fragment.tool_call_id, fragment.arguments or ""
         call = self._own.setdefault(call_id, _Call(call_id=call_id))
         if call.name is None:
-            call.arguments += arguments
+            call.pieces.append(arguments)
             if not fragment.name:
                 return
             call.name, arguments = fragment.name, call.arguments
@@ -175,7 +180,7 @@ class ToolBridge:
             return
         call.has_arguments = True
         if call.index is None:
-            call.arguments += arguments
+            call.pieces.append(arguments)
         else:
             fragment = own_arguments(arguments) if self.is_legacy else arguments
             yield CallArguments(index=call.index, fragment=fragment)

@@ -32,6 +32,8 @@ _KEY_IN_BYTES: Final = re.compile(_KEY.pattern.encode())
 #: What a key, or the word before it, can consist of.
 _KEY_BYTES: Final = string.ascii_letters.encode() + string.digits.encode() + b"._~+/*-"
 _BEARER: Final = b"Bearer "
+#: One behind the other, that are looked at: of more of them the last is as good as any.
+_MAX_BEARER_COUNT: Final = 8
 
 _AGENT_FIELDS: Final = (*(attribute.name for attribute in fields(letta.Agent)), "tools", "tool_rules", "tags")
 _MODEL_FIELDS: Final = tuple(attribute.name for attribute in fields(letta.ModelConfig))
@@ -156,7 +158,8 @@ class StreamRedactor:
         self._mode = mode
         self._max_size = max_size
         self._decoder = SSEDecoder(max_size)
-        self._held = b""  #: KEEP: the end of what came, in which a key may have begun
+        self._held: list[bytes] = []  #: KEEP: the end of what came, in which a key may have begun
+        self._held_size = 0
         self._broken: RemoteProtocolError | None = None
 
     def redact(self, data: bytes) -> bytes:
@@ -175,23 +178,38 @@ class StreamRedactor:
 
     def finish(self) -> bytes:
         """What was held back: no more will come."""
-        held, self._held = self._held, b""
-        return _redact_keys_in(held)
+        return _redact_keys_in(self._take_held())
 
     def _redact_keys(self, data: bytes) -> bytes:
         if self._broken is not None:
             raise self._broken
-        data = self._held + data
+        if self._held_size > len(_BEARER) and not data.strip(_KEY_BYTES):
+            # More of a word that began long ago: nothing of it can be written yet.
+            self._hold(data)
+            return b""
+        data = self._take_held() + data
         size = len(data.rstrip(_KEY_BYTES))
-        while data.endswith(_BEARER, 0, size):
+        for _ in range(_MAX_BEARER_COUNT):
+            if not data.endswith(_BEARER, 0, size):
+                break
             # It may be the end of a longer word, and then it is none.
             size = len(data[: size - len(_BEARER)].rstrip(_KEY_BYTES))
-        self._held = data[size:]
-        if len(self._held) > self._max_size:
-            self._held = b""
+        self._hold(data[size:])
+        return _redact_keys_in(data[:size])
+
+    def _take_held(self) -> bytes:
+        held = b"".join(self._held)
+        self._held.clear()
+        self._held_size = 0
+        return held
+
+    def _hold(self, data: bytes) -> None:
+        self._held.append(data)
+        self._held_size += len(data)
+        if self._held_size > self._max_size:
+            self._held.clear()
             self._broken = RemoteProtocolError(f"A word of the stream is longer than {self._max_size} bytes.")
             raise self._broken
-        return _redact_keys_in(data[:size])
 
 
 def _redact_keys_in(data: bytes) -> bytes:

@@ -276,14 +276,14 @@ def _fold_choice(choice: dict[str, Any], parts: dict[str, str]) -> None:
 
 
 def _answer(replayed: ReplayedClient) -> tuple[int | None, bytes]:
-    status, body = None, b""
+    status, body = None, bytearray()
     for item in (found.item for found in replayed):
         match item:
             case ResponseHead():
                 status = item.status
             case ResponseBody(data=data):
                 body += data
-    return status, body
+    return status, bytes(body)
 
 
 def _status_line(status: int | None) -> bytes:

@@ -15,7 +15,7 @@ from ._rates import check_store, parse_rate
 #: A container's names for the machine that it runs on (Docker Desktop, Podman). No site can have one of them.
 _CONTAINER_HOSTS: Final = ("host.docker.internal", "host.containers.internal")
 
-_HOST: Final = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?|[0-9a-f:]+:[0-9a-f:]*")
+_HOST: Final = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?|[0-9a-f]*:[0-9a-f:]*")
 
 
 @frozen(kw_only=True)

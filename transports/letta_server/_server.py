@@ -122,7 +122,7 @@ class Carrier:
 
         :param cancel_timeout: seconds to end the run in, if this is cancelled or fails.
         """
-        status, body = 0, b""
+        status, body = 0, bytearray()
         finished = False
         try:
             while (item := self.cycle.next_event()) is not Signal.FINISHED:
@@ -140,7 +140,7 @@ class Carrier:
                     await self.finish(cancel_timeout)
             finally:
                 self.close()
-        return status, body
+        return status, bytes(body)
 
     async def finish(self, cancel_timeout: float) -> None:
         """The client has left: do what the cycle still wants of Letta.
