@@ -22,7 +22,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "unsupported_value",
     ),
     "functions": ({"functions": [{"name": "f"}]}, "functions", "unsupported_parameter"),
-    "a wrong type": ({"temperature": "hot"}, "temperature", "invalid_type"),
+    "a wrong type": ({"parallel_tool_calls": "no"}, "parallel_tool_calls", "invalid_type"),
 }
 
 
