@@ -130,7 +130,8 @@ class _Walk:
         """Make the turn that the client's request asks for, or keep the error that it is."""
         run = next((exchange for exchange in self.recording.exchanges if exchange.starts_run), None)
         try:
-            plan = plan_turn(decode_request(_json_bytes(json)), self._circumstances()).plan
+            given = self._circumstances()
+            plan = plan_turn(decode_request(_json_bytes(json), given.config), given).plan
         except RequestError as exc:
             if run is None:
                 self._error = exc

@@ -112,7 +112,7 @@ class ReplayedClient:
         head, body = self.recording.head, self._client.request.json
         given = Circumstances(config=head.config, headers=dict(self._client.request.headers), token="replayed")
         try:
-            return plan_turn(decode_request(_body(body)), given).plan
+            return plan_turn(decode_request(_body(body), head.config), given).plan
         except RequestError:
             return None
 
