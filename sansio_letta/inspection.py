@@ -140,8 +140,8 @@ class _Walk:
             # Its texts were not recorded, so that it reads as a bad one; what it asked of Letta is there.
             plan, _ = plan_recorded(self.recording, run)
         if not self.recording.head.has_texts:
-            # There is nothing to check: what was said is shown as if nothing had been wished.
-            plan = evolve(plan, wish=None)
+            # There is nothing to check or to search: what was said is shown as if nothing had been wished.
+            plan = evolve(plan, wish=None, stop=())
         raw = json if isinstance(json, dict) else {}
         options = raw.get("stream_options")
         include_usage = isinstance(options, dict) and options.get("include_usage") is True

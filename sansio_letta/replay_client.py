@@ -42,7 +42,7 @@ class ReplayedClient:
     """The client's request again, with Letta's part from the recording: iterate over the cycle's items.
 
     :param recording: of version 2: its head and its exchange 0 say what the client asked.
-    :raises RecordingError: if the recording has no client, or not the text that was checked.
+    :raises RecordingError: if the recording has no client, or not the text that was checked or cut.
     """
 
     recording: Recording
@@ -64,6 +64,11 @@ class ReplayedClient:
             raise RecordingError(
                 f"{self.recording.scenario}: its reply was checked before it was told, and no text was "
                 "recorded that could be checked again: record with --record-text keep"
+            )
+        if plan is not None and plan.stop and not head.has_texts:
+            raise RecordingError(
+                f"{self.recording.scenario}: its text was searched for stop sequences, and none was recorded "
+                "that could be searched again: record with --record-text keep"
             )
         body = b"" if client.request.json is None else _body(client.request.json)
         headers = [item for item in client.request.headers if item[0] != "content-length"]

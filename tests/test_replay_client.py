@@ -292,7 +292,15 @@ SAME: dict[str, Recording] = {
         run(PING, say("a"), *STOPS),
         config=Config(enforcement=Enforcement.IGNORE),
     ),
-    "a wish that was refused": recorded(chat(response_format=OBJECT)),
+    "a wish that was refused": recorded(
+        chat(response_format=OBJECT), config=Config(enforcement=Enforcement.REFUSE)
+    ),
+    "a stop sequence": recorded(chat(stop="END"), *AGENT, run(PING, say("a E"), say("ND b"), *STOPS)),
+    "one call of two": recorded(
+        chat(tools=TOOLS, parallel_tool_calls=False),
+        *AGENT,
+        run(PING, CALL, want("call-2", "get_weather", "{}"), stop("requires_approval"), USAGE, DONE),
+    ),
 }
 
 
@@ -320,6 +328,9 @@ def test_a_reply_that_was_checked_needs_its_text(mode: TextMode) -> None:
     )
     with pytest.raises(RecordingError, match=r"^one: its reply was checked .* record with --record-text keep$"):
         compare(recording)
+    searched = recorded(chat(stop="}"), *AGENT, run(PING, say("{}"), *STOPS), mode=mode)
+    with pytest.raises(RecordingError, match=r"^one: its text was searched .* record with --record-text keep$"):
+        compare(searched)
     unchecked = recorded(chat(), *AGENT, run(PING, say("{}"), *STOPS), mode=mode, config=CHECKS)
     assert compare(unchecked).same
 
