@@ -1,6 +1,8 @@
 """Pictures in chat messages: what programs write for one, and what Letta and the models behind it take."""
 
+from ipaddress import ip_address
 from typing import Final
+from urllib.parse import urlsplit
 
 #: What models take, and what else programs call it.
 _MEDIA_TYPES: Final = {
@@ -15,7 +17,8 @@ _MEDIA_TYPES: Final = {
 
 #: Said where a picture is refused.
 EXPECTED: Final = (
-    "expected an http: or https: URL, or a data: URL with a base64 png, jpeg, gif or webp; convert other types"
+    "expected an http: or https: URL, of no link-local address, or a data: URL with a base64 png, jpeg, gif or "
+    "webp; convert other types"
 )
 
 #: The head of a data URL ends here, or it is none.
@@ -34,10 +37,23 @@ def picture_url(text: str) -> str | None:
     scheme, colon, rest = text[:8].partition(":")
     match scheme.lower():
         case "http" | "https" if colon and rest.startswith("//") and len(text) > len(scheme) + 3:
-            return text
+            return None if _is_link_local(text) else text
         case "data" if colon:
             return _data_url(text)
     return None
+
+
+def _is_link_local(url: str) -> bool:
+    """Whether a URL is of an address that only means this link: a cloud's metadata service has such a one."""
+    authority = url.partition("//")[2]
+    for mark in "/?#":
+        authority = authority.partition(mark)[0]
+    # `urlsplit` keeps what it has split: not more of it than a host.
+    host = authority.rpartition("@")[2][:_MAX_HEAD_SIZE]
+    try:
+        return ip_address(urlsplit(f"//{host}").hostname or "").is_link_local
+    except ValueError:
+        return False
 
 
 def _data_url(text: str) -> str | None:

@@ -66,6 +66,7 @@ def _refused(what: str, sent: bytes) -> Attack:
 
 
 def _find(name: str) -> str:
+    """What Letta is asked for a model of this name, as a client wrote it."""
     return f"GET /v1/agents/?name={name}&include=agent.tools"
 
 
@@ -311,14 +312,9 @@ def _url(what: str, url: bytes) -> Attack:
 
 
 IMAGES: Final = (
-    Attack(
-        kind="addresses that Letta would fetch",
-        what="an image of a cloud's metadata service: passed on like any other, and nothing is fetched here",
-        sent=_image(b"http://169.254.169.254/latest/meta-data/"),
-        status=404,
-        code="model_not_found",
-        targets=(_find("Milo"),),
-    ),
+    _url("an image of a cloud's metadata service", b"http://169.254.169.254/latest/meta-data/"),
+    _url("the same behind a name and a port", b"http://a@169.254.169.254:80/latest/meta-data/"),
+    _url("the same by its IPv6 address", b"http://[fe80::a9fe:a9fe]/latest/meta-data/"),
     _url("an image of Letta's disk", b"file:///etc/passwd"),
     _url("an image over FTP", b"ftp://10.0.0.1/x.png"),
     _url("an image of another protocol", b"gopher://127.0.0.1:6379/_FLUSHALL"),
