@@ -88,7 +88,7 @@ class MadeCall:
 
 @frozen(kw_only=True)
 class ToolMessage:
-    """The result of one call: text, or text parts."""
+    """The result of one call: text, or parts."""
 
     tool_call_id: str
     content: Content = field(repr=False)
@@ -101,9 +101,12 @@ _ROLES: Final[Mapping[str, tuple[str, ...]]] = {
     "system": ("text",),
     "developer": ("text",),
     "user": ("text", "image_url"),
-    "tool": ("text",),
-    "function": ("text",),
+    "tool": ("text", "image_url"),
+    "function": ("text", "image_url"),
 }
+
+#: Roles whose messages are results of calls.
+_RESULTS: Final = ("tool", "function")
 
 #: Role -> its fields.
 _READ: Final[Mapping[str, tuple[str, ...]]] = {
@@ -199,7 +202,7 @@ class _New:
             self._name_odd(raw, raw.keys() - read, "messages")
         if raw.get("content") is None:
             raise missing(f"{path}.content")
-        content = self._content(raw["content"], f"{path}.content", allowed)
+        content = self._content(raw["content"], f"{path}.content", allowed, is_result=role in _RESULTS)
         match role:
             case "user":
                 name = raw.get("name")
@@ -211,7 +214,9 @@ class _New:
             case _:
                 return InstructionMessage(content=content)
 
-    def _content(self, value: object, path: str, allowed: tuple[str, ...]) -> Content:
+    def _content(
+        self, value: object, path: str, allowed: tuple[str, ...], *, is_result: bool = False
+    ) -> Content:
         if type(value) is str:
             return value
         if type(value) is not list:
@@ -226,8 +231,25 @@ class _New:
                 if type(text) is str:
                     parts.append(TextPart(text=text))
                     continue
+            if is_result and type(part) is dict and (note := self._note_of_result(part, allowed)) is not None:
+                parts.append(TextPart(text=note))
+                continue
             parts.append(self._part(part, f"{path}[{index}]", allowed))
         return tuple(parts)
+
+    def _note_of_result(self, part: Mapping[str, Any], allowed: tuple[str, ...]) -> str | None:
+        """What is said in place of a result's part that Letta does not take; None: it does, or it is no part.
+
+        A tool gives what it gives, and no client can mend it.
+        """
+        kind, text = part.get("type"), part.get("text")
+        if type(kind) is not str or kind in allowed:
+            return None
+        if kind in _TEXTS and type(text) is str:
+            return text
+        if len(self._odd) < _MAX_ODD_COUNT:
+            self._odd[f"messages.content.{kind}"] = None
+        return _note("file", _file_name(part)) if kind in _FILES else _note(_NOTES.get(kind, kind))
 
     def _part(self, value: object, path: str, allowed: tuple[str, ...]) -> Part:
         raw = object_at(value, path)
@@ -355,7 +377,7 @@ class _Old:
         if type(content) is not str and content is not None:
             # Programs put prompts of their own behind other parts, into these messages.
             keeps_parts = role in _INSTRUCTING or (role == "user" and not self._has_user)
-            content = self._told(content, has_pictures=role == "user", keeps_parts=keeps_parts)
+            content = self._told(content, has_pictures=role in ("user", "tool"), keeps_parts=keeps_parts)
         if role == "assistant":
             calls = value.get("tool_calls")
             return AssistantMessage(content=content, calls=self._made_calls(calls) if calls else ())

@@ -777,10 +777,10 @@ class MessageCreate:
 
 @frozen(kw_only=True)
 class ToolReturn:
-    """A client's result of one pending call."""
+    """A client's result of one pending call; of parts Letta gives its model the images, if that sees any."""
 
     tool_call_id: str
-    tool_return: str = field(repr=False)
+    tool_return: Content = field(repr=False)
     status: Literal["success", "error"] = "success"
     type: Literal["tool"] = "tool"
 

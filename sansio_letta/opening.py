@@ -24,6 +24,8 @@ Answers: TypeAlias = tuple[letta.ToolReturn | letta.Approval, ...]
 RESULT_PREFACE: Final = "Not denied: the user's program has carried it out, with this result:\n"
 #: The same before what is said in place of a result.
 _NO_DENIAL: Final = "Not denied: "
+#: In place of an image in a result: a legacy agent gets results as text.
+_NO_IMAGE: Final = "[an image, which cannot be shown here]"
 #: Tells whether this is what a thread was told last.
 IsTold: TypeAlias = Callable[[Thread, Standing], bool]
 
@@ -171,4 +173,11 @@ def _reason(answer: letta.ToolReturn | letta.Approval) -> str | None:
     if isinstance(answer, letta.Approval):
         return answer.reason
     is_result = answer.tool_return not in (NO_RESULT, NO_RESULT_YET, TAKEN)
-    return (RESULT_PREFACE if is_result else _NO_DENIAL) + answer.tool_return
+    return (RESULT_PREFACE if is_result else _NO_DENIAL) + _text(answer.tool_return)
+
+
+def _text(content: letta.Content) -> str:
+    """Parts in words: a reason is text."""
+    if isinstance(content, str):
+        return content
+    return "\n".join(part.text if isinstance(part, letta.TextContent) else _NO_IMAGE for part in content)

@@ -90,7 +90,7 @@ def plan_turn(request: chat.ChatRequest, given: Circumstances | None = None) -> 
             case chat.UserMessage(content=content) if content:
                 messages.append(voice.say(message))
             case chat.ToolMessage(tool_call_id=call_id, content=content):
-                results.append(letta.ToolReturn(tool_call_id=call_id, tool_return=text_of(content)))
+                results.append(letta.ToolReturn(tool_call_id=call_id, tool_return=_result(content)))
     if not messages and not results:
         raise RequestError(
             "`messages` has nothing new for the agent: it must end with a user message that is not empty, or "
@@ -113,7 +113,7 @@ def plan_turn(request: chat.ChatRequest, given: Circumstances | None = None) -> 
             else (),
             instructions=instructions,
             past_results=tuple(
-                letta.ToolReturn(tool_call_id=message.tool_call_id, tool_return=text_of(message.content))
+                letta.ToolReturn(tool_call_id=message.tool_call_id, tool_return=_result(message.content))
                 for message in earlier
                 if isinstance(message, chat.ToolMessage)
             ),
@@ -295,7 +295,7 @@ def _history(
                     if call is None
                     else f"The tool {call.name} was called with {call.arguments}"
                 )
-                said.append(letta.MessageCreate(content=f"[{what}. It returned:]\n{text_of(content)}"))
+                said.append(letta.MessageCreate(content=f"[{what}. It returned:]\n{_result_text(content)}"))
     return tuple(said)
 
 
@@ -318,6 +318,19 @@ def _tail(messages: tuple[chat.Message, ...]) -> tuple[chat.Message, ...]:
     """What follows the last assistant message; everything if the agent has not spoken yet."""
     spoken = [index for index, message in enumerate(messages) if isinstance(message, chat.AssistantMessage)]
     return messages[spoken[-1] + 1 :] if spoken else messages
+
+
+def _result_text(content: chat.Content) -> str:
+    if isinstance(content, str):
+        return content
+    return "\n".join(part.text if isinstance(part, chat.TextPart) else "[image]" for part in content)
+
+
+def _result(content: chat.Content) -> letta.Content:
+    """A result as Letta takes it; parts only where there is a picture among them."""
+    if isinstance(content, str) or all(isinstance(part, chat.TextPart) for part in content):
+        return text_of(content)
+    return _content(content)
 
 
 def _content(content: chat.Content) -> letta.Content:

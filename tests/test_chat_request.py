@@ -570,8 +570,37 @@ def test_a_bad_part_is_named_by_its_index(raw: object, where: str, code: str) ->
     assert refusal(messages=[{"role": "user", "content": [TEXT, raw]}]) == (param, code)
 
 
-@pytest.mark.parametrize("role", ["system", "developer", "tool"])
-def test_only_a_user_sends_images(role: str) -> None:
+AUDIO_PART = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+FILE_PART = {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,AAAA"}}
+
+
+@pytest.mark.parametrize(
+    ("part", "told", "odd"),
+    [
+        (AUDIO_PART, TextPart(text="[audio]"), ("messages.content.input_audio",)),
+        (FILE_PART, TextPart(text="[file a.pdf]"), ("messages.content.file",)),
+        ({"type": "output_text", "text": "Hi"}, TextPart(text="Hi"), ()),
+        ({"type": "resource", "uri": "x"}, TextPart(text="[resource]"), ("messages.content.resource",)),
+        (image(PNG), ImagePart(image_url=ImageUrl(url=PNG)), ()),
+    ],
+)
+def test_a_result_may_be_made_of_parts(part: object, told: object, odd: tuple[str, ...]) -> None:
+    request = decode(messages=[{"role": "tool", **CALL_ID, "content": [TEXT, part]}])
+    (result,) = request.messages
+    assert isinstance(result, ToolMessage)
+    assert result.content == (TextPart(text="Hi"), told)
+    assert request.ignored == odd
+
+
+@pytest.mark.parametrize("part", [{"type": "image_url"}, image("ftp://x/y.png"), {"type": 5}, "x"])
+def test_a_result_with_a_bad_part_is_refused(part: object) -> None:
+    param, _ = refusal(messages=[{"role": "tool", **CALL_ID, "content": [TEXT, part]}])
+    assert param is not None
+    assert param.startswith("messages[0].content[1]")
+
+
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_only_a_user_and_a_tool_send_images(role: str) -> None:
     assert refusal(messages=[{"role": role, **CALL_ID, "content": [image(PNG)]}]) == (
         "messages[0].content[0].type",
         "invalid_value",
@@ -750,7 +779,7 @@ OLD_RESULTS: dict[str, tuple[object, object]] = {
     "null": (None, ""),
     "a number": (18.5, "18.5"),
     "an object": ({"temperature": 18}, '{"temperature":18}'),
-    "an image": ([TEXT, image(PNG)], "Hi\n[image]"),
+    "an image that is none": ([TEXT, image("ftp://x/y.png")], "Hi\n[image]"),
 }
 
 

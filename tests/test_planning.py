@@ -342,3 +342,22 @@ def test_instructions_are_ignored_and_named_once(history: list[Message], ignored
     config = Config(instructions=InstructionPolicy.IGNORE)
     assert plan_turn(request(*history, ignored=("seed",)), Circumstances(config=config)).ignored == ignored
     assert plan_turn(request(*history, ignored=("seed",))).ignored == ("seed",)
+
+
+def test_a_result_with_a_picture_goes_to_letta_in_parts() -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    results = [
+        {"role": "tool", "tool_call_id": "call-1", "content": [{"type": "text", "text": "Seen:"}, picture]},
+        {"role": "tool", "tool_call_id": "call-2", "content": [{"type": "text", "text": "a"}]},
+    ]
+    calls = [
+        {"id": f"call-{n}", "type": "function", "function": {"name": "f", "arguments": "{}"}} for n in (1, 2)
+    ]
+    history = [{"role": "user", "content": "x"}, {"role": "assistant", "content": None, "tool_calls": calls}]
+    body = orjson.dumps({"model": "Milo", "messages": [*history, *results]})
+    seen, plain = plan_turn(decode_request(body)).plan.results
+    assert isinstance(seen, letta.ToolReturn)
+    source = letta.Base64Source(media_type="image/png", data="AAAA")
+    assert seen.tool_return == (letta.TextContent(text="Seen:"), letta.ImageContent(source=source))
+    assert isinstance(plain, letta.ToolReturn)
+    assert plain.tool_return == "a"

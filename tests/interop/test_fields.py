@@ -431,7 +431,7 @@ def test_tool_messages(url: str, letta: StandInLetta, is_async: bool, content: o
     (given,) = message.approvals
     assert isinstance(given, wire.ToolReturn)
     assert (given.tool_call_id, given.status) == ("call-1", "success")
-    assert given.tool_return.split() == ["18", "C"]
+    assert str(given.tool_return).split() == ["18", "C"]
 
 
 @both

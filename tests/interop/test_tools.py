@@ -127,7 +127,7 @@ def test_long_arguments(url: str, letta: StandInLetta, form: Form) -> None:
 def answered(agent: StandInAgent) -> list[tuple[str, str, str]]:
     """The results the agent was given: id, result and status."""
     return [
-        (approval.tool_call_id, approval.tool_return, approval.status)
+        (approval.tool_call_id, str(approval.tool_return), approval.status)
         for request in agent.requests
         for message in request.messages
         if isinstance(message, wire.ApprovalCreate)

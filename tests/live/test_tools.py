@@ -17,6 +17,7 @@ OSLO = '{"city":"Oslo","days":[1, 2.50, null]}'
 ONE_CALL = f"say Looking.\ncall get_weather {ROME}"
 THREE_CALLS = f"call get_weather {ROME}\ncall read_file\ncall get_weather {OSLO}"
 NOTE = 'say Noting.\ncall memory_insert {"label": "human", "new_string": "Likes tea."}'
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 OFFERED: list[ChatCompletionToolParam] = [
     {"type": "function", "function": {"name": "get_weather"}},
     {"type": "function", "function": {"name": "read_file"}},
@@ -286,3 +287,23 @@ def test_a_tool_named_as_one_of_the_agents_own(url: str, letta: LettaApi, agent:
     answer = ask(url, form, agent.name, f"call memory_insert {note}\nthen\nsay Noted.", tools=[mine])
     assert (answer.text, answer.calls) == ("Noted.", [])
     assert "Likes tea." in letta.memory(agent)
+
+
+@pytest.mark.parametrize("form", PAIR)
+def test_a_result_with_a_picture(url: str, letta: LettaApi, agent: Agent, form: Form) -> None:
+    """Letta keeps it; this model's provider is given a note in its place."""
+    history, asked = call(url, form, agent, ONE_CALL)
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
+    audio = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+    shot = result(asked.calls[0], "") | {"content": [{"type": "text", "text": "A dot:"}, picture, audio]}
+    answer = ask(url, form, agent.name, [*history, shot], tools=TOOLS)
+    assert "A dot:" in answer.text
+    (kept,) = [
+        returned["tool_return"]
+        for item in letta.history(agent)
+        if item["message_type"] == "tool_return_message"
+        for returned in item["tool_returns"]
+    ]
+    assert [part["type"] for part in kept] == ["text", "image", "text"]
+    assert kept[1]["source"]["data"] == PNG
+    assert kept[2]["text"] == "[audio]"
