@@ -16,6 +16,7 @@ LONG = "slow 1\nwords 150"
 CROWD_COUNT = 18
 #: The rig names the runs of a crowd one after the other.
 CROWD_TIMEOUT = 90.0
+CANCEL_TIMEOUT = 10.0  # for which the proxy waits for Letta's answers to its cancels
 
 
 def test_a_crowd_that_leaves_before_its_runs_are_named(url: str, letta: LettaApi, agent: Agent) -> None:
@@ -32,6 +33,7 @@ def test_a_crowd_that_leaves_before_its_runs_are_named(url: str, letta: LettaApi
         list(crowd.map(ask_and_leave, range(CROWD_COUNT)))
     statuses = {run["status"] for run in letta.ended_runs(agent, timeout=CROWD_TIMEOUT)}
     assert statuses <= {"cancelled"}
+    time.sleep(CANCEL_TIMEOUT)
 
 
 def test_what_a_killed_proxy_leaves_is_ended_by_the_next(rig: Rig, letta: LettaApi, agent: Agent) -> None:
