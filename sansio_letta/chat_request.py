@@ -32,6 +32,7 @@ from .chat_messages import (
     UserMessage,
     decode_messages,
 )
+from .chat_responses import as_chat_body, is_responses_body
 from .chat_schemas import read_schema
 from .chat_tools import FunctionTool, check_name, choose_tools, decode_tools
 from .config import Config, Enforcement
@@ -112,7 +113,7 @@ def decode_request(data: bytes, config: Config | None = None) -> ChatRequest:
     """
     config = config or Config()
     body = read_body(data)
-    given = body.fields
+    given = as_chat_body(body.fields) if is_responses_body(body.fields) else body.fields
     notices = Notices()
     check_fields(given, notices)
     for name in ("model", "messages"):
