@@ -629,13 +629,18 @@ def test_what_a_dead_process_left_is_swept() -> None:
             # Another server lets turns take longer, or less long.
             conversation("conv-5", "letta-proxy task: t-5 until 1795340001", "2026-11-22T08:00:00Z"),
             conversation("conv-6", "letta-proxy task: t-6 until 1795339999", "2026-11-22T09:00:00Z"),
+            # Results are awaited, and may come still; or they have not come.
+            conversation("conv-7", "letta-proxy task: t-7 until 1795340001 calls 9f86", "2026-11-22T08:00:00Z"),
+            conversation("conv-8", "letta-proxy task: t-8 until 1795339999 calls 9f86", "2026-11-22T08:00:00Z"),
         ]
     )
     assert client.commands[4:] == [DeleteConversation(conversation_id="conv-1")]
     client.answer(None)
     assert client.commands[5:] == [DeleteConversation(conversation_id="conv-6")]
     client.answer(None)
-    assert client.json() == {"status": "swept", "runs": "0", "tools": "0", "conversations": "2"}
+    assert client.commands[-1] == DeleteConversation(conversation_id="conv-8")
+    client.answer(None)
+    assert client.json() == {"status": "swept", "runs": "0", "tools": "0", "conversations": "3"}
 
 
 def test_a_tasks_conversation_says_how_long_its_turn_may_take() -> None:
