@@ -13,13 +13,17 @@ from live.letta_api import Agent, LettaApi
 #: What is wrong -> fields of the request, the error's param and code.
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "two choices": ({"n": 2}, "n", "unsupported_value"),
-    "a JSON answer": ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_value"),
     "logprobs": ({"logprobs": True}, "logprobs", "unsupported_value"),
-    "a forced tool": ({"tools": TOOLS, "tool_choice": "required"}, "tool_choice", "unsupported_value"),
     "a custom tool": (
         {"tools": [{"type": "custom", "custom": {"name": "x"}}]},
         "tools[0].type",
         "unsupported_value",
+    ),
+    "an unknown format": ({"response_format": {"type": "xml"}}, "response_format.type", "invalid_value"),
+    "an unknown tool": (
+        {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "x"}}},
+        "tool_choice.function.name",
+        "invalid_value",
     ),
     "functions": ({"functions": [{"name": "f"}]}, "functions", "unsupported_parameter"),
     "a wrong type": ({"parallel_tool_calls": "no"}, "parallel_tool_calls", "invalid_type"),
