@@ -43,12 +43,14 @@ class Row:
     :param make: its bytes.
     :param reply: what the agent says to it.
     :param chunk_size: of Letta's answers.
+    :param arguments: of the server.
     """
 
     name: str
     make: Callable[[], bytes]
     reply: str = "{}"
     chunk_size: int | None = None
+    arguments: tuple[str, ...] = ()
 
 
 def chat(**fields: Any) -> bytes:
@@ -112,7 +114,11 @@ ROWS: Final = [
         make=lambda: chat(response_format={"type": "json_object"}),
         reply="```\n" + " " * 40_000 + "x",
     ),
-    Row(name="recorded: a query of 20,000 ?", make=lambda: get("/v1/models?" + "?" * 20_000)),
+    Row(
+        name="recorded: a query of 20,000 ?",
+        make=lambda: get("/v1/models?" + "?" * 20_000),
+        arguments=("--record", "recorded"),
+    ),
     Row(name="1 MB in chunks of one byte", make=lambda: in_chunks(chat(x="y" * MB)[90:], 1)),
     Row(name="a head of 16,000 lines", make=lambda: get("/health", b"a:\r\n" * 16_000)),
     Row(name="Letta: chunks of one byte", make=chat, reply="word " * 40_000, chunk_size=1),
@@ -290,7 +296,7 @@ def measure_requests(root: Path) -> None:
     print(f"{'request':38} {'MB':>6} {'status':>6} {'CPU s':>7} {'held ms':>8} {'+MB RSS':>8}")
     for row in ROWS:
         letta = SayingLetta(reply=row.reply, chunk_size=row.chunk_size)
-        with letta_of(letta) as url, serving(root, url, "--record", "recorded") as served:
+        with letta_of(letta) as url, serving(root, url, *row.arguments) as served:
             served.send(chat(stream=False))  # what is imported and remembered on first use
             data = row.make()
             with probing(served) as waits:
