@@ -120,7 +120,7 @@ def test_tools_formats_and_what_has_another_name() -> None:
         store=False,
         include=["reasoning.encrypted_content"],
     )
-    assert asked.tools == (FunctionTool(name="f", description="d", parameters=schema),)
+    assert asked.tools == (FunctionTool(name="f", description="d", parameters=schema, strict=True),)
     assert asked.must_call
     assert asked.response_format == JsonFormat(json_schema=JsonSchema(name="answer", schema=schema))
     assert asked.max_tokens == 100

@@ -197,6 +197,16 @@ def test_of_agents_only_what_we_read_is_kept() -> None:
         assert first["llm_config"] == {"context_window": 8192}
 
 
+def test_of_a_body_of_the_responses_api_no_text_is_kept() -> None:
+    said = {"role": "user", "content": [{"type": "input_text", "text": "secret"}]}
+    made = {"type": "function_call", "call_id": "call-1", "name": "f", "arguments": "secret"}
+    returned = {"type": "function_call_output", "call_id": "call-1", "output": "secret"}
+    for body in ({"input": [said, made, returned], "instructions": "secret"}, {"input": "secret"}):
+        kept = redact_body(orjson.dumps({"model": "Milo", **body}), TextMode.DROP)
+        assert b"secret" not in kept
+        assert orjson.loads(kept)["model"] == "Milo"
+
+
 def test_of_tools_only_what_we_read_is_kept() -> None:
     told = {"id": "tool-1", "name": "f", "tags": ["mine"]}
     tool = told | {"source_code": "secret", "json_schema": {"a": "secret"}}
