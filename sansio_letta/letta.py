@@ -959,7 +959,7 @@ def _fold_agent(value: object) -> object:
     size = config.get("context_window") if type(config) is dict else None
     return {
         **value,
-        "llm_config": {"context_window": size if type(size) is int and size > 0 else None},
+        "llm_config": {"context_window": size} if type(size) is int and size > 0 else None,
         "hidden": hidden if type(hidden) is bool else None,
     }
 

@@ -124,6 +124,9 @@ class TextMode(Enum):
 #: The numbers of a `Config` that an answer depends on.
 LIMITS: Final = (
     "max_request_size",
+    "max_message_count",
+    "max_part_count",
+    "max_tool_count",
     "max_event_size",
     "max_answer_size",
     "max_fragment_size",

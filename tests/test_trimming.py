@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from drive import (
     AGENT,
-    CONFLICT,
     DONE,
     PING,
     RUN_ID,
@@ -456,8 +455,8 @@ def test_a_result_that_was_lost_makes_no_call_a_second_time() -> None:
 def test_a_message_ends_the_calls(messages: list[dict[str, Any]]) -> None:
     proxy = Proxy()
     client = ask(proxy, *messages)
-    if not approvals(client):
-        client.stream(PING, CONFLICT).answer(waiting(1, 2, 3))
+    if isinstance(client.commands[-1], FetchAgent):
+        client.answer(waiting(1, 2, 3))  # the history shows a call without a result: it is looked for first
     assert approvals(client) == [("call-1", "result 1"), ("call-2", NO_RESULT), ("call-3", NO_RESULT)]
     command = client.commands[-1]
     assert isinstance(command, OpenStream)

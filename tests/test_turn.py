@@ -336,7 +336,8 @@ def test_server_tool_among_the_pending_is_asked_about() -> None:
     assert isinstance(question, TextDelta)
     assert "- rm({})" in question.text
     assert "get_weather" not in question.text
-    assert finished == TurnFinished(reason=FinishReason.STOP, usage=None)
+    usage = letta.UsageStatistics(prompt_tokens=0, completion_tokens=0, total_tokens=0)
+    assert finished == TurnFinished(reason=FinishReason.STOP, usage=usage), "no run: nothing was used"
     assert turn.next_event() is Signal.FINISHED
 
 

@@ -11,7 +11,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 _M = TypeVar("_M", bound=pydantic.BaseModel)
 
 #: Fields beyond the published ones that clients expect of us.
-ADDITIONS: Final = frozenset({"reasoning_content"})
+ADDITIONS: Final = frozenset({"reasoning_content", "letta"})
 
 #: The SDK gives these a default, the published document does not: they must be there, null or not.
 REQUIRED: Final[Mapping[type[pydantic.BaseModel], tuple[str, ...]]] = {
