@@ -222,9 +222,9 @@ class Config:
     enforcement: Enforcement = Enforcement.VALIDATE
     #: How agents are given a client's tools.
     client_tools: ClientTools = ClientTools.AUTO
-    #: A client's tool that is attached to agents is kept at Letta this long, to be found again, while a run
-    #: waits for the client's results; and an agent has it for no longer if the process dies. Clients ask their
-    #: users before they run some tools.
+    #: A client's tool that is attached to agents is kept at Letta this long, to be found again by the next turn
+    #: that brings it; and an agent has it for no longer if the process dies. Clients ask their users before
+    #: they run some tools.
     client_tool_ttl: float = field(default=300.0, validator=_positive)
     #: How the agent's own tools are shown.
     server_tools: ServerTools = ServerTools.HIDDEN

@@ -28,7 +28,6 @@ from .events import (
     Event,
     Failure,
     KeepAlive,
-    MakeTool,
     OpenStream,
     ReasoningDelta,
     ResumeRun,
@@ -40,7 +39,7 @@ from .events import (
 )
 from .exchange import Headers
 from .inquiry import Inquiry, Reply, error_reply, json_reply
-from .lending import KeptTools
+from .lending import MadeTools
 from .places import ThreadQueue, nobody, thread_busy
 from .repeats import KnownTurn, KnownTurns, Listener
 from .thread_memory import ThreadMemory
@@ -127,8 +126,7 @@ class Memory:
     queue: ThreadQueue = field(init=False)
     threads: ThreadMemory = field(init=False)
     has_background: bool = field(default=True, init=False)  #: as long as Letta did not say that it has none
-    kept_tools: KeptTools = field(factory=KeptTools, init=False)
-    has_made_tools: bool = field(default=False, init=False)  #: for agents, which may be at Letta still
+    made_tools: MadeTools = field(factory=MadeTools, init=False)
 
     def __attrs_post_init__(self) -> None:
         config = self.config
@@ -446,8 +444,6 @@ class Cycle:
     def _take_command(self, command: Command) -> None:
         self._heard, self._resume_at = self._now, None
         self.summary.cancel_count += isinstance(command, CancelRun)
-        if isinstance(command, MakeTool):
-            self._memory.has_made_tools = True
         config = self.config
         self._begins = isinstance(command, OpenStream | ResumeRun)
         self._silence_timeout = config.first_item_timeout if self._begins else config.letta_answer_timeout

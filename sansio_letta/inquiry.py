@@ -5,7 +5,7 @@ drives it through the same methods as a turn has, so a transport cannot tell the
 """
 
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from typing import Final, TypeAlias
 
 import orjson
@@ -229,18 +229,18 @@ def sweep(
     now: int,
     *,
     turn_timeout: float,
-    all_idle: bool = False,
+    tool_names: Collection[str] = (),
     has_died: Callable[[str], bool] = nobody_died,
 ) -> Questions:
     """End and delete what a process left behind when it died: its runs, tools, conversations for one request.
 
     :param now: Unix time, seconds.
     :param turn_timeout: seconds; conversations that do not say how long they are needed may be for as long.
-    :param all_idle: also delete tools that are only kept to be found again.
+    :param tool_names: of tools that are deleted though they have not expired.
     :param has_died: see `Proxy.sweep`.
     """
     runs = yield from _sweep_runs(now, has_died)
-    tools = yield from _sweep_tools(now, all_idle=all_idle)
+    tools = yield from _sweep_tools(now, tool_names)
     # Last: servers that have no conversations refuse this.
     conversations = yield from _sweep_tasks(now, turn_timeout)
     return _status("swept", runs=str(runs), tools=str(tools), conversations=str(conversations))
@@ -266,8 +266,8 @@ def _sweep_runs(now: int, has_died: Callable[[str], bool]) -> Generator[Command,
     return len(lost)
 
 
-def _sweep_tools(now: int, *, all_idle: bool) -> Generator[Command, Answer, int]:
-    cleaning, answer, count = clean(now, all_idle=all_idle), None, 0
+def _sweep_tools(now: int, names: Collection[str]) -> Generator[Command, Answer, int]:
+    cleaning, answer, count = clean(now, names=names), None, 0
     while True:
         try:
             command = cleaning.send(answer)

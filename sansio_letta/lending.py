@@ -4,15 +4,15 @@ An agent has them from just before a run until the turn has ended. Letta reads a
 begins, and a call that waits is answered without its tool (legacy_answer_first.jsonl): so they may be taken
 away at any time after that, though the run goes on or waits.
 
-The tools stay at Letta while a run waits for the client's results, to be found again by the next turn. The turn
-that ends otherwise deletes them, unless another agent has them. A process that dies leaves tools, and perhaps
-an agent that has them; so whoever deletes tools of a turn looks for such, and a server does every now and then:
-an agent's tools are taken away once their stamp has expired, and tools are deleted once they have expired and
-no agent has them. All that is known of this stands at Letta, so any process can do it for any other.
+The tools stay at Letta until they expire: the next turn that brings them need not make them. A process that
+dies leaves tools, too, and perhaps an agent that has them. Both are looked for by a turn that had to make a
+tool, by the first turn after all that this process has made has expired, and by a server every now and then: an
+agent's tools are taken away once their stamp has expired, and tools are deleted once they have expired and no
+agent has them. All that is known of this stands at Letta, so any process can do it for any other.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Generator, Iterable
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable
 from typing import Final, TypeAlias, TypeVar
 
 from attrs import define, evolve, field, frozen
@@ -75,19 +75,69 @@ Preparation: TypeAlias = Generator[Command, Answer | None, Prepared]
 Cleaning: TypeAlias = Generator[Command, Answer | None, None]
 
 
+@define
+class MadeTools:
+    """What the turns of one process have made at Letta, and when it expires.
+
+    :param max_count: names, and scopes, remembered; beyond it the oldest is dropped. What is forgotten here
+        expires all the same.
+    """
+
+    max_count: int = 4096
+    _names: OrderedDict[str, int] = field(factory=OrderedDict, init=False)
+    _until: OrderedDict[Hashable, int] = field(factory=OrderedDict, init=False)  #: the last of a scope's
+
+    def __bool__(self) -> bool:
+        return bool(self._names)
+
+    def names(self, now: int) -> frozenset[str]:
+        """Of those that have not expired. One that has may be another process's by now.
+
+        :param now: Unix time, seconds.
+        """
+        return frozenset(name for name, until in self._names.items() if until > now)
+
+    def add(self, name: str, until: int, scope: Hashable) -> None:
+        """A tool is being made.
+
+        :param until: Unix time, seconds.
+        :param scope: of the caller: others may have no key to delete it with.
+        """
+        self._names[name] = max(self._names.pop(name, 0), until)
+        self._until[scope] = max(self._until.pop(scope, 0), until)
+        if len(self._names) > self.max_count:
+            self._names.popitem(last=False)
+        if len(self._until) > self.max_count:
+            self._until.popitem(last=False)
+
+    def have_expired(self, scope: Hashable, now: int) -> bool:
+        """Whether a scope's are all over, and nobody has looked for them since."""
+        return self._until.get(scope, now + 1) <= now
+
+    def forget_expired(self, scope: Hashable, now: int) -> None:
+        """Those of a scope that were over have been deleted."""
+        if self.have_expired(scope, now):
+            del self._until[scope]
+
+
 @define(kw_only=True)
 class Loan:
     """A client's tools, lent to an agent for one turn.
 
     :param stamp: how the agent is marked; its owner is unique.
     :param now: when the request came, Unix time in seconds.
+    :param made: told what had to be made.
+    :param scope: the caller's.
     """
 
     agent_id: str
     tools: tuple[LentTool, ...]
     stamp: Stamp
     now: int
+    made: MadeTools = field(factory=MadeTools)
+    scope: Hashable = None
     is_out: bool = field(default=False, init=False)  #: the agent has the tools, or may have
+    has_made: bool = field(default=False, init=False)  #: some were not there, or had expired
 
     def give(self) -> Preparation:
         """Find the tools or make them, and attach them.
@@ -122,6 +172,8 @@ class Loan:
         for index, lent in enumerate(self.tools):
             tool = found.get(lent.tool.name)
             if tool is None or is_expired(tool, self.now):
+                self.has_made = True
+                self.made.add(lent.tool.name, self.stamp.until, self.scope)
                 answer = yield MakeTool(tool=lent.tool, tags=tool_tags(self.stamp.until))
                 assert answer is not None
                 if answer.status in (400, 413, 422):
@@ -132,11 +184,6 @@ class Loan:
                 found[lent.tool.name] = letta.decode_tool(answer.data)
         return tuple(found[name] for name in names)
 
-    @property
-    def names(self) -> frozenset[str]:
-        """Of the tools, at Letta."""
-        return frozenset(lent.tool.name for lent in self.tools)
-
     def take_back(self) -> Cleaning:
         """Take the tools away from the agent; they are not deleted."""
         toolbox = _read(letta.decode_toolbox, (yield FetchToolbox(agent_id=self.agent_id)))
@@ -144,31 +191,29 @@ class Loan:
             yield ChangeToolbox(toolbox=without_ours(toolbox))
 
 
-def clean(
-    now: int, *, owner: str | None = None, names: Collection[str] = (), all_idle: bool = False
-) -> Cleaning:
-    """Take away and delete what is not needed any more, and what was forgotten.
+def clean(now: int, *, names: Collection[str] = ()) -> Generator[Command, Answer | None, bool]:
+    """Take away and delete what has expired.
 
     :param now: Unix time, seconds.
-    :param owner: whose tools are taken away from agents though their stamp has not expired.
-    :param names: of tools that are deleted though they have not expired.
-    :param all_idle: whether that is true of all tools that no agent has.
+    :param names: of tools that are deleted though they have not expired, if no agent has them.
+    :return: whether Letta told what there is.
     """
     toolboxes = yield from _pages(letta.decode_toolboxes, lambda after: FindToolboxes(tag=MARK, after=after))
     if toolboxes is None:
-        return  # some agent may have any of the tools
+        return False  # some agent may have any of the tools
     lent: set[str] = set()
     for toolbox in toolboxes:
         stamp = stamp_of(toolbox)
-        if stamp.owner == owner or stamp.until <= now:
+        if stamp.until <= now:
             answer = yield ChangeToolbox(toolbox=without_ours(toolbox))
             if answer is not None and answer.status == 200:
                 continue
         lent.update(tool.id for tool in toolbox.tools)
     tools = yield from _pages(letta.decode_tools, lambda after: SearchTools(text=PREFIX, after=after))
     for tool in tools or ():
-        if is_ours(tool) and tool.id not in lent and (all_idle or tool.name in names or is_expired(tool, now)):
+        if is_ours(tool) and tool.id not in lent and (tool.name in names or is_expired(tool, now)):
             yield DeleteTool(tool_id=tool.id)
+    return tools is not None
 
 
 def _pages(
@@ -226,53 +271,28 @@ def prepare(loan: Loan | None, answers: AnswerCalls | None, runs: FindRuns | Non
     return evolve(prepared, runs=before)
 
 
-@define
-class KeptTools:
-    """Which tools are kept at Letta for agents that wait for a client's results.
-
-    A turn may end such a wait without bringing the tools again. What is forgotten here expires at Letta.
-
-    :param max_count: agents remembered; beyond it the oldest is dropped.
-    """
-
-    max_count: int = 4096
-    _names: OrderedDict[str, frozenset[str]] = field(factory=OrderedDict, init=False)
-
-    def keep(self, agent_id: str, names: frozenset[str]) -> None:
-        """The agent waits for results of calls of these, or of others of the same client's."""
-        self._names[agent_id] = self._names.pop(agent_id, frozenset()) | names
-        if len(self._names) > self.max_count:
-            self._names.popitem(last=False)
-
-    def drop(self, agent_id: str) -> frozenset[str]:
-        """It waits no longer."""
-        return self._names.pop(agent_id, frozenset())
-
-
 def clean_up(
-    now: int,
     conversation: DeleteConversation | UpdateConversation | None,
     strays: Cleaning | None,
     loan: Loan | None,
-    unneeded: Collection[str],
+    forgotten: Cleaning | None,
     expired: Iterable[ConversationThread] = (),
 ) -> Cleaning:
     """All that must be done after a turn.
 
-    :param now: Unix time, seconds.
     :param conversation: what becomes of one that was for a background prompt.
     :param strays: deletes such conversations as may have been made without an answer that said so.
     :param loan: tools that the agent has.
-    :param unneeded: names of tools that nobody will look for soon.
+    :param forgotten: deletes tools that have expired.
     :param expired: conversations that nobody comes back to.
     """
     if conversation is not None:
         yield conversation
     if strays is not None:
         yield from strays
-    if unneeded:
-        yield from clean(now, owner=loan.stamp.owner if loan else None, names=unneeded)
-    elif loan is not None:
+    if loan is not None:
         yield from loan.take_back()
+    if forgotten is not None:
+        yield from forgotten
     for thread in expired:
         yield DeleteConversation(conversation_id=thread.conversation_id)

@@ -85,8 +85,8 @@ class Proxy:
 
     @property
     def has_made_tools(self) -> bool:
-        """Whether clients' tools were made at Letta, of which some may be kept: see `sweep`."""
-        return self._memory.has_made_tools
+        """Whether clients' tools were made at Letta, and may be there still: see `sweep`."""
+        return bool(self._memory.made_tools)
 
     def refuse(self, request: HttpRequest) -> RequestError | None:
         """What is wrong with a request's head, so that its body need not be read.
@@ -147,18 +147,20 @@ class Proxy:
         token: str,
         created: int,
         now: float,
-        all_idle: bool = False,
+        ends: bool = False,
         has_died: Callable[[str], bool] = nobody_died,
     ) -> Cycle:
-        """Delete what a process that died has left at Letta, and what this one has and nobody needs any more.
+        """Delete what a process that died has left at Letta, and what this one has and is over.
 
         :param created: Unix time, seconds.
-        :param all_idle: also what may be needed again, but can be made anew. For a server's start and end.
+        :param ends: also the tools that this one made, though they have not expired. What another process has
+            made stays until then: it may need them.
         :param has_died: whether the process of this `owner` is known to run no more: its runs are ended at
             once, those of others only when the time of their turns is over.
         """
         timeout = self.config.turn_timeout
-        questions = sweep(created, turn_timeout=timeout, all_idle=all_idle, has_died=has_died)
+        names = self._memory.made_tools.names(created) if ends else frozenset[str]()
+        questions = sweep(created, turn_timeout=timeout, tool_names=names, has_died=has_died)
         summary = Summary(request_id=f"req_{token}", method="SWEEP", path="")
         return self._inquire(questions, summary, now)
 
@@ -256,7 +258,7 @@ class Proxy:
                 recall_thread=partial(self._memory.threads.recall, wish=plan.thread),
                 is_told=self._memory.threads.is_told,
                 recall_waiting=self._memory.threads.recall_waiting,
-                kept_tools=self._memory.kept_tools,
+                made_tools=self._memory.made_tools,
                 expired=self._memory.threads.take_expired(caller.scope, now - config.client_tool_ttl),
                 token=token,
                 owner=self.owner,

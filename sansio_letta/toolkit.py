@@ -1,6 +1,6 @@
-"""The client's tools in one turn: how the agent is given them, and which of them are left when it ends."""
+"""The client's tools in one turn: how the agent is given them, and what is left of them when it ends."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 from attrs import define, field
 
@@ -8,7 +8,7 @@ from . import letta
 from .config import ClientTools
 from .ephemeral import LentTool, Stamp, beside, lend
 from .errors import RequestError
-from .lending import KeptTools, Loan
+from .lending import Cleaning, Loan, MadeTools, clean
 
 
 @define(kw_only=True)
@@ -18,8 +18,9 @@ class Toolkit:
     :param offered: as the agent is to have them.
     :param client_names: the client's names for those that are offered under another.
     :param policy: how agents are given them.
-    :param ttl: seconds that the agent has attached ones if the process dies.
-    :param kept: what earlier turns have left at Letta to be found again.
+    :param ttl: seconds that those to attach are kept at Letta, and that the agent has them if the process dies.
+    :param made: what the process's turns have made at Letta.
+    :param scope: the caller's.
     :param owner: unique to the turn.
     :param now: when its request came, Unix time in seconds.
     """
@@ -28,7 +29,8 @@ class Toolkit:
     client_names: Mapping[str, str] = field(factory=dict)
     policy: ClientTools
     ttl: float
-    kept: KeptTools
+    made: MadeTools
+    scope: Hashable = None
     owner: str
     now: int
     is_awaited: bool = field(default=False, init=False)  #: the agent waits for what the client makes of a call
@@ -45,7 +47,14 @@ class Toolkit:
             self._tools = lend(self.offered, to_legacy=agent.is_legacy)
             if self._tools:
                 stamp = Stamp(until=self.now + int(self.ttl), owner=self.owner)
-                self._loan = Loan(agent_id=agent.id, tools=self._tools, stamp=stamp, now=self.now)
+                self._loan = Loan(
+                    agent_id=agent.id,
+                    tools=self._tools,
+                    stamp=stamp,
+                    now=self.now,
+                    made=self.made,
+                    scope=self.scope,
+                )
         elif self.offered and agent.is_legacy:
             raise RequestError(
                 f"The agent is of type {agent.agent_type}, which does not take a client's tools with a "
@@ -86,12 +95,12 @@ class Toolkit:
         """What must be taken back from it after the last."""
         return self._loan if self._loan is not None and self._loan.is_out else None
 
-    def unneeded(self, agent_id: str) -> frozenset[str]:
-        """Names of tools that nobody will look for soon, now that the turn ends."""
-        lent = self.lent
-        names = lent.names if lent is not None else frozenset()
-        if not self.is_awaited:
-            return self.kept.drop(agent_id) | names
-        if names:
-            self.kept.keep(agent_id, names)
-        return frozenset()
+    @property
+    def forgotten(self) -> Cleaning | None:
+        """Deletes what has expired: behind a turn that made a tool, or once all that was made has expired."""
+        has_made = self._loan is not None and self._loan.has_made
+        return self._clean() if has_made or self.made.have_expired(self.scope, self.now) else None
+
+    def _clean(self) -> Cleaning:
+        if (yield from clean(self.now)):
+            self.made.forget_expired(self.scope, self.now)

@@ -96,7 +96,7 @@ from .events import (
 )
 from .exchange import Answer, Headers
 from .held import HeldReply
-from .lending import Cleaning, KeptTools, Preparation, Prepared, clean_up, prepare
+from .lending import Cleaning, MadeTools, Preparation, Prepared, clean_up, prepare
 from .opening import (
     Answers,
     IsTold,
@@ -158,7 +158,7 @@ class Turn:
     :param recall_thread: the same for an agent that was not known.
     :param is_told: whether something is what a thread was told last.
     :param recall_waiting: which calls the last turn in a thread has left waiting.
-    :param kept_tools: what earlier turns have left at Letta to be found again.
+    :param made_tools: what the process's turns have made at Letta.
     :param expired: conversations of others that nobody comes back to: deleted when this turn has ended.
     :param token: unique to the request; without one its runs cannot be found before they are named.
     :param owner: the process, for others to see whose a run is; letters, digits and hyphens.
@@ -178,7 +178,7 @@ class Turn:
     _recall_thread: RecallThread = field(default=nothing_known, alias="recall_thread", kw_only=True)
     _is_told: IsTold = field(default=never_told, alias="is_told", kw_only=True)
     _recall_waiting: RecallWaiting = field(default=nothing_waits, alias="recall_waiting", kw_only=True)
-    _kept_tools: KeptTools = field(factory=KeptTools, alias="kept_tools", kw_only=True)
+    _made_tools: MadeTools = field(factory=MadeTools, alias="made_tools", kw_only=True)
     _expired: tuple[ConversationThread, ...] = field(default=(), alias="expired", kw_only=True)
     _token: str = field(default="", alias="token", kw_only=True)
     _owner: str = field(default="", alias="owner", kw_only=True)
@@ -236,7 +236,8 @@ class Turn:
             client_names=self.plan.client_tool_names,
             policy=config.client_tools,
             ttl=config.client_tool_ttl,
-            kept=self._kept_tools,
+            made=self._made_tools,
+            scope=self._caller.scope,
             owner=self._token,
             now=self._created,
         )
@@ -573,14 +574,14 @@ class Turn:
         conversation = self._end_of_conversation(task, step) if task else None
         strays = delete_strays(self._to.agent.id, task) if task and self._to.has_strays else None
         loan = self._tools.lent
-        unneeded = self._tools.unneeded(self._to.agent.id) if self.place.granted else frozenset[str]()
-        if conversation is None and strays is None and loan is None and not unneeded and not self._expired:
+        forgotten = self._tools.forgotten if self.place.granted else None
+        if conversation is None and strays is None and loan is None and forgotten is None and not self._expired:
             self._move(step)
             return
         self._closing = step
         self._move(Step.CLEAN)
         # What could not be cleaned is swept when a server starts: it carries a mark.
-        self._ask_for(clean_up(self._created, conversation, strays, loan, unneeded, self._expired))
+        self._ask_for(clean_up(conversation, strays, loan, forgotten, self._expired))
 
     def _end_of_conversation(
         self, task: Throwaway, step: Step

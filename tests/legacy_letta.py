@@ -1,6 +1,6 @@
 """A Letta whose agents have tools: what it holds changes as a turn asks, and every question may fail."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -103,6 +103,11 @@ class LegacyLetta:
     def state(self) -> str:
         """All that could be forgotten."""
         return repr((self.agents, sorted(self.tools)))
+
+    @property
+    def equipment(self) -> str:
+        """What the agents have: no tool of a client's once a turn is over."""
+        return repr(self.agents)
 
     def wait_for(self, call_id: str, name: str) -> None:
         """The agent waits for the answer to a call."""
@@ -214,9 +219,9 @@ class LegacyLetta:
             "tags": raw["tags"],
         }
 
-    def sweep(self, now: int, *, all_idle: bool = False) -> None:
-        """What a server does every now and then."""
-        cleaning = clean(now, all_idle=all_idle)
+    def sweep(self, now: int, *, names: Collection[str] = ()) -> None:
+        """What a server does every now and then; at its end with the names of what it has made."""
+        cleaning = clean(now, names=names)
         answer: Answer | None = None
         while True:
             try:

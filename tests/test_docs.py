@@ -29,7 +29,7 @@ from letta_server._metrics import METRICS
 from letta_server._record import EXPECTATIONS
 from sansio_letta import errors, events, letta, phases, policies, recording, stream
 from sansio_letta.chat_request import FIELDS, Treatment
-from sansio_letta.lending import KeptTools
+from sansio_letta.lending import MadeTools
 from sansio_letta.toolkit import Toolkit
 
 ROOT = Path(__file__).parent.parent
@@ -434,7 +434,7 @@ def test_what_is_not_there_yet_is_not_there() -> None:
 def test_no_page_says_that_agents_of_some_type_take_no_tools(page: Path) -> None:
     legacy = letta.Agent(id="agent-1", name="Milo", agent_type="memgpt_v2_agent")
     tools = Toolkit(
-        offered=(), policy=sansio_letta.Config().client_tools, ttl=1.0, kept=KeptTools(), owner="", now=0
+        offered=(), policy=sansio_letta.Config().client_tools, ttl=1.0, made=MadeTools(), owner="", now=0
     )
     assert tools.attaches_to(legacy)
     text = page.read_text(encoding="utf-8").replace("\n", " ")

@@ -42,7 +42,7 @@ from sansio_letta.events import (
     TurnFailed,
     TurnFinished,
 )
-from sansio_letta.lending import KeptTools
+from sansio_letta.lending import MadeTools
 from sansio_letta.opening import RESULT_PREFACE
 from sansio_letta.places import Place, ThreadQueue
 from sansio_letta.plan import Instructions
@@ -52,7 +52,8 @@ from sansio_letta.wishes import CallWish
 GIVE = [FetchToolbox, FindTools, MakeTool, ChangeToolbox]
 FIND = [FetchToolbox, FindTools, ChangeToolbox]
 TAKE = [FetchToolbox, ChangeToolbox]
-CLEAN = [FindToolboxes, ChangeToolbox, SearchTools, DeleteTool]
+LOOK: list[type[Command]] = [FindToolboxes, SearchTools]
+CLEAN = [*TAKE, *LOOK]
 WANTED = name_of(WEATHER)
 CALL = calling("call-1", WANTED)
 
@@ -84,13 +85,13 @@ def finished(letta_: LegacyLetta) -> FinishReason:
 
 def test_a_call_and_its_result() -> None:
     house = LegacyLetta([stopped_by(think("Look."), CALL), HELLO])
-    before = house.state
+    before = house.equipment
     turn = turn_of(plan("hi", tools=[WEATHER]))
     house.drive(turn, until=OpenStream)
     assert house.has(WEATHER)
     house.answer(turn, house.asked[-1])
     house.drive(turn)
-    assert asked(house) == [*GIVE, OpenStream, *TAKE]
+    assert asked(house) == [*GIVE, OpenStream, *CLEAN]
     assert house.has()
     assert [event for event in house.told if isinstance(event, CallStarted | CallArguments)] == [
         CallStarted(index=0, call_id="call-1", name="get_weather"),
@@ -117,9 +118,9 @@ def test_a_call_and_its_result() -> None:
         "stream_tokens": False,
         "include_pings": True,
     }
-    assert asked(house) == [FetchAgent, *FIND, OpenStream, *CLEAN]
+    assert asked(house) == [FetchAgent, *FIND, OpenStream, *TAKE]
     assert finished(house) is FinishReason.STOP
-    assert house.state == before
+    assert house.equipment == before
 
 
 def test_what_an_agent_is_given() -> None:
@@ -168,7 +169,7 @@ def test_it_may_be_given_them_the_other_way() -> None:
     house.drive(turn_of(plan("hi", tools=[WEATHER]), agent_type="letta_v1_agent", config=config))
     request = run_request(house)
     assert ("client_tools" in request, request["stream_tokens"]) == (False, True)
-    assert asked(house) == [*GIVE, OpenStream, *TAKE]
+    assert asked(house) == [*GIVE, OpenStream, *CLEAN]
     # Such an agent's arguments are the model's own.
     assert CallArguments(index=0, fragment='{"request_heartbeat": true}') in house.told
 
@@ -222,52 +223,109 @@ def test_a_tool_of_the_same_name_that_is_not_ours_is_left_alone() -> None:
     theirs = {"id": "tool-theirs", "name": "client_of_the_bank", "tags": []}
     house.tools["tool-theirs"] = theirs
     house.agents[AGENT_ID]["tool_ids"].append("tool-theirs")
-    before = house.state
+    before, equipment = house.state, house.equipment
     house.drive(turn_of(plan("hi", tools=[WEATHER])))
+    assert house.equipment == equipment
+    house.sweep(NOW + 300)
     assert house.state == before
 
 
 def test_a_tool_that_another_agent_has_is_not_deleted() -> None:
-    house = LegacyLetta([HELLO, HELLO])
+    house = LegacyLetta([HELLO])
     before = house.state
     first = turn_of(plan("hi", tools=[WEATHER]))
     house.drive(first, until=OpenStream)
     other = AGENT_ID.replace("1111111", "2222222")
     house.agents[other] = house.agents.pop(AGENT_ID)
     house.add_agent(AGENT_ID)
-    second = turn_of(plan("hi", tools=[WEATHER]), token="t2")
-    house.drive(second)
-    assert house.has()
+    house.sweep(NOW + 299, names=[WANTED])
     assert house.has(WEATHER, agent_id=other)
     house.agents[AGENT_ID] = house.agents.pop(other)
     first.receive_failure(Failure.NOT_SENT, "as the test wants it")
     house.drive(first)
+    house.sweep(NOW + 299, names=[WANTED])
     assert house.state == before
 
 
-def test_what_was_kept_for_results_goes_when_the_agent_waits_no_longer() -> None:
-    kept = KeptTools()
-    house = LegacyLetta([stopped_by(CALL), stopped_by(CALL), HELLO, HELLO])
+def test_equal_tools_are_made_once() -> None:
+    made = MadeTools()
+    house = LegacyLetta([HELLO, stopped_by(CALL), HELLO])
     before = house.state
-    house.drive(turn_of(plan("hi", tools=[WEATHER]), kept_tools=kept))
-    house.drive(turn_of(plan("hi", tools=[READ, WEATHER]), kept_tools=kept, token="t2"))
+
+    def turn_at(seconds: int) -> list[type[Command]]:
+        asks = plan("hi", tools=[WEATHER, READ])
+        house.drive(turn_of(asks, made_tools=made, token=f"t{seconds}", created=NOW + seconds))
+        house.pending = None
+        assert house.has()
+        return asked(house)
+
+    first, second, third = turn_at(0), turn_at(150), turn_at(299)
+    assert first == [FetchToolbox, FindTools, MakeTool, MakeTool, ChangeToolbox, OpenStream, *CLEAN]
+    assert second == third == [*FIND, OpenStream, *TAKE]
+    house.sweep(NOW + 299)
     assert len(house.tools) == 3
-    asked(house)
-    # A client without tools, or the same one in the middle of something else.
-    house.drive(turn_of(plan("never mind"), kept_tools=kept, token="t3"))
-    assert asked(house) == [OpenStream, FindToolboxes, SearchTools, DeleteTool, DeleteTool]
+    house.sweep(NOW + 300)
     assert house.state == before
-    house.drive(turn_of(plan("and now"), kept_tools=kept, token="t4"))
+
+
+def test_without_a_sweep_the_next_turn_deletes_what_has_expired() -> None:
+    made = MadeTools()
+    house = LegacyLetta([HELLO, HELLO, HELLO, HELLO])
+    before = house.state
+    house.drive(turn_of(plan("hi", tools=[WEATHER, READ]), made_tools=made))
+    asked(house)
+    house.drive(turn_of(plan("and"), made_tools=made, token="t2", created=NOW + 299))
+    assert asked(house) == [OpenStream]
+    house.drive(turn_of(plan("now"), made_tools=made, token="t3", created=NOW + 300))
+    assert asked(house) == [OpenStream, *LOOK, DeleteTool, DeleteTool]
+    assert house.state == before
+    house.drive(turn_of(plan("again"), made_tools=made, token="t4", created=NOW + 900))
     assert asked(house) == [OpenStream]
 
 
-def test_one_that_leaves_the_queue_touches_nothing() -> None:
-    kept, queue = KeptTools(), ThreadQueue(9)
-    house = LegacyLetta([stopped_by(CALL), HELLO])
-    house.drive(turn_of(plan("hi", tools=[WEATHER]), kept_tools=kept))
+@pytest.mark.parametrize("where", LOOK)
+def test_what_could_not_be_looked_for_is_looked_for_again(where: type[Command]) -> None:
+    made = MadeTools()
+    house = LegacyLetta([HELLO, HELLO, HELLO])
+    before = house.state
+    house.drive(turn_of(plan("hi", tools=[WEATHER]), made_tools=made))
+    house.breaks = lambda command: 503 if isinstance(command, where) else None
+    house.drive(turn_of(plan("and"), made_tools=made, token="t2", created=NOW + 300))
+    assert len(house.tools) == 2
+    house.breaks = lambda _: None
+    house.drive(turn_of(plan("now"), made_tools=made, token="t3", created=NOW + 301))
+    assert house.state == before
+
+
+def test_a_turn_that_makes_a_tool_deletes_what_others_have_left() -> None:
+    house = LegacyLetta([HELLO, HELLO])
+    house.drive(turn_of(plan("hi", tools=[WEATHER])))
     asked(house)
-    first = turn_of(plan("a"), place=Place(queue), kept_tools=kept, token="t2")
-    second = turn_of(plan("b"), place=Place(queue), kept_tools=kept, token="t3")
+    house.drive(turn_of(plan("hi", tools=[READ]), token="t2", created=NOW + 300))
+    assert asked(house) == [*GIVE, OpenStream, *CLEAN, DeleteTool]
+    assert [raw["name"] for raw in house.tools.values()] == ["send_message", name_of(READ)]
+
+
+def test_two_proxies_share_a_tool_and_neither_shortens_its_life() -> None:
+    house = LegacyLetta([HELLO, HELLO, HELLO])
+    house.drive(turn_of(plan("hi", tools=[WEATHER]), made_tools=MadeTools()))
+    asked(house)
+    other, brief = MadeTools(), Config(client_tool_ttl=5)
+    house.drive(turn_of(plan("hi", tools=[WEATHER]), made_tools=other, config=brief, created=NOW + 9))
+    assert asked(house) == [*FIND, OpenStream, *TAKE]
+    # It ends, and a third one starts: what was made elsewhere stays.
+    house.sweep(NOW + 10, names=other.names(NOW + 10))
+    house.drive(turn_of(plan("hi", tools=[WEATHER]), made_tools=MadeTools(), created=NOW + 299))
+    assert asked(house) == [*FIND, OpenStream, *TAKE]
+
+
+def test_one_that_leaves_the_queue_touches_nothing() -> None:
+    made, queue = MadeTools(), ThreadQueue(9)
+    house = LegacyLetta([stopped_by(CALL), HELLO])
+    house.drive(turn_of(plan("hi", tools=[WEATHER]), made_tools=made))
+    asked(house)
+    first = turn_of(plan("a"), place=Place(queue), made_tools=made, token="t2", created=NOW + 300)
+    second = turn_of(plan("b"), place=Place(queue), made_tools=made, token="t3", created=NOW + 300)
     house.drive(first, until=OpenStream)
     assert second.next_event() is Signal.WAITING
     second.abandon()
@@ -426,13 +484,13 @@ def test_a_call_without_its_result_gets_one_that_says_so() -> None:
 )
 def test_answers_that_may_have_arrived_are_not_sent_twice(broken: Failure | int, kept: Kept) -> None:
     house = LegacyLetta([HELLO], lambda command: broken if isinstance(command, AnswerCalls) else None)
-    before = house.state
+    before = house.equipment
     house.wait_for("call-1", WANTED)
     config = Config(connect_retry_timeout=0.2 if broken is Failure.BROKEN else 0)
     house.drive(turn_of(plan("and now", results=["call-1"], tools=[WEATHER]), config=config))
     assert failed(house).kept is kept
     assert asked(house) == [FetchAgent, *GIVE, AnswerCalls, *CLEAN]
-    assert house.state == before
+    assert house.equipment == before
 
 
 def test_instructions_wait_for_the_next_message_if_results_come_alone() -> None:
@@ -466,7 +524,7 @@ def test_tools_stay_while_the_agent_is_asked_again() -> None:
     wish = CallWish(names=("get_weather",))
     config = Config(approvals=Approvals.DENY)
     house.drive(turn_of(evolve(plan("hi", tools=[WEATHER]), wish=wish), config=config))
-    assert asked(house) == [*GIVE, OpenStream, OpenStream, *TAKE]
+    assert asked(house) == [*GIVE, OpenStream, OpenStream, *CLEAN]
     assert finished(house) is FinishReason.TOOL_CALLS
 
 
@@ -555,16 +613,16 @@ def test_an_agent_that_is_gone_is_looked_for() -> None:
     house = LegacyLetta([HELLO])
     turn = turn_of(plan("hi", tools=[WEATHER]))
     house.agents[AGENT_ID.replace("1111111", "2222222")] = house.agents.pop(AGENT_ID)
-    before = house.state
+    before = house.equipment
     house.drive(turn)
     assert finished(house) is FinishReason.STOP
     assert turn.agent_id == AGENT_ID.replace("1111111", "2222222")
-    assert house.state == before
+    assert house.equipment == before
 
 
 # --- Faults, at every step
 
-STEPS = [*GIVE, OpenStream, FindToolboxes, SearchTools, DeleteTool]
+STEPS = [*GIVE, OpenStream, *LOOK]
 
 
 @pytest.mark.parametrize("broken", [*Failure, 404, 409, 500], ids=str)
@@ -620,15 +678,14 @@ def test_a_client_that_leaves_leaves_nothing(where: type[Command]) -> None:
     house.answer(turn, house.asked[-1])
     house.drive(turn)
     assert turn.next_event() is Signal.FINISHED
-    if where is MakeTool:
-        assert house.has()
-        house.sweep(NOW + 300)
+    assert house.has()
+    house.sweep(NOW + 300)
     assert house.state == before
 
 
 def test_a_client_that_leaves_in_mid_run() -> None:
     house = LegacyLetta([(PING, say("Hel"))])
-    before = house.state
+    before = house.equipment
     turn = turn_of(plan("hi", tools=[WEATHER]))
     house.drive(turn, until=OpenStream)
     turn.receive_response(200, [("content-type", "text/event-stream")])
@@ -637,20 +694,21 @@ def test_a_client_that_leaves_in_mid_run() -> None:
     turn.abandon()
     house.drive(turn)
     assert asked(house) == [*GIVE, OpenStream, CancelRun, *CLEAN]
-    assert house.state == before
+    assert house.equipment == before
 
 
 @pytest.mark.parametrize("where", [*GIVE, OpenStream])
 def test_a_proxy_that_ends_leaves_nothing(where: type[Command]) -> None:
     house = LegacyLetta([HELLO])
     before = house.state
-    turn = turn_of(plan("hi", tools=[WEATHER]))
+    made = MadeTools()
+    turn = turn_of(plan("hi", tools=[WEATHER]), made_tools=made)
     house.drive(turn, until=where)
     turn.interrupt(shutting_down())
     house.answer(turn, house.asked[-1])
     house.drive(turn)
     assert failed(house).error.code == "shutting_down"
-    house.sweep(NOW, all_idle=True)
+    house.sweep(NOW, names=made.names(NOW))
     assert house.state == before
 
 
@@ -665,17 +723,17 @@ def test_a_turn_that_takes_too_long_leaves_nothing(where: type[Command]) -> None
     )
     house.drive(turn)
     assert turn.next_event() is Signal.FINISHED
-    house.sweep(NOW + 300, all_idle=True)
+    house.sweep(NOW + 300)
     assert house.state == before
 
 
 def test_a_run_that_fails_leaves_nothing() -> None:
     house = LegacyLetta([(PING, stop("llm_api_error"), error())])
-    before = house.state
+    before = house.equipment
     house.drive(turn_of(plan("hi", tools=[WEATHER])))
     assert asked(house) == [*GIVE, OpenStream, *CLEAN]
     assert isinstance(failed(house).error, LettaError)
-    assert house.state == before
+    assert house.equipment == before
 
 
 # --- Processes that die
@@ -696,7 +754,7 @@ def test_a_sweep_spares_what_may_be_in_use() -> None:
     before = house.state
     turn = turn_of(plan("hi", tools=[WEATHER]))
     house.drive(turn, until=OpenStream)
-    house.sweep(NOW + 299, all_idle=True)
+    house.sweep(NOW + 299, names=[WANTED])
     assert house.has(WEATHER)
     house.sweep(NOW + 300)
     assert house.state == before

@@ -8,7 +8,7 @@ from legacy_letta import NOW, answer_of, name_of
 from sansio_letta import letta
 from sansio_letta.ephemeral import MARK, Stamp, lend, tool_tags
 from sansio_letta.events import PAGE_COUNT, ChangeToolbox, DeleteTool, FindToolboxes, FindTools, SearchTools
-from sansio_letta.lending import KeptTools, Loan, clean
+from sansio_letta.lending import Loan, MadeTools, clean
 
 TOOLS = tuple(letta.ClientTool(name=f"f{number}", parameters={}) for number in range(PAGE_COUNT + 1))
 
@@ -69,7 +69,7 @@ def test_a_list_that_repeats_itself_ends() -> None:
 
 @pytest.mark.parametrize("answer", [None, answer_of({"detail": "no"}, 500), answer_of("odd"), answer_of([{}])])
 def test_nothing_is_deleted_while_it_is_not_known_who_has_it(answer: Any) -> None:
-    cleaning = clean(NOW, all_idle=True)
+    cleaning = clean(NOW, names=[name_of(TOOLS[0])])
     cleaning.send(None)
     with pytest.raises(StopIteration):
         cleaning.send(answer)
@@ -83,12 +83,42 @@ def test_an_agent_that_could_not_be_changed_keeps_its_tools() -> None:
     assert cleaning.send(answer_of([tool(1), tool(2)])) == DeleteTool(tool_id="tool-2")
 
 
-def test_of_many_agents_that_wait_the_oldest_is_forgotten() -> None:
-    kept = KeptTools(max_count=2)
-    for agent_id in ("a", "b", "a", "c"):
-        kept.keep(agent_id, frozenset({f"tool of {agent_id}"}))
-    assert [kept.drop(agent_id) for agent_id in "abc"] == [{"tool of a"}, set(), {"tool of c"}]
-    assert kept.drop("a") == set()
+def test_tools_are_deleted_before_they_expire_if_they_are_named_and_nobody_has_them() -> None:
+    cleaning = clean(NOW, names=[name_of(TOOLS[0]), name_of(TOOLS[1])])
+    cleaning.send(None)
+    cleaning.send(answer_of([agent(1, tool(1, NOW + 9), until=NOW + 9)]))
+    page = [tool(number, NOW + 9) for number in range(3)]
+    assert cleaning.send(answer_of(page)) == DeleteTool(tool_id="tool-0")
+    with pytest.raises(StopIteration):
+        cleaning.send(answer_of(None))
+
+
+def test_of_many_tools_the_oldest_is_forgotten() -> None:
+    made = MadeTools(max_count=2)
+    for name in ("a", "b", "a", "c"):
+        made.add(name, NOW, scope=name)
+    assert made.names(NOW - 1) == {"a", "c"}
+    assert [made.have_expired(name, NOW) for name in "abc"] == [True, False, True]
+
+
+def test_tools_have_expired_with_the_last_and_are_deleted_once() -> None:
+    made = MadeTools()
+    made.add("a", NOW + 9, scope="x")
+    made.add("b", NOW, scope="x")
+    made.forget_expired("x", NOW + 8)
+    assert (made.have_expired("x", NOW + 8), made.have_expired("x", NOW + 9)) == (False, True)
+    assert not made.have_expired("y", NOW + 9)
+    made.forget_expired("x", NOW + 9)
+    assert not made.have_expired("x", NOW + 9)
+
+
+def test_a_process_deletes_at_its_end_what_it_has_made_and_may_be_there() -> None:
+    made = MadeTools()
+    assert not made
+    made.add("a", NOW + 9, scope="x")
+    made.add("b", NOW, scope="y")
+    assert made
+    assert [made.names(NOW - 1), made.names(NOW), made.names(NOW + 9)] == [{"a", "b"}, {"a"}, set()]
 
 
 def test_targets() -> None:

@@ -90,6 +90,11 @@ class LettaApi:
         """Delete a tool; agents lose it."""
         self._call("DELETE", f"/v1/tools/{tool_id}")
 
+    def tool_id(self, name: str) -> str:
+        """Return the id of the tool of a name."""
+        [found] = self._call("GET", f"/v1/tools/?name={name}")
+        return str(found["id"])
+
     def tool_names(self) -> list[str]:
         """Return the names of all tools that there are, Letta's own among them, sorted."""
         found = self._call("GET", "/v1/tools/?limit=1000")

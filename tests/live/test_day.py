@@ -233,8 +233,9 @@ def test_a_day(rig: Rig, letta: LettaApi, make_agent: MakeAgent) -> None:
             print(f"day: {dict(report)}, {cut_count()} connections cut")
             for agent in {person.agent.id: person.agent for person in people}.values():
                 check_agent(letta, agent, [each for each in people if each.agent is agent])
-            assert letta.tool_names() == tools_before
             assert letta.equipment(old) == equipment
+        # The proxy has kept those of its clients until it ended.
+        assert set(letta.tool_names()) <= set(tools_before)
         logged = [json.loads(line) for line in proxy.lines if line.startswith("{")]
     assert [line for line in logged if line["level"] == "error"] == []
     assert report.total() > len(people) * 5

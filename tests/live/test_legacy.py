@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from openai import BadRequestError
@@ -28,7 +29,7 @@ from live.asking import (
     user,
 )
 from live.conftest import MakeAgent
-from live.letta_api import Agent, Item, LettaApi
+from live.letta_api import Agent, LettaApi
 from live.proxy import Proxy, serving
 from live.rig import Rig
 from sansio_letta.chat_request import decode_request
@@ -66,9 +67,10 @@ def legacy(make_agent: MakeAgent, request: pytest.FixtureRequest) -> Agent:
     return make_agent(f"legacy-{next(_numbers)}", agent_type=request.param)
 
 
-def left(letta: LettaApi) -> list[str]:
-    """The tools of ours that are at Letta."""
-    return [name for name in letta.tool_names() if name.startswith(PREFIX)]
+def tool_of(test: str) -> Message:
+    """A tool that no other test brings: what becomes of it at Letta is this one's doing."""
+    described = {"name": "get_time", "description": f"For {test} at {time.time()}.", "parameters": {}}
+    return {"type": "function", "function": described}
 
 
 def wait_until(what: Callable[[], bool], timeout: float = SETTLE_TIMEOUT) -> None:
@@ -76,11 +78,6 @@ def wait_until(what: Callable[[], bool], timeout: float = SETTLE_TIMEOUT) -> Non
     while not what():
         assert time.monotonic() < deadline, f"not so after {timeout:.0f} s"
         time.sleep(0.1)
-
-
-def is_clean(letta: LettaApi, agent: Agent, before: Item) -> bool:
-    """Whether nothing of a turn is left at Letta; the answer comes a moment before that."""
-    return letta.equipment(agent) == before and not left(letta)
 
 
 def quoted(text: str) -> str:
@@ -106,14 +103,14 @@ def test_a_call_and_its_result(url: str, letta: LettaApi, legacy: Agent, form: F
     assert json.loads(asked.calls[0].arguments) == json.loads(ROME)
     assert asked.finish_reason == "tool_calls"
     wait_until(lambda: letta.equipment(legacy) == before)
-    assert sorted(left(letta)) == sorted([WEATHER, READ])
+    assert {WEATHER, READ} <= set(letta.tool_names())
     assert [call.id for call in asked.calls] == letta.pending_call_ids(legacy)
 
     history += [asked.message, result(asked.calls[0], 'fine: "18 C"\n')]
     answer = ask(url, form, legacy.name, history, tools=TOOLS)
     assert quoted(answer.text) == 'fine: "18 C"\n'
     assert (answer.finish_reason, answer.calls) == ("stop", [])
-    wait_until(lambda: is_clean(letta, legacy, before))
+    wait_until(lambda: letta.equipment(legacy) == before)
     assert len(letta.runs(legacy)) == 2
 
 
@@ -126,7 +123,7 @@ def test_a_loop_of_calls_finds_its_tools_again(url: str, letta: LettaApi, legacy
         assert [call.name for call in asked.calls] == [expected]
         history += [asked.message, result(asked.calls[0], "ok")]
     assert ask(url, "sync-stream", legacy.name, history, tools=TOOLS).text == "Done."
-    wait_until(lambda: is_clean(letta, legacy, before))
+    wait_until(lambda: letta.equipment(legacy) == before)
 
 
 def test_two_calls_in_one_step(url: str, letta: LettaApi, legacy: Agent) -> None:
@@ -144,7 +141,7 @@ def test_a_message_in_place_of_a_result(url: str, letta: LettaApi, legacy: Agent
     assert ask(url, form, legacy.name, history, tools=TOOLS).text == "Never mind."
     # The call has its return: model providers refuse a history in which it has none.
     assert letta.tool_returns(legacy)[0][0] == asked.calls[0].id
-    wait_until(lambda: is_clean(letta, legacy, before))
+    wait_until(lambda: letta.equipment(legacy) == before)
 
 
 def test_a_message_behind_a_result(url: str, letta: LettaApi, legacy: Agent) -> None:
@@ -168,7 +165,7 @@ def test_a_name_that_the_agent_has_itself(url: str, letta: LettaApi, legacy: Age
     # The agent's own of that name is carried out by Letta, as ever.
     answer = ask(url, "sync", legacy.name, f'call {own} {{"query": "tea"}}', tools=[mine])
     assert (answer.calls, answer.finish_reason) == ([], "stop")
-    wait_until(lambda: is_clean(letta, legacy, before))
+    wait_until(lambda: letta.equipment(legacy) == before)
 
 
 def test_two_clients_at_once(url: str, letta: LettaApi, legacy: Agent) -> None:
@@ -195,7 +192,7 @@ def test_two_clients_at_once(url: str, letta: LettaApi, legacy: Agent) -> None:
         READ: ["read_file"],
     }
     assert ask(url, "sync", legacy.name, "say Done.", tools=TOOLS).text == "Done."
-    wait_until(lambda: is_clean(letta, legacy, before))
+    wait_until(lambda: letta.equipment(legacy) == before)
 
 
 def test_a_tool_that_this_client_does_not_offer(url: str, letta: LettaApi, legacy: Agent) -> None:
@@ -209,21 +206,21 @@ def test_a_client_that_leaves_in_mid_run(url: str, letta: LettaApi, legacy: Agen
     before = letta.equipment(legacy)
     answer = attempt(url, form, legacy.name, "wait 8\nsay Late.", tools=TOOLS, timeout=1.5)
     assert answer.error is not None
-    wait_until(lambda: is_clean(letta, legacy, before))
+    wait_until(lambda: letta.equipment(legacy) == before)
     assert [run["status"] for run in letta.ended_runs(legacy)] == ["cancelled"]
     assert ask(url, form, legacy.name, "say Hello again.", tools=TOOLS).text == "Hello again."
-    wait_until(lambda: is_clean(letta, legacy, before))
+    wait_until(lambda: letta.equipment(legacy) == before)
 
 
 def test_a_schema_that_no_agent_can_be_given(url: str, letta: LettaApi, legacy: Agent) -> None:
-    before, kept = letta.equipment(legacy), left(letta)
+    before, kept = letta.equipment(legacy), letta.tool_names()
     bad = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "required": "x"}}}
     answer = attempt(url, "sync", legacy.name, "say Hi.", tools=[GET_WEATHER, bad])
     assert isinstance(answer.error, BadRequestError)
     assert answer.error.param == "tools[1].function.parameters.required"
-    assert (letta.equipment(legacy), left(letta)) == (before, kept)
+    assert (letta.equipment(legacy), letta.tool_names()) == (before, kept)
     assert ask(url, "sync", legacy.name, "say Hi.", tools=TOOLS).text == "Hi."
-    wait_until(lambda: is_clean(letta, legacy, before))
+    wait_until(lambda: letta.equipment(legacy) == before)
 
 
 def test_chats_share_the_one_thread(url: str, letta: LettaApi, legacy: Agent) -> None:
@@ -250,34 +247,65 @@ def test_an_agent_that_takes_tools_may_be_given_them_the_other_way(
         history += [asked.message, *(result(call, "ok") for call in asked.calls)]
         answer = ask(proxy.base_url, "sync-stream", agent.name, history, tools=TOOLS, extra_headers=headers)
         assert answer.text.count('"message": "ok"') == 2
-        wait_until(lambda: is_clean(letta, agent, before))
+        wait_until(lambda: letta.equipment(agent) == before)
+
+
+def test_equal_tools_are_made_once(rig: Rig, letta: LettaApi, legacy: Agent, tmp_path: Path) -> None:
+    before, tools = letta.equipment(legacy), [tool_of("once"), tool_of("once")]
+    tools[1]["function"]["name"] = "get_date"
+    asked: list[list[str]] = []
+
+    def methods() -> list[str]:
+        """Of the requests of the last turn; its recording grows until all is clean."""
+        files = sorted(tmp_path.glob("*.jsonl"), key=lambda path: path.stat().st_mtime)
+        lines = [json.loads(line) for line in files[-1].read_text().splitlines()]
+        return [line["method"] for line in lines if line.get("dir") == "request"]
+
+    with serving(rig.url, "--record", str(tmp_path)) as proxy:
+        for _ in range(3):
+            assert ask(proxy.base_url, "sync", legacy.name, "say Hi.", tools=tools).text == "Hi."
+            wait_until(lambda: letta.equipment(legacy) == before)
+            asked.append(methods())
+    assert [(turn.count("PUT"), turn.count("DELETE")) for turn in asked] == [(2, 0), (0, 0), (0, 0)]
+    assert not {name_of(tool) for tool in tools} & set(letta.tool_names())
+
+
+def test_a_tool_that_somebody_has_deleted_is_made_again(url: str, letta: LettaApi, legacy: Agent) -> None:
+    before, tool = letta.equipment(legacy), tool_of("deleted")
+    for _ in range(2):
+        assert ask(url, "sync", legacy.name, f"call {name_of(tool)} {{}}", tools=[tool]).calls
+        wait_until(lambda: letta.equipment(legacy) == before)
+        letta.delete_tool(letta.tool_id(name_of(tool)))
+        assert name_of(tool) not in letta.tool_names()
+    assert ask(url, "sync", legacy.name, "say Done.", tools=[tool]).text == "Done."
 
 
 def test_a_proxy_that_ends_leaves_nothing(rig: Rig, letta: LettaApi, legacy: Agent) -> None:
-    """Not even what it has kept for results that never came."""
-    before = letta.equipment(legacy)
+    """Not even what it has kept to be found again."""
+    before, tool = letta.equipment(legacy), tool_of("end")
     with serving(rig.url) as proxy:
-        asked = ask(proxy.base_url, "sync", legacy.name, f"call {WEATHER} {{}}", tools=TOOLS)
+        asked = ask(proxy.base_url, "sync", legacy.name, f"call {name_of(tool)} {{}}", tools=[tool])
         assert asked.finish_reason == "tool_calls"
-        assert left(letta)
-    assert is_clean(letta, legacy, before)
+        assert name_of(tool) in letta.tool_names()
+    assert letta.equipment(legacy) == before
+    assert name_of(tool) not in letta.tool_names()
 
 
 def test_what_a_killed_proxy_has_left_is_swept(rig: Rig, letta: LettaApi, legacy: Agent) -> None:
-    before = letta.equipment(legacy)
+    before, tool = letta.equipment(legacy), tool_of("kill")
     ttl = ("--client-tool-ttl", "4")
     proxies: list[Proxy] = []
     with pytest.raises(AssertionError, match="exit code -9"), serving(rig.url, *ttl) as proxy:
         proxies.append(proxy)
         asking = threading.Thread(
             target=lambda: attempt(
-                proxy.base_url, "sync-stream", legacy.name, "wait 3\nsay Late.", tools=TOOLS, max_retries=0
+                proxy.base_url, "sync-stream", legacy.name, "wait 3\nsay Late.", tools=[tool], max_retries=0
             )
         )
         asking.start()
-        wait_until(lambda: WEATHER in letta.equipment(legacy)["tools"])
+        wait_until(lambda: name_of(tool) in letta.equipment(legacy)["tools"])
         proxy.process.send_signal(signal.SIGKILL)
         asking.join()
     assert letta.equipment(legacy) != before
     with serving(rig.url, *ttl):
-        wait_until(lambda: is_clean(letta, legacy, before))
+        wait_until(lambda: letta.equipment(legacy) == before and name_of(tool) not in letta.tool_names())

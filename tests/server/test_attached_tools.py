@@ -9,7 +9,7 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 from drive import DONE, PING, USAGE, agent_json, say, stop
 from legacy_letta import calling, name_of, stopped_by
 from letta_server import TurnSettings
-from letta_server._server import Server, keep_clean
+from letta_server._server import Server, keep_clean, sweep
 from sansio_letta import letta as wire
 from sansio_letta.events import (
     CancelRun,
@@ -55,6 +55,12 @@ def given() -> list[Script]:
     ]
 
 
+def cleaned(gate: trio.Event) -> list[Script]:
+    """What is asked behind an answer; the first question waits."""
+    looks = [says(FindToolboxes, []), says(SearchTools, [MADE]), Script(DeleteTool)]
+    return [says(FetchToolbox, AGENT, heading=gate), *looks]
+
+
 def lent(command: Any) -> dict[str, Any]:
     """The agent as it was changed to be."""
     assert isinstance(command, ChangeToolbox)
@@ -69,29 +75,23 @@ def connect(nursery: trio.Nursery, server: Server) -> tuple[RawClient, trio.abc.
 
 async def test_an_answer_is_whole_before_all_is_clean(nursery: trio.Nursery) -> None:
     gate = trio.Event()
-    cleaning = says(FindToolboxes, [], heading=gate)
-    server, letta = make_server(
-        found(), *given(), hello(), cleaning, says(SearchTools, [MADE]), Script(DeleteTool)
-    )
+    server, letta = make_server(found(), *given(), hello(), *cleaned(gate))
     client, _ = connect(nursery, server)
     await client.send(ask(tools=[TOOL]))
     assert (await client.receive()).body.endswith(b"data: [DONE]\n\n")
-    await letta.saw(FindToolboxes)
+    await wait_all_tasks_blocked()
     # The next request of the connection comes behind it.
     letta.script += [says(FindRuns, []), hello()]
     await client.send(ask(stream=False))
     await wait_all_tasks_blocked()
-    assert type(letta.commands[-1]) is FindToolboxes
+    assert type(letta.commands[-1]) is FetchToolbox
     gate.set()
     assert (await client.receive()).json()["choices"][0]["message"]["content"] == "Hello"
 
 
 async def test_a_client_that_goes_with_its_answer_leaves_all_clean(nursery: trio.Nursery) -> None:
     gate = trio.Event()
-    cleaning = says(FindToolboxes, [], heading=gate)
-    server, letta = make_server(
-        found(), *given(), hello(), cleaning, says(SearchTools, [MADE]), Script(DeleteTool)
-    )
+    server, letta = make_server(found(), *given(), hello(), *cleaned(gate))
     client, stream = connect(nursery, server)
     await client.send(ask(tools=[TOOL]))
     await client.receive()
@@ -111,8 +111,12 @@ async def test_a_turn_that_takes_too_long_has_time_to_clean_up(
     client, _ = connect(nursery, server)
     await client.send(ask(tools=[TOOL]))
     change = await letta.saw(ChangeToolbox)
-    letta.script += [says(FindToolboxes, [lent(change)], heading=2.0), says(ChangeToolbox, AGENT, heading=2.0)]
-    letta.script += [says(SearchTools, [MADE], heading=2.0), Script(DeleteTool)]
+    letta.script += [says(FetchToolbox, lent(change), heading=2.0), says(ChangeToolbox, AGENT, heading=2.0)]
+    letta.script += [
+        says(FindToolboxes, [], heading=2.0),
+        says(SearchTools, [MADE], heading=2.0),
+        Script(DeleteTool),
+    ]
     assert (await client.receive()).json()["error"]["code"] == "turn_timeout"
     await letta.saw(CancelRun)
     deleted = await letta.saw(DeleteTool)
@@ -125,18 +129,40 @@ async def test_a_server_looks_for_what_was_forgotten(nursery: trio.Nursery, auto
 
     young = MADE | {"tags": ["letta-proxy-client-tools", "letta-proxy-client-tools until 99999999999"]}
     server, letta = make_server(
-        *looks(young), Script(DeleteTool), says(FindConversations, []), turns=TurnSettings(client_tool_ttl=60.0)
+        *looks(young), says(FindConversations, []), turns=TurnSettings(client_tool_ttl=60.0)
     )
     nursery.start_soon(keep_clean, server)
     await wait_all_tasks_blocked()
-    # At its start what is only kept goes, too.
-    assert [type(command) for command in letta.commands[-2:]] == [DeleteTool, FindConversations]
+    # Another process, or one that was here before, has made it: it is of use until it expires.
+    assert not letta.script
     letta.script += [*looks(young), says(FindConversations, [])]
     await trio.sleep(61.0)
     assert not letta.script
     letta.script += [*looks(MADE), Script(DeleteTool), says(FindConversations, [])]
     await trio.sleep(60.0)
     assert not letta.script
+
+
+async def test_a_server_that_ends_deletes_what_it_has_made(nursery: trio.Nursery) -> None:
+    gate = trio.Event()
+    gate.set()
+    young = ["letta-proxy-client-tools", "letta-proxy-client-tools until 99999999999"]
+    theirs = {"id": "tool-2", "name": name_of(wire.ClientTool(name="g", parameters={})), "tags": young}
+    listed = [MADE | {"tags": young}, theirs]
+    server, letta = make_server(found(), *given(), hello(), *cleaned(gate)[:2], says(SearchTools, listed))
+    client, _ = connect(nursery, server)
+    await client.send(ask(tools=[TOOL]))
+    await client.receive()
+    await letta.saw(SearchTools)
+    await wait_all_tasks_blocked()
+    assert server.proxy.has_made_tools
+    letta.script += [says(FindRuns, []), says(FindToolboxes, []), says(SearchTools, listed), Script(DeleteTool)]
+    letta.script += [says(FindConversations, [])]
+    await sweep(server, ends=True)
+    assert not letta.script
+    assert [command for command in letta.commands if isinstance(command, DeleteTool)] == [
+        DeleteTool(tool_id="tool-1")
+    ]
 
 
 async def test_a_call_has_the_clients_own_name(nursery: trio.Nursery) -> None:

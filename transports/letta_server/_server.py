@@ -208,21 +208,19 @@ async def ask(proxy: Proxy, upstream: Upstream, target: str) -> tuple[int, bytes
 
 async def keep_clean(server: "Server") -> None:
     """Delete what processes that died have left at Letta, now and then, until cancelled."""
-    await sweep(server, all_idle=True)
+    await sweep(server)
     while True:
         await trio.sleep(server.settings.turns.client_tool_ttl)
         await sweep(server)
 
 
-async def sweep(server: "Server", *, all_idle: bool = False) -> None:
+async def sweep(server: "Server", *, ends: bool = False) -> None:
     """Delete what nobody needs at Letta any more; if Letta is away, it is left for the next time.
 
-    :param all_idle: see `Proxy.sweep`.
+    :param ends: see `Proxy.sweep`.
     """
     token, now = secrets.token_hex(8), trio.current_time()
-    cycle = server.proxy.sweep(
-        token=token, created=int(time.time()), now=now, all_idle=all_idle, has_died=has_died
-    )
+    cycle = server.proxy.sweep(token=token, created=int(time.time()), now=now, ends=ends, has_died=has_died)
     status, body = await Carrier(cycle, server.upstream).collect(cancel_timeout=0.0)
     _log.debug("swept", status=status, answer=body.decode(errors="replace")[:200])
 
@@ -568,7 +566,7 @@ async def serve(
             await _serve(server, listening, task_status)
             if server.proxy.has_made_tools:
                 with trio.move_on_after(settings.cancel_timeout):
-                    await sweep(server, all_idle=True)
+                    await sweep(server, ends=True)
         finally:
             pool.stop()
 

@@ -75,8 +75,8 @@ class TurnSettings:
         Parameter(
             env_var="LETTA_PROXY_CLIENT_TOOL_TTL",
             validator=Number(gt=0),
-            help="Seconds that such a tool is kept at Letta for the client's results, and that an agent has it "
-            "if the proxy is killed.",
+            help="Seconds that such a tool is kept at Letta for the turns that bring it again, and that an "
+            "agent has it if the proxy is killed.",
         ),
     ] = field(default=_CORE.client_tool_ttl, validator=_positive)
     resume_timeout: Annotated[
