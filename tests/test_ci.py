@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -279,7 +280,10 @@ def test_what_a_step_has_started_ends_with_it(ci: Any, tmp_path: Path) -> None:
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     assert ci.call(("bash", "-c", f"exec 3>{pipe}; sleep 60 & sleep 60"), 0.5) == "not over within 0 s"
-    # While one of them lives, the pipe has a writer: reading it would not tell its end.
+    # While one of them lives, the pipe has a writer and no end.
+    poll = select.poll()
+    poll.register(reader, select.POLLIN)
+    assert poll.poll(10_000)
     assert os.read(reader, 1) == b""
     os.close(reader)
 

@@ -42,8 +42,8 @@ def line() -> LettaLine:
 
 @pytest.fixture
 def server(line: LettaLine) -> Iterator[RunningServer]:
-    """A server in front of it."""
-    with serving(cast("Any", line)) as running:
+    """A server in front of it, which looks for a run that is not there for a second."""
+    with serving(cast("Any", line), first_item_timeout=1.0) as running:
         yield running
 
 

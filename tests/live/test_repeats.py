@@ -52,7 +52,7 @@ CASES = {
         status=400,
         type="invalid_request_error",
         code="unsupported_value",
-        fields={"tools": [*TOOLS], "tool_choice": "required"},
+        fields={"n": 2},
     ),
     "404": Case(
         script="say Hello.", status=404, type="invalid_request_error", code="model_not_found", model="nobody"
