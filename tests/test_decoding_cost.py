@@ -1,14 +1,13 @@
 """What reading a request costs grows with its size, and no faster."""
 
-import gc
 from collections.abc import Callable
 from contextlib import suppress
-from time import process_time
 from typing import Any
 
 import orjson
 import pytest
 
+from growth import Work, check_growth
 from sansio_letta.chat_request import decode_request
 from sansio_letta.config import Config
 from sansio_letta.errors import RequestError
@@ -93,29 +92,18 @@ MUCH: dict[str, Callable[[int], bytes]] = {
 }  # fmt: skip
 
 
-def cost(data: bytes) -> float:
-    """Seconds of CPU, the least of a few: what disturbs only ever adds."""
-    best = float("inf")
-    for _ in range(3):
-        gc.disable()  # how long it takes depends on what else the process holds
-        begun = process_time()
-        with suppress(RequestError):
-            plan_turn(decode_request(data, NO_LIMITS), Circumstances(config=NO_LIMITS, headers=HEADERS))
-        best = min(best, process_time() - begun)
-        gc.enable()
-    return best
-
-
 @pytest.mark.parametrize("make", MUCH.values(), ids=MUCH)
 def test_twice_as_much_costs_twice_as_much(make: Callable[[int], bytes]) -> None:
-    once, twice = make(5_000), make(10_000)
-    # A neighbour may fall into one of them; a cost that is quadratic is always there.
-    ratios = []
-    for _ in range(6):
-        ratios.append(cost(twice) / cost(once))
-        if ratios[-1] <= 2.5:
-            return
-    pytest.fail(f"twice as much costs {min(ratios):.1f} times as much")
+    def planned(count: int) -> Work:
+        data = make(count)
+
+        def work() -> None:
+            with suppress(RequestError):
+                plan_turn(decode_request(data, NO_LIMITS), Circumstances(config=NO_LIMITS, headers=HEADERS))
+
+        return work
+
+    check_growth(planned, 5_000)
 
 
 def test_old_parts_are_read_and_not_kept() -> None:
