@@ -19,8 +19,7 @@ MOST: Final = 2.5
 
 def seconds(work: Work) -> float:
     """CPU time of one run of it."""
-    gc.collect()
-    gc.disable()  # how long it takes depends on what else the process holds
+    gc.disable()  # how long a collection takes depends on what else the process holds
     try:
         began = time.process_time()
         work()
