@@ -60,7 +60,7 @@ ALWAYS = (
 #: By what they are worth, and mixed: those that fit into one run should be of several kinds.
 SLOW = (
     live("part 1 of 4", "make", "live", "PART=1/4"),
-    Step("thorough, with coverage", ("make", "thorough"), 330),
+    Step("thorough, with coverage", ("make", "thorough"), 800),
     Step("load: 1,000 streams, 2 minutes of mixed traffic", ("make", "load", "MINUTES=2"), 210),
     Step("programs, part 1 of 2", ("make", "programs", "PART=1/2"), 250, needs=("letta", "node")),
     live("part 2 of 4", "make", "live", "PART=2/4"),

@@ -259,7 +259,7 @@ def test_on_machines_without_a_memory_each_step_gets_its_turn(
 
 
 def test_a_slow_step_that_fails_fails_the_run_and_keeps_nobody_back(ci: Any, played: Any) -> None:
-    name = ci.SLOW[1].name
+    name = ci.SLOW[2].name
     code, clock = played(fails=name)
     assert code == 1
     assert clock.names.index(name) < len(clock.names) - 1
