@@ -247,9 +247,7 @@ class _New:
             return None
         if kind in _TEXTS and type(text) is str:
             return text
-        if len(self._odd) < _MAX_ODD_COUNT:
-            self._odd[f"messages.content.{kind}"] = None
-        return _note("file", _file_name(part)) if kind in _FILES else _note(_NOTES.get(kind, kind))
+        return _note_of_part(part, kind, self._odd)
 
     def _part(self, value: object, path: str, allowed: tuple[str, ...]) -> Part:
         raw = object_at(value, path)
@@ -465,11 +463,7 @@ class _Old:
                 return ImagePart(image_url=ImageUrl(url=known))
             self._odd["messages.content.image_url"] = None
             return "[image]"
-        if len(self._odd) < _MAX_ODD_COUNT:
-            self._odd[f"messages.content.{kind}"] = None
-        if kind in _FILES:
-            return _note("file", _file_name(part))
-        return _note(_NOTES.get(kind, kind))
+        return _note_of_part(part, kind, self._odd)
 
 
 def _joined(parts: Sequence[str | ImagePart]) -> list[str | ImagePart]:
@@ -481,6 +475,13 @@ def _joined(parts: Sequence[str | ImagePart]) -> list[str | ImagePart]:
         else:
             joined.extend(group)
     return joined
+
+
+def _note_of_part(part: Mapping[str, Any], kind: str, odd: dict[str, None]) -> str:
+    """What is said in place of a part that cannot be told; its type is among what is odd."""
+    if len(odd) < _MAX_ODD_COUNT:
+        odd[f"messages.content.{kind}"] = None
+    return _note("file", _file_name(part)) if kind in _FILES else _note(_NOTES.get(kind, kind))
 
 
 def _file_name(part: Mapping[str, Any]) -> object:
