@@ -1,12 +1,11 @@
 """JSON among other words: found if it is one, and in a time that grows with the text alone."""
 
-from time import process_time
-
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from growth import Work, check_growth
 from sansio_letta.json_in_text import only_json
 from support import JSON
 
@@ -66,12 +65,8 @@ def test_any_text_is_read(text: str) -> None:
     "piece", ["[", "{", "[x", '["', '["\\', '{"a":', "[1]", '{"a":1}', "[x]", "x", "[NaN]", '"[', "[1,"]
 )
 def test_the_time_grows_with_the_text(piece: str) -> None:
-    def cost(size: int) -> float:
-        text, best = piece * (size // len(piece)), 1e9
-        for _ in range(5):
-            before = process_time()
-            only_json(text)
-            best = min(best, process_time() - before)
-        return best
+    def reading(size: int) -> Work:
+        text = piece * (size // len(piece))
+        return lambda: only_json(text)
 
-    assert cost(400_000) < 2.5 * cost(200_000) + 0.002
+    check_growth(reading, 200_000)

@@ -1,6 +1,5 @@
 """What an agent says in the arguments of a call: the text, whatever the cuts, in linear time."""
 
-import time
 from itertools import pairwise
 
 import orjson
@@ -8,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from growth import Work, check_growth
 from sansio_letta.spoken import SpokenText
 from support import JSON
 
@@ -66,15 +66,9 @@ def test_what_models_write(arguments: str, text: str) -> None:
 
 @pytest.mark.parametrize("unit", ["x", "\\n", "\\ud83d\\ude00", '"', "{", '"k":', "\\u00"])
 def test_twice_the_arguments_take_twice_the_time(unit: str) -> None:
-    def cost(count: int) -> float:
+    def reading(count: int) -> Work:
         arguments = '{"message": "' + unit * count
         pieces = [arguments[at : at + 7] for at in range(0, len(arguments), 7)]
-        best = float("inf")
-        for _ in range(3):
-            begun = time.process_time()
-            said(*pieces)
-            said(arguments)
-            best = min(best, time.process_time() - begun)
-        return best
+        return lambda: (said(*pieces), said(arguments))
 
-    assert cost(40_000) < 3 * cost(20_000) + 0.01
+    check_growth(reading, 20_000)
