@@ -11,7 +11,7 @@ from openai import OpenAI
 
 from recordings import FIXTURES, SCENARIOS, expected_path
 
-from .commands import COMMAND, run, running
+from .commands import run, running
 
 
 def test_help_shows_the_commands_and_an_example() -> None:
@@ -27,8 +27,7 @@ def test_version() -> None:
 def test_replay_prints_what_was_reviewed(scenario: str) -> None:
     assert scenario in SCENARIOS
     path = FIXTURES / "recordings" / f"{scenario}.jsonl"
-    done = subprocess.run([*COMMAND, "replay", str(path)], capture_output=True, timeout=60, check=True)
-    assert done.stdout == expected_path(scenario).read_bytes()
+    assert run("replay", str(path)).stdout == expected_path(scenario).read_bytes().decode()
 
 
 def test_replay_keeps_the_pauses_if_asked_to() -> None:

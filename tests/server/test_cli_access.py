@@ -244,9 +244,7 @@ def test_passing_keys_on_says_so() -> None:
 def test_a_file_that_is_wrong(tmp_path: Path, text: str, told: str) -> None:
     config = tmp_path / "proxy.toml"
     config.write_text(text, encoding="utf-8")
-    done = subprocess.run(
-        [*COMMAND, *REPLAY, "--config", str(config)], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = run(*REPLAY, "--config", str(config))
     assert done.returncode != 0
     assert told in re.sub(r"[│\s]+", " ", done.stderr + done.stdout)
     assert "Traceback" not in done.stderr

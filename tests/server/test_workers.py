@@ -16,7 +16,7 @@ import httpx2
 import pytest
 from openai import OpenAI
 
-from .commands import COMMAND, Command, command
+from .commands import Command, command, run
 from .gated_letta import GatedLetta, gated_letta
 from .test_ending import read_until, streaming
 
@@ -207,12 +207,6 @@ def test_workers_whose_parent_is_gone_end_by_themselves(letta: GatedLetta) -> No
 def test_port_in_use_is_told_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        done = subprocess.run(
-            [*COMMAND, "serve", "--letta-url", "http://127.0.0.1:1", "--port", port, "--workers", "2"],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = run("serve", "--letta-url", "http://127.0.0.1:1", "--port", port, "--workers", "2")
     assert done.returncode == 2
     assert done.stderr.count("address already in use") == 1
