@@ -39,11 +39,19 @@ class Body:
     is_mended: bool = False
 
 
-def read_body(data: bytes) -> Body:
+def read_body(data: bytes, max_value_count: int) -> Body:
     """The JSON object in a request's body.
 
+    :param max_value_count: commas, so that what is refused costs nothing: no parser can be interrupted.
     :raises RequestError: if there is none.
     """
+    if (count := data.count(b",")) > max_value_count:
+        raise RequestError(
+            f"The body has {count} commas, so about as many JSON values; this proxy takes {max_value_count} "
+            "(LETTA_PROXY_MAX_VALUE_COUNT).",
+            status=413,
+            code="request_too_large",
+        )
     data = data.removeprefix(_BOM)
     is_mended = False
     try:

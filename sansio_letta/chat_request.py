@@ -112,7 +112,7 @@ def decode_request(data: bytes, config: Config | None = None) -> ChatRequest:
     :raises RequestError: 400, with the field in `param`, if it cannot be carried out as it stands.
     """
     config = config or Config()
-    body = read_body(data)
+    body = read_body(data, config.max_value_count)
     given = as_chat_body(body.fields) if is_responses_body(body.fields) else body.fields
     notices = Notices()
     check_fields(given, notices)

@@ -124,6 +124,7 @@ class TextMode(Enum):
 #: The numbers of a `Config` that an answer depends on.
 LIMITS: Final = (
     "max_request_size",
+    "max_value_count",
     "max_message_count",
     "max_part_count",
     "max_tool_count",

@@ -908,6 +908,16 @@ def test_counts_have_a_limit(fields: dict[str, Any], param: str) -> None:
     assert "4" in error.message
 
 
+def test_values_have_a_limit() -> None:
+    many: list[dict[str, Any]] = [{f"x{number}": 1 for number in range(20)}, {"x": [[]] * 20}]
+    for fields in (*many, {"metadata": {"a": [1] * 20}}):
+        body = orjson.dumps({"model": "Milo", "messages": [USER], **fields})
+        assert decode_request(body, Config(max_value_count=body.count(b","))).model == "Milo"
+        with pytest.raises(RequestError, match="commas") as caught:
+            decode_request(body, Config(max_value_count=body.count(b",") - 1))
+        assert (caught.value.status_hint, caught.value.code) == (413, "request_too_large")
+
+
 def test_what_a_long_chat_brings_is_within_the_limits() -> None:
     tools = [function(f"f{number}", parameters=SCHEMA) for number in range(500)]
     said = [{"role": "user", "content": [TEXT, TEXT]}, REPLY] * 10_000

@@ -9,6 +9,7 @@ from sansio_letta.config import Config, ReasoningField
 
 POSITIVE = [
     "max_request_size",
+    "max_value_count",
     "max_message_count",
     "max_part_count",
     "max_tool_count",

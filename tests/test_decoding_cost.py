@@ -18,7 +18,7 @@ REPLY = {"role": "assistant", "content": "ok"}
 PNG = "data:image/png;base64,"
 TEXT = {"type": "text", "text": "x"}
 #: Nothing is refused for its number alone: what is below the limits must be cheap, too.
-NO_LIMITS = Config(max_message_count=10**9, max_part_count=10**9, max_tool_count=10**9)
+NO_LIMITS = Config(max_value_count=10**9, max_message_count=10**9, max_part_count=10**9, max_tool_count=10**9)
 #: A chat of its own, so that its history is told.
 HEADERS = {"x-letta-chat-key": "c-1"}
 

@@ -8,7 +8,7 @@ from sansio_letta import Config
 
 from .parsed import check_refused, parsed
 
-LIMITS = ("max_request_size", "max_message_count", "max_part_count", "max_tool_count")
+LIMITS = ("max_request_size", "max_value_count", "max_message_count", "max_part_count", "max_tool_count")
 
 
 def option(name: str) -> str:
@@ -31,5 +31,5 @@ def test_a_limit_that_nothing_keeps_is_refused(name: str) -> None:
 
 
 def test_the_core_gets_them_all() -> None:
-    config = Settings(max_request_size=1, max_message_count=2, max_part_count=3, max_tool_count=4).config()
-    assert [getattr(config, name) for name in LIMITS] == [1, 2, 3, 4]
+    config = Settings(**{name: number for number, name in enumerate(LIMITS, 1)}).config()  # type: ignore[arg-type]
+    assert [getattr(config, name) for name in LIMITS] == [1, 2, 3, 4, 5]

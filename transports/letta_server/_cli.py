@@ -137,6 +137,7 @@ def serve_command(
             shutdown_timeout=service.shutdown_timeout,
             max_connection_count=service.max_connection_count,
             max_request_size=service.max_request_size,
+            max_value_count=service.max_value_count,
             max_message_count=service.max_message_count,
             max_part_count=service.max_part_count,
             max_tool_count=service.max_tool_count,

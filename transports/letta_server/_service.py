@@ -58,6 +58,14 @@ class ServiceOptions:
             help="Bytes of one request, pictures included; beyond it 413.",
         ),
     ] = field(default=_DEFAULT.max_request_size)
+    max_value_count: Annotated[
+        int,
+        Parameter(
+            env_var="LETTA_PROXY_MAX_VALUE_COUNT",
+            validator=Number(gte=1),
+            help="JSON values of one request, by its commas; beyond it 413.",
+        ),
+    ] = field(default=_DEFAULT.max_value_count)
     max_message_count: Annotated[
         int,
         Parameter(

@@ -68,6 +68,7 @@ class Settings:
     max_header_size: int = 64 * 1024  #: request line and headers; nginx takes 32 KB, undici and h11 16
     max_header_count: int = field(default=100, validator=validators.ge(1))  #: of one request; Apache takes 100
     max_request_size: int = field(default=_CORE.max_request_size, validator=validators.ge(1))
+    max_value_count: int = field(default=_CORE.max_value_count, validator=validators.ge(1))
     max_message_count: int = field(default=_CORE.max_message_count, validator=validators.ge(1))
     max_part_count: int = field(default=_CORE.max_part_count, validator=validators.ge(1))
     max_tool_count: int = field(default=_CORE.max_tool_count, validator=validators.ge(1))
@@ -121,6 +122,7 @@ class Settings:
         turns, threads = self.turns, self.threads
         config = Config(
             max_request_size=self.max_request_size,
+            max_value_count=self.max_value_count,
             max_message_count=self.max_message_count,
             max_part_count=self.max_part_count,
             max_tool_count=self.max_tool_count,
