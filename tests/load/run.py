@@ -44,6 +44,8 @@ OPEN_FILES_COUNT: Final = 16_384
 POOL_COUNT: Final = 32
 #: Share of the time until memory is expected to be level: pools, caches and the allocator's arenas fill first.
 WARM_UP_SHARE: Final = 0.4
+#: What is remembered for repeats is forgotten after five minutes: a long run is level once that has begun.
+WARM_UP_SECONDS: Final = 330.0
 #: Growth beyond it is a leak: an answer is kept, a task or a buffer for each so many requests. An answer of the
 #: mixed traffic has 5 KiB on the average, so one kept for each request is found within a minute. CPython gives
 #: arenas back late, and a run of two minutes has that much noise. Turns that broke off, and answers for clients
@@ -91,7 +93,10 @@ class Watch:
     def slope(self) -> float:
         """KiB a second, by least squares over all samples after the warm-up."""
         began, ended = self.samples[0].at, self.samples[-1].at
-        level = [item for item in self.samples if item.at >= began + WARM_UP_SHARE * (ended - began)]
+        warm_up = WARM_UP_SHARE * (ended - began)
+        if ended - began >= LONG_MINUTES * 60:
+            warm_up = max(warm_up, WARM_UP_SECONDS)
+        level = [item for item in self.samples if item.at >= began + warm_up]
         mean_at = sum(item.at for item in level) / len(level)
         mean = sum(item.rss_kib for item in level) / len(level)
         spread = sum((item.at - mean_at) ** 2 for item in level)
