@@ -2,7 +2,9 @@
 
 Every worker does one thing after the other, chosen by chance: asks for text, calls tools and gives results,
 leaves, resets, reads slowly, asks Letta to fail, repeats what failed, lists models, and sends rubbish. A client
-knows which fault it has asked for. Any other error is counted as unexpected, with an example.
+knows which fault it has asked for. Any other error is counted as unexpected, with an example. Workers keep a pace,
+as far as the machine does: the faster they are, the more there is to remember for repeats, and memory would
+follow what else the machine does.
 """
 
 import random
@@ -28,6 +30,7 @@ from server.scripted import RawClient
 
 SCENES: Final = {scene.name: scene for scene in STREAMED}
 PATIENCE: Final = 60.0  # seconds for one request
+PACE: Final = 0.75  # seconds from one thing that a worker does to the next
 TEXTS: Final = ("text-1", "reasoning-1", "unicode-1", "server_tool-1", "step_streaming-1")
 
 
@@ -70,6 +73,7 @@ class Worker:
             self.send_nonsense: 10,
         }
         while True:
+            next_at = trio.current_time() + PACE
             [deed] = self.chance.choices(list(deeds), list(deeds.values()))
             name = deed.__name__
             try:
@@ -80,6 +84,7 @@ class Worker:
                 self.counts["unexpected"] += 1
                 self.examples.append(f"{name}: {exc!r}"[:500])
                 await self.hang_up()
+            await trio.sleep_until(next_at)
 
     async def hang_up(self, *, reset: bool = False) -> None:
         """Close the connection, if there is one."""
