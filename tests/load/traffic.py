@@ -2,9 +2,10 @@
 
 Every worker does one thing after the other, chosen by chance: asks for text, calls tools and gives results,
 leaves, resets, reads slowly, asks Letta to fail, repeats what failed, lists models, and sends rubbish. A client
-knows which fault it has asked for. Any other error is counted as unexpected, with an example. Workers keep a pace,
-as far as the machine does: the faster they are, the more there is to remember for repeats, and memory would
-follow what else the machine does.
+knows which fault it has asked for. Any other error is counted as unexpected, with an example.
+
+Workers keep a pace, as far as the machine does: the faster they are, the more there is to remember for repeats,
+and memory would follow what else the machine does.
 """
 
 import random
