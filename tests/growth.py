@@ -2,7 +2,8 @@
 
 The CPU time of one input is compared with that of an input of twice the size: for a reader that is linear
 the second takes twice as long, for one that is quadratic four times. A busy machine makes a measurement
-longer, never shorter: the least of several counts, and is compared after each.
+longer, never shorter: the least of several counts, and is compared after each. The attempts become rarer, so
+that they outlast what keeps the machine busy.
 """
 
 import gc
@@ -15,6 +16,8 @@ Work = Callable[[], object]
 #: Attempts to see that twice the input takes at most so much of the time.
 ATTEMPTS: Final = 30
 MOST: Final = 2.5
+#: Seconds by which the pauses between them grow.
+PAUSE: Final = 0.02
 
 
 def seconds(work: Work) -> float:
@@ -36,7 +39,8 @@ def check_growth(make: Callable[[int], Work], size: int, *, attempts: int = ATTE
     once, twice = make(size), make(2 * size)
     once()  # what is imported or compiled on first use
     least, most = [], []
-    for _ in range(attempts):
+    for number in range(attempts):
+        time.sleep(number * PAUSE)
         least.append(seconds(once))
         most.append(seconds(twice))
         # A little more is a clock that ticks, not a reader.
