@@ -26,6 +26,7 @@ format: $(STAMP)  ## Put every file into the house's form
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
 
 types: $(STAMP)
 	$(BIN)/mypy sansio_letta transports/letta_server transports/letta_inprocess transports/letta_httpx transports/letta_httpx2 tests examples

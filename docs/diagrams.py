@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from sansio_letta import letta, phases, stream
+from sansio_letta.turn import phases
+from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest import run as stream
 
 Point = tuple[float, float]
 Transition = tuple[str, str, str]  # state, input, next state
@@ -56,7 +58,7 @@ class Machine:
 
 
 def turn_machine() -> Machine:
-    """The walk of `sansio_letta.turn`."""
+    """The walk of `sansio_letta.turn.turn`."""
     table = {
         phase.name: {step.name: then.name for step, then in row.items()}
         for phase, row in phases.TRANSITIONS.items()
@@ -101,7 +103,7 @@ def turn_machine() -> Machine:
 
 
 def run_machine() -> Machine:
-    """The stream of one run, of `sansio_letta.stream`."""
+    """The stream of one run, of `sansio_letta.upstreams.rest.run`."""
     table = {
         state.name: {input_name(given): then.name for given, then in row.items()}
         for state, row in stream.TRANSITIONS.items()

@@ -20,32 +20,23 @@ from letta_server import _settings as settings_module
 from letta_server._cli import app
 from letta_server._cli_recordings import recordings_app
 from letta_server._metrics import METRICS
-from sansio_letta import (
-    Config,
-    HttpRequest,
-    Kept,
-    Proxy,
-    ResponseBody,
-    ResponseHead,
-    Summary,
-    errors,
-    events,
-    letta,
-    redact,
-    routing,
-    stream,
-)
-from sansio_letta import chat as chat_wire
+from sansio_letta import Config, HttpRequest, Kept, Proxy, ResponseBody, ResponseHead, Summary, errors
 from sansio_letta import config as config_module
-from sansio_letta import cycle as cycle_module
-from sansio_letta.asking import _transport_error
-from sansio_letta.bridge import ToolBridge
-from sansio_letta.chat_request import FIELDS, Treatment
-from sansio_letta.chat_writer import ChunkWriter, Heading
+from sansio_letta.dialects.background_prompts import PLAIN_PROBES, PROBE_REPLY_SIZE, PROBES, TASK_PROMPTS, Where
+from sansio_letta.dialects.chat_completions import objects as chat_wire
+from sansio_letta.dialects.chat_completions.decode import FIELDS, Treatment
+from sansio_letta.dialects.chat_completions.writer import ChunkWriter, Heading
 from sansio_letta.errors import Advice
-from sansio_letta.places import thread_busy
-from sansio_letta.policies import POLICIES, PREFIX
-from sansio_letta.tasks import PLAIN_PROBES, PROBE_REPLY_SIZE, PROBES, TASK_PROMPTS, Where
+from sansio_letta.proxy import cycle as cycle_module
+from sansio_letta.proxy import routing
+from sansio_letta.proxy.policies import POLICIES, PREFIX
+from sansio_letta.recording import redact
+from sansio_letta.turn import events
+from sansio_letta.turn.thread_queue import thread_busy
+from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest import run as stream
+from sansio_letta.upstreams.rest.calls import ToolBridge
+from sansio_letta.upstreams.rest.exchange import _transport_error
 
 ROOT: Final = Path(__file__).parent.parent
 
@@ -460,7 +451,7 @@ def codes_in_source() -> set[str]:
     """Every ``code=`` of an error that the sources name."""
     found: set[str] = set()
     for folder in (ROOT / "sansio_letta", ROOT / "transports" / "letta_server"):
-        for path in folder.glob("*.py"):
+        for path in folder.rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.keyword) and node.arg == "code":
                     found |= {

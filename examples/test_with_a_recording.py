@@ -8,9 +8,9 @@ Record one with ``letta-proxy serve --record recordings``, or with ``record=`` o
 from pathlib import Path
 
 from sansio_letta import read_recording
-from sansio_letta.events import CallStarted, TextDelta
-from sansio_letta.replay import replay
-from sansio_letta.replay_views import render_text
+from sansio_letta.recording.replay import replay
+from sansio_letta.recording.views import render_text
+from sansio_letta.turn.events import CallStarted, TextDelta
 
 RECORDING = Path(__file__).parent.parent / "fixtures" / "recordings" / "client_tool.jsonl"
 

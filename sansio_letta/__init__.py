@@ -5,9 +5,7 @@ one turn of an agent without HTTP on the client's side; the wires and machines b
 """
 
 from ._signal import Signal
-from .access import Caller
 from .config import Approvals, Background, ClientTools, Config, Enforcement, ReasoningField, ServerTools
-from .cycle import Cycle, HttpRequest, Repeat, ResponseBody, ResponseHead, Summary
 from .errors import (
     Kept,
     LettaError,
@@ -16,11 +14,13 @@ from .errors import (
     RequestError,
     SansioLettaError,
 )
-from .plan import Plan
-from .proxy import Proxy
-from .recording import Recording, RecordingError, read_recording
+from .proxy.access import Caller
+from .proxy.cycle import Cycle, HttpRequest, Repeat, ResponseBody, ResponseHead, Summary
+from .proxy.proxy import Proxy
+from .recording.format import Recording, RecordingError, read_recording
 from .sse import ServerSentEvent, SSEDecoder
-from .turn import Turn
+from .turn.request import Plan
+from .turn.turn import Turn
 
 #: Names this library to Letta, as a User-Agent does.
 PRODUCT_ID = "sansio-letta/0.1.0"

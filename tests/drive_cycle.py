@@ -7,8 +7,8 @@ import orjson
 
 from drive import JSON, SSE, encode
 from sansio_letta import Caller, Cycle, HttpRequest, Proxy, ResponseBody, ResponseHead, Signal
-from sansio_letta.access import ANYONE
-from sansio_letta.events import Command, Failure
+from sansio_letta.proxy.access import ANYONE
+from sansio_letta.turn.events import Command, Failure
 
 
 class Client:

@@ -7,9 +7,8 @@ import orjson
 from attrs import define, field
 
 from drive import AGENT_ID, DONE, JSON, PING, SSE, USAGE, encode, say, stop
-from sansio_letta import Config, Plan, Signal, Turn, letta
-from sansio_letta.ephemeral import lend
-from sansio_letta.events import (
+from sansio_letta import Config, Plan, Signal, Turn
+from sansio_letta.turn.events import (
     AnswerCalls,
     CancelRun,
     ChangeToolbox,
@@ -30,8 +29,10 @@ from sansio_letta.events import (
     OpenStream,
     SearchTools,
 )
-from sansio_letta.exchange import Answer
-from sansio_letta.lending import clean
+from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.attached_tools import lend
+from sansio_letta.upstreams.rest.response import Answer
+from sansio_letta.upstreams.rest.tool_attachment import clean
 
 NOW = 1_795_332_551
 SAYING: dict[str, Any] = {"id": "tool-say", "name": "send_message", "tags": ["letta_core"]}

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from attrs import evolve
 
-from sansio_letta.recording import RecordedData, RecordedExchange, Recording, read_recording
-from sansio_letta.replay import render
+from sansio_letta.recording.format import RecordedData, RecordedExchange, Recording, read_recording
+from sansio_letta.recording.replay import render
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 SCENARIOS = sorted(path.stem for path in (FIXTURES / "recordings").glob("*.jsonl"))

@@ -27,10 +27,15 @@ from letta_server._errors import SettingsError
 from letta_server._keys import read_keys
 from letta_server._metrics import METRICS
 from letta_server._record import EXPECTATIONS
-from sansio_letta import errors, events, letta, phases, policies, recording, stream
-from sansio_letta.chat_request import FIELDS, Treatment
-from sansio_letta.lending import MadeTools
-from sansio_letta.toolkit import Toolkit
+from sansio_letta import errors
+from sansio_letta.dialects.chat_completions.decode import FIELDS, Treatment
+from sansio_letta.proxy import policies
+from sansio_letta.recording import format as recording
+from sansio_letta.turn import events, phases
+from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest import run as stream
+from sansio_letta.upstreams.rest.client_tools import Toolkit
+from sansio_letta.upstreams.rest.tool_attachment import MadeTools
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -313,7 +318,7 @@ def test_every_code_of_an_error_is_explained() -> None:
 
 def test_a_status_is_that_of_its_code() -> None:
     """The statuses of the client's faults, where the code names both in one call."""
-    for path in (*(ROOT / "sansio_letta").glob("*.py"), *(ROOT / "transports").glob("letta_server/*.py")):
+    for path in (*(ROOT / "sansio_letta").rglob("*.py"), *(ROOT / "transports").glob("letta_server/*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if (
                 isinstance(node, ast.Call)

@@ -21,27 +21,28 @@ from growth import Work, check_growth
 from letta_server._http import BadRequest, ClientConnection, TooManyChunks
 from letta_server._keys import MAX_FILE_SIZE, read_keys
 from letta_server._log import tame
-from sansio_letta import Signal, letta
-from sansio_letta.access import Caller
-from sansio_letta.approvals import read_verdict
-from sansio_letta.bridge import ToolBridge
-from sansio_letta.chat_request import decode_request
-from sansio_letta.chat_writer import fragments
-from sansio_letta.cycle import _header_list
+from sansio_letta import Signal
+from sansio_letta.dialects.chat_completions.decode import decode_request
+from sansio_letta.dialects.chat_completions.writer import fragments
 from sansio_letta.errors import SansioLettaError
-from sansio_letta.inspection import inspect
-from sansio_letta.letta import ToolCall
-from sansio_letta.message_reader import MessageReader
-from sansio_letta.origins import OriginRules
-from sansio_letta.recording import TextMode, read_recording
-from sansio_letta.redact import StreamRedactor, redact_body, redact_keys, redact_target
-from sansio_letta.replay import render
-from sansio_letta.replay_client import compare
-from sansio_letta.routing import route
-from sansio_letta.schemas import Schema
-from sansio_letta.spoken import SpokenText
+from sansio_letta.proxy.access import Caller
+from sansio_letta.proxy.cycle import _header_list
+from sansio_letta.proxy.origins import OriginRules
+from sansio_letta.proxy.routing import route
+from sansio_letta.recording.compare import compare
+from sansio_letta.recording.format import TextMode, read_recording
+from sansio_letta.recording.inspect import inspect
+from sansio_letta.recording.redact import StreamRedactor, redact_body, redact_keys, redact_target
+from sansio_letta.recording.replay import render
 from sansio_letta.sse import SSEDecoder
-from sansio_letta.wishes import JsonWish
+from sansio_letta.turn.approval import read_verdict
+from sansio_letta.turn.json_schema import Schema
+from sansio_letta.turn.reply_format import JsonWish
+from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.calls import ToolBridge
+from sansio_letta.upstreams.rest.letta import ToolCall
+from sansio_letta.upstreams.rest.reader import MessageReader
+from sansio_letta.upstreams.rest.spoken import SpokenText
 
 #: Bytes that a reader is given at once.
 READ: Final = 4096
@@ -346,7 +347,7 @@ def modules() -> Iterator[ModuleType]:
     import pkgutil
 
     for package in (sansio_letta, letta_server):
-        for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not found.name.endswith("__main__"):
                 yield importlib.import_module(found.name)
 
@@ -357,7 +358,7 @@ def patterns() -> dict[str, re.Pattern[Any]]:
     for module in modules():
         for name, value in vars(module).items():
             if isinstance(value, re.Pattern):
-                found[f"{module.__name__.rpartition('.')[2]}.{name}"] = value
+                found[f"{module.__name__}.{name}"] = value
     return found
 
 
@@ -366,7 +367,7 @@ METHODS: Final = ("search", "match", "fullmatch", "sub", "split", "findall", "fi
 SOURCES: Final = "\n".join(
     path.read_text(encoding="utf-8")
     for package in (sansio_letta, letta_server)
-    for path in sorted(Path(package.__path__[0]).glob("*.py"))
+    for path in sorted(Path(package.__path__[0]).rglob("*.py"))
 )
 
 

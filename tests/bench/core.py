@@ -14,11 +14,12 @@ from typing import Final
 
 import orjson
 
-from sansio_letta import Config, HttpRequest, Proxy, ResponseBody, Signal, SSEDecoder, letta
-from sansio_letta.bridge import ToolBridge
-from sansio_letta.chat_writer import ChunkWriter, Heading
-from sansio_letta.events import TextDelta
-from sansio_letta.stream import RunStream
+from sansio_letta import Config, HttpRequest, Proxy, ResponseBody, Signal, SSEDecoder
+from sansio_letta.dialects.chat_completions.writer import ChunkWriter, Heading
+from sansio_letta.turn.events import TextDelta
+from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.calls import ToolBridge
+from sansio_letta.upstreams.rest.run import RunStream
 
 EVENT_COUNT: Final = 2048
 ROUND_COUNT: Final = 15

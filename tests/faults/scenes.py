@@ -6,8 +6,8 @@ from typing import Any, Final
 from attrs import frozen
 
 from recordings import SCENARIOS, recording, turns
-from sansio_letta.recording import RecordedExchange, Recording
-from sansio_letta.replay import pending_after
+from sansio_letta.recording.format import RecordedExchange, Recording
+from sansio_letta.recording.replay import pending_after
 
 from .keeping import Script, parse
 

@@ -14,7 +14,7 @@ from attrs import define, field
 
 from letta_server import Access, Server, Settings, UpstreamError, serve
 from letta_server._upstream import Headers
-from sansio_letta.events import Command, Failure
+from sansio_letta.turn.events import Command, Failure
 from server.scripted import RawClient
 
 from .keeping import Exchange, Happening, Head, KeepingLetta, Silence

@@ -28,10 +28,10 @@ from sansio_letta import (
     ResponseBody,
     ResponseHead,
     Signal,
-    letta,
 )
-from sansio_letta.chat_writer import ChunkWriter, CompletionWriter, Heading
-from sansio_letta.events import (
+from sansio_letta.dialects.chat_completions.writer import ChunkWriter, CompletionWriter, Heading
+from sansio_letta.sse import ServerSentEvent, SSEDecoder
+from sansio_letta.turn.events import (
     CallArguments,
     CallStarted,
     Command,
@@ -45,9 +45,9 @@ from sansio_letta.events import (
     TurnFinished,
     TurnStarted,
 )
-from sansio_letta.sse import ServerSentEvent, SSEDecoder
-from sansio_letta.turn import Turn
-from sansio_letta.wishes import CallWish, JsonWish, Wish
+from sansio_letta.turn.reply_format import CallWish, JsonWish, Wish
+from sansio_letta.turn.turn import Turn
+from sansio_letta.upstreams.rest import letta
 
 Target = Callable[[bytes], None]
 

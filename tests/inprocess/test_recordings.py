@@ -33,9 +33,9 @@ from inprocess.kit import (
 )
 from letta_inprocess._recordings import RecordingFolder
 from sansio_letta import HttpRequest, Proxy, Signal
-from sansio_letta.events import FetchRun
-from sansio_letta.recording import Recording, RecordingError, TextMode, read_recording
-from sansio_letta.replay_client import compare
+from sansio_letta.recording.compare import compare
+from sansio_letta.recording.format import Recording, RecordingError, TextMode, read_recording
+from sansio_letta.turn.events import FetchRun
 from server import scripted
 from server.scripted import RawClient, make_server
 

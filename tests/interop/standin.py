@@ -10,8 +10,7 @@ from attrs import define, field
 
 from drive import agent_json
 from faults.keeping import Run
-from sansio_letta import letta
-from sansio_letta.events import (
+from sansio_letta.turn.events import (
     AgentThread,
     CancelRun,
     CheckHealth,
@@ -25,6 +24,7 @@ from sansio_letta.events import (
     ListAgents,
     OpenStream,
 )
+from sansio_letta.upstreams.rest import letta
 from server.scripted import Script
 
 _C = TypeVar("_C")

@@ -11,7 +11,7 @@ from openai import APIStatusError, BadRequestError
 
 from drive import DONE, PING, stop, want
 from live.asking import GET_WEATHER, TOOLS, Message, ask, async_client, fetch, sync_client, user
-from sansio_letta import letta as wire
+from sansio_letta.upstreams.rest import letta as wire
 from server.scripted import hello, runs
 from support import matrix
 

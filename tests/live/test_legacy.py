@@ -32,10 +32,10 @@ from live.conftest import MakeAgent
 from live.letta_api import Agent, LettaApi
 from live.proxy import Proxy, serving
 from live.rig import Rig
-from sansio_letta.chat_request import decode_request
-from sansio_letta.ephemeral import PREFIX, lend
-from sansio_letta.opening import RESULT_PREFACE
-from sansio_letta.planning import plan_turn
+from sansio_letta.dialects.chat_completions.decode import decode_request
+from sansio_letta.dialects.new_input import plan_turn
+from sansio_letta.upstreams.rest.attached_tools import PREFIX, lend
+from sansio_letta.upstreams.rest.run_request import RESULT_PREFACE
 
 TYPES = ("memgpt_v2_agent", "memgpt_agent")
 SETTLE_TIMEOUT = 10.0  # seconds until nothing of a turn may be left

@@ -28,7 +28,7 @@ from live.asking import (
 from live.conftest import MakeAgent
 from live.letta_api import Agent, LettaApi
 from sansio_letta import Signal
-from sansio_letta.message_reader import MessageReader
+from sansio_letta.upstreams.rest.reader import MessageReader
 
 GREETING = "Good morning, Sam. It is 7:30."
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

@@ -8,10 +8,10 @@ from openai.types.chat import ChatCompletion, ChatCompletionToolParam
 
 from live.asking import FORMS, PAIR, TOOLS, Answer, Form, Message, ask, async_client, result, sync_client, user
 from live.letta_api import Agent, LettaApi
-from sansio_letta.bridge import NO_RESULT_YET
-from sansio_letta.chat_request import decode_request
-from sansio_letta.ephemeral import beside
-from sansio_letta.planning import plan_turn
+from sansio_letta.dialects.chat_completions.decode import decode_request
+from sansio_letta.dialects.new_input import plan_turn
+from sansio_letta.upstreams.rest.attached_tools import beside
+from sansio_letta.upstreams.rest.calls import NO_RESULT_YET
 
 ROME = '{"city": "Rome", "note": "caf\\u00e9 \\"x\\""}'
 OSLO = '{"city":"Oslo","days":[1, 2.50, null]}'

@@ -11,9 +11,9 @@ from openai import BadRequestError
 
 from live.asking import PAIR, Form, Message, ask, attempt, fetch, result, user
 from live.letta_api import Agent, LettaApi
-from sansio_letta.chat_fields import Notices
-from sansio_letta.chat_tools import decode_tools
 from sansio_letta.config import Config
+from sansio_letta.dialects.chat_completions.fields import Notices
+from sansio_letta.dialects.chat_completions.tools import decode_tools
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 FILE = {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,AAAA"}}

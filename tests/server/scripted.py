@@ -11,7 +11,7 @@ from attrs import define, field
 from drive import DONE, JSON, PING, RUN_ID, SSE, USAGE, agent_json, encode, say, stop
 from letta_server import Access, Server, Settings, UpstreamError
 from letta_server._upstream import Headers
-from sansio_letta.events import (
+from sansio_letta.turn.events import (
     CancelRun,
     Command,
     FetchKept,

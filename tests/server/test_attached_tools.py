@@ -10,8 +10,7 @@ from drive import DONE, PING, USAGE, agent_json, say, stop
 from legacy_letta import calling, name_of, stopped_by
 from letta_server import TurnSettings
 from letta_server._server import Server, keep_clean, sweep
-from sansio_letta import letta as wire
-from sansio_letta.events import (
+from sansio_letta.turn.events import (
     CancelRun,
     ChangeToolbox,
     DeleteTool,
@@ -24,6 +23,7 @@ from sansio_letta.events import (
     MakeTool,
     SearchTools,
 )
+from sansio_letta.upstreams.rest import letta as wire
 
 from .scripted import Piece, RawClient, Script, ask, cancelled, hello, make_server, runs
 

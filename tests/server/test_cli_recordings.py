@@ -14,7 +14,7 @@ from openai import APIStatusError, OpenAI
 from drive import DONE, PING, RUN_ID, USAGE, agent_json, encode, error, say, stop
 from http_letta import http_letta
 from recordings import FIXTURES
-from sansio_letta.recording import read_recording
+from sansio_letta.recording.format import read_recording
 
 from .commands import run, running, started
 

@@ -17,7 +17,7 @@ from letta_server import Access, Server, Settings, serve
 from letta_server._door import Door
 from letta_server._errors import SettingsError
 from letta_server._tls import Certificate
-from sansio_letta.events import ListAgents, OpenStream
+from sansio_letta.turn.events import ListAgents, OpenStream
 
 from .scripted import RawClient, Script, ScriptedLetta, ask, found, hello
 

@@ -16,7 +16,7 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 from drive import DONE, PING, RUN_ID, USAGE, encode, say, stop
 from letta_server import Server, UpstreamError
 from letta_server._ending import Stage
-from sansio_letta.events import CancelRun, Failure, FetchRun
+from sansio_letta.turn.events import CancelRun, Failure, FetchRun
 
 from .commands import command
 from .gated_letta import GatedLetta, gated_letta

@@ -15,7 +15,7 @@ from rich.console import Console
 from letta_server._inspect import gap_text, printable, seconds, show, words
 from letta_server._inspect_html import page
 from recordings import SCENARIOS, recording
-from sansio_letta.recording import RecordedData, Recording, read_recording
+from sansio_letta.recording.format import RecordedData, Recording, read_recording
 
 #: What a recording may hold to break out of a page or to move a terminal's cursor.
 HOSTILE = (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from letta_server._errors import SettingsError
 from letta_server._keys import MAX_FILE_SIZE, MAX_KEY_COUNT, KeyRing, digest_of, new_key, read_keys, toml_lines
 from sansio_letta import Approvals, ReasoningField, ServerTools
-from sansio_letta.policies import POLICIES
+from sansio_letta.proxy.policies import POLICIES
 
 SECRET = "a-key-that-nobody-guesses"
 DIGEST = sha256(SECRET.encode()).hexdigest()

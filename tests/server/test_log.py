@@ -6,9 +6,10 @@ import structlog
 from attrs import evolve, fields
 
 from letta_server._log import LogFormat, configure_log, log_request
-from sansio_letta import Summary, letta
-from sansio_letta.cycle import Repeat
-from sansio_letta.events import CallsSettled
+from sansio_letta import Summary
+from sansio_letta.proxy.cycle import Repeat
+from sansio_letta.turn.events import CallsSettled
+from sansio_letta.upstreams.rest import letta
 
 WHOLE = Summary(
     request_id="req_1",

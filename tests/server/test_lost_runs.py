@@ -11,9 +11,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from drive import AGENT_ID, PING, RUN_ID
 from letta_server._owner import has_died, own_name
-from sansio_letta import letta
-from sansio_letta.events import CancelRun, FetchKept, FindRuns, OpenStream
-from sansio_letta.run_lookup import read_mark
+from sansio_letta.turn.events import CancelRun, FetchKept, FindRuns, OpenStream
+from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.lookup import read_mark
 
 from .scripted import Piece, Script, ask, found, hello, runs
 from .test_ending import begin, cancel_confirmed

@@ -11,8 +11,9 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 from drive import DONE, PING, stop
 from letta_server._metrics import METRICS, Metrics
 from letta_server._metrics_page import MetricsPage
-from sansio_letta import HttpRequest, Summary, letta
-from sansio_letta.cycle import Repeat
+from sansio_letta import HttpRequest, Summary
+from sansio_letta.proxy.cycle import Repeat
+from sansio_letta.upstreams.rest import letta
 
 from .scripted import RawClient, ask, found, hello, make_server, runs
 

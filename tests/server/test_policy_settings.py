@@ -9,7 +9,7 @@ import pytest
 
 from letta_server import PolicySettings, Settings
 from sansio_letta import Approvals, Config
-from sansio_letta.policies import POLICIES
+from sansio_letta.proxy.policies import POLICIES
 
 from .parsed import check_refused, parsed
 

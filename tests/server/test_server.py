@@ -12,7 +12,7 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from drive import AGENT_ID, DONE, PING, USAGE, agent_json, encode, error, say, stop
 from letta_server import Access, Server, Settings, TurnSettings, UpstreamError, serve
-from sansio_letta.events import (
+from sansio_letta.turn.events import (
     CancelRun,
     CheckHealth,
     CreateConversation,

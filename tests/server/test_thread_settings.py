@@ -9,7 +9,7 @@ from openai import BadRequestError, OpenAI
 from letta_server import Settings, ThreadSettings
 from letta_server._errors import SettingsError
 from sansio_letta import Config
-from sansio_letta.redact import SECRET_HEADERS
+from sansio_letta.recording.redact import SECRET_HEADERS
 
 from .commands import command, run
 from .gated_letta import gated_letta

@@ -14,8 +14,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from drive import AGENT_ID
 from letta_server import LettaPool, Settings, UpstreamError, UpstreamExchange
-from sansio_letta.events import AgentThread, CancelRun, CheckHealth, Command, Failure, OpenStream
-from sansio_letta.letta import MessageCreate, StreamRequest
+from sansio_letta.turn.events import AgentThread, CancelRun, CheckHealth, Command, Failure, OpenStream
+from sansio_letta.upstreams.rest.letta import MessageCreate, StreamRequest
 
 JSON_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 HEALTH = JSON_HEAD + b"content-length: 2\r\n\r\n{}"

@@ -11,9 +11,9 @@ import anyio
 from attrs import define, field, frozen
 
 from sansio_letta import PRODUCT_ID, Cycle, LocalProtocolError, ResponseBody, ResponseHead, Signal
-from sansio_letta.cycle import Item
-from sansio_letta.events import CancelRun, Command, Failure
-from sansio_letta.recorder import RecordedCycle
+from sansio_letta.proxy.cycle import Item
+from sansio_letta.recording.writer import RecordedCycle
+from sansio_letta.turn.events import CancelRun, Command, Failure
 
 #: Letta Cloud, as the official client has it.
 LETTA_CLOUD: Final = "https://api.letta.com"

@@ -10,8 +10,8 @@ from typing import Final
 from attrs import field, frozen, validators
 
 from sansio_letta import PRODUCT_ID, Cycle, HttpRequest
-from sansio_letta.recorder import RecordedCycle, record
-from sansio_letta.recording import RecordingHead, TextMode
+from sansio_letta.recording.format import RecordingHead, TextMode
+from sansio_letta.recording.writer import RecordedCycle, record
 
 _SUFFIX: Final = ".jsonl"
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 from attrs import evolve
 
 from sansio_letta import Config, HttpRequest, Proxy, RequestError
-from sansio_letta.routing import route
+from sansio_letta.proxy.routing import route
 
 from ._drive import AsyncExchange, Endpoint, Steps, SyncExchange, TransportClosed, endpoint
 from ._recordings import RecordingFolder

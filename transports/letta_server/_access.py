@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from attrs import field, frozen
 from cyclopts import Parameter
 
-from sansio_letta.origins import OriginRules, normal_origin
+from sansio_letta.proxy.origins import OriginRules, normal_origin
 
 from ._errors import SettingsError
 from ._rates import check_store, parse_rate

@@ -17,7 +17,7 @@ from cyclopts.validators import Number
 
 from letta_inprocess._recordings import RecordingFolder
 from sansio_letta import PRODUCT_ID, Proxy, RecordingError
-from sansio_letta.recording import TextMode
+from sansio_letta.recording.format import TextMode
 
 from ._access import Access
 from ._announce import announce_demo, announce_letta, announce_replay

@@ -13,9 +13,9 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from sansio_letta import Config, ReasoningField, Recording, RecordingError, read_recording
-from sansio_letta.replay import Rendered, render
-from sansio_letta.replay_client import compare
-from sansio_letta.replay_views import render_events, render_json, render_text
+from sansio_letta.recording.compare import compare
+from sansio_letta.recording.replay import Rendered, render
+from sansio_letta.recording.views import render_events, render_json, render_text
 
 from ._errors import stop
 

@@ -7,10 +7,10 @@ import structlog
 from attrs import define, field, frozen
 
 from sansio_letta import Caller, HttpRequest, RequestError
-from sansio_letta.access import ANYONE, NOBODY, RateLimitError, find_key, is_open, no_key, wrong_key
-from sansio_letta.exchange import Headers
-from sansio_letta.origins import OriginRules
-from sansio_letta.routing import route
+from sansio_letta.proxy.access import ANYONE, NOBODY, RateLimitError, find_key, is_open, no_key, wrong_key
+from sansio_letta.proxy.origins import OriginRules
+from sansio_letta.proxy.routing import route
+from sansio_letta.upstreams.rest.response import Headers
 
 from ._errors import SettingsError
 from ._keys import KeyRing, digest_of, is_open_to_all, read_keys

@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from sansio_letta.gist import error_gist, short, usage_gist
-from sansio_letta.inspected import Fold, Inspection, Kind, Outcome, Part, Passage, fold
-from sansio_letta.inspection import inspect
-from sansio_letta.recording import Recording, RecordingHead
+from sansio_letta.recording.format import Recording, RecordingHead
+from sansio_letta.recording.inspect import inspect
+from sansio_letta.recording.rows import Fold, Inspection, Kind, Outcome, Part, Passage, fold
+from sansio_letta.recording.summaries import error_gist, short, usage_gist
 
 _UUID: Final = re.compile(r"([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _WORDS: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")

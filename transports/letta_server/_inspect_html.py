@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import orjson
 
-from sansio_letta.inspected import Fold, Inspection, Kind, Outcome, Part, Passage, Row, fold
-from sansio_letta.inspection import inspect
-from sansio_letta.recording import Recording
+from sansio_letta.recording.format import Recording
+from sansio_letta.recording.inspect import inspect
+from sansio_letta.recording.rows import Fold, Inspection, Kind, Outcome, Part, Passage, Row, fold
 
 from ._inspect import gap_text, notes, origin, printable, seconds, short_ids, states, words
 

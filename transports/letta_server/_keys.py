@@ -24,7 +24,7 @@ from typing import Any, Final
 from attrs import field, frozen
 
 from sansio_letta import Caller
-from sansio_letta.policies import POLICIES
+from sansio_letta.proxy.policies import POLICIES
 
 from ._errors import SettingsError
 from ._rates import Rate, parse_rate

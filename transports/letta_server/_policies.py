@@ -13,7 +13,7 @@ _CORE: Final = Config()
 
 @frozen(kw_only=True)
 class PolicySettings:
-    """The server's policies, by their names in `sansio_letta.policies.POLICIES`."""
+    """The server's policies, by their names in `sansio_letta.proxy.policies.POLICIES`."""
 
     approvals: Annotated[
         Approvals,

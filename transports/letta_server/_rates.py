@@ -8,7 +8,7 @@ import structlog
 import trio
 from attrs import define, field
 
-from sansio_letta.access import RateState
+from sansio_letta.proxy.access import RateState
 
 from ._errors import SettingsError
 

@@ -10,8 +10,8 @@ import trio
 from attrs import define, field, frozen
 
 from sansio_letta import HttpRequest, Proxy
-from sansio_letta.recorder import record
-from sansio_letta.recording import RecordingHead, TextMode
+from sansio_letta.recording.format import RecordingHead, TextMode
+from sansio_letta.recording.writer import record
 
 from ._server import Carrier, ask
 from ._upstream import Upstream

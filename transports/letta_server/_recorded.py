@@ -10,8 +10,10 @@ import orjson
 import trio
 from attrs import asdict, define, field, frozen
 
-from sansio_letta import Recording, RecordingError, letta, read_recording
-from sansio_letta.events import (
+from sansio_letta import Recording, RecordingError, read_recording
+from sansio_letta.recording.format import RecordedData, RecordedExchange
+from sansio_letta.recording.replay import pending_after
+from sansio_letta.turn.events import (
     AgentThread,
     CancelRun,
     CheckHealth,
@@ -32,8 +34,7 @@ from sansio_letta.events import (
     ResumeRun,
     UpdateConversation,
 )
-from sansio_letta.recording import RecordedData, RecordedExchange
-from sansio_letta.replay import pending_after
+from sansio_letta.upstreams.rest import letta
 
 from ._upstream import Headers, UpstreamError
 

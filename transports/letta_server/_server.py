@@ -24,12 +24,12 @@ from sansio_letta import (
     SansioLettaError,
     Signal,
 )
-from sansio_letta.chat_writer import EVENT_STREAM, encode_stream_error
+from sansio_letta.dialects.chat_completions.writer import EVENT_STREAM, encode_stream_error
 from sansio_letta.errors import overloaded
-from sansio_letta.events import Command, Failure
-from sansio_letta.exchange import Headers
-from sansio_letta.inquiry import error_reply
-from sansio_letta.recorder import RecordedCycle
+from sansio_letta.proxy.endpoints import error_reply
+from sansio_letta.recording.writer import RecordedCycle
+from sansio_letta.turn.events import Command, Failure
+from sansio_letta.upstreams.rest.response import Headers
 
 from ._bodies import BodyRoom, NoRoom, too_many_chunks
 from ._door import Door

@@ -9,7 +9,7 @@ from attrs import field, frozen, validators
 
 from letta_inprocess._recordings import RecordingFolder
 from sansio_letta import Config
-from sansio_letta.policies import POLICIES, with_policies
+from sansio_letta.proxy.policies import POLICIES, with_policies
 
 from ._access import Access
 from ._errors import SettingsError as SettingsError

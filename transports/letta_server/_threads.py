@@ -7,7 +7,7 @@ from attrs import field, frozen
 from cyclopts import Parameter
 
 from sansio_letta import Config
-from sansio_letta.redact import SECRET_HEADERS
+from sansio_letta.recording.redact import SECRET_HEADERS
 
 from ._errors import SettingsError
 

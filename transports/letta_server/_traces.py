@@ -20,7 +20,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import AttributeValue
 
 from sansio_letta import PRODUCT_ID, HttpRequest, Summary
-from sansio_letta.events import FinishReason
+from sansio_letta.turn.events import FinishReason
 
 from ._log import Log
 from ._upstream import letta_headers

@@ -15,7 +15,7 @@ import trio
 from attrs import define, field, frozen
 
 from sansio_letta import PRODUCT_ID
-from sansio_letta.events import Command, Failure
+from sansio_letta.turn.events import Command, Failure
 
 from ._http import head_line_count
 from ._settings import Settings

@@ -1,0 +1,291 @@
+"""Background prompts: a program asks the same model for a title, a summary, or whether it answers at all.
+
+The agent would remember them as if the person had said them. They are recognised by how they begin. A person
+must be heard, so a beginning is long enough that nobody types it, and where it may be is part of the rule.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from typing import Final
+
+from attrs import frozen
+
+from .chat_completions import decode as chat
+
+#: Headers that mark a request as a background prompt, whatever it says. Open WebUI's is set by its
+#: administrator.
+TASK_HEADERS: Final = ("x-letta-task", "x-openwebui-task")
+
+#: Characters of a message that are looked at.
+_HEAD_SIZE: Final = 1_000
+
+
+class Where(Enum):
+    """Which message of a request begins with the prompt."""
+
+    SYSTEM = "a system or developer message"
+    LAST = "the last user message, or a system message behind it"
+
+
+@frozen(kw_only=True)
+class TaskPrompt:
+    """How one program's prompt is recognised.
+
+    :param begins: what the message begins with.
+    :param then: what must come within the message's first characters, if the beginning says too little.
+    """
+
+    program: str
+    purpose: str
+    where: Where
+    begins: str
+    then: str = ""
+
+    def matches(self, head: str) -> bool:
+        """Whether a message that begins like this is the prompt."""
+        return head.startswith(self.begins) and self.then in head
+
+
+def _system(program: str, purpose: str, begins: str) -> TaskPrompt:
+    return TaskPrompt(program=program, purpose=purpose, where=Where.SYSTEM, begins=begins)
+
+
+def _last(program: str, purpose: str, begins: str, then: str = "") -> TaskPrompt:
+    return TaskPrompt(program=program, purpose=purpose, where=Where.LAST, begins=begins, then=then)
+
+
+_SUMMARISER: Final = "You are a helpful AI assistant tasked with summarizing conversations"
+
+#: As the programs sent them in 2025 and 2026.
+TASK_PROMPTS: Final = (
+    _system("aicommits", "commit message", "Generate a concise git commit message"),
+    _system(
+        "aider",
+        "commit message",
+        "You are an expert software engineer.\nReview the provided context and diffs which are about to be",
+    ),
+    _system("aider", "summary", "*Briefly* summarize this partial conversation about programming."),
+    _system("big-AGI", "title", "You are an AI conversation titles assistant"),
+    _last("Chatbox", "title", "Based on the chat history, give this conversation a name."),
+    _system(
+        "Cherry Studio",
+        "title",
+        "You are an assistant skilled in conversation. You need to summarize the user's",
+    ),
+    _last("Codex", "title", "Generate a concise, single-line task title"),
+    _last("Codex", "summary", "You are performing a CONTEXT CHECKPOINT COMPACTION"),
+    _last("Continue", "title", "Given the following... please reply with a title for the chat"),
+    _last(
+        "Continue",
+        "summary",
+        "Please provide a concise summary of our conversation so far, capturing the key context",
+    ),
+    _system("Copilot", "title", "You are an expert in crafting pithy titles"),
+    _system("Copilot", "title", "You are an expert in crafting ultra-compact titles"),
+    _system("Copilot", "branch name", "You are an expert in crafting pithy branch names"),
+    _system(
+        "Copilot", "progress", "You are an expert in writing short, catchy, and encouraging progress messages"
+    ),
+    _system(
+        "Copilot",
+        "commit message",
+        "You are an AI programming assistant, helping a software developer to come with the best git commit",
+    ),
+    _system(
+        "Copilot",
+        "summary",
+        "Your task is to create a comprehensive, detailed summary of the entire conversation",
+    ),
+    _system("goose", "title", "Generate a short title (four words or less)"),
+    _system("goose", "summary", "## Task Context\n- An llm context limit was reached"),
+    _system("gptme", "title", "Generate concise conversation titles."),
+    _last("Jan", "title", "Summarize in a ", "-word Title. Give the title only."),
+    _last("Kilo", "summary", "Summarize conversation chunk ", "Only summarize facts present in this chunk."),
+    _last("Kilo", "summary", "Here is the conversation so far:\n\n<conversation>"),
+    _last("LangChain", "summary", "<role>\nContext Extraction Assistant"),
+    _last("LibreChat", "title", "Provide a concise, 5-word-or-less title for the conversation"),
+    _system("LobeChat", "title", "You are a professional conversation summarizer. Generate a concise title"),
+    _system(
+        "LobeChat", "summary", "You're an assistant who's good at extracting key takeaways from conversations"
+    ),
+    _system("LobeChat", "summary", "You are a conversation context compressor."),
+    _last("NextChat", "title", "Please generate a four to five word title summarizing our conversation"),
+    _last("NextChat", "title", "使用四到五个字直接返回这句话的简要主题"),
+    _last("NextChat", "summary", "Summarize the discussion briefly in 200 words or less to use as a prompt"),
+    _last("NextChat", "summary", "简要总结一下对话内容", "用作后续的上下文提示"),
+    _system("opencode, Kilo", "title", "You are a title generator"),
+    _system("opencode, Roo Code", "summary", _SUMMARISER),
+    _system("opencode", "summary", "You are an anchored context summarization assistant"),
+    _last("opencode", "summary", "Provide a detailed prompt for continuing our conversation above"),
+    _system("opencommit", "commit message", "You are to act as an author of a commit message in git."),
+    _system("pi", "summary", "You are a context summarization assistant."),
+    _system("promptfoo", "grade", "You are grading output according to a user-specified rubric"),
+    _last("Qwen Code", "suggestion", "[SUGGESTION MODE: Suggest what the user might naturally type next.]"),
+    _system("Qwen Code", "memory", "You are now acting as the managed memory extraction subagent"),
+    _last(
+        "Qwen Code", "summary", "You are the component that summarizes a conversation when its context window"
+    ),
+    _system(
+        "Qwen Code", "summary", "You are the component that summarizes a conversation when its context window"
+    ),
+    _system(
+        "Roo Code",
+        "summary",
+        "Your task is to create a detailed summary of the conversation so far, paying close",
+    ),
+    _last("Roo Code", "summary", "CRITICAL: This summarization request is a SYSTEM OPERATION"),
+    _last("SillyTavern", "summary", "Ignore previous instructions. Summarize the most important facts"),
+    _last("Zed", "title", "Generate a concise 3-7 word title for this conversation"),
+    _last("Zed", "summary", "You are compacting this conversation into a handoff for another agent"),
+    _last(
+        "Zed", "summary", "Your task is to create a detailed summary of the conversation so far, paying close"
+    ),
+)
+
+_BEGINNINGS: Final[Mapping[Where, tuple[str, ...]]] = {
+    where: tuple(prompt.begins for prompt in TASK_PROMPTS if prompt.where is where) for where in Where
+}
+
+#: Texts with which gateways try whether a model answers: as a single message, without tools, for a reply of at
+#: most `PROBE_REPLY_SIZE` tokens. In lower case, without what ends a sentence.
+PROBES: Final[Mapping[str, str]] = {
+    "hey how's it going": "LiteLLM",
+    "what's 1 + 1": "LiteLLM",
+    "hi": "new-api, one-api",
+    "say hi": "new-api, one-api",
+    "ping": "Dify",
+    "hello": "others",
+    "test": "others",
+}
+#: LiteLLM's limit; new-api sends 1 or 10, Dify 5.
+PROBE_REPLY_SIZE: Final = 16
+#: Texts that are a probe whatever the reply may take.
+PLAIN_PROBES: Final[Mapping[str, str]] = {
+    "test from litellm": "LiteLLM",
+    "output only your specific model name with no additional text": "one-api",
+}
+_MAX_PROBE_SIZE: Final = 100
+
+#: How a program's own question about the conversation in front of it differs from a person's: it is long.
+_MIN_QUESTION_SIZE: Final = 120
+_ASKED_FOR: Final = ("summar", "title", "compact", "condense")
+_ASKED_ABOUT: Final = ("conversation", "chat", "discussion", "history", "transcript")
+
+
+def is_task(request: chat.ChatRequest, headers: Mapping[str, str], patterns: Sequence[str] = ()) -> bool:
+    """Whether a request is a background prompt.
+
+    :param headers: by lower-case name.
+    :param patterns: beginnings of further such prompts, of a system message or of the last user message.
+    """
+    if any(_is_filled_in(headers.get(name, "")) for name in TASK_HEADERS) or _is_open_webui_task(request):
+        return True
+    system = [
+        head
+        for message in request.messages
+        if isinstance(message, chat.InstructionMessage)
+        for head in _heads(message.content)
+    ]
+    last = [head for message in _last_said(request.messages) for head in _heads(message.content)]
+    named = tuple(patterns)
+    return (
+        any(_is_known(head, Where.SYSTEM) or head.startswith(named) for head in system)
+        or any(_is_known(head, Where.LAST) or head.startswith(named) for head in last)
+        or is_probe(request)
+        or _asks_about_its_conversation(request)
+    )
+
+
+def is_probe(request: chat.ChatRequest) -> bool:
+    """Whether a gateway only tries whether the model answers."""
+    if len(request.messages) != 1 or request.tools:
+        return False
+    [message] = request.messages
+    if not isinstance(message, chat.UserMessage):
+        return False
+    text = text_of(message.content)
+    if len(text) > _MAX_PROBE_SIZE:
+        return False
+    said = text.strip(" \n\t\r.?!").lower()
+    is_short = request.max_tokens is not None and request.max_tokens <= PROBE_REPLY_SIZE
+    return said in PLAIN_PROBES or (is_short and said in PROBES)
+
+
+def text_of(content: chat.Content | None) -> str:
+    """A message's text, without pictures."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "\n".join(part.text for part in content if isinstance(part, chat.TextPart))
+
+
+def _is_filled_in(value: str) -> bool:
+    # Where Open WebUI fills nothing in, the header is empty or its template.
+    value = value.strip()
+    return bool(value) and not value.startswith("{{")
+
+
+def _is_known(head: str, where: Where) -> bool:
+    return head.startswith(_BEGINNINGS[where]) and any(
+        prompt.matches(head) for prompt in TASK_PROMPTS if prompt.where is where
+    )
+
+
+def _is_open_webui_task(request: chat.ChatRequest) -> bool:
+    """Titles, tags, follow-ups, and in its old mode the choice of a tool: none of them is streamed.
+
+    Its template for documents begins like the first ones, and holds what the user asks.
+    """
+    if request.stream or request.tools or not isinstance(request.messages[-1], chat.UserMessage):
+        return False
+    head = next(_heads(request.messages[-1].content), "")
+    match request.messages:
+        case (chat.UserMessage(),):
+            return head.startswith("### Task:") and not head.startswith("### Task:\nRespond to the user query")
+        case (chat.InstructionMessage(content=str(chosen_from)), chat.UserMessage()):
+            return chosen_from.startswith("Available Tools: [") and head.startswith(
+                ("History:\n", "Query: History:\n")
+            )
+    return False
+
+
+def _asks_about_its_conversation(request: chat.ChatRequest) -> bool:
+    """Whether a program wants the conversation in front summed up or named.
+
+    Tools were called in it of which the request offers none, and a long last message asks about the
+    conversation. A program whose user still talks to the agent offers its tools.
+    """
+    called = {
+        call.name
+        for message in request.messages
+        if isinstance(message, chat.AssistantMessage)
+        for call in message.calls
+    }
+    if not called or not called.isdisjoint(tool.name for tool in request.tools):
+        return False
+    message = request.messages[-1]
+    if not isinstance(message, chat.UserMessage):
+        return False
+    text = text_of(message.content)
+    head = text[:_HEAD_SIZE].lower()
+    return (
+        len(text) >= _MIN_QUESTION_SIZE
+        and any(word in head for word in _ASKED_FOR)
+        and any(word in head for word in _ASKED_ABOUT)
+    )
+
+
+def _last_said(messages: Sequence[chat.Message]) -> Iterator[chat.UserMessage | chat.InstructionMessage]:
+    """The last user message, and the system messages behind it. What the agent does about it may follow."""
+    for message in reversed(messages):
+        if isinstance(message, chat.UserMessage):
+            yield message
+            return
+        if isinstance(message, chat.InstructionMessage):
+            yield message
+
+
+def _heads(content: chat.Content) -> Iterator[str]:
+    """How a message begins, and each text part of it: programs put a prompt of theirs behind other parts."""
+    texts = [content] if isinstance(content, str) else [p.text for p in content if isinstance(p, chat.TextPart)]
+    for text in texts:
+        yield text[:_HEAD_SIZE].lstrip()

@@ -1,0 +1,181 @@
+"""The tools of a chat request, and which of them its `tool_choice` leaves.
+
+One bad tool among forty must not keep the others from being used. A name that models do not take is another one
+towards the agent; the client never sees that. What is there twice is taken once.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from typing import Any, Final
+
+from attrs import evolve, field, frozen
+
+from ..._convert import WrongType
+from ...config import Config
+from ...errors import RequestError
+from .fields import Notices, array_at, missing, object_at, string_at, string_in, too_many, wrong_type
+from .schemas import read_parameters
+
+#: What models take for a name; Letta itself takes anything.
+_MAX_NAME_SIZE: Final = 64
+_NAME: Final = re.compile(rf"[A-Za-z0-9_-]{{1,{_MAX_NAME_SIZE}}}")
+_NO_LETTER: Final = re.compile(r"[^A-Za-z0-9_-]")
+_DIGEST_SIZE: Final = 8
+
+
+@frozen(kw_only=True)
+class FunctionTool:
+    """A tool that the client carries out.
+
+    :param alias: its name towards the agent, if `name` is one that models do not take.
+    """
+
+    name: str
+    description: str | None = None
+    parameters: Mapping[str, Any] | None = field(default=None, repr=False)
+    strict: bool | None = None
+    alias: str | None = None
+
+    @property
+    def agent_name(self) -> str:
+        """What the agent calls it."""
+        return self.alias or self.name
+
+
+def decode_tools(value: object, config: Config, notices: Notices) -> tuple[FunctionTool, ...]:
+    """The tools that the client offers, each name once.
+
+    :raises RequestError: if there is one that cannot be offered; it names the tool by its index.
+    """
+    items = array_at(value, "tools")
+    if len(items) > config.max_tool_count:
+        raise too_many("tools", len(items), config.max_tool_count)
+    tools: dict[str, FunctionTool] = {}
+    for index, item in enumerate(items):
+        tool = _decode_tool(item, f"tools[{index}]")
+        if tool.strict:
+            notices.add("tools.function.strict")
+        if tools.get(tool.name, tool) != tool:
+            # Of two tools of one name a program that keeps them by their names has the last one.
+            notices.add("tools.function.name")
+        tools[tool.name] = tool
+    return _with_aliases(tools.values())
+
+
+def _decode_tool(value: object, path: str) -> FunctionTool:
+    raw = object_at(value, path)
+    if string_in(raw, "type", path) != "function":
+        raise RequestError(
+            f"`{path}.type` must be function: other tools would have to run at the agent.",
+            param=f"{path}.type",
+            code="unsupported_value",
+        )
+    where = f"{path}.function"
+    if raw.get("function") is None:
+        raise missing(where)
+    function = raw["function"]
+    if type(function) is not dict:
+        raise wrong_type(where, WrongType(function, "an object"))
+    if "name" not in function:
+        raise missing(f"{where}.name")
+    name = string_at(function["name"], f"{where}.name")
+    if not name:
+        raise RequestError(f"`{where}.name` is empty.", param=f"{where}.name")
+    description = function.get("description")
+    strict = function.get("strict")
+    return FunctionTool(
+        name=name,
+        description=None if description is None else string_at(description, f"{where}.description"),
+        parameters=read_parameters(function.get("parameters"), f"{where}.parameters"),
+        strict=strict if isinstance(strict, bool) else None,
+    )
+
+
+def _with_aliases(tools: Iterable[FunctionTool]) -> tuple[FunctionTool, ...]:
+    """The tools, each with a name of its own that models take."""
+    named = tuple(tools)
+    taken = {tool.name for tool in named if _NAME.fullmatch(tool.name)}
+    if len(taken) == len(named):
+        return named
+    found = []
+    for tool in named:
+        if tool.name not in taken:
+            alias = _alias(tool.name)
+            while alias in taken:
+                alias = _alias(tool.name, alias)
+            taken.add(alias)
+            found.append(evolve(tool, alias=alias))
+        else:
+            found.append(tool)
+    return tuple(found)
+
+
+def _alias(name: str, refused: str = "") -> str:
+    """A name like this one: the same each time, and no other name's.
+
+    :param refused: that is taken.
+    """
+    digest = sha256(f"{refused}\0{name}".encode()).hexdigest()[:_DIGEST_SIZE]
+    like = _NO_LETTER.sub("_", name[: _MAX_NAME_SIZE - _DIGEST_SIZE - 1])
+    return f"{like}_{digest}"
+
+
+def check_name(name: str, path: str) -> None:
+    """A name that models take."""
+    if not _NAME.fullmatch(name):
+        raise RequestError(f"`{path}` must be 1 to 64 letters, digits, underscores or dashes.", param=path)
+
+
+def choose_tools(tools: tuple[FunctionTool, ...], choice: object) -> tuple[tuple[FunctionTool, ...], bool]:
+    """What `tool_choice` leaves, and whether one of these must be called."""
+    match choice:
+        case None | "auto" | {"type": "auto"}:
+            return tools, False
+        case "none" | {"type": "none"}:
+            return (), False
+        case "required" | {"type": "required"}:
+            chosen, forced = tools, True
+        case {"type": "function"}:
+            named = {tool.name: tool for tool in tools}
+            chosen, forced = (named[_named_tool(choice, "tool_choice", named)],), True
+        case {"type": "allowed_tools", **rest}:
+            chosen, forced = _allowed_tools(tools, rest.get("allowed_tools"))
+        case {"type": "custom"}:
+            raise RequestError(
+                "`tool_choice.type` must be function or allowed_tools: other tools would have to run at the "
+                "agent.",
+                param="tool_choice",
+                code="unsupported_value",
+            )
+        case _:
+            raise RequestError(
+                "`tool_choice` must be auto, none, required, or an object of type function or allowed_tools.",
+                param="tool_choice",
+            )
+    if forced and not chosen:
+        raise RequestError("`tool_choice` wants a tool called, and there is none.", param="tool_choice")
+    return chosen, forced
+
+
+def _allowed_tools(tools: tuple[FunctionTool, ...], value: object) -> tuple[tuple[FunctionTool, ...], bool]:
+    path = "tool_choice.allowed_tools"
+    if value is None:
+        raise wrong_type(path, WrongType(value, "an object"))
+    allowed = object_at(value, path)
+    mode = allowed.get("mode")
+    if mode not in ("auto", "required"):
+        raise RequestError(f"`{path}.mode` must be auto or required.", param=f"{path}.mode")
+    items = array_at(allowed.get("tools"), f"{path}.tools")
+    named = {tool.name: tool for tool in tools}
+    names = {_named_tool(item, f"{path}.tools[{index}]", named) for index, item in enumerate(items)}
+    return tuple(tool for tool in tools if tool.name in names), mode == "required"
+
+
+def _named_tool(value: object, path: str, named: Mapping[str, FunctionTool]) -> str:
+    function = value.get("function") if isinstance(value, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(name, str) or name not in named:
+        where = f"{path}.function.name"
+        raise RequestError(f"`{where}` names no tool of `tools`.", param=where)
+    return name

@@ -1,0 +1,366 @@
+"""From a chat request to a plan: what is new in it, and for whom.
+
+A client resends the whole history every time; Letta holds it already. New is what follows the client's last
+assistant message: results of calls (Roo Code sends a user message after them), and what the user wrote.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from attrs import field, frozen
+
+from .._convert import json_name
+from ..config import Config, Enforcement, InstructionPolicy, Speakers, TaskPolicy
+from ..errors import RequestError
+from ..turn.approval import Verdict, read_verdict
+from ..turn.json_schema import Schema
+from ..turn.reply_format import CallWish, JsonWish, Wish
+from ..turn.request import Instructions, Plan
+from ..upstreams.rest import letta
+from ..upstreams.rest.conversations import (
+    GIVEN_HEADER,
+    Chat,
+    GivenConversation,
+    ThreadWish,
+    Throwaway,
+    check_key,
+    task_end,
+)
+from .background_prompts import is_probe, is_task, text_of
+from .chat_completions import decode as chat
+from .speakers import as_field, named_in, readable
+
+#: Names a chat in `metadata`, where no header does.
+CHAT_KEY_METADATA: Final = "letta_chat_key"
+
+#: Field -> why it is refused where a server, a key or a request has it so.
+_REFUSALS: Final[Mapping[str, str]] = {
+    "response_format": "`response_format`: an agent cannot be held to JSON, and enforcement is set to refuse "
+    "here. Ask for JSON in the message, or have replies checked: header X-Letta-Policy-Enforcement: validate.",
+    "tool_choice": "`tool_choice`: an agent cannot be forced to call a tool, and enforcement is set to refuse "
+    "here. Use auto, none or allowed_tools of mode auto, or have replies checked: header "
+    "X-Letta-Policy-Enforcement: validate.",
+}
+
+_EMPTY_SCHEMA: Final = {"type": "object", "properties": {}}
+
+
+@frozen(kw_only=True)
+class Planned:
+    """A plan, and what of the request had no part in it."""
+
+    plan: Plan
+    ignored: tuple[str, ...] = ()  #: as in ``x-ignored-parameters``
+
+
+@frozen(kw_only=True)
+class Circumstances:
+    """What is known of a request beside its body.
+
+    :param headers: by lower-case name.
+    :param token: unique.
+    :param created: when it came, Unix time in seconds.
+    """
+
+    config: Config = field(factory=Config)
+    headers: Mapping[str, str] = field(factory=dict, repr=False)
+    token: str = ""
+    created: int = 0
+
+
+def plan_turn(request: chat.ChatRequest, given: Circumstances | None = None) -> Planned:
+    """What the request asks of the agent.
+
+    :raises RequestError: if there is nothing new in it, or if it is none that is wanted.
+    """
+    given = given or Circumstances()
+    config = given.config
+    tail = _tail(request.messages)
+    earlier = request.messages[: len(request.messages) - len(tail)]
+    thread: ThreadWish
+    if _is_isolated(request, given):
+        thread = Throwaway(
+            token=given.token,
+            until=task_end(given.created, config.turn_timeout),
+            call_ids=tuple(message.tool_call_id for message in tail if isinstance(message, chat.ToolMessage)),
+        )
+        tail = _with_closing_prompt(tail)
+    else:
+        thread = _thread(request, given)
+    instructions = _instructions((*earlier, *tail), config.instructions)
+    # A background prompt is nobody's.
+    person = None if isinstance(thread, Throwaway) else named_in(given.headers)
+    voice = _Voice(policy=config.speakers, person=person)
+    messages, results = [], []
+    for message in tail:
+        match message:
+            # Letta refuses an empty message, and with it the whole turn.
+            case chat.UserMessage(content=content) if content:
+                messages.append(voice.say(message))
+            case chat.ToolMessage(tool_call_id=call_id, content=content):
+                results.append(letta.ToolReturn(tool_call_id=call_id, tool_return=_result(content)))
+    if not messages and not results:
+        raise RequestError(
+            "`messages` has nothing new for the agent: it must end with a user message that is not empty, or "
+            "with results of tool calls. The agent cannot go on from its own last message.",
+            param="messages",
+        )
+    wish, ignored_wishes = _wish(request, config.enforcement)
+    is_ignored = instructions is not None and instructions.policy is InstructionPolicy.IGNORE
+    return Planned(
+        plan=Plan(
+            model=request.model,
+            messages=tuple(messages),
+            results=tuple(results),
+            client_tools=tuple(_client_tool(tool) for tool in request.tools),
+            client_tool_names={tool.alias: tool.name for tool in request.tools if tool.alias is not None},
+            thread=thread,
+            history=_history(earlier, voice, with_calls=isinstance(thread, Throwaway)) if thread else (),
+            retold=_history(tail, voice, with_calls=True, calls_of=earlier, is_new=True)
+            if isinstance(thread, Throwaway) and results
+            else (),
+            instructions=instructions,
+            past_results=tuple(
+                letta.ToolReturn(tool_call_id=message.tool_call_id, tool_return=_result(message.content))
+                for message in earlier
+                if isinstance(message, chat.ToolMessage)
+            ),
+            # What the user says is no answer where nobody is asked.
+            verdict=_verdict(earlier, tail) if wish is None else None,
+            wish=wish,
+            stop=request.stop,
+            one_call=bool(request.tools) and not request.parallel_tool_calls,
+            aside=(letta.MessageCreate(role="system", content=wish.asking),) if wish else (),
+            forces_call=request.must_call,
+            leaves_calls=_leaves_calls(earlier) and not results,
+        ),
+        ignored=(
+            *request.ignored,
+            *(("messages.system",) if is_ignored else ()),
+            *(("messages.name",) if voice.is_unheard(request.messages) else ()),
+            *ignored_wishes,
+        ),
+    )
+
+
+def _leaves_calls(earlier: tuple[chat.Message, ...]) -> bool:
+    last = earlier[-1] if earlier else None
+    return isinstance(last, chat.AssistantMessage) and bool(last.calls)
+
+
+def _is_isolated(request: chat.ChatRequest, given: Circumstances) -> bool:
+    """Whether a request is put to the agent in a conversation that is thrown away.
+
+    :raises RequestError: if it is put to no agent.
+    """
+    config = given.config
+    if config.tasks is TaskPolicy.ALL:
+        return True
+    if config.tasks is TaskPolicy.PASS or not is_task(request, given.headers, config.task_prompts):
+        return False
+    # A gateway that tries whether the agent answers would take a refusal for an outage.
+    if config.tasks is TaskPolicy.REFUSE and not is_probe(request):
+        raise RequestError(
+            "This prompt is a chat program's own, for a title, tags or the like, and is put to no agent: "
+            "set another model for these in the program.",
+            param="messages",
+            code="task_refused",
+        )
+    return True
+
+
+def _with_closing_prompt(tail: tuple[chat.Message, ...]) -> tuple[chat.Message, ...]:
+    """What is new in a background prompt: a system message that comes last is the prompt itself."""
+    if any(isinstance(message, chat.UserMessage | chat.ToolMessage) for message in tail):
+        return tail
+    last = tail[-1] if tail else None
+    if not isinstance(last, chat.InstructionMessage):
+        return tail
+    return (*tail[:-1], chat.UserMessage(content=last.content))
+
+
+@frozen(kw_only=True)
+class _Voice:
+    """Whose user messages are.
+
+    :param person: who the request says has sent it: its new messages are theirs, unless they name another.
+    """
+
+    policy: Speakers
+    person: str | None
+
+    def say(self, message: chat.UserMessage, *, is_new: bool = True) -> letta.MessageCreate:
+        """A user message for Letta."""
+        content = _content(message.content)
+        name = message.name or (self.person if is_new else None)
+        if self.policy is Speakers.OFF or readable(name) is None:
+            return letta.MessageCreate(content=content)
+        if self.policy is Speakers.TEXT:
+            said_by = f"{readable(name)}: "
+            content = (
+                said_by + content
+                if isinstance(content, str)
+                else (letta.TextContent(text=said_by.rstrip()), *content)
+            )
+        return letta.MessageCreate(content=content, name=as_field(name))
+
+    def is_unheard(self, messages: tuple[chat.Message, ...]) -> bool:
+        """Whether a message names its speaker, and the agent is not told."""
+        return self.policy is Speakers.OFF and any(
+            isinstance(message, chat.UserMessage) and message.name for message in messages
+        )
+
+
+def _wish(request: chat.ChatRequest, enforcement: Enforcement) -> tuple[Wish | None, tuple[str, ...]]:
+    """What the reply must be, and the fields that say so if that is ignored.
+
+    :raises RequestError: if it is refused, or if there is no way to check it.
+    """
+    fields = [
+        *(["tool_choice"] if request.must_call else []),
+        *(["response_format"] if request.response_format else []),
+    ]
+    if not fields or enforcement is Enforcement.IGNORE:
+        return None, tuple(fields)
+    if enforcement is Enforcement.REFUSE:
+        raise RequestError(_REFUSALS[fields[0]], param=fields[0], code="unsupported_value")
+    if request.must_call:
+        # A reply that calls a tool is no final one: its format matters later.
+        return CallWish(names=tuple(tool.agent_name for tool in request.tools)), ()
+    assert request.response_format is not None
+    wanted = request.response_format.json_schema
+    if wanted is None:
+        return JsonWish(), ()
+    raw = wanted.schema if wanted.schema is not None else {}
+    schema = Schema(raw, "response_format.json_schema.schema")
+    return JsonWish(schema=schema, name=wanted.name, description=wanted.description or ""), ()
+
+
+def _instructions(messages: tuple[chat.Message, ...], policy: InstructionPolicy) -> Instructions | None:
+    texts = [text_of(item.content) for item in messages if isinstance(item, chat.InstructionMessage)]
+    text = "\n\n".join(text for text in texts if text)
+    return Instructions(text=text, policy=policy) if text else None
+
+
+def _thread(request: chat.ChatRequest, given: Circumstances) -> ThreadWish:
+    """The thread that a request names: by a header, the first that is there, or else by its metadata."""
+    for name in given.config.chat_key_headers:
+        value = given.headers.get(name, "").strip()
+        # A chat program that has nothing to fill in sends its template.
+        if value and not value.startswith("{{"):
+            # Any other header names a chat by a key of the client's.
+            if name == GIVEN_HEADER.lower():
+                return GivenConversation(conversation_id=check_key(value, name))
+            return Chat(key=check_key(value, name))
+    key = _key_in(request.metadata)
+    return Chat(key=check_key(key, f"metadata.{CHAT_KEY_METADATA}")) if key else None
+
+
+def _key_in(metadata: Mapping[str, object]) -> str:
+    """The chat's key, or nothing. Whatever else is in it is for others."""
+    value = metadata.get(CHAT_KEY_METADATA)
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        path = f"metadata.{CHAT_KEY_METADATA}"
+        raise RequestError(
+            f"`{path}`: expected a string or a number, got {json_name(value)}.", param=path, code="invalid_type"
+        )
+    return str(value)
+
+
+def _history(
+    messages: tuple[chat.Message, ...],
+    voice: _Voice,
+    *,
+    with_calls: bool = False,
+    calls_of: tuple[chat.Message, ...] = (),
+    is_new: bool = False,
+) -> tuple[letta.MessageCreate, ...]:
+    """What was said before, for a conversation that begins with it.
+
+    :param with_calls: whether calls and results are told, as text. A chat's conversation does without.
+    :param calls_of: earlier messages, with the calls that the results are of.
+    :param is_new: whether the person who sent the request has said it.
+    """
+    said = []
+    calls = {
+        call.call_id: call
+        for message in (*calls_of, *messages)
+        if isinstance(message, chat.AssistantMessage)
+        for call in message.calls
+    }
+    for message in messages:
+        match message:
+            case chat.UserMessage(content=content) if content:
+                said.append(voice.say(message, is_new=is_new))
+            case chat.AssistantMessage(content=content) if text := text_of(content):
+                said.append(letta.MessageCreate(role="assistant", content=text))
+            case chat.ToolMessage(tool_call_id=call_id, content=content) if with_calls:
+                call = calls.get(call_id)
+                what = (
+                    "A tool was called"
+                    if call is None
+                    else f"The tool {call.name} was called with {call.arguments}"
+                )
+                said.append(letta.MessageCreate(content=f"[{what}. It returned:]\n{_result_text(content)}"))
+    return tuple(said)
+
+
+def _verdict(earlier: tuple[chat.Message, ...], tail: tuple[chat.Message, ...]) -> Verdict | None:
+    """What the user says if the agent has asked for an approval; a message with an image is no answer."""
+    written = [message.content for message in tail if isinstance(message, chat.UserMessage) and message.content]
+    if any(
+        not isinstance(part, chat.TextPart)
+        for content in written
+        if not isinstance(content, str)
+        for part in content
+    ):
+        return None
+    last = earlier[-1] if earlier else None
+    seen = text_of(last.content) if isinstance(last, chat.AssistantMessage) else None
+    return read_verdict([text_of(content) for content in written], seen)
+
+
+def _tail(messages: tuple[chat.Message, ...]) -> tuple[chat.Message, ...]:
+    """What follows the last assistant message; everything if the agent has not spoken yet."""
+    spoken = [index for index, message in enumerate(messages) if isinstance(message, chat.AssistantMessage)]
+    return messages[spoken[-1] + 1 :] if spoken else messages
+
+
+def _result_text(content: chat.Content) -> str:
+    if isinstance(content, str):
+        return content
+    return "\n".join(part.text if isinstance(part, chat.TextPart) else "[image]" for part in content)
+
+
+def _result(content: chat.Content) -> letta.Content:
+    """A result as Letta takes it; parts only where there is a picture among them."""
+    if isinstance(content, str) or all(isinstance(part, chat.TextPart) for part in content):
+        return text_of(content)
+    return _content(content)
+
+
+def _content(content: chat.Content) -> letta.Content:
+    return content if isinstance(content, str) else tuple(_part(part) for part in content)
+
+
+def _part(part: chat.Part) -> letta.TextContent | letta.ImageContent:
+    match part:
+        case chat.TextPart(text=text):
+            return letta.TextContent(text=text)
+        case chat.ImagePart(image_url=image):
+            return letta.ImageContent(source=_image_source(image.url))
+
+
+def _image_source(url: str) -> letta.Base64Source | letta.UrlSource:
+    head, comma, data = url.partition(",")
+    if comma and head.lower().startswith("data:"):
+        media_type = head[len("data:") :].partition(";")[0].lower()
+        return letta.Base64Source(media_type=media_type, data=data)
+    return letta.UrlSource(url=url)
+
+
+def _client_tool(tool: chat.FunctionTool) -> letta.ClientTool:
+    parameters = tool.parameters if tool.parameters is not None else _EMPTY_SCHEMA
+    return letta.ClientTool(name=tool.agent_name, description=tool.description, parameters=parameters)

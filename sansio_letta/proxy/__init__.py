@@ -1,0 +1,1 @@
+"""One HTTP request of a client, from its bytes to the bytes of its response."""

@@ -1,0 +1,349 @@
+"""Questions to Letta that need no turn: which agents there are, whether Letta is there.
+
+Each is a generator that yields a command, is sent the whole `Answer`, and returns its `Reply`; `Inquiry`
+drives it through the same methods as a turn has, so a transport cannot tell the two apart.
+"""
+
+from collections import deque
+from collections.abc import Callable, Collection, Generator
+from typing import Final, TypeAlias
+
+import orjson
+from attrs import define, field, frozen
+
+from .._signal import Signal
+from ..config import Config
+from ..dialects import ollama
+from ..dialects.chat_completions import objects as chat
+from ..dialects.models import encode_model, list_models, unix_time
+from ..errors import LettaError, LocalProtocolError, SansioLettaError, unknown_model
+from ..turn.events import (
+    PAGE_COUNT,
+    CancelRun,
+    CheckHealth,
+    Command,
+    DeleteConversation,
+    DeleteTool,
+    Failure,
+    FindConversations,
+    FindRuns,
+    ListAgents,
+)
+from ..upstreams.rest import letta
+from ..upstreams.rest.conversations import CHAT_MARK, TASK_MARK, chat_key, task_deadline
+from ..upstreams.rest.lookup import read_mark
+from ..upstreams.rest.response import Answer, Headers, find_agent, found_agent
+from ..upstreams.rest.tool_attachment import clean
+from .access import ANYONE, Caller
+
+
+@frozen(kw_only=True)
+class Reply:
+    """A whole answer to the client."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+Questions: TypeAlias = Generator[Command, Answer, Reply]
+
+
+@define
+class Inquiry:
+    """Asks the questions of a generator one by one.
+
+    :param questions: yields commands and is sent their answers; or the reply, if nothing need be asked.
+    :param max_answer_size: bytes of one answer.
+    :param caller: who asks.
+    """
+
+    questions: Questions | Reply
+    max_answer_size: int
+    caller: Caller = ANYONE
+    _items: deque[Command | Reply] = field(factory=deque, init=False)
+    _answer: Answer | None = field(default=None, init=False)
+    _asking: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if isinstance(self.questions, Reply):
+            self._end(self.questions)
+        else:
+            self._go_on(self.questions, None)
+
+    def receive_response(self, status: int, headers: Headers) -> None:
+        """Letta's answer to the last command has begun.
+
+        :raises LocalProtocolError: if no answer is awaited.
+        """
+        if not self._asking or self._answer is not None:
+            raise LocalProtocolError("receive_response called while no answer is awaited")
+        self._answer = Answer(
+            status=status,
+            headers=headers,
+            max_size=self.max_answer_size,
+            key_is_clients=self.caller.key_is_lettas,
+        )
+
+    def receive_data(self, data: bytes) -> None:
+        """Add bytes of the answer's body; ``b""`` is its end.
+
+        :raises LocalProtocolError: if no body is awaited.
+        """
+        if self._answer is None:
+            raise LocalProtocolError("receive_data called while no body is awaited")
+        if data:
+            self._answer.receive_data(data)
+        else:
+            answer, self._answer = self._answer, None
+            assert isinstance(self.questions, Generator)
+            self._go_on(self.questions, answer)
+
+    def receive_failure(self, failure: Failure, reason: str) -> None:
+        """The exchange went wrong; a question leaves nothing behind, so it does not matter how far it came."""
+        if not self._asking:
+            raise LocalProtocolError("receive_failure called while no exchange is under way")
+        self._answer = None
+        what = "cannot be reached" if failure is Failure.NOT_SENT else "did not answer"
+        assert isinstance(self.questions, Generator)
+        try:
+            self.questions.throw(LettaError(f"Letta {what}: {reason}."))
+        except StopIteration as stop:
+            self._end(stop.value)
+        except SansioLettaError as exc:
+            self._end(error_reply(exc))
+
+    def abandon(self) -> None:
+        """The client has left; a question needs no ending."""
+        self._items.clear()
+        self._asking = False
+        self._answer = None
+
+    def interrupt(self, error: SansioLettaError) -> None:
+        """The proxy itself must end: the client is told why, unless the reply is there already."""
+        if self._asking:
+            self._items.clear()
+            self._answer = None
+            self._end(error_reply(error))
+
+    def next_event(self) -> Command | Reply | Signal:
+        """The next command, or the reply, which is the last item."""
+        if self._items:
+            return self._items.popleft()
+        return Signal.NEED_DATA if self._asking else Signal.FINISHED
+
+    def _go_on(self, questions: Questions, answer: Answer | None) -> None:
+        try:
+            # A generator that has not begun takes nothing but None.
+            self._items.append(next(questions) if answer is None else questions.send(answer))
+            self._asking = True
+        except StopIteration as stop:
+            self._end(stop.value)
+        except SansioLettaError as exc:
+            self._end(error_reply(exc))
+
+    def _end(self, reply: Reply) -> None:
+        self._asking = False
+        self._items.append(reply)
+
+
+_JSON: Final = (("content-type", "application/json"),)
+
+
+def json_reply(body: bytes, status: int = 200) -> Reply:
+    """A JSON answer."""
+    return Reply(status=status, body=body, headers=_JSON)
+
+
+def error_reply(error: SansioLettaError) -> Reply:
+    """A failure before anything else was said: its status, its headers and its body."""
+    return Reply(status=error.status_hint, body=orjson.dumps(error.body()), headers=(*_JSON, *error.headers()))
+
+
+def ask_models(config: Config, caller: Caller = ANYONE) -> Questions:
+    """`GET /v1/models`: all agents for people that the caller may use."""
+    agents = yield from _list_agents(config, caller)
+    return json_reply(chat.encode(list_models(agents)))
+
+
+def ask_tags(config: Config, caller: Caller = ANYONE) -> Questions:
+    """`GET /api/tags`: the same, as Ollama lists its models."""
+    agents = yield from _list_agents(config, caller)
+    return json_reply(ollama.encode_tags(agents))
+
+
+def _list_agents(config: Config, caller: Caller) -> Generator[Command, Answer, list[letta.Agent]]:
+    """All agents that the caller may use, page after page; no SDK asks for a second page."""
+    agents: dict[str, letta.Agent] = {}
+    if caller.agents == ():
+        return []
+    after: str | None = None
+    while len(agents) < config.max_agent_count:
+        page = letta.decode_agents((yield ListAgents(limit=config.agent_page_count, after=after)).data)
+        known = len(agents)
+        agents.update((agent.id, agent) for agent in page)
+        # A page that brings nothing new would be asked for for ever.
+        if len(page) < config.agent_page_count or len(agents) == known:
+            break
+        after = page[-1].id
+    shown = [agent for agent in agents.values() if caller.may_use(agent)]
+    return shown[: config.max_agent_count]
+
+
+def ask_model(model: str, caller: Caller = ANYONE) -> Questions:
+    """`GET /v1/models/{id}`: one agent, under the id that was asked for."""
+    agent = yield from _find(model, caller)
+    return json_reply(chat.encode(encode_model(agent, model)))
+
+
+def ask_show(model: str, caller: Caller = ANYONE) -> Questions:
+    """`POST /api/show`: one agent, as Ollama shows a model."""
+    agent = yield from _find(model, caller)
+    return json_reply(ollama.encode_show(agent))
+
+
+def _find(model: str, caller: Caller) -> Generator[Command, Answer, letta.Agent]:
+    if caller.agents == ():
+        raise unknown_model(model)
+    return found_agent(model, (yield find_agent(model)), caller.may_use)
+
+
+def ask_ready() -> Questions:
+    """`GET /ready`: whether Letta answers."""
+    try:
+        health = letta.decode_health((yield CheckHealth()).data)
+    except SansioLettaError as exc:
+        return _status("unavailable", status=503, reason=exc.message)
+    return _status("ready", letta=health.version)
+
+
+def say_ending() -> Reply:
+    """`GET /ready` once the proxy is about to end: a balancer sends nothing more."""
+    return _status("unavailable", status=503, reason="The proxy is shutting down.")
+
+
+def nobody_died(owner: str) -> bool:
+    """Nothing is known of any process."""
+    return False
+
+
+def sweep(
+    now: int,
+    *,
+    turn_timeout: float,
+    tool_names: Collection[str] = (),
+    has_died: Callable[[str], bool] = nobody_died,
+) -> Questions:
+    """End and delete what a process left behind when it died: its runs, tools, conversations for one request.
+
+    :param now: Unix time, seconds.
+    :param turn_timeout: seconds; conversations that do not say how long they are needed may be for as long.
+    :param tool_names: of tools that are deleted though they have not expired.
+    :param has_died: see `Proxy.sweep`.
+    """
+    runs = yield from _sweep_runs(now, has_died)
+    tools = yield from _sweep_tools(now, tool_names)
+    # Last: servers that have no conversations refuse this.
+    conversations = yield from _sweep_tasks(now, turn_timeout)
+    return _status("swept", runs=str(runs), tools=str(tools), conversations=str(conversations))
+
+
+def _sweep_runs(now: int, has_died: Callable[[str], bool]) -> Generator[Command, Answer, int]:
+    """End the runs that nobody reads: those of a process that died, and those that nobody can read any more."""
+    lost: list[letta.Run] = []
+    after: str | None = None
+    try:
+        while True:
+            page = letta.decode_runs((yield FindRuns(active=True, after=after)).data)
+            marked = [(run, mark) for run in page if (mark := read_mark(run)) is not None]
+            lost += [run for run, mark in marked if mark.until < now or has_died(mark.owner)]
+            # A page that brings nothing new would be asked for for ever.
+            if len(page) < PAGE_COUNT or page[-1].id == after:
+                break
+            after = page[-1].id
+        for run in lost:
+            yield CancelRun(agent_id=run.agent_id or "", run_id=run.id)
+    except SansioLettaError:
+        return 0
+    return len(lost)
+
+
+def _sweep_tools(now: int, names: Collection[str]) -> Generator[Command, Answer, int]:
+    cleaning, answer, count = clean(now, names=names), None, 0
+    while True:
+        try:
+            command = cleaning.send(answer)
+        except StopIteration:
+            return count
+        count += isinstance(command, DeleteTool)
+        try:
+            answer = yield command
+        except LettaError:
+            answer = None
+
+
+def _sweep_tasks(now: int, turn_timeout: float) -> Generator[Command, Answer, int]:
+    found = yield from _find_conversations(TASK_MARK)
+    old = [item for item in found if _is_over(item, now, turn_timeout)]
+    for item in old:
+        yield DeleteConversation(conversation_id=item.id)
+    return len(old)
+
+
+def _is_over(conversation: letta.Conversation, now: int, turn_timeout: float) -> bool:
+    """Whether the turn that a conversation was made for is over, whoever drove it."""
+    until = task_deadline(conversation.summary or "")
+    if until is not None:
+        return until < now
+    return 0 < unix_time(conversation.created_at) < now - int(turn_timeout)
+
+
+def ask_threads(model: str) -> Questions:
+    """An agent's chats: each with its key, its conversation's id and when it was made, the newest first."""
+    agent = found_agent(model, (yield find_agent(model)))
+    found = yield from _find_conversations(CHAT_MARK, agent.id)
+    chats = [
+        {
+            "key": chat_key(item.summary or ""),
+            "conversation_id": item.id,
+            "created_at": item.created_at,
+        }
+        for item in found
+    ]
+    return json_reply(orjson.dumps({"agent_id": agent.id, "chats": chats}))
+
+
+def _find_conversations(
+    mark: str, agent_id: str | None = None
+) -> Generator[Command, Answer, list[letta.Conversation]]:
+    """All whose summary begins with a mark, page after page, the newest first."""
+    found: list[letta.Conversation] = []
+    after: str | None = None
+    while True:
+        answer = yield FindConversations(summary=mark, agent_id=agent_id, after=after)
+        page = letta.decode_conversations(answer.data)
+        # Letta looks for the text anywhere in a summary.
+        found += [item for item in page if (item.summary or "").startswith(mark)]
+        # A page that brings nothing new would be asked for for ever.
+        if len(page) < PAGE_COUNT or page[-1].id == after:
+            return found
+        after = page[-1].id
+
+
+def say_alive() -> Reply:
+    """`GET /health`: the process answers, whatever Letta does."""
+    return _status("ok")
+
+
+def say_version() -> Reply:
+    """`GET /api/version`: for programs that look whether an Ollama is new enough for them."""
+    return json_reply(ollama.encode_version())
+
+
+def say_where() -> Reply:
+    """`GET /`: for a person who opens the address in a browser."""
+    return _status("ok", service="letta-proxy", endpoints=["/v1/chat/completions", "/v1/models"])
+
+
+def _status(word: str, status: int = 200, **more: str | list[str] | None) -> Reply:
+    return json_reply(orjson.dumps({"status": word, **more}), status)

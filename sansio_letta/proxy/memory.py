@@ -1,0 +1,145 @@
+"""What a process remembers of threads: which conversation a chat has, and what a thread was told for good."""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Final
+
+from attrs import define, field
+
+from ..turn.events import ConversationThread, Thread
+from ..turn.request import Standing
+from ..turn.turn import Turn
+from ..upstreams.rest import letta
+from ..upstreams.rest.conversations import Chat, ThreadWish, Throwaway
+from ..upstreams.rest.run_request import Waiting
+
+#: Of one thread: its instructions, and schemas by their names.
+_MAX_SLOT_COUNT: Final = 16
+#: Conversations that one turn deletes for programs that never came back.
+_MAX_EXPIRED_COUNT: Final = 8
+
+
+@define
+class ThreadMemory:
+    """Spares Letta questions. The truth is at Letta: what is forgotten here is found again there.
+
+    :param max_count: chats, and threads, remembered; beyond it the oldest is dropped.
+    """
+
+    max_count: int
+    _conversations: OrderedDict[tuple[str, str], ConversationThread] = field(factory=OrderedDict, init=False)
+    _told: OrderedDict[Thread, OrderedDict[str, bytes]] = field(factory=OrderedDict, init=False)
+    """Digests of what was told last, each in its slot."""
+    _tasks: OrderedDict[tuple[str, str], ConversationThread] = field(factory=OrderedDict, init=False)
+    """By an agent, and a call of a background prompt's tools that it waits for."""
+    _waiting: OrderedDict[Thread, Waiting] = field(factory=OrderedDict, init=False)
+    _unfinished: OrderedDict[ConversationThread, tuple[Hashable, float]] = field(
+        factory=OrderedDict, init=False
+    )
+    """Of the same, the longest first: whose key can delete it, and since when it waits."""
+
+    def recall(self, agent: letta.Agent, wish: ThreadWish) -> ConversationThread | None:
+        """The conversation of a chat with an agent, or of results for it, if it is known."""
+        match wish:
+            case Chat(key=key):
+                return self._conversations.get((agent.id, key))
+            case Throwaway(call_ids=call_ids):
+                # Each result is brought once; a request that comes again finds the conversation at Letta.
+                found = [self._tasks.pop((agent.id, call_id), None) for call_id in call_ids]
+                thread = next((thread for thread in found if thread is not None), None)
+                if thread is not None:
+                    self._unfinished.pop(thread, None)
+                return thread
+        return None
+
+    def learn(self, turn: Turn, scope: Hashable, now: float) -> None:
+        """A turn has finished: its conversation holds something.
+
+        :param scope: of its caller.
+        :param now: monotonic seconds.
+        """
+        if turn.conversation is not None:
+            self.remember(turn.agent_id, turn.plan.thread, turn.conversation)
+            self._learn_task(turn, turn.conversation, scope, now)
+        self.learn_told(turn)
+        if (left := turn.left_waiting) is not None:
+            self.leave_waiting(*left)
+
+    def leave_waiting(self, thread: Thread, waiting: Waiting | None) -> None:
+        """A turn has ended with calls for its client, or without."""
+        self._waiting.pop(thread, None)
+        if waiting is not None:
+            self._waiting[thread] = waiting
+            if len(self._waiting) > self.max_count:
+                self._waiting.popitem(last=False)
+
+    def recall_waiting(self, thread: Thread) -> Waiting | None:
+        """What the last turn in a thread has left waiting. Others may have answered since."""
+        return self._waiting.get(thread)
+
+    def _learn_task(self, turn: Turn, conversation: ConversationThread, scope: Hashable, now: float) -> None:
+        if turn.agent_id is None or not turn.awaited_calls or not isinstance(turn.plan.thread, Throwaway):
+            return
+        self._unfinished[conversation] = scope, now
+        self._unfinished.move_to_end(conversation)
+        if len(self._unfinished) > self.max_count:
+            self._unfinished.popitem(last=False)
+        for call_id in turn.awaited_calls:
+            self._tasks[turn.agent_id, call_id] = conversation
+        while len(self._tasks) > self.max_count:
+            self._tasks.popitem(last=False)
+
+    def take_expired(self, scope: Hashable, waiting_since: float) -> tuple[ConversationThread, ...]:
+        """Conversations of background prompts whose results never came, to be deleted; each is told once.
+
+        :param scope: of who deletes them.
+        :param waiting_since: monotonic seconds; who waits since then, or for less long, may still be answered.
+        """
+        expired: list[ConversationThread] = []
+        for thread, (owner, since) in self._unfinished.items():
+            if since >= waiting_since or len(expired) == _MAX_EXPIRED_COUNT:
+                break
+            if owner == scope:
+                expired.append(thread)
+        for thread in expired:
+            del self._unfinished[thread]
+        return tuple(expired)
+
+    def learn_told(self, turn: Turn) -> None:
+        """A turn has come to an end, whichever: what its thread has kept need not be told again."""
+        # A conversation that is thrown away is never spoken in again.
+        if not isinstance(turn.plan.thread, Throwaway):
+            for thread, standing in turn.told:
+                self.tell(thread, standing)
+
+    def remember(self, agent_id: str | None, wish: ThreadWish, thread: ConversationThread) -> None:
+        """What was just found; conversations that no chat's key stands for are not remembered."""
+        if agent_id is None or not isinstance(wish, Chat):
+            return
+        self._conversations[agent_id, wish.key] = thread
+        self._conversations.move_to_end((agent_id, wish.key))
+        if len(self._conversations) > self.max_count:
+            self._conversations.popitem(last=False)
+
+    def forget(self, thread: ConversationThread) -> None:
+        """The conversation is gone."""
+        self._told.pop(thread, None)
+        self._waiting.pop(thread, None)
+        for name in [name for name, known in self._conversations.items() if known == thread]:
+            del self._conversations[name]
+
+    def tell(self, thread: Thread, standing: Standing) -> None:
+        """The thread was told this, and it is kept."""
+        told = self._told.setdefault(thread, OrderedDict())
+        told[standing.slot] = standing.digest
+        told.move_to_end(standing.slot)
+        self._told.move_to_end(thread)
+        if len(told) > _MAX_SLOT_COUNT:
+            told.popitem(last=False)
+        if len(self._told) > self.max_count:
+            self._told.popitem(last=False)
+
+    def is_told(self, thread: Thread, standing: Standing) -> bool:
+        """Whether this is what the thread was told last, in its slot."""
+        told = self._told.get(thread)
+        return told is not None and told.get(standing.slot) == standing.digest

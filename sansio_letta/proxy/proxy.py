@@ -1,0 +1,340 @@
+"""One HTTP request of a client, from its bytes to the bytes of its answer: what every transport shares.
+
+A `Proxy` lives as long as the process and remembers what requests have in common. Its `Cycle` answers one
+request: the transport carries out its commands against Letta and passes its response on, and decides nothing.
+The loop of a transport is::
+
+    cycle = proxy.open(request, token=..., created=..., now=...)
+    while (item := cycle.next_event()) is not Signal.FINISHED:
+        match item:
+            case ResponseHead() | ResponseBody(): ...  # to the client
+            case Signal.NEED_DATA: ...  # receive_data(), or handle_deadline() when it is time
+            case Signal.WAITING: ...  # handle_deadline() when it is time, or when cycle.wake is called
+            case command: ...  # to Letta, then receive_response() or receive_failure()
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+from attrs import define, field
+
+from ..config import Background, Config
+from ..dialects.chat_completions.decode import ChatRequest, decode_request
+from ..dialects.chat_completions.writer import Heading, Writer, make_writer
+from ..dialects.new_input import Circumstances, plan_turn
+from ..dialects.ollama import decode_show
+from ..dialects.tool_display import showing_tools
+from ..errors import RequestError, SansioLettaError
+from ..turn.events import ConversationThread
+from ..turn.thread_queue import Place
+from ..turn.turn import Turn, nothing_earlier
+from ..upstreams.rest import letta
+from ..upstreams.rest.conversations import Chat, GivenConversation, ThreadWish, kind_of
+from .access import ANYONE, Caller
+from .cycle import Cycle, Driven, HttpRequest, Memory, Repeat, Summary
+from .endpoints import (
+    Inquiry,
+    Questions,
+    Reply,
+    ask_model,
+    ask_models,
+    ask_ready,
+    ask_show,
+    ask_tags,
+    ask_threads,
+    error_reply,
+    nobody_died,
+    say_alive,
+    say_ending,
+    say_version,
+    say_where,
+    sweep,
+)
+from .policies import shape, with_headers, with_policies
+from .routing import Endpoint, Route, route
+from .turn_registry import (
+    KnownTurn,
+    Listener,
+    Sending,
+    content_digest,
+    fingerprint,
+    key_reused,
+    read_sending,
+)
+
+
+@define
+class Proxy:
+    """Answers requests; holds what they share.
+
+    :param owner: names the process, in its runs at Letta: letters, digits and hyphens.
+    """
+
+    config: Config = field(factory=Config)
+    owner: str = ""
+    ending: bool = field(default=False, init=False)  #: set by a transport about to end: `/ready` says so
+    _memory: Memory = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._memory = Memory(self.config)
+
+    @property
+    def waiting_count(self) -> int:
+        """How many turns wait for another one to end."""
+        return self._memory.queue.waiting_count
+
+    @property
+    def has_made_tools(self) -> bool:
+        """Whether clients' tools were made at Letta, and may be there still: see `sweep`."""
+        return bool(self._memory.made_tools)
+
+    def refuse(self, request: HttpRequest) -> RequestError | None:
+        """What is wrong with a request's head, so that its body need not be read.
+
+        :param request: its body may still be missing.
+        """
+        headers = dict(request.headers)
+        size = headers.get("content-length", "")
+        coding = headers.get("content-encoding", "identity").strip().lower()
+        # A length of thousands of digits would take long to read, and is too large anyway.
+        if size.isascii() and size.isdigit() and int(size[:18]) > self.config.max_request_size:
+            return self.too_large()
+        if coding not in ("", "identity"):
+            return RequestError(
+                f"A body with Content-Encoding {coding[:40]} is not read: send it plain.",
+                status=415,
+                code="unsupported_media_type",
+            )
+        if headers.get("content-type", "").lower().startswith("multipart/"):
+            return RequestError("The body must be JSON, not a multipart form.", code="invalid_json")
+        return None
+
+    def too_large(self) -> RequestError:
+        """The error for a body beyond the limit."""
+        return RequestError(
+            f"The body is larger than {self.config.max_request_size} bytes.",
+            status=413,
+            code="request_too_large",
+        )
+
+    def open(
+        self, request: HttpRequest, *, token: str, created: int, now: float, caller: Caller = ANYONE
+    ) -> Cycle:
+        """Begin to answer a request. Nothing is raised for what the client sent: it becomes the answer.
+
+        :param token: random and unique, 8 to 64 letters and digits; ids are made of it.
+        :param created: Unix time, seconds.
+        :param now: monotonic seconds.
+        :param caller: whose request it is; agents that it may not use do not exist for it.
+        """
+        summary = _summary(request, token, caller)
+        config = with_policies(self.config, caller.policies)
+        try:
+            wanted = route(request.method, request.target)
+            if wanted.endpoint is Endpoint.CHAT:
+                if refusal := self.refuse(request):
+                    raise refusal
+                return self._open_chat(request, summary, token, created, now, caller, config)
+            questions = self._questions(wanted, caller, request)
+        except RequestError as exc:
+            summary.outcome = exc.code
+            questions = error_reply(exc)
+        return self._inquire(questions, summary, now, caller, config)
+
+    def sweep(
+        self,
+        *,
+        token: str,
+        created: int,
+        now: float,
+        ends: bool = False,
+        has_died: Callable[[str], bool] = nobody_died,
+    ) -> Cycle:
+        """Delete what a process that died has left at Letta, and what this one has and is over.
+
+        :param created: Unix time, seconds.
+        :param ends: also the tools that this one made, though they have not expired. What another process has
+            made stays until then: it may need them.
+        :param has_died: whether the process of this `owner` is known to run no more: its runs are ended at
+            once, those of others only when the time of their turns is over.
+        """
+        timeout = self.config.turn_timeout
+        names = self._memory.made_tools.names(created) if ends else frozenset[str]()
+        questions = sweep(created, turn_timeout=timeout, tool_names=names, has_died=has_died)
+        summary = Summary(request_id=f"req_{token}", method="SWEEP", path="")
+        return self._inquire(questions, summary, now)
+
+    def list_threads(self, model: str, *, token: str, now: float) -> Cycle:
+        """An agent's chats and their conversations, as JSON.
+
+        :param model: the agent's name or id.
+        """
+        summary = Summary(request_id=f"req_{token}", method="GET", path="")
+        questions = ask_threads(model)
+        return self._inquire(questions, summary, now)
+
+    def remember(self, model: str, agent: letta.Agent, *, now: float) -> None:
+        """Tell which agent a model's name or id stands for, so that Letta is not asked.
+
+        :param now: monotonic seconds.
+        """
+        self._memory.agents.remember(model, agent, now)
+
+    def remember_no_background(self) -> None:
+        """Tell that this Letta has no background streams, so that it is not asked for one."""
+        self._memory.has_background = False
+
+    def remember_thread(self, agent_id: str, wish: ThreadWish, thread: ConversationThread) -> None:
+        """Tell which conversation a chat of an agent's has, so that Letta is not asked."""
+        self._memory.threads.remember(agent_id, wish, thread)
+
+    def reject(
+        self,
+        error: SansioLettaError,
+        request: HttpRequest,
+        *,
+        token: str,
+        now: float,
+        caller: Caller = ANYONE,
+    ) -> Cycle:
+        """Answer a request that is refused, or that could not be read to its end."""
+        summary = _summary(request, token, caller)
+        summary.outcome = error.code
+        return self._inquire(error_reply(error), summary, now)
+
+    def _inquire(
+        self,
+        questions: Questions | Reply,
+        summary: Summary,
+        now: float,
+        caller: Caller = ANYONE,
+        config: Config | None = None,
+    ) -> Cycle:
+        """A cycle that no turn is needed for."""
+        inquiry = Inquiry(questions, self.config.max_answer_size, caller)
+        head_only = summary.method == "HEAD"
+        return Cycle(inquiry, None, self._memory, summary, now, head_only, config=config or self.config)
+
+    def _open_chat(
+        self,
+        request: HttpRequest,
+        summary: Summary,
+        token: str,
+        created: int,
+        now: float,
+        caller: Caller,
+        config: Config,
+    ) -> Cycle:
+        headers = dict(request.headers)
+        config = with_headers(config, request.headers)
+        asked = decode_request(request.body, config)
+        summary.stream, summary.model = asked.stream, asked.model
+        planned = plan_turn(asked, Circumstances(config=config, headers=headers, token=token, created=created))
+        plan = planned.plan
+        summary.ignored, summary.thread = planned.ignored, kind_of(plan.thread)
+        named = repr(plan.thread) if isinstance(plan.thread, Chat | GivenConversation) else ""
+        wanted = shape(config, request.headers)
+        key = fingerprint(summary.path, headers, request.body, named, caller.scope, wanted)
+        content = content_digest(request.body, named, wanted)
+        known, sending = self._memory.turns.recall(key, now), read_sending(headers)
+        if known is not None and known.content != content:
+            raise key_reused()
+        driven = None
+        if known is not None and (repeat := self._listens(known, sending)) is not None:
+            summary.repeat = repeat
+            summary.agent_id = known.agent_id if known.turn is None else known.turn.agent_id
+            source: Turn | Listener = Listener(known)
+        else:
+            agent = self._memory.agents.recall(asked.model, now, caller)
+            summary.agent_id = agent.id if agent else None
+            source = Turn(
+                plan,
+                config,
+                agent,
+                place=Place(self._memory.queue),
+                recall_earlier=nothing_earlier if known is None else known.recall_earlier,
+                background=_wants_background(asked, config) and self._memory.has_background,
+                caller=caller,
+                recall_thread=partial(self._memory.threads.recall, wish=plan.thread),
+                is_told=self._memory.threads.is_told,
+                recall_waiting=self._memory.threads.recall_waiting,
+                made_tools=self._memory.made_tools,
+                expired=self._memory.threads.take_expired(caller.scope, now - config.client_tool_ttl),
+                token=token,
+                owner=self.owner,
+                created=created,
+            )
+            begun = self._memory.turns.begin(key, source, is_sent_again=sending.tells, content=content)
+            driven = Driven(known=begun, fingerprint=key)
+        heading = Heading(completion_id=f"chatcmpl-{token}", created=created, model=asked.model)
+        return Cycle(
+            source,
+            _writer(asked, heading, config),
+            self._memory,
+            summary,
+            now,
+            config=config,
+            driven=driven,
+            caller=caller,
+            patience=self._patience(sending),
+        )
+
+    def _listens(self, known: KnownTurn, sending: Sending) -> Repeat | None:
+        """Whether a request for a known turn gets what that turn says; otherwise it begins one of its own."""
+        if not known.is_over:
+            return Repeat.JOINED if self.config.joins_repeats and not known.given_up else None
+        return Repeat.ANSWERED if known.is_answered and sending.is_repeat else None
+
+    def _patience(self, sending: Sending) -> float:
+        """How long a client that leaves before its answer has begun may stay away. 0: it will not come back."""
+        if sending.count is None or not self.config.repeat_wait_timeout:
+            return 0.0
+        return self.config.repeat_wait_timeout + 0.5 * float(2 ** min(sending.count, 4))
+
+    def _questions(self, wanted: Route, caller: Caller, request: HttpRequest) -> Questions | Reply:
+        match wanted.endpoint:
+            case Endpoint.MODELS:
+                return ask_models(self.config, caller)
+            case Endpoint.MODEL:
+                return ask_model(wanted.model or "", caller)
+            case Endpoint.OLLAMA_VERSION:
+                return say_version()
+            case Endpoint.OLLAMA_TAGS:
+                return ask_tags(self.config, caller)
+            case Endpoint.OLLAMA_SHOW:
+                if refusal := self.refuse(request):
+                    raise refusal
+                return ask_show(decode_show(request.body), caller)
+            case Endpoint.READY:
+                return say_ending() if self.ending else ask_ready()
+            case Endpoint.HEALTH:
+                return say_alive()
+            case Endpoint.ROOT:
+                return say_where()
+            case _:
+                return Reply(status=204, body=b"", headers=(("allow", "GET, HEAD, POST, OPTIONS"),))
+
+
+def _wants_background(asked: ChatRequest, config: Config) -> bool:
+    policy = config.background
+    return policy is Background.ALWAYS or (policy is Background.AUTO and not asked.stream)
+
+
+def _writer(asked: ChatRequest, heading: Heading, config: Config) -> Writer:
+    writer = make_writer(heading, config, stream=asked.stream, include_usage=asked.include_usage)
+    return showing_tools(writer, config.server_tools)
+
+
+def _summary(request: HttpRequest, token: str, caller: Caller) -> Summary:
+    return Summary(
+        request_id=f"req_{token}",
+        method=request.method,
+        path=_log_path(request.target),
+        caller=caller.name,
+    )
+
+
+def _log_path(target: str) -> str:
+    """The target without its query, printable and short."""
+    path = target.partition("?")[0][:200]
+    return "".join(char if char.isprintable() else "?" for char in path)

@@ -1,0 +1,344 @@
+"""Requests that come twice: which they are, and what their turn has said so far.
+
+The official SDKs send a request up to three times, after a failure or a timeout, and an agent would hear each
+as a new message. So a turn is known by its request's fingerprint while it runs, and for some minutes after it:
+who asks the same meanwhile listens to it, from its start, and who sends a whole answer's request again gets the
+answer again.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from itertools import groupby
+from typing import Any, Final
+
+from attrs import define, evolve, field, frozen
+
+from .._signal import Signal
+from ..errors import (
+    Kept,
+    LocalProtocolError,
+    RemoteProtocolError,
+    RequestError,
+    SansioLettaError,
+    kept_failure,
+)
+from ..turn.events import (
+    CallArguments,
+    Event,
+    Failure,
+    KeepAlive,
+    ReasoningDelta,
+    ServerToolArguments,
+    TextDelta,
+    TurnFailed,
+    TurnFinished,
+)
+from ..turn.thread_queue import nobody
+from ..turn.turn import Turn
+from ..upstreams.rest.recovery import EarlierTurn
+from ..upstreams.rest.response import Headers
+from .access import credentials
+
+
+def fingerprint(
+    path: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    chat_key: str,
+    scope: Hashable = None,
+    shape: str = "",
+) -> bytes:
+    """What two requests have in common if one is a repeat of the other.
+
+    :param path: the request's, without its query.
+    :param headers: by lower-case name.
+    :param chat_key: which chat it is of; empty if it says nothing of that.
+    :param scope: of the caller: a key that may see less than before gets no answer of before.
+    :param shape: what it asks for in its headers, as by `policies.shape`.
+    """
+    # Another client's key is another request, even with the same idempotency key.
+    digest = sha256(f"{credentials(headers)!r}\n{scope!r}\n{path}\n".encode())
+    if idempotency_key := headers.get("idempotency-key"):
+        digest.update(f"key {idempotency_key}".encode())
+    else:
+        digest.update(content_digest(body, chat_key, shape))
+    return digest.digest()
+
+
+def content_digest(body: bytes, chat_key: str, shape: str = "") -> bytes:
+    """What a request asks for, whatever it is called by: a repeat that is named asks for the same.
+
+    :param chat_key: see `fingerprint`, as for the others.
+    """
+    digest = sha256(f"chat {chat_key}\n{shape}\n".encode())
+    digest.update(body)
+    return digest.digest()
+
+
+def key_reused() -> RequestError:
+    """An idempotency key names one request, and this is another one."""
+    return RequestError(
+        "Idempotency-Key: this key came with another request before, and stands for that one: another body, "
+        "model, chat or policy needs a key of its own.",
+        param="idempotency-key",
+        code="idempotency_key_reused",
+        status=422,
+    )
+
+
+@frozen(kw_only=True)
+class Sending:
+    """What a request says of being sent before.
+
+    :param count: how often it was; None: its client does not say.
+    :param is_named: it has an idempotency key, which is the same each time.
+    """
+
+    count: int | None
+    is_named: bool
+
+    @property
+    def tells(self) -> bool:
+        """Whether one that is sent again will be known by it."""
+        return self.count is not None or self.is_named
+
+    @property
+    def is_repeat(self) -> bool:
+        """Whether it may have been sent before. Without that, the same request anew is a regeneration."""
+        return bool(self.count) or self.is_named
+
+
+def read_sending(headers: Mapping[str, str]) -> Sending:
+    """What a request says of itself.
+
+    :param headers: by lower-case name.
+    """
+    text = headers.get("x-stainless-retry-count", "")
+    return Sending(
+        count=int(text[:4]) if text.isascii() and text.isdigit() else None,
+        is_named=bool(headers.get("idempotency-key")),
+    )
+
+
+@define(eq=False)
+class KnownTurn:
+    """A turn that has been begun, all it has said, and who listens.
+
+    :param turn: driven by one cycle; others listen. Let go of once it is over.
+    :param is_sent_again: whether the client says so when it sends a request again.
+    :param content: of its request, as by `content_digest`.
+    """
+
+    turn: Turn | None
+    is_sent_again: bool = True
+    content: bytes = b""
+    events: list[Event] = field(factory=list, init=False)
+    listeners: list["Listener"] = field(factory=list, init=False)
+    is_over: bool = field(default=False, init=False)
+    size: int = field(default=0, init=False)  #: characters, once it is over
+    given_up: bool = field(default=False, init=False)  #: it goes on only to end its run: nobody may join it
+    expected_until: float = field(default=0.0, init=False)
+    """While it runs: until then a client that has left is expected back; monotonic seconds."""
+    until: float = field(default=0.0, init=False)  #: when it is forgotten, once it is over; monotonic seconds
+    agent_id: str | None = field(default=None, init=False)  #: once it is over
+    _earlier: EarlierTurn | None = field(default=None, init=False)
+    _last: Event | None = field(default=None, init=False)
+
+    def add(self, event: Event) -> None:
+        """The turn has said something."""
+        tag = type(event)
+        if tag is KeepAlive:
+            return
+        self.events.append(event)
+        if tag is TurnFinished or tag is TurnFailed:
+            self._last, self.is_over = event, True
+        for listener in self.listeners:
+            listener.wake()
+
+    def add_texts(self, texts: Sequence[TextDelta]) -> None:
+        """The same for more of a text."""
+        self.events += texts
+        for listener in self.listeners:
+            listener.wake()
+
+    def end(self, *, is_replaced: bool = False) -> None:
+        """The turn says no more, whatever it has said. What is kept of it takes less room from now on.
+
+        :param is_replaced: whether a repeat waits for it, which looks what it has left, even a whole answer.
+        """
+        if not self.is_over:
+            lost = RemoteProtocolError("The turn was ended before its answer was whole.")
+            self.add(TurnFailed(error=kept_failure(lost), kept=Kept.UNKNOWN))
+        # Who listens still goes on with the list as it was.
+        self.events = list(_joined(self.events))
+        self.size = sum(map(_size, self.events))
+        if self.turn is not None:
+            last, turn = self._last, self.turn
+            self.agent_id, self.turn = turn.agent_id, None
+            nothing = isinstance(last, TurnFailed) and last.kept is Kept.NOTHING
+            is_done = self.is_answered and not is_replaced
+            self._earlier = None if nothing or is_done else turn.earlier
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether it came to a whole answer."""
+        return type(self._last) is TurnFinished
+
+    @property
+    def earlier(self) -> EarlierTurn | None:
+        """What a repeat must look into; None if nothing of it can have been kept."""
+        return self._earlier if self.turn is None else self.turn.earlier
+
+    def recall_earlier(self) -> EarlierTurn | None:
+        """The same, for a repeat that has waited until it is over."""
+        return self.earlier
+
+
+@define(eq=False)
+class Listener:
+    """A repeat's part in a turn that another cycle drives. It has a turn's methods."""
+
+    known: KnownTurn
+    wake: Callable[[], None] = nobody
+    _events: Sequence[Event] = field(init=False)
+    _count: int = field(default=0, init=False)
+    _left: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._events = self.known.events
+        self.known.listeners.append(self)
+        # Whoever was expected back is here.
+        self.known.expected_until = 0.0
+
+    def next_event(self) -> Event | Signal:
+        """The next event; WAITING until the turn says more."""
+        if self._left:
+            return Signal.FINISHED
+        if self._count < len(self._events):
+            self._count += 1
+            return self._events[self._count - 1]
+        if not self.known.is_over:
+            return Signal.WAITING
+        self.abandon()
+        return Signal.FINISHED
+
+    def abandon(self) -> None:
+        """The client has left, or has heard all; the turn goes on for the others."""
+        if not self._left:
+            self._left = True
+            self.known.listeners.remove(self)
+
+    def interrupt(self, error: SansioLettaError) -> None:
+        """The proxy itself must end: the cycle that drives the turn is told, too, and this one hears of it."""
+
+    def receive_response(self, status: int, headers: Headers) -> None:
+        """:raises LocalProtocolError: always: it asks nothing."""
+        raise LocalProtocolError("a repeat that joined a turn asks nothing of Letta")
+
+    def receive_data(self, data: bytes) -> None:
+        """:raises LocalProtocolError: always: it asks nothing."""
+        raise LocalProtocolError("a repeat that joined a turn asks nothing of Letta")
+
+    def receive_failure(self, failure: Failure, reason: str) -> None:
+        """:raises LocalProtocolError: always: it asks nothing."""
+        raise LocalProtocolError("a repeat that joined a turn asks nothing of Letta")
+
+
+@define
+class KnownTurns:
+    """The turns that a repeat may be of, by their requests' fingerprints.
+
+    :param ttl: seconds that a turn is known after its end.
+    :param max_size: characters of all ended turns together; beyond it the oldest are forgotten.
+    """
+
+    ttl: float
+    max_size: int
+    _turns: dict[bytes, KnownTurn] = field(factory=dict, init=False)
+    _ended: OrderedDict[bytes, KnownTurn] = field(factory=OrderedDict, init=False)
+    _size: int = field(default=0, init=False)
+
+    def recall(self, key: bytes, now: float) -> KnownTurn | None:
+        """The turn of this fingerprint, if it runs or has ended not long ago.
+
+        :param now: monotonic seconds, here and below.
+        """
+        self._forget(now)
+        return self._turns.get(key)
+
+    def begin(self, key: bytes, turn: Turn, *, is_sent_again: bool = True, content: bytes = b"") -> KnownTurn:
+        """A turn begins; it takes the place of one that ended.
+
+        :param is_sent_again: whether the client says so when it sends a request again: its answer is kept.
+        :param content: of its request, as by `content_digest`.
+        """
+        self._drop(key)
+        known = self._turns[key] = KnownTurn(turn, is_sent_again, content)
+        return known
+
+    def end(self, key: bytes, known: KnownTurn, now: float) -> None:
+        """A turn says no more."""
+        if self._turns.get(key) is not known:
+            if known.turn is not None:
+                # A repeat has taken its place, and looks into what it leaves.
+                known.end(is_replaced=True)
+            return
+        if key in self._ended:
+            return
+        known.end()
+        if known.earlier is None and not (known.is_answered and known.is_sent_again):
+            # Nobody will be given its answer again, and there is nothing to look into.
+            self._drop(key)
+            return
+        known.until = now + self.ttl
+        # An entry of nothing but a name takes room, too.
+        known.size += _ENTRY_SIZE
+        self._ended[key] = known
+        self._size += known.size
+        self._forget(now)
+
+    def _forget(self, now: float) -> None:
+        while self._ended:
+            key, oldest = next(iter(self._ended.items()))
+            if now < oldest.until and self._size <= self.max_size:
+                break
+            self._drop(key)
+
+    def _drop(self, key: bytes) -> None:
+        self._turns.pop(key, None)
+        gone = self._ended.pop(key, None)
+        if gone is not None:
+            self._size -= gone.size
+
+
+_ENTRY_SIZE: Final = 1024
+#: Events that say the same in one as in many -> the field that holds it.
+_PIECES: Final[Mapping[type[Any], str]] = {
+    TextDelta: "text",
+    ReasoningDelta: "text",
+    CallArguments: "fragment",
+    ServerToolArguments: "fragment",
+}
+
+
+def _joined(events: Sequence[Event]) -> Iterator[Event]:
+    """The same, with pieces of one text put together."""
+    for (kind, _), group in groupby(events, key=lambda event: (type(event), _call_of(event))):
+        name = _PIECES.get(kind)
+        if name is None:
+            yield from group
+        else:
+            pieces: list[Any] = list(group)
+            whole: Event = evolve(pieces[0], **{name: "".join(getattr(piece, name) for piece in pieces)})
+            yield whole
+
+
+def _call_of(event: Event) -> int | str | None:
+    """Which call a piece of arguments belongs to."""
+    return getattr(event, "index", None) if type(event) is CallArguments else getattr(event, "call_id", None)
+
+
+def _size(event: Event) -> int:
+    name = _PIECES.get(type(event))
+    return len(getattr(event, name)) if name else 0

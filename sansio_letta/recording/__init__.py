@@ -1,0 +1,1 @@
+"""What passed between client, proxy and Letta: written, read, replayed, compared and inspected."""

@@ -1,0 +1,190 @@
+"""What is in a message, a request or an event, in few words, and what a payload looks like laid out.
+
+Nothing here fails: whatever was recorded, by whomever, has some gist.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import orjson
+from attrs import field, frozen
+
+from ..errors import SansioLettaError
+from ..turn.events import (
+    AgentFound,
+    AgentGone,
+    CallArguments,
+    CallsSettled,
+    CallStarted,
+    Event,
+    ReasoningDelta,
+    ServerToolArguments,
+    ServerToolReturned,
+    ServerToolStarted,
+    TextDelta,
+    TurnFailed,
+    TurnFinished,
+    TurnStarted,
+)
+from ..upstreams.rest import letta
+
+#: Messages that come in pieces: the texts of those with one id are one text.
+_FRAGMENTS: Final = frozenset(
+    {"assistant_message", "reasoning_message", "tool_call_message", "approval_request_message"}
+)
+
+
+@frozen(kw_only=True)
+class MessageGist:
+    """One event of Letta's stream."""
+
+    name: str  #: its ``message_type``, ``[DONE]``, or ``unreadable``
+    text: str = field(default="", repr=False)
+    whole: str | None = None  #: what it is a fragment of: the same for all its fragments
+
+
+def message_gist(data: bytes) -> MessageGist:
+    """What a message says.
+
+    :param data: of one event.
+    """
+    if data.startswith(b"[DONE]"):
+        return MessageGist(name="[DONE]")
+    try:
+        raw = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        raw = None
+    match raw:
+        case {"message_type": "ping"}:
+            return MessageGist(name="ping", text=str(raw.get("run_id") or ""), whole="ping")
+        case {"message_type": str(name)}:
+            calls = _calls(raw)
+            whole = " ".join([name, str(raw.get("id")), *(str(call.get("tool_call_id")) for call in calls)])
+            return MessageGist(
+                name=name, text=_content(raw, calls), whole=whole if name in _FRAGMENTS else None
+            )
+    return MessageGist(name="unreadable", text=short(decoded(data)))
+
+
+def _content(raw: Mapping[str, Any], calls: Iterable[Mapping[str, Any]]) -> str:
+    """What a message says, without what stands around it in each."""
+    match raw:
+        case {"message_type": "usage_statistics"}:
+            return f"{raw.get('prompt_tokens')} in, {raw.get('completion_tokens')} out"
+        case {"stop_reason": str(text)} | {"reasoning": str(text)}:
+            return text
+        case {"error_type": str(kind)}:
+            return f"{kind}: {raw.get('message')}"
+        case {"tool_returns": [_, *_] as returns}:
+            return "; ".join(_said(item) for item in returns)
+        case {"tool_return": text}:
+            return _said(text)
+        case {"content": content}:
+            return _said(content)
+    return ", ".join(
+        (f"{call['name']} " if call.get("name") else "") + str(call.get("arguments") or "") for call in calls
+    )
+
+
+def _calls(raw: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    calls = raw.get("tool_calls") or raw.get("tool_call")
+    return _objects(calls if isinstance(calls, list) else [calls])
+
+
+def request_gist(json: object) -> str:
+    """The messages of a request, to Letta or to the proxy: of a history its end, what the client adds to it."""
+    messages = _objects(json.get("messages")) if isinstance(json, dict) else []
+    spoken = [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
+    said = [
+        f"{answer.get('role') or answer.get('type')}: {short(_said(answer))}"
+        for message in messages[spoken[-1] + 1 if spoken else 0 :]
+        for answer in _objects(message.get("approvals")) or [message]
+    ]
+    before = f"{len(messages)} messages, the last " if len(messages) > len(said[-2:]) else ""
+    return before + "; ".join(said[-2:])
+
+
+def _said(value: object) -> str:
+    """The text in a message, a result, or a list of parts."""
+    match value:
+        case str():
+            return value
+        case list():
+            return " ".join(_said(part) for part in value)
+        case {"content": text} | {"text": text} | {"tool_return": text} | {"reason": text} if text:
+            return _said(text)
+        case {"type": kind}:
+            return f"[{kind}]"
+    return ""
+
+
+def _objects(value: object) -> list[Mapping[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def event_gist(event: Event) -> str:
+    """What an event tells."""
+    match event:
+        case TextDelta(text=text) | ReasoningDelta(text=text) | CallArguments(fragment=text):
+            return text
+        case ServerToolArguments(fragment=text):
+            return text
+        case ServerToolReturned(beginning=text):
+            return f"{event.name or 'a tool'} {'failed: ' if event.failed else ''}{short(text)}"
+        case CallStarted() | ServerToolStarted():
+            return f"{event.name} {event.call_id}"
+        case AgentFound(model=model, agent=agent):
+            return f"{model} is {agent.id}"
+        case AgentGone(agent_id=agent_id):
+            return agent_id
+        case CallsSettled():
+            told = {"no result": event.missing, "not pending": event.stale, "denied": event.denied}
+            return "; ".join(f"{what}: {', '.join(ids)}" for what, ids in told.items() if ids)
+        case TurnFinished(reason=reason, usage=usage):
+            return f"{reason.value}, {usage_gist(usage)}" if usage else reason.value
+        case TurnFailed(error=error, kept=kept):
+            return f"{error_gist(error)} Kept: {kept.value}."
+        case TurnStarted():
+            return "the answer begins"
+    return ""
+
+
+def error_gist(error: SansioLettaError) -> str:
+    """An error: its status, its code and its message."""
+    return f"{error.status_hint} {error.code}: {error.message}"
+
+
+def usage_gist(usage: letta.UsageStatistics) -> str:
+    """What a run took."""
+    cached = f" ({usage.cached_input_tokens} cached)" if usage.cached_input_tokens else ""
+    thought = f" ({usage.reasoning_tokens} reasoning)" if usage.reasoning_tokens else ""
+    return f"{usage.prompt_tokens or 0} in{cached}, {usage.completion_tokens or 0} out{thought}"
+
+
+def short(text: str, limit: int = 240) -> str:
+    """The text, or its beginning if it is long."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def decoded(data: bytes) -> str:
+    """Bytes as text, whatever they are."""
+    return data.decode("utf-8", "replace")
+
+
+def pretty(json: object) -> str:
+    """JSON, laid out; nothing for null."""
+    return "" if json is None else orjson.dumps(json, option=orjson.OPT_INDENT_2).decode()
+
+
+def laid_out(data: bytes) -> str:
+    """A payload, laid out if it is JSON."""
+    try:
+        return pretty(orjson.loads(data))
+    except orjson.JSONDecodeError:
+        return decoded(data)
+
+
+def http_message(headers: Iterable[tuple[str, str]], body: str = "") -> str:
+    """A head, and the body below it if there is one."""
+    lines = "".join(f"{name}: {value}\n" for name, value in headers)
+    return f"{lines}\n{body}" if body else lines

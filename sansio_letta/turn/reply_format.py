@@ -1,0 +1,161 @@
+"""What a client wishes a reply to be: JSON, or a call of one of its tools.
+
+Letta can force neither. The agent is asked for it, beside the input, and its reply is checked.
+"""
+
+from hashlib import sha256
+from typing import Final, TypeAlias
+
+import orjson
+from attrs import field, frozen
+
+from .json_in_text import only_json
+from .json_schema import Schema
+
+_FENCE: Final = "```"
+
+_ALONE: Final = "JSON alone, without a word or a code fence around it"
+_ASK_JSON: Final = (
+    "Your reply to this is read by a program. Call tools first if you need them; the reply with which your "
+    f"turn ends must be {_ALONE}"
+)
+#: Names of tools in a sentence: the agent has the tools themselves.
+_MAX_NAME_COUNT: Final = 8
+
+
+@frozen(kw_only=True)
+class Checked:
+    """What a reply comes to.
+
+    :param complaint: what is wrong with it, in words for the agent and for the client; None: it is as wished.
+    """
+
+    text: str = field(default="", repr=False)
+    complaint: str | None = None
+
+
+@frozen(kw_only=True)
+class JsonWish:
+    """The reply is JSON and nothing else.
+
+    :param schema: what it must satisfy; None: any object will do.
+    """
+
+    schema: Schema | None = None
+    name: str = ""
+    description: str = ""
+
+    @property
+    def asking(self) -> str:
+        """What the agent is told before the input."""
+        if self.schema is None:
+            return f"{_ASK_JSON}: an object."
+        return f"{_ASK_JSON}. It must satisfy this JSON Schema.\n\n{self._named_schema}"
+
+    @property
+    def reminder(self) -> str:
+        """The same where the thread was given the schema before."""
+        if self.schema is None:
+            return self.asking
+        return f"{_ASK_JSON}. It must satisfy the JSON Schema {self.name} that you were given before."
+
+    @property
+    def slot(self) -> str:
+        """What a thread is given anew if it changes: the schema of this name."""
+        return f"schema {self.name}"
+
+    @property
+    def digest(self) -> bytes:
+        """Tells the schema from others of its name."""
+        return sha256(self.asking.encode()).digest()
+
+    def asking_again(self, *, in_full: bool) -> str:
+        """What the agent is told when its reply was not as wished.
+
+        :param in_full: whether with the schema, which it may have forgotten.
+        """
+        if self.schema is None:
+            return f"Reply once more, with {_ALONE}: an object."
+        again = f"Reply once more, with {_ALONE}, that satisfies the JSON Schema {self.name}"
+        return f"{again}.\n\n{self._named_schema}" if in_full else f"{again} that you were given."
+
+    @property
+    def _named_schema(self) -> str:
+        assert self.schema is not None
+        named = ": ".join(part for part in (self.name, self.description) if part)
+        return f"{named}\n{self.schema.data.decode()}"
+
+    def check(self, reply: str) -> Checked:
+        """A reply in which nothing was called: the JSON in it, as the agent wrote it, without words around."""
+        text = _unfenced(reply.strip())
+        if not text:
+            return Checked(complaint="it is empty")
+        try:
+            value = orjson.loads(text)
+        except orjson.JSONDecodeError as exc:
+            part = only_json(reply)
+            if part is None:
+                return Checked(complaint=f"it is no JSON: {exc}")
+            text, value = part, orjson.loads(part)
+        if self.schema is None:
+            return Checked(text=text, complaint=None if isinstance(value, dict) else "it is no JSON object")
+        return Checked(text=text, complaint="; ".join(self.schema.complaints(value)) or None)
+
+
+def _unfenced(text: str) -> str:
+    """The text in a fence of Markdown: models like to put JSON into one, and no reader of JSON takes it.
+
+    :param text: without blanks around it.
+    """
+    opening, _, rest = text.partition("\n")
+    language = opening.removeprefix(_FENCE).rstrip()
+    if not opening.startswith(_FENCE) or not rest.endswith(_FENCE):
+        return text
+    if language and not (language.isascii() and language.isalnum()):
+        return text
+    return rest.removesuffix(_FENCE).strip()
+
+
+@frozen(kw_only=True)
+class CallWish:
+    """The reply calls one of the client's tools.
+
+    :param names: of the tools that are offered.
+    """
+
+    names: tuple[str, ...]
+
+    @property
+    def asking(self) -> str:
+        """What the agent is told before the input."""
+        return (
+            f"Your reply to this is read by a program. It must call {self._which}: a reply in words alone is "
+            "no use."
+        )
+
+    def asking_again(self, *, in_full: bool) -> str:
+        """What the agent is told when its reply was not as wished; it is never long."""
+        return f"Reply once more, and call {self._which}."
+
+    @property
+    def _which(self) -> str:
+        if len(self.names) == 1:
+            return f"the tool {self.names[0]}"
+        more = len(self.names) - _MAX_NAME_COUNT
+        named = ", ".join(self.names[:_MAX_NAME_COUNT])
+        return f"one of {named}" if more <= 0 else f"one of {named}, or another of the program's {more} tools"
+
+    def check(self, reply: str) -> Checked:
+        """A reply in which nothing was called."""
+        return Checked(complaint="no tool was called")
+
+
+Wish: TypeAlias = JsonWish | CallWish
+
+
+def text_to_ask_again(wish: Wish, complaint: str, *, in_full: bool = False) -> str:
+    """What the agent is told when its reply was not as wished.
+
+    :param in_full: whether it is told all that it must know, or it knows that from before.
+    """
+    return f"Your last reply cannot be used: {complaint}. {wish.asking_again(in_full=in_full)}"

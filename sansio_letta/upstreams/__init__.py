@@ -1,0 +1,1 @@
+"""Where agents live: each package speaks one protocol of Letta's."""

@@ -1,0 +1,1 @@
+"""Letta's REST API: HTTP and server-sent events."""

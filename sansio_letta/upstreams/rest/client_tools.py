@@ -1,0 +1,106 @@
+"""The client's tools in one turn: how the agent is given them, and what is left of them when it ends."""
+
+from collections.abc import Hashable, Mapping
+
+from attrs import define, field
+
+from ...config import ClientTools
+from ...errors import RequestError
+from . import letta
+from .attached_tools import LentTool, Stamp, beside, lend
+from .tool_attachment import Cleaning, Loan, MadeTools, clean
+
+
+@define(kw_only=True)
+class Toolkit:
+    """They go with each request for a run; or they are attached to the agent, from its first run to the end.
+
+    :param offered: as the agent is to have them.
+    :param client_names: the client's names for those that are offered under another.
+    :param policy: how agents are given them.
+    :param ttl: seconds that those to attach are kept at Letta, and that the agent has them if the process dies.
+    :param made: what the process's turns have made at Letta.
+    :param scope: the caller's.
+    :param owner: unique to the turn.
+    :param now: when its request came, Unix time in seconds.
+    """
+
+    offered: tuple[letta.ClientTool, ...]
+    client_names: Mapping[str, str] = field(factory=dict)
+    policy: ClientTools
+    ttl: float
+    made: MadeTools
+    scope: Hashable = None
+    owner: str
+    now: int
+    is_awaited: bool = field(default=False, init=False)  #: the agent waits for what the client makes of a call
+    _tools: tuple[LentTool, ...] = field(default=(), init=False)
+    _loan: Loan | None = field(default=None, init=False)  #: of these, if they are attached
+
+    def fit(self, agent: letta.Agent) -> None:
+        """The agent is known: find out how it is given them.
+
+        :raises RequestError: if it cannot be.
+        """
+        self._loan = None
+        if self.attaches_to(agent):
+            self._tools = lend(self.offered, to_legacy=agent.is_legacy)
+            if self._tools:
+                stamp = Stamp(until=self.now + int(self.ttl), owner=self.owner)
+                self._loan = Loan(
+                    agent_id=agent.id,
+                    tools=self._tools,
+                    stamp=stamp,
+                    now=self.now,
+                    made=self.made,
+                    scope=self.scope,
+                )
+        elif self.offered and agent.is_legacy:
+            raise RequestError(
+                f"The agent is of type {agent.agent_type}, which does not take a client's tools with a "
+                "request, and this proxy attaches none: leave `tools` out, or use an agent of type "
+                "letta_v1_agent.",
+                param="tools",
+                code="unsupported_parameter",
+            )
+        else:
+            self._tools = beside(self.offered, agent.own_tool_names)
+
+    def attaches_to(self, agent: letta.Agent) -> bool:
+        """Whether the agent is given a client's tools by attaching them to it: all who speak to it see them."""
+        return self.policy is ClientTools.ATTACH or (self.policy is ClientTools.AUTO and agent.is_legacy)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What they are called at Letta, and the client's names for them."""
+        return {lent.tool.name: self.client_names.get(lent.name, lent.name) for lent in self._tools}
+
+    @property
+    def names_at_letta(self) -> dict[str, str]:
+        """What those are called there that have another name, by the names in which they are offered."""
+        return {lent.name: lent.tool.name for lent in self._tools if lent.name != lent.tool.name}
+
+    @property
+    def in_request(self) -> tuple[letta.ClientTool, ...]:
+        """Those that go with the request for a run."""
+        return () if self._loan is not None else tuple(lent.tool for lent in self._tools)
+
+    @property
+    def to_lend(self) -> Loan | None:
+        """What must be given to the agent before a run."""
+        return None if self._loan is None or self._loan.is_out else self._loan
+
+    @property
+    def lent(self) -> Loan | None:
+        """What must be taken back from it after the last."""
+        return self._loan if self._loan is not None and self._loan.is_out else None
+
+    @property
+    def forgotten(self) -> Cleaning | None:
+        """Deletes what has expired: behind a turn that made a tool, or once all that was made has expired."""
+        has_made = self._loan is not None and self._loan.has_made
+        return self._clean() if has_made or self.made.have_expired(self.scope, self.now) else None
+
+    def _clean(self) -> Cleaning:
+        if (yield from clean(self.now)):
+            self.made.forget_expired(self.scope, self.now)

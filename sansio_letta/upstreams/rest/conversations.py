@@ -1,0 +1,299 @@
+"""Which thread of an agent a request is of: its own, a chat's conversation, or one that is thrown away.
+
+A chat has a conversation of its own at Letta, found again by its summary, which holds the chat's key: so
+replicas and restarts agree without a database. Letta's search is an ILIKE without escapes, for which some
+characters of a key mean something else; so the summary holds a digest of the key, too, and that is searched.
+Prompts that are not the user's, like a chat program's for titles, run in a conversation that is deleted
+afterwards, and the agent's own history holds none of them. Such a prompt may bring tools: then its conversation
+lives until the agent calls none of them any more, and its summary holds digests of the calls that it waits for,
+by which the request with their results finds it.
+"""
+
+from collections.abc import Generator, Sequence
+from hashlib import sha256
+from math import ceil
+from typing import Final, TypeAlias
+
+from attrs import frozen
+
+from ...errors import RequestError, SansioLettaError
+from ...turn.events import (
+    PAGE_COUNT,
+    Command,
+    ConversationThread,
+    CreateConversation,
+    DeleteConversation,
+    FetchConversation,
+    FetchLast,
+    FindConversations,
+)
+from . import letta
+from .response import Answer
+
+#: Begins the summaries of chats' conversations; the chat's key follows, in quotes, and its digest.
+CHAT_MARK: Final = "letta-proxy chat: "
+#: Begins the summaries of conversations that are thrown away; the request's id follows, and until when its turn
+#: may take, so that no other process need know how long this one lets turns take. Behind it come the calls that
+#: the agent waits for, if it does.
+TASK_MARK: Final = "letta-proxy task: "
+_UNTIL: Final = " until "
+_CALLS: Final = " calls "
+_YEAR: Final = 365 * 24 * 3600
+#: Calls named in a summary. One is enough to find it by.
+_MAX_CALL_COUNT: Final = 32
+
+#: Names an existing conversation of Letta's.
+GIVEN_HEADER: Final = "X-Letta-Conversation-Id"
+_LISTING: Final = "GET /v1/conversations/?agent_id=... at Letta lists them."
+
+#: Longer keys are refused: OpenAI's `metadata` values end there, too.
+MAX_KEY_SIZE: Final = 512
+#: Pages of one search. A digest fills none; a key of wildcards alone finds all the agent's chats without one.
+MAX_PAGE_COUNT: Final = 100
+
+
+@frozen(kw_only=True)
+class Chat:
+    """The client's chat of this key."""
+
+    key: str
+
+
+@frozen(kw_only=True)
+class GivenConversation:
+    """A conversation that the client names by its id at Letta."""
+
+    conversation_id: str
+
+
+@frozen(kw_only=True)
+class Throwaway:
+    """A conversation for one prompt, which lives until the agent needs nothing more of the client's.
+
+    :param token: unique.
+    :param until: Unix time in seconds; the request's turn is over then.
+    :param call_ids: of the calls that the request has results of: the conversation has been made before.
+    """
+
+    token: str
+    until: int = 0
+    call_ids: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """By which it is found at Letta."""
+        return f"{TASK_MARK}{self.token}{_UNTIL}{self.until}"
+
+    def waiting_for(self, call_ids: Sequence[str], seconds: float) -> str:
+        """Its summary while the agent waits for results.
+
+        :param seconds: how long the client may take to bring them, once the turn is over.
+        """
+        digests = " ".join(map(_digest, call_ids[:_MAX_CALL_COUNT]))
+        return f"{TASK_MARK}{self.token}{_UNTIL}{task_end(self.until, seconds)}{_CALLS}{digests}"
+
+    @property
+    def place(self) -> str:
+        """Whoever brings results of the same calls speaks in the same conversation."""
+        return f"task {self.call_ids if self.call_ids else self.token}"
+
+
+def task_end(start: int, seconds: float) -> int:
+    """Until when something may take, Unix time in seconds; a year if it may take for ever.
+
+    :param start: Unix time in seconds.
+    """
+    return start + ceil(min(seconds, _YEAR))
+
+
+def _waits_for(summary: str | None, call_id: str) -> bool:
+    head, _, digests = (summary or "").partition(_CALLS)
+    return head.startswith(TASK_MARK) and _digest(call_id) in digests.split(" ")
+
+
+def task_deadline(summary: str) -> int | None:
+    """Until when the turn may take that a throw-away conversation is for, Unix time in seconds.
+
+    :return: None if it does not say: earlier versions did not.
+    """
+    until = summary.removeprefix(TASK_MARK).partition(_UNTIL)[2].partition(_CALLS)[0]
+    return int(until) if until.isascii() and until.isdigit() and len(until) <= 15 else None
+
+
+#: None: the agent's own thread.
+ThreadWish: TypeAlias = Chat | GivenConversation | Throwaway | None
+
+
+def kind_of(wish: ThreadWish) -> str:
+    """In one word, for logs and counters."""
+    match wish:
+        case Chat():
+            return "chat"
+        case GivenConversation():
+            return "conversation"
+        case Throwaway():
+            return "task"
+        case None:
+            return "agent"
+
+
+@frozen(kw_only=True)
+class FoundThread:
+    """A conversation that a wish came to.
+
+    :param is_new: nothing was ever said in it.
+    """
+
+    thread: ConversationThread
+    is_new: bool = False
+
+
+Search: TypeAlias = Generator[Command, Answer | None, FoundThread]
+
+
+def check_key(key: str, param: str) -> str:
+    """A chat's key, if it can be one.
+
+    :param param: where it stands in the request.
+    :raises RequestError: if it is too long or holds what cannot be read.
+    """
+    if not key.isprintable() or len(key) > MAX_KEY_SIZE:
+        raise RequestError(
+            f"A chat's key is up to {MAX_KEY_SIZE} printable characters; this one has {len(key)} characters"
+            f"{'' if key.isprintable() else ', some of them not printable'}.",
+            param=param,
+        )
+    return key
+
+
+def find_thread(agent_id: str, wish: Chat | GivenConversation | Throwaway) -> Search:
+    """Find a conversation, or make it.
+
+    :raises RequestError: if the agent has no conversation of a given id.
+    :raises SansioLettaError: if Letta does not tell.
+    """
+    match wish:
+        case Chat(key=key):
+            return _find_chat(agent_id, key)
+        case GivenConversation(conversation_id=conversation_id):
+            return _check_given(agent_id, conversation_id)
+        case Throwaway() as task:
+            return _find_task(agent_id, task)
+
+
+def chat_summary(key: str) -> str:
+    """The summary of a chat's conversation."""
+    return f"{_summary_without_digest(key)} {_digest(key)}"
+
+
+def chat_key(summary: str) -> str:
+    """The key in a summary that begins with `CHAT_MARK`."""
+    rest = summary.removeprefix(CHAT_MARK)
+    quoted, _, digest = rest.rpartition(" ")
+    if quoted.startswith('"') and quoted.endswith('"') and digest == _digest(quoted[1:-1]):
+        rest = quoted
+    return rest.removeprefix('"').removesuffix('"')
+
+
+def _summary_without_digest(key: str) -> str:
+    """The summary as it was before it had a digest."""
+    return f'{CHAT_MARK}"{key}"'
+
+
+def _digest(key: str) -> str:
+    return sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _find_chat(agent_id: str, key: str) -> Search:
+    summary = chat_summary(key)
+    found = yield from _list(agent_id, _digest(key), summary)
+    if not found:
+        # In Letta's search a backslash hides the character behind it; an underscore is any one character.
+        earlier = _summary_without_digest(key)
+        found = yield from _list(agent_id, earlier.replace("\\", "_"), earlier)
+    if found:
+        return (yield from _look(found[0].id))
+    made = (yield from _make(agent_id, summary)).thread
+    # Another process may have made one meanwhile: all agree on the oldest.
+    found = yield from _list(agent_id, _digest(key), summary)
+    if found and found[0].id != made.conversation_id:
+        yield DeleteConversation(conversation_id=made.conversation_id)
+        return (yield from _look(found[0].id))
+    return FoundThread(thread=made, is_new=True)
+
+
+def _find_task(agent_id: str, task: Throwaway) -> Search:
+    for call_id in task.call_ids[:1]:
+        answer = yield FindConversations(agent_id=agent_id, summary=_digest(call_id))
+        assert answer is not None
+        for item in letta.decode_conversations(answer.data):
+            if _waits_for(item.summary, call_id):
+                return FoundThread(thread=ConversationThread(conversation_id=item.id))
+    return (yield from _make(agent_id, task.summary))
+
+
+def _look(conversation_id: str) -> Search:
+    """One that was made may be empty still: its first turn left no trace if it failed."""
+    answer = yield FetchLast(conversation_id=conversation_id)
+    assert answer is not None
+    thread = ConversationThread(conversation_id=conversation_id)
+    return FoundThread(thread=thread, is_new=letta.is_empty(answer.data))
+
+
+def delete_strays(agent_id: str, task: Throwaway) -> Generator[Command, Answer | None, None]:
+    """Delete what was made for a request though no answer said so. Nothing is raised: it is swept later."""
+    answer = yield FindConversations(agent_id=agent_id, summary=task.summary)
+    try:
+        found = letta.decode_conversations(answer.data) if answer is not None else ()
+    except SansioLettaError:
+        return
+    for item in found:
+        if item.summary == task.summary:
+            yield DeleteConversation(conversation_id=item.id)
+
+
+def _list(
+    agent_id: str, search: str, summary: str
+) -> Generator[Command, Answer | None, list[letta.Conversation]]:
+    """The conversations of this summary, the oldest first.
+
+    :param search: what Letta looks for anywhere in a summary, whatever the case of its letters.
+    """
+    same: list[letta.Conversation] = []
+    after: str | None = None
+    for _ in range(MAX_PAGE_COUNT):
+        answer = yield FindConversations(agent_id=agent_id, summary=search, after=after)
+        assert answer is not None
+        page = letta.decode_conversations(answer.data)
+        same += [item for item in page if item.summary == summary]
+        # A page that brings nothing new would be asked for again and again.
+        if len(page) < PAGE_COUNT or page[-1].id == after:
+            break
+        after = page[-1].id
+    return sorted(same, key=lambda item: (item.created_at or "", item.id))
+
+
+def _make(agent_id: str, summary: str) -> Search:
+    answer = yield CreateConversation(agent_id=agent_id, summary=summary)
+    assert answer is not None
+    conversation = letta.decode_conversation(answer.data)
+    return FoundThread(thread=ConversationThread(conversation_id=conversation.id), is_new=True)
+
+
+def _check_given(agent_id: str, conversation_id: str) -> Search:
+    answer = yield FetchConversation(conversation_id=conversation_id)
+    assert answer is not None
+    # Whether another agent has one of this id is not the client's to know: one answer for both.
+    if answer.status in (404, 422) or letta.decode_conversation(answer.data).agent_id != agent_id:
+        raise no_conversation("the agent has no conversation of this id")
+    return FoundThread(thread=ConversationThread(conversation_id=conversation_id))
+
+
+def no_conversation(why: str) -> RequestError:
+    """A conversation that the client named is not there."""
+    return RequestError(
+        f"{GIVEN_HEADER}: {why}. {_LISTING}",
+        param=GIVEN_HEADER.lower(),
+        code="conversation_not_found",
+        status=404,
+    )

@@ -1,0 +1,204 @@
+"""Whom a turn speaks to and where: the agent, the thread, and what waits for an answer there.
+
+What the caller remembers is believed until Letta knows nothing of it. Then an agent of the same name may live
+on under another id, and a chat gets another conversation; what Letta itself has just named is not asked for
+again.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
+
+from attrs import define, field
+
+from ...errors import RequestError, unknown_model
+from ...proxy.access import ANYONE, Caller
+from ...turn.events import (
+    AgentFound,
+    AgentGone,
+    AgentThread,
+    Command,
+    ConversationThread,
+    FetchAgent,
+    FetchLast,
+    Thread,
+    ThreadGone,
+)
+from . import letta
+from .conversations import (
+    Chat,
+    FoundThread,
+    GivenConversation,
+    Search,
+    ThreadWish,
+    Throwaway,
+    find_thread,
+    no_conversation,
+)
+from .response import Answer, find_agent, found_agent
+
+#: Tells which conversation a wish of an agent's came to before.
+RecallThread: TypeAlias = Callable[[letta.Agent], ConversationThread | None]
+
+
+def nothing_known(agent: letta.Agent) -> None:
+    """Nobody remembers."""
+
+
+@define(kw_only=True)
+class Destination:
+    """What of it is known so far.
+
+    :param model: the agent's name or id, as asked.
+    :param wish: the thread that is wanted.
+    :param caller: no other agent is found than those that it may use.
+    :param known_agent: the agent, if the caller remembers it.
+    :param conversation: what the wish stands for, if the caller remembers it.
+    :param recall_thread: the same for an agent that was not known.
+    :param pending: what the agent waits for, if the caller has just looked.
+    """
+
+    model: str
+    wish: ThreadWish = None
+    caller: Caller = ANYONE
+    known_agent: letta.Agent | None = None
+    conversation: ConversationThread | None = None
+    pending: letta.PendingApproval | None = None
+    has_looked: bool = field(init=False)  #: `pending` is what waits in the thread
+    is_new: bool = field(default=False, init=False)  #: nothing was ever said in the conversation
+    has_strays: bool = field(default=False, init=False)  #: it may have been made without an answer that said so
+    is_confirmed: bool = field(default=False, init=False)  #: Letta named the agent, or took what was said to it
+    _recall_thread: RecallThread = field(default=nothing_known, alias="recall_thread")
+    _searched: bool = field(default=False, init=False)  #: Letta named the conversation
+
+    def __attrs_post_init__(self) -> None:
+        self.has_looked = self.pending is not None
+
+    @property
+    def is_own_thread(self) -> bool:
+        """Whether it is said in the agent's own thread; only once the agent is known.
+
+        A legacy agent has no other: its chats are all told it in there.
+        """
+        return self.wish is None or self.agent.is_legacy
+
+    @property
+    def continues_task(self) -> bool:
+        """Whether a background prompt goes on there, which has all that was said when it began."""
+        return isinstance(self.wish, Throwaway) and not self.is_new
+
+    def check_wish(self) -> None:
+        """Whether the agent can have the thread that is wanted.
+
+        :raises RequestError: if it has none but its own.
+        """
+        if not self.agent.is_legacy:
+            return
+        why = f"an agent of type {self.agent.agent_type} has one thread alone, its own"
+        match self.wish:
+            case GivenConversation():
+                raise no_conversation(why)
+            case Throwaway():
+                raise RequestError(
+                    "This request must leave nothing in the agent's memory, since it is a program's own prompt "
+                    f"(for a title, a summary, a check) or `tasks` is `all`, but {why}: set another model for "
+                    "such prompts in the program, or `tasks` to `pass`.",
+                    param="messages",
+                    code="task_refused",
+                )
+
+    @property
+    def agent(self) -> letta.Agent:
+        """The agent; only once it is known."""
+        assert self.known_agent is not None
+        return self.known_agent
+
+    @property
+    def thread(self) -> Thread:
+        """Where it is said; only once the agent is known."""
+        return self.conversation or AgentThread(agent_id=self.agent.id)
+
+    def find(self, *, with_pending: bool) -> Command:
+        """The question which agent is meant.
+
+        :param with_pending: whether it matters what the agent waits for.
+        :raises RequestError: if no agent can have such a name.
+        """
+        return find_agent(self.model, with_pending=with_pending)
+
+    def take_agent(self, answer: Answer, *, with_pending: bool) -> AgentFound:
+        """The answer to that.
+
+        :raises SansioLettaError: if there is no such agent, or Letta does not tell.
+        """
+        self.known_agent = found_agent(self.model, answer, self.caller.may_use)
+        self.is_confirmed = True
+        if self.is_own_thread:
+            self.pending, self.has_looked = self.agent.pending_approval, with_pending
+        return AgentFound(model=self.model, agent=self.agent)
+
+    def recall_thread(self) -> bool:
+        """Whether it is known where it is said."""
+        if self.is_own_thread:
+            return True
+        if self.conversation is None:
+            self.conversation = self._recall_thread(self.agent)
+        return self.conversation is not None
+
+    def search(self) -> Search:
+        """The questions which conversation it is."""
+        assert self.wish is not None
+        self._searched = True
+        return find_thread(self.agent.id, self.wish)
+
+    def take_thread(self, found: FoundThread) -> None:
+        """What came of them."""
+        self.conversation, self.is_new = found.thread, found.is_new
+
+    def look(self) -> Command:
+        """The question what waits there. An agent does not show what waits in its conversations."""
+        if self.conversation is None:
+            return FetchAgent(agent_id=self.agent.id)
+        return FetchLast(conversation_id=self.conversation.conversation_id)
+
+    def take_pending(self, answer: Answer) -> None:
+        """The answer to that, which is no 404.
+
+        :raises SansioLettaError: if Letta does not tell.
+        """
+        if self.conversation is None:
+            self.known_agent = found_agent(self.agent.id, answer, self.caller.may_use)
+            self.pending = self.agent.pending_approval
+        else:
+            self.pending = letta.decode_last_message(answer.data)
+        self.has_looked = True
+
+    def awaits(self, calls: Iterable[letta.ToolCall]) -> bool:
+        """Whether it is these calls that wait there."""
+        pending = self.pending.tool_calls if self.pending else ()
+        return {call.tool_call_id for call in pending} == {call.tool_call_id for call in calls}
+
+    def forget_pending(self) -> None:
+        """Others have spoken to the agent meanwhile."""
+        self.pending, self.has_looked = None, False
+
+    def forget(self) -> AgentGone | ThreadGone:
+        """Letta knows nothing of it: what was remembered is out of date, and must be asked for.
+
+        :raises RequestError: if it was not remembered; there is nothing else to ask for.
+        """
+        if self.conversation is not None:
+            if not isinstance(self.wish, Chat | Throwaway) or self._searched:
+                raise no_conversation("the conversation was deleted at Letta")
+            thread, self.conversation = self.conversation, None
+            return ThreadGone(thread=thread)
+        return self.forget_agent()
+
+    def forget_agent(self) -> AgentGone:
+        """Letta knows no such agent.
+
+        :raises RequestError: if the agent was not remembered.
+        """
+        if self.is_confirmed:
+            raise unknown_model(self.model)
+        self.conversation = None
+        return AgentGone(agent_id=self.agent.id)

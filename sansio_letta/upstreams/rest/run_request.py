@@ -1,0 +1,183 @@
+"""What a run is opened with: answers to all that waits, the client's instructions, and what is new.
+
+To a legacy agent answers go otherwise. It knows approval and denial alone, so a result is the reason of a
+denial (legacy_client_tool.jsonl). And a message behind an answer makes it forget the answer: its call stays
+without a return for good, which model providers refuse (legacy_answer_lost.jsonl). So the answer goes ahead.
+"""
+
+from collections.abc import Callable, Collection
+from typing import Final, TypeAlias
+
+from attrs import frozen
+
+from ...config import Approvals, InstructionPolicy
+from ...errors import RequestError
+from ...turn.events import AnswerCalls, OpenStream, Thread
+from ...turn.reply_format import JsonWish
+from ...turn.request import Plan, Standing
+from . import letta
+from .calls import NO_RESULT, NO_RESULT_YET, TAKEN, Settlement, settle
+from .destination import Destination
+
+Answers: TypeAlias = tuple[letta.ToolReturn | letta.Approval, ...]
+#: What a legacy agent reads before a result, behind Letta's own words that its call was denied.
+RESULT_PREFACE: Final = "Not denied: the user's program has carried it out, with this result:\n"
+#: The same before what is said in place of a result.
+_NO_DENIAL: Final = "Not denied: "
+#: In place of an image in a result: a legacy agent gets results as text.
+_NO_IMAGE: Final = "[an image, which cannot be shown here]"
+#: Tells whether this is what a thread was told last.
+IsTold: TypeAlias = Callable[[Thread, Standing], bool]
+
+
+#: Tells which calls a turn has left waiting in a thread, as far as somebody remembers.
+RecallWaiting: TypeAlias = Callable[[Thread], "Waiting | None"]
+
+
+@frozen(kw_only=True)
+class Waiting:
+    """Calls of a client's tools that a thread's last turn ended with.
+
+    :param is_forced: the client had asked for them: it may take them for the whole reply.
+    """
+
+    is_forced: bool
+
+
+def nothing_waits(thread: Thread) -> None:
+    """Nobody remembers."""
+
+
+def never_told(thread: Thread, standing: Standing) -> bool:
+    """Nobody remembers."""
+    return False
+
+
+@frozen(kw_only=True)
+class Opening:
+    """A run to be asked for.
+
+    :param first: to be asked before it.
+    :param told: what goes with it that need not be told there again; it is kept with the run's first step.
+    """
+
+    command: OpenStream
+    first: AnswerCalls | None = None
+    told: tuple[Standing, ...] = ()
+
+
+def settle_plan(
+    plan: Plan,
+    destination: Destination,
+    client_tools: Collection[str],
+    policy: Approvals,
+    waiting: Waiting | None = None,
+) -> Settlement:
+    """Bring the plan and what waits for an answer together.
+
+    :param client_tools: the names of the client's tools at Letta.
+    :param waiting: what is remembered of calls that wait.
+    :raises RequestError: if nothing waits for what the client brought.
+    """
+    agent = destination.agent
+    settlement = settle(
+        destination.pending,
+        plan.results,
+        client_tools=client_tools,
+        has_message=bool(plan.messages),
+        past_results=plan.past_results,
+        verdict=plan.verdict,
+        policy=policy,
+        own_tools=None if agent.tools is None else agent.own_tool_names,
+        # A client that forces a call again has taken the one before; so it is after a restart, too.
+        is_taken=plan.forces_call or (waiting is not None and waiting.is_forced),
+    )
+    if not settlement.undecided and not settlement.approvals and not plan.messages:
+        raise RequestError(
+            "The agent waits for none of these results: the calls were answered before, or its run has "
+            "ended. Send a new user message to go on.",
+            param="messages",
+        )
+    return settlement
+
+
+def compose(
+    plan: Plan,
+    answers: Answers,
+    destination: Destination,
+    is_told: IsTold,
+    *,
+    client_tools: tuple[letta.ClientTool, ...] = (),
+    background: bool = False,
+    mark: str | None = None,
+    is_verdict: bool = False,
+) -> Opening:
+    """The request for a run.
+
+    :param answers: to what waits, all of it.
+    :param client_tools: that are offered with it.
+    :param background: whether its stream must be one that can be taken up again.
+    :param mark: by which the run can be found.
+    :param is_verdict: what the user wrote is in the answers, and no message.
+    """
+    thread, given = destination.thread, plan.instructions
+    is_legacy = destination.agent.is_legacy
+    asked = plan.wish if plan.aside and isinstance(plan.wish, JsonWish) and plan.wish.schema else None
+    aside = plan.aside
+    if asked is not None and is_told(thread, asked):
+        aside, asked = (letta.MessageCreate(role="system", content=asked.reminder),), None
+    said = (*aside, *(() if is_verdict else plan.messages))
+    policy = given.policy if given else InstructionPolicy.IGNORE
+    says = policy is InstructionPolicy.ALWAYS or (
+        policy is InstructionPolicy.ONCE
+        and given is not None
+        and not (is_told(thread, given) or destination.continues_task)
+    )
+    if is_legacy and answers and not said:
+        says = False  # they would be a message behind the answer; they go with the next one of the user's
+    instructions = given if says else None
+    system = (letta.MessageCreate(role="system", content=instructions.text),) if instructions else ()
+    history = plan.history if destination.is_new else ()
+    approvals = (_approvals(answers, destination),) if answers else ()
+    first = None
+    if is_legacy and approvals and said:
+        first = AnswerCalls(agent_id=destination.agent.id, answers=approvals[0])
+    request = letta.StreamRequest(
+        messages=(*(approvals if first is None else ()), *system, *history, *said),
+        client_tools=client_tools,
+        stream_tokens=not is_legacy,
+        override_system=given.text if given and policy is InstructionPolicy.OVERRIDE else None,
+        streaming=destination.conversation is not None,
+        background=background,
+        assistant_message_tool_kwarg=mark,
+    )
+    command = OpenStream(thread=thread, request=request, is_followed=destination.agent.cannot_stream)
+    told = tuple(standing for standing in (instructions, asked) if standing is not None)
+    return Opening(command=command, first=first, told=told)
+
+
+def _approvals(answers: Answers, destination: Destination) -> letta.ApprovalCreate:
+    if not destination.agent.is_legacy:
+        return letta.ApprovalCreate(approvals=answers)
+    pending, answer = destination.pending, answers[0]
+    is_asked = pending is not None and answer.tool_call_id in {call.tool_call_id for call in pending.tool_calls}
+    return letta.ApprovalCreate(
+        approvals=answers,
+        approval_request_id=pending.id if pending and is_asked else None,
+        approve=False if isinstance(answer, letta.ToolReturn) else answer.approve,
+        reason=_reason(answer),
+    )
+
+
+def _reason(answer: letta.ToolReturn | letta.Approval) -> str | None:
+    if isinstance(answer, letta.Approval):
+        return answer.reason
+    is_result = answer.tool_return not in (NO_RESULT, NO_RESULT_YET, TAKEN)
+    return (RESULT_PREFACE if is_result else _NO_DENIAL) + _text(answer.tool_return)
+
+
+def _text(content: letta.Content) -> str:
+    """Parts in words: a reason is text."""
+    if isinstance(content, str):
+        return content
+    return "\n".join(part.text if isinstance(part, letta.TextContent) else _NO_IMAGE for part in content)

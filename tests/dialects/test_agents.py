@@ -1,0 +1,164 @@
+"""Agents as models: which are remembered, how they are listed."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from sansio_letta.dialects.chat_completions import objects as chat
+from sansio_letta.dialects.models import AgentMemory, encode_model, list_models
+from sansio_letta.upstreams.rest import letta
+
+
+def agent(number: int = 1, name: str = "Milo", **more: Any) -> letta.Agent:
+    return letta.Agent(**{"id": f"agent-{number}", "name": name, "agent_type": "letta_v1_agent", **more})
+
+
+# --- Remembering ----------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_recalled_that_was_not_remembered() -> None:
+    assert AgentMemory(60, 10).recall("Milo", 0) is None
+
+
+@pytest.mark.parametrize(
+    ("now", "known"),
+    [(100, True), (159.9, True), (160, False), (1000, False)],
+    ids=["at once", "a moment before the end", "at the end", "long after"],
+)
+def test_an_agent_is_remembered_for_a_while(now: float, known: bool) -> None:
+    memory = AgentMemory(60, 10)
+    memory.remember("Milo", agent(), 100)
+    assert memory.recall("Milo", now) == (agent() if known else None)
+
+
+def test_a_name_is_exact() -> None:
+    memory = AgentMemory(60, 10)
+    memory.remember("Milo", agent(), 0)
+    assert memory.recall("milo", 0) is None
+    assert memory.recall("agent-1", 0) is None
+
+
+def test_what_is_found_again_is_remembered_anew() -> None:
+    memory = AgentMemory(60, 10)
+    memory.remember("Milo", agent(1), 0)
+    memory.remember("Milo", agent(2), 50)
+    assert memory.recall("Milo", 70) == agent(2)
+
+
+def test_a_memory_without_time_remembers_nothing() -> None:
+    memory = AgentMemory(0, 10)
+    memory.remember("Milo", agent(), 5)
+    assert memory.recall("Milo", 5) is None
+
+
+def test_the_oldest_is_dropped_beyond_the_limit() -> None:
+    memory = AgentMemory(60, 2)
+    for number, name in enumerate(("a", "b", "a", "c")):
+        memory.remember(name, agent(number, name), 0)
+    assert [memory.recall(name, 0) is not None for name in "abc"] == [True, False, True]
+
+
+def test_an_agent_is_forgotten_under_all_its_names() -> None:
+    memory = AgentMemory(60, 10)
+    memory.remember("Milo", agent(1), 0)
+    memory.remember("agent-1", agent(1), 0)
+    memory.remember("Ada", agent(2, "Ada"), 0)
+    memory.forget("agent-1")
+    assert [memory.recall(name, 0) for name in ("Milo", "agent-1", "Ada")] == [None, None, agent(2, "Ada")]
+
+
+def test_an_unknown_agent_can_be_forgotten() -> None:
+    memory = AgentMemory(60, 10)
+    memory.remember("Milo", agent(1), 0)
+    memory.forget("agent-2")
+    assert memory.recall("Milo", 0) == agent(1)
+
+
+# --- Showing --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "name"), [("Milo", None), ("agent-1", "Milo")], ids=["by its name", "by its id"]
+)
+def test_an_agent_is_a_model_under_the_id_that_was_asked_for(model: str, name: str | None) -> None:
+    assert encode_model(agent(), model) == chat.Model(id=model, created=0, name=name)
+
+
+CREATED = {
+    "2026-11-22T08:00:19.090319Z": 1795334419,
+    "2026-11-22T08:00:19+00:00": 1795334419,
+    "2026-11-22T10:00:19+02:00": 1795334419,
+    "2026-11-22T08:00:19": 1795334419,
+    "1970-01-01T00:00:00Z": 0,
+    "0001-01-01T00:00:00+14:00": -62135647200,
+    "": 0,
+    "yesterday": 0,
+    None: 0,
+}
+
+
+@pytest.mark.parametrize(("created_at", "created"), CREATED.items(), ids=map(str, CREATED))
+def test_a_model_was_created_when_its_agent_was(created_at: str | None, created: int) -> None:
+    assert encode_model(agent(created_at=created_at), "Milo").created == created
+
+
+def test_agents_are_listed_by_name_and_by_id_where_names_are_shared() -> None:
+    agents = [agent(1), agent(2, "Ada"), agent(3), agent(4, "milo")]
+    assert [(model.id, model.name) for model in list_models(agents).data] == [
+        ("agent-1", "Milo"),
+        ("Ada", None),
+        ("agent-3", "Milo"),
+        ("milo", None),
+    ]
+
+
+def test_no_agents_are_an_empty_list() -> None:
+    assert list_models([]) == chat.ModelList(data=())
+
+
+def test_a_model_tells_its_context_window_under_the_names_that_programs_read() -> None:
+    known = agent(llm_config=letta.ModelConfig(context_window=128_000))
+    told = orjson.loads(chat.encode(encode_model(known, "Milo")))
+    assert {name: told.get(name) for name in ("context_length", "max_model_len", "context_window")} == {
+        "context_length": 128_000,
+        "max_model_len": 128_000,
+        "context_window": 128_000,
+    }
+    assert orjson.loads(chat.encode(encode_model(agent(), "Milo"))).keys() == {
+        "id",
+        "object",
+        "created",
+        "owned_by",
+    }
+
+
+@pytest.mark.parametrize(
+    "config",
+    [None, "large", [], {}, {"context_window": None}, {"context_window": "8192"}, {"context_window": 0}],
+)
+def test_a_context_window_that_makes_no_sense_is_unknown(config: object) -> None:
+    raw = {
+        "id": "agent-1",
+        "name": "Milo",
+        "agent_type": "letta_v1_agent",
+        "llm_config": config,
+        "hidden": "no",
+    }
+    [found] = letta.decode_agents(orjson.dumps([raw]))
+    assert (found.context_window, found.is_listed) == (None, True)
+
+
+def test_helpers_of_other_agents_are_not_listed() -> None:
+    agents = [
+        agent(1),
+        agent(2, "Milo-sleeptime", agent_type="sleeptime_agent"),
+        agent(3, "voice", agent_type="voice_sleeptime_agent"),
+        agent(4, "old", agent_type="memgpt_v2_agent"),
+        agent(5, "secret", hidden=True),
+        agent(6, "open", hidden=False),
+        # Whoever asks for this name means one of two, whether both are listed or not.
+        agent(7, "twin"),
+        agent(8, "twin", agent_type="sleeptime_agent"),
+    ]
+    assert [model.id for model in list_models(agents).data] == ["Milo", "old", "open", "agent-7"]

@@ -1,0 +1,364 @@
+"""What of a chat request is new, and what Letta is asked for it."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recordings import FIXTURES
+from sansio_letta import Config
+from sansio_letta.config import Enforcement, InstructionPolicy
+from sansio_letta.dialects.chat_completions.decode import (
+    AssistantMessage,
+    ChatRequest,
+    FunctionTool,
+    ImagePart,
+    ImageUrl,
+    InstructionMessage,
+    Message,
+    TextPart,
+    ToolMessage,
+    UserMessage,
+    decode_request,
+)
+from sansio_letta.dialects.new_input import Circumstances, Planned, plan_turn
+from sansio_letta.errors import RequestError
+from sansio_letta.turn.reply_format import CallWish
+from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.conversations import Chat, kind_of
+
+# --- What real clients sent -----------------------------------------------------------------------------------
+
+REQUESTS = sorted((FIXTURES / "requests").glob("*.json"))
+
+
+def shown(message: letta.MessageCreate | letta.ApprovalCreate) -> dict[str, Any]:
+    """A new message as the fixtures write it: an image is its media type."""
+    assert isinstance(message, letta.MessageCreate)
+    named = {"name": message.name} if message.name else {}
+    if isinstance(message.content, str):
+        return {"role": message.role, **named, "text": message.content}
+    parts = []
+    for part in message.content:
+        if isinstance(part, letta.TextContent):
+            parts.append(part.text)
+        else:
+            assert isinstance(part.source, letta.Base64Source)
+            parts.append(part.source.media_type)
+    return {"role": message.role, **named, "parts": parts}
+
+
+def outcome(planned: Planned) -> dict[str, Any]:
+    """A plan as the fixtures write it."""
+    plan = planned.plan
+    results = [result for result in plan.results if isinstance(result, letta.ToolReturn)]
+    assert len(results) == len(plan.results)
+    return {
+        "messages": [shown(message) for message in plan.messages],
+        "results": [{"tool_call_id": result.tool_call_id, "text": result.tool_return} for result in results],
+        "tools": len(plan.client_tools),
+        "thread": kind_of(plan.thread),
+        "history": len(plan.history),
+        "instructions": len(plan.instructions.text) if plan.instructions else 0,
+        "ignored": list(planned.ignored),
+        # Few requests have these.
+        **({"wish": type(plan.wish).__name__} if plan.wish else {}),
+        **({"stop": list(plan.stop)} if plan.stop else {}),
+        **({"one_call": True} if plan.one_call else {}),
+    }
+
+
+@pytest.mark.parametrize("path", REQUESTS, ids=lambda path: path.stem)
+def test_a_client_s_request_is_planned(path: Path) -> None:
+    captured = orjson.loads(path.read_bytes())
+    try:
+        given = Circumstances(headers=captured["headers"], token="abcdef12")
+        found = outcome(plan_turn(decode_request(orjson.dumps(captured["body"])), given))
+    except RequestError as error:
+        found = {"error": {"param": error.param, "code": error.code}}
+    assert found == captured["expected"]
+
+
+@pytest.mark.parametrize("path", REQUESTS, ids=lambda path: path.stem)
+def test_a_fixture_says_whose_it_is(path: Path) -> None:
+    captured = orjson.loads(path.read_bytes())
+    assert captured.keys() == {"client", "what", "headers", "body", "expected"}
+    assert path.stem.startswith(captured["client"] + "-")
+    assert captured["what"].endswith(".")
+    assert all(name == name.lower() for name in captured["headers"])
+
+
+def test_the_clients_are_many() -> None:
+    clients = {orjson.loads(path.read_bytes())["client"] for path in REQUESTS}
+    assert {"open-webui", "roo-code", "cline", "opencode", "continue", "aider", "openai-sdk"} <= clients
+
+
+# --- What is new ----------------------------------------------------------------------------------------------
+
+
+def request(*messages: Message, **more: Any) -> ChatRequest:
+    return ChatRequest(model="Milo", messages=messages, **more)
+
+
+def user(text: str) -> UserMessage:
+    return UserMessage(content=text)
+
+
+def result(number: int) -> ToolMessage:
+    return ToolMessage(tool_call_id=f"call-{number}", content=f"result {number}")
+
+
+SAID = AssistantMessage()
+SYSTEM = InstructionMessage(content="Be brief.")
+
+TAILS: dict[str, tuple[list[Message], list[str], list[str]]] = {
+    "the first turn": ([user("a")], ["a"], []),
+    "several messages of the first turn": ([user("a"), user("b")], ["a", "b"], []),
+    "the second turn": ([user("a"), SAID, user("b")], ["b"], []),
+    "several messages of the second turn": ([user("a"), SAID, user("b"), user("c")], ["b", "c"], []),
+    "a result": ([user("a"), SAID, result(1)], [], ["call-1"]),
+    "parallel results": ([user("a"), SAID, result(2), result(1)], [], ["call-2", "call-1"]),
+    "a result and a message": ([user("a"), SAID, result(1), user("b")], ["b"], ["call-1"]),
+    "a message before the result": ([user("a"), SAID, user("b"), result(1)], ["b"], ["call-1"]),
+    "results of two steps": ([user("a"), SAID, result(1), SAID, result(2)], [], ["call-2"]),
+    "a result of before": ([user("a"), SAID, result(1), SAID, user("b")], ["b"], []),
+    "a history that the agent began": ([SAID, user("a")], ["a"], []),
+    "a result without a history": ([result(1)], [], ["call-1"]),
+    "instructions between": ([SYSTEM, user("a"), SAID, SYSTEM, user("b"), SYSTEM], ["b"], []),
+}
+
+
+@pytest.mark.parametrize(("history", "texts", "call_ids"), TAILS.values(), ids=TAILS)
+def test_new_is_what_follows_the_last_assistant_message(
+    history: list[Message], texts: list[str], call_ids: list[str]
+) -> None:
+    plan = plan_turn(request(*history)).plan
+    assert [shown(message) for message in plan.messages] == [{"role": "user", "text": text} for text in texts]
+    assert [result.tool_call_id for result in plan.results] == call_ids
+
+
+NOTHING_NEW: dict[str, list[Message]] = {
+    "the agent spoke last": [user("a"), SAID],
+    "only instructions": [SYSTEM],
+    "instructions after the agent": [user("a"), SAID, SYSTEM],
+    "only the agent": [SAID],
+}
+
+
+@pytest.mark.parametrize("history", NOTHING_NEW.values(), ids=NOTHING_NEW)
+def test_nothing_new_is_refused(history: list[Message]) -> None:
+    with pytest.raises(RequestError, match="nothing new") as caught:
+        plan_turn(request(*history))
+    error = caught.value
+    assert (error.status_hint, error.param, error.code) == (400, "messages", "invalid_value")
+
+
+@given(st.lists(st.sampled_from([user("a"), SAID, SYSTEM, result(1)]), min_size=1, max_size=8))
+def test_a_longer_history_changes_nothing(tail: list[Message]) -> None:
+    try:
+        alone = plan_turn(request(SYSTEM, *tail))
+    except RequestError:
+        with pytest.raises(RequestError):
+            plan_turn(request(SYSTEM, user("x"), SAID, *tail))
+    else:
+        assert plan_turn(request(SYSTEM, user("x"), SAID, *tail)) == alone
+
+
+# --- What becomes of it ---------------------------------------------------------------------------------------
+
+
+def test_the_plan_asks_for_the_model_in_the_agent_s_own_thread() -> None:
+    plan = plan_turn(request(user("a"))).plan
+    assert (plan.model, plan.thread, plan.client_tools) == ("Milo", None, ())
+
+
+PARTS: dict[str, tuple[TextPart | ImagePart, letta.TextContent | letta.ImageContent]] = {
+    "a text": (TextPart(text="Hi"), letta.TextContent(text="Hi")),
+    "an image in the URL": (
+        ImagePart(image_url=ImageUrl(url="data:image/png;base64,iVBO,/+=")),
+        letta.ImageContent(source=letta.Base64Source(media_type="image/png", data="iVBO,/+=")),
+    ),
+    "capitals": (
+        ImagePart(image_url=ImageUrl(url="DATA:Image/JPEG;BASE64,iVBO")),
+        letta.ImageContent(source=letta.Base64Source(media_type="image/jpeg", data="iVBO")),
+    ),
+    "an image elsewhere": (
+        ImagePart(image_url=ImageUrl(url="https://example.org/a,b.png")),
+        letta.ImageContent(source=letta.UrlSource(url="https://example.org/a,b.png")),
+    ),
+    "a URL without a comma": (
+        ImagePart(image_url=ImageUrl(url="https://example.org/a.png")),
+        letta.ImageContent(source=letta.UrlSource(url="https://example.org/a.png")),
+    ),
+}
+
+
+@pytest.mark.parametrize(("part", "content"), PARTS.values(), ids=PARTS)
+def test_a_part_becomes_letta_s(
+    part: TextPart | ImagePart, content: letta.TextContent | letta.ImageContent
+) -> None:
+    plan = plan_turn(request(UserMessage(content=(TextPart(text="Look:"), part)))).plan
+    assert plan.messages == (letta.MessageCreate(content=(letta.TextContent(text="Look:"), content)),)
+
+
+RESULTS: dict[str, tuple[str | tuple[TextPart, ...], str]] = {
+    "a text": ("18 C", "18 C"),
+    "nothing": ("", ""),
+    "a part": ((TextPart(text="18 C"),), "18 C"),
+    "parts": ((TextPart(text="18 C"), TextPart(text="sunny")), "18 C\nsunny"),
+    "no parts": ((), ""),
+}
+
+
+@pytest.mark.parametrize(("content", "text"), RESULTS.values(), ids=RESULTS)
+def test_a_result_is_one_text(content: str | tuple[TextPart, ...], text: str) -> None:
+    plan = plan_turn(request(SAID, ToolMessage(tool_call_id="call-1", content=content))).plan
+    assert plan.results == (letta.ToolReturn(tool_call_id="call-1", tool_return=text, status="success"),)
+
+
+SCHEMA = {"type": "object", "properties": {"a": {}}}
+
+TOOLS: dict[str, tuple[FunctionTool, letta.ClientTool]] = {
+    "with a schema": (
+        FunctionTool(name="f", description="Does it.", parameters=SCHEMA, strict=True),
+        letta.ClientTool(name="f", description="Does it.", parameters=SCHEMA),
+    ),
+    "without one": (
+        FunctionTool(name="f"),
+        letta.ClientTool(name="f", parameters={"type": "object", "properties": {}}),
+    ),
+    "an empty one stays": (FunctionTool(name="f", parameters={}), letta.ClientTool(name="f", parameters={})),
+}
+
+
+@pytest.mark.parametrize(("tool", "client_tool"), TOOLS.values(), ids=TOOLS)
+def test_a_tool_is_offered_to_letta(tool: FunctionTool, client_tool: letta.ClientTool) -> None:
+    assert plan_turn(request(user("a"), tools=(tool,))).plan.client_tools == (client_tool,)
+
+
+@pytest.mark.parametrize("depth", [100, 200, *range(245, 260), 400, 900])
+def test_a_schema_that_is_taken_can_be_sent(depth: int) -> None:
+    schema = b'{"a":' * (depth - 1) + b"{}" + b"}" * (depth - 1)
+    body = b'{"model":"Milo","messages":[{"role":"user","content":"Hi"}],"tools":[%b]}' % (
+        b'{"type":"function","function":{"name":"f","parameters":%b}}' % schema
+    )
+    try:
+        plan = plan_turn(decode_request(body)).plan
+    except RequestError as error:
+        assert depth > 200
+        assert error.param == "tools[0].function.parameters"
+    else:
+        sent = letta.StreamRequest(messages=plan.messages, client_tools=plan.client_tools)
+        assert schema[1:-1] in letta.encode_stream_request(sent)
+
+
+# --- Old messages ---------------------------------------------------------------------------------------------
+
+OLD_FILE = {"type": "file", "file": {"filename": "a.pdf", "file_data": "AAAA"}}
+
+#: What a client remembers, and what a new conversation is told of it.
+REMEMBERED: dict[str, tuple[object, list[dict[str, Any]]]] = {
+    "a file": (
+        {"role": "user", "content": [{"type": "text", "text": "see"}, OLD_FILE]},
+        [{"role": "user", "parts": ["see", "[file a.pdf]"]}],
+    ),
+    "an unknown role": ({"role": "critic", "content": "x"}, [{"role": "user", "parts": ["[critic]", "x"]}]),
+    "thoughts": (
+        {
+            "role": "assistant",
+            "content": [{"type": "thinking", "thinking": "Hm."}, {"type": "output_text", "text": "x"}],
+        },
+        [{"role": "assistant", "text": "x"}],
+    ),
+    "a number": ({"role": "user", "content": 5}, [{"role": "user", "text": "5"}]),
+    "null": ({"role": "user", "content": None}, []),
+    "no message": (None, []),
+}
+
+
+@pytest.mark.parametrize(("old", "told"), REMEMBERED.values(), ids=REMEMBERED)
+def test_a_new_conversation_is_told_what_was_there(old: object, told: list[dict[str, Any]]) -> None:
+    messages = [old, {"role": "assistant", "content": "ok"}, {"role": "user", "content": "new"}]
+    body = {"model": "Milo", "messages": messages, "metadata": {"letta_chat_key": "c-1", "other": 5}}
+    plan = plan_turn(decode_request(orjson.dumps(body))).plan
+    assert [shown(message) for message in plan.history] == [*told, {"role": "assistant", "text": "ok"}]
+    assert [shown(message) for message in plan.messages] == [{"role": "user", "text": "new"}]
+
+
+KEYS: dict[str, tuple[object, Chat | None]] = {
+    "a string": ("c-1", Chat(key="c-1")),
+    "a number": (17, Chat(key="17")),
+    "a fraction": (1.5, Chat(key="1.5")),
+    "null": (None, None),
+    "nothing": ("", None),
+}
+
+
+@pytest.mark.parametrize(("value", "thread"), KEYS.values(), ids=KEYS)
+def test_the_key_in_metadata_is_a_string_or_a_number(value: object, thread: Chat | None) -> None:
+    metadata = {"letta_chat_key": value, **{str(number): [number] for number in range(20)}}
+    assert plan_turn(request(user("a"), metadata=metadata)).plan.thread == thread
+
+
+@pytest.mark.parametrize("value", [True, {}, [], ["c-1"]], ids=str)
+def test_any_other_key_in_metadata_is_refused(value: object) -> None:
+    with pytest.raises(RequestError) as caught:
+        plan_turn(request(user("a"), metadata={"letta_chat_key": value}))
+    assert (caught.value.param, caught.value.code) == ("metadata.letta_chat_key", "invalid_type")
+
+
+def test_a_tool_whose_name_models_do_not_take_has_another_at_letta() -> None:
+    tools = (FunctionTool(name="a.b", alias="a_b_1"), FunctionTool(name="c"))
+    plan = plan_turn(request(user("a"), tools=tools)).plan
+    assert [tool.name for tool in plan.client_tools] == ["a_b_1", "c"]
+    assert plan.client_tool_names == {"a_b_1": "a.b"}
+
+
+def test_a_call_is_asked_for_by_the_name_that_the_agent_knows() -> None:
+    tools = (FunctionTool(name="a.b", alias="a_b_1"),)
+    given = Circumstances(config=Config(enforcement=Enforcement.VALIDATE))
+    plan = plan_turn(request(user("a"), tools=tools, must_call=True), given).plan
+    assert isinstance(plan.wish, CallWish)
+    assert plan.wish.names == ("a_b_1",)
+
+
+# --- What has no part in it -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("history", "ignored"),
+    [
+        ([user("a")], ("seed",)),
+        ([SYSTEM, user("a")], ("seed", "messages.system")),
+        ([user("a"), SYSTEM], ("seed", "messages.system")),
+        ([SYSTEM, user("a"), SAID, user("b")], ("seed", "messages.system")),
+        ([SYSTEM, SYSTEM, user("a"), SYSTEM], ("seed", "messages.system")),
+    ],
+    ids=["none", "before", "after", "long ago", "several"],
+)
+def test_instructions_are_ignored_and_named_once(history: list[Message], ignored: tuple[str, ...]) -> None:
+    config = Config(instructions=InstructionPolicy.IGNORE)
+    assert plan_turn(request(*history, ignored=("seed",)), Circumstances(config=config)).ignored == ignored
+    assert plan_turn(request(*history, ignored=("seed",))).ignored == ("seed",)
+
+
+def test_a_result_with_a_picture_goes_to_letta_in_parts() -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    results = [
+        {"role": "tool", "tool_call_id": "call-1", "content": [{"type": "text", "text": "Seen:"}, picture]},
+        {"role": "tool", "tool_call_id": "call-2", "content": [{"type": "text", "text": "a"}]},
+    ]
+    calls = [
+        {"id": f"call-{n}", "type": "function", "function": {"name": "f", "arguments": "{}"}} for n in (1, 2)
+    ]
+    history = [{"role": "user", "content": "x"}, {"role": "assistant", "content": None, "tool_calls": calls}]
+    body = orjson.dumps({"model": "Milo", "messages": [*history, *results]})
+    seen, plain = plan_turn(decode_request(body)).plan.results
+    assert isinstance(seen, letta.ToolReturn)
+    source = letta.Base64Source(media_type="image/png", data="AAAA")
+    assert seen.tool_return == (letta.TextContent(text="Seen:"), letta.ImageContent(source=source))
+    assert isinstance(plain, letta.ToolReturn)
+    assert plain.tool_return == "a"

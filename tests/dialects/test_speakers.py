@@ -1,0 +1,121 @@
+"""Who a message is from, as the agent learns it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+import pytest
+
+from sansio_letta import Config
+from sansio_letta.config import Speakers
+from sansio_letta.dialects.chat_completions.decode import decode_request
+from sansio_letta.dialects.new_input import Circumstances, Planned, plan_turn
+from sansio_letta.dialects.speakers import as_field, named_in, readable
+from sansio_letta.upstreams.rest import letta
+
+ANN, BOB = (
+    {"role": "user", "content": "Hello!", "name": "Ann"},
+    {"role": "user", "content": "Hi!", "name": "Bob"},
+)
+NAMELESS = {"role": "user", "content": "Hm."}
+SAID = {"role": "assistant", "content": "Hello, both.", "name": "Milo"}
+HEADERS = {"x-openwebui-user-name": "Zo%C3%AB", "x-openwebui-user-email": "zoe@example.com"}
+
+
+def planned(
+    *messages: Any, speakers: Speakers = Speakers.NAME, headers: Mapping[str, str] | None = None
+) -> Planned:
+    body = orjson.dumps({"model": "Milo", "messages": messages})
+    given = Circumstances(config=Config(speakers=speakers), headers=headers or {}, token="abcdef12")
+    return plan_turn(decode_request(body), given)
+
+
+def heard(messages: tuple[letta.MessageCreate, ...]) -> list[tuple[str | None, Any]]:
+    return [(message.name, message.content) for message in messages]
+
+
+def test_two_people_in_one_thread_are_two_speakers() -> None:
+    plan = planned(ANN, BOB, NAMELESS).plan
+    assert heard(plan.messages) == [("Ann", "Hello!"), ("Bob", "Hi!"), (None, "Hm.")]
+    assert plan.thread is None
+
+
+def test_a_chat_that_begins_with_its_history_has_the_names_in_it() -> None:
+    plan = planned(ANN, SAID, BOB, headers={"x-letta-chat-key": "c-1", **HEADERS}).plan
+    assert heard(plan.history) == [("Ann", "Hello!"), (None, "Hello, both.")]
+    assert heard(plan.messages) == [("Bob", "Hi!")]
+
+
+def test_the_person_behind_the_request_says_what_is_new_in_it() -> None:
+    plan = planned(NAMELESS, SAID, NAMELESS, BOB, headers={"x-letta-chat-key": "c-1", **HEADERS}).plan
+    assert heard(plan.messages) == [("Zoë", "Hm."), ("Bob", "Hi!")]
+    # Who has said what stands in the history, nobody knows.
+    assert heard(plan.history)[0] == (None, "Hm.")
+
+
+def test_a_background_prompt_is_nobodys() -> None:
+    prompt = {"role": "user", "content": "### Task:\nGenerate a title"}
+    assert heard(planned(prompt, headers=HEADERS).plan.messages) == [(None, prompt["content"])]
+
+
+def test_no_header_chooses_the_thread() -> None:
+    assert planned(NAMELESS, headers=HEADERS).plan.thread is None
+
+
+def test_off() -> None:
+    result = planned(ANN, BOB, speakers=Speakers.OFF, headers=HEADERS)
+    assert heard(result.plan.messages) == [(None, "Hello!"), (None, "Hi!")]
+    assert result.ignored == ("messages.name",)
+    assert planned(ANN, BOB).ignored == ()
+
+
+def test_in_the_text() -> None:
+    picture = {"role": "user", "name": "Ann Lee", "content": [{"type": "text", "text": "Look!"}]}
+    plan = planned(ANN, picture, NAMELESS, speakers=Speakers.TEXT).plan
+    assert heard(plan.messages) == [
+        ("Ann", "Ann: Hello!"),
+        ("Ann_Lee", (letta.TextContent(text="Ann Lee:"), letta.TextContent(text="Look!"))),
+        (None, "Hm."),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("headers", "name"),
+    [
+        ({}, None),
+        (HEADERS, "Zoë"),
+        ({"x-openwebui-user-name": " ", "x-openwebui-user-email": "zoe@example.com"}, "zoe@example.com"),
+        ({"x-openwebui-user-name": "{{USER_NAME}}"}, None),
+        ({"x-openwebui-user-id": "7"}, None),
+    ],
+)
+def test_headers(headers: dict[str, str], name: str | None) -> None:
+    assert named_in(headers) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "field"),
+    [
+        (None, None, None),
+        (" \n", None, None),
+        ("\x00", None, None),
+        ("Sam", "Sam", "Sam"),
+        (" Sam \n Smith ", "Sam Smith", "Sam_Smith"),
+        ("a|b\\c/<d>", "a|b\\c/<d>", "abcd"),
+        ("<>", "<>", None),
+        ("zoe@example.com", "zoe@example.com", "zoe@example.com"),
+        ("x" * 100_000, "x" * 64, "x" * 64),
+    ],
+)
+def test_names(name: str | None, shown: str | None, field: str | None) -> None:
+    assert (readable(name), as_field(name)) == (shown, field)
+
+
+def test_the_name_is_sent_only_where_there_is_one() -> None:
+    sent = orjson.loads(
+        letta.encode_stream_request(letta.StreamRequest(messages=planned(ANN, NAMELESS).plan.messages))
+    )
+    assert sent["messages"] == [
+        {"content": "Hello!", "role": "user", "name": "Ann"},
+        {"content": "Hm.", "role": "user"},
+    ]

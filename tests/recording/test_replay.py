@@ -1,0 +1,129 @@
+"""A recording through today's turn."""
+
+import orjson
+from attrs import evolve
+
+from drive import DONE, JSON, PING, SSE, USAGE, agent_json, encode, say, stop
+from recordings import recording, translate
+from sansio_letta import Config, HttpRequest, Proxy, Recording, Signal, read_recording
+from sansio_letta.recording.format import RecordedExchange, RecordingHead, TextMode
+from sansio_letta.recording.replay import pending_after, plan_recorded, render, replay
+from sansio_letta.recording.writer import record
+from sansio_letta.turn.events import CancelRun, FetchAgent, FetchRun, OpenStream, TurnFailed
+from sansio_letta.upstreams.rest import letta
+
+
+def exchange(scenario: str, x: int) -> RecordedExchange:
+    return next(item for item in recording(scenario).exchanges if item.x == x)
+
+
+def test_questions_of_a_turn_are_answered_from_the_recording() -> None:
+    conflicted = list(replay(recording("pending_conflict")))[1]
+    commands = [type(item.item) for item in conflicted if isinstance(item.item, OpenStream | FetchAgent)]
+    assert commands == [OpenStream, FetchAgent, OpenStream]
+    assert isinstance(conflicted.unanswered, OpenStream)
+
+
+def test_client_that_left_is_replayed_as_one() -> None:
+    (turn,) = replay(recording("disconnect"))
+    assert isinstance(list(turn)[-1].item, CancelRun)
+    assert turn.unanswered is None
+
+
+def test_times_are_those_of_the_recording() -> None:
+    times = [rendered.t for rendered in render(recording("text"))]
+    assert times == sorted(times)
+    assert times[-1] > 0.4
+
+
+def test_recording_that_broke_off() -> None:
+    whole = recording("text")
+    (only,) = whole.exchanges
+    broken = evolve(only, data=only.data[:3], end="failed")
+    (turn,) = replay(evolve(whole, exchanges=(broken,)))
+    assert isinstance(list(turn)[-1].item, FetchRun)
+    (cut,) = replay(evolve(whole, exchanges=(evolve(broken, end=None, end_t=None),)))
+    assert isinstance(list(cut)[-1].item, FetchRun)
+    (silent,) = replay(evolve(whole, exchanges=(evolve(broken, status=None),)))
+    last = list(silent)[-1].item
+    assert isinstance(last, TurnFailed)
+
+
+def test_failure_before_the_first_chunk_shows_its_status() -> None:
+    assert b": status 429, not a stream\n\n" in translate(recording("error_llm_429"))
+    assert b"x-should-retry: false" in translate(recording("error_llm_401"))
+
+
+def test_what_is_pending_after_a_turn() -> None:
+    pending = pending_after(exchange("parallel_tools", 1))
+    assert pending is not None
+    assert [(call.name, call.arguments) for call in pending.tool_calls] == [
+        ("get_weather", '{"city": "Paris"}'),
+        ("read_file", '{"path": "/etc/hosts"}'),
+    ]
+    assert pending_after(exchange("text", 1)) is None
+    nonsense = exchange("text", 1)
+    assert pending_after(evolve(nonsense, data=(evolve(nonsense.data[0], data=b"data: x\n\n"),))) is None
+
+
+def test_plans_are_those_of_the_recorded_requests() -> None:
+    denied, pending = plan_recorded(recording("pending_denied"), exchange("pending_denied", 2))
+    (denial,) = denied.results
+    assert isinstance(denial, letta.Approval)
+    assert not denial.approve
+    assert pending is not None
+    odd = evolve(exchange("text", 1), request=evolve(exchange("text", 1).request, json=None))
+    plan, nothing = plan_recorded(recording("text"), odd)
+    assert (plan.messages, nothing) == ((), None)
+
+
+def test_client_that_left_before_the_run_had_a_name_ends_the_replay() -> None:
+    whole = recording("disconnect")
+    first = whole.exchanges[0]
+    (turn,) = replay(evolve(whole, exchanges=(evolve(first, data=()),)))
+    assert [type(item.item) for item in turn] == [OpenStream]
+    assert turn.unanswered is None
+
+
+def recorded_client(*, answered: bool = True) -> Recording:
+    """A client's request for a reply, recorded."""
+    lines: list[bytes] = []
+    body = b'{"model": "Milo", "stream": true, "messages": [{"role": "user", "content": "hi"}]}'
+    request = HttpRequest(method="POST", target="/v1/chat/completions", body=body)
+    cycle = Proxy().open(request, token="0123abcd", created=7, now=0.0)
+    head = RecordingHead.begin(
+        server="x",
+        scenario="mine",
+        note="",
+        token="0123abcd",
+        created=7,
+        config=Config(),
+        text=TextMode.KEEP,
+    )
+    recorded = record(cycle, request, head, lines.append, now=0.0)
+    recorded.next_event()
+    recorded.receive_response(200, JSON, 0.1)
+    recorded.receive_data(orjson.dumps([agent_json()]), 0.1)
+    recorded.receive_data(b"", 0.1)
+    recorded.next_event()
+    if answered:
+        recorded.receive_response(200, SSE, 0.2)
+        recorded.receive_data(b"".join(encode(item) for item in (PING, say("Hello"), stop(), USAGE, DONE)), 0.3)
+        while recorded.next_event() is not Signal.FINISHED:
+            pass
+    return read_recording(b"".join(lines))
+
+
+def test_recorded_client_is_rendered_with_what_was_asked() -> None:
+    text = translate(recorded_client()).decode()
+    found = ": GET /v1/agents/?name=Milo&include=agent.tools"
+    assert text.startswith(f": the client of mine\n\n{found}\n\n: POST /v1/agents/")
+    assert ": status 200\n\n" in text
+    assert '"id":"chatcmpl-0123abcd"' in text
+    assert text.endswith("data: [DONE]\n\n")
+
+
+def test_recorded_client_of_whom_letta_was_not_asked_everything() -> None:
+    found = recorded_client(answered=False)
+    only_lookup = evolve(found, exchanges=found.exchanges[:1])
+    assert translate(only_lookup).endswith(b": the recording has no answer to this\n\n")

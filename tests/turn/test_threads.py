@@ -1,0 +1,697 @@
+"""Threads: a chat's conversation, one that is given, one that is thrown away; and the client's instructions."""
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import pytest
+from attrs import evolve
+
+from drive import (
+    AGENT,
+    AGENT_ID,
+    DONE,
+    PING,
+    RUN_ID,
+    USAGE,
+    WEATHER,
+    agent_json,
+    answer,
+    drain,
+    plan,
+    say,
+    stop,
+    stream,
+    want,
+)
+from drive_cycle import Client, chat
+from sansio_letta import Config, HttpRequest, Proxy, RemoteProtocolError, RequestError, Signal, Turn
+from sansio_letta.config import InstructionPolicy, TaskPolicy
+from sansio_letta.dialects.background_prompts import is_task
+from sansio_letta.dialects.chat_completions.decode import decode_request
+from sansio_letta.dialects.new_input import Circumstances, plan_turn
+from sansio_letta.errors import shutting_down
+from sansio_letta.proxy.memory import ThreadMemory
+from sansio_letta.turn.events import (
+    PAGE_COUNT,
+    AgentThread,
+    CancelRun,
+    Command,
+    ConversationThread,
+    CreateConversation,
+    DeleteConversation,
+    Event,
+    Failure,
+    FetchConversation,
+    FetchLast,
+    FindConversations,
+    FindRuns,
+    FindToolboxes,
+    OpenStream,
+    SearchTools,
+    TextDelta,
+    ThreadGone,
+    TurnFailed,
+    TurnFinished,
+)
+from sansio_letta.turn.request import Instructions, Plan
+from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.conversations import (
+    MAX_PAGE_COUNT,
+    Chat,
+    GivenConversation,
+    ThreadWish,
+    Throwaway,
+    chat_key,
+    chat_summary,
+    kind_of,
+)
+from sansio_letta.upstreams.rest.run_request import Waiting
+
+HELLO = (PING, say("Hello"), stop(), USAGE, DONE)
+CHAT, TASK, GIVEN = (
+    Chat(key="c-1"),
+    Throwaway(token="t-1", until=3600),
+    GivenConversation(conversation_id="conv-7"),
+)
+DIGEST = "a6f7ef47ee8dc84af9056a3051ddc302"
+SUMMARY = f'letta-proxy chat: "c-1" {DIGEST}'
+FIND = FindConversations(agent_id=AGENT_ID, summary=DIGEST)
+#: One without a digest, as earlier versions have made them.
+FIND_EARLIER = FindConversations(agent_id=AGENT_ID, summary='letta-proxy chat: "c-1"')
+CREATE = CreateConversation(agent_id=AGENT_ID, summary=SUMMARY)
+
+
+def conversation(name: str, summary: str = SUMMARY, created: str = "2026-11-22T08:00:00") -> Any:
+    return {"id": name, "agent_id": AGENT_ID, "summary": summary, "created_at": created}
+
+
+def begin(thread: ThreadWish, *, config: Config | None = None, **more: Any) -> Turn:
+    told = letta.MessageCreate(content="before")
+    plan = Plan(
+        model="Milo", messages=(letta.MessageCreate(content="hi"),), thread=thread, history=(told,), **more
+    )
+    return Turn(plan, config or Config(), AGENT)
+
+
+def opened(items: list[Event | Command]) -> OpenStream:
+    [command] = [item for item in items if isinstance(item, OpenStream)]
+    return command
+
+
+def texts(command: OpenStream) -> list[tuple[str, Any]]:
+    return [
+        (item.role, item.content) for item in command.request.messages if isinstance(item, letta.MessageCreate)
+    ]
+
+
+# --- A chat
+
+
+def test_a_chat_that_is_known_at_letta() -> None:
+    turn = begin(CHAT)
+    assert drain(turn) == [FIND]
+    longer = conversation("conv-3", f'letta-proxy chat: "b" and "c-1" {DIGEST}')
+    others = [longer, conversation("conv-2", created="2027")]
+    assert answer(turn, [*others, conversation("conv-1")]) == [FetchLast(conversation_id="conv-1")]
+    command = opened(answer(turn, [say("Hello")]))
+    assert command.target == "/v1/conversations/conv-1/messages"
+    assert orjson.loads(command.body)["streaming"] is True
+    assert texts(command) == [("user", "hi")]
+    assert isinstance(stream(turn, *HELLO)[-1], TurnFinished)
+
+
+def test_a_chat_that_is_new_begins_with_its_history() -> None:
+    turn = begin(CHAT)
+    drain(turn)
+    assert answer(turn, []) == [FIND_EARLIER]
+    assert answer(turn, []) == [CREATE]
+    assert answer(turn, conversation("conv-1")) == [FIND]
+    command = opened(answer(turn, [conversation("conv-1")]))
+    assert texts(command) == [("user", "before"), ("user", "hi")]
+
+
+def test_two_processes_make_one_conversation() -> None:
+    turn = begin(CHAT)
+    drain(turn)
+    answer(turn, [])
+    answer(turn, [])
+    answer(turn, conversation("conv-2", created="2026-11-22T08:00:02"))
+    both = [conversation("conv-2", created="2026-11-22T08:00:02"), conversation("conv-1")]
+    assert answer(turn, both) == [DeleteConversation(conversation_id="conv-2")]
+    assert answer(turn, None) == [FetchLast(conversation_id="conv-1")]
+    command = opened(answer(turn, [say("Hello")]))
+    assert command.thread == ConversationThread(conversation_id="conv-1")
+    assert texts(command) == [("user", "hi")]
+
+
+def test_a_chat_that_an_earlier_version_began() -> None:
+    turn = begin(CHAT)
+    drain(turn)
+    assert answer(turn, []) == [FIND_EARLIER]
+    longer = conversation("conv-3", 'letta-proxy chat: "c-1" and more')
+    earlier = conversation("conv-1", 'letta-proxy chat: "c-1"')
+    assert answer(turn, [longer, earlier]) == [FetchLast(conversation_id="conv-1")]
+
+
+@pytest.mark.parametrize("key", ["CORP\\alice", "100%", "a_b", 'with "quotes"', "ключ", "%"])
+def test_a_chat_is_searched_without_what_a_search_reads_in_its_own_way(key: str) -> None:
+    turn = begin(Chat(key=key))
+    [found] = drain(turn)
+    assert isinstance(found, FindConversations)
+    assert found.summary.isalnum()
+    summary = chat_summary(key)
+    assert summary.startswith('letta-proxy chat: "')
+    assert chat_key(summary) == key
+    assert chat_key(f'letta-proxy chat: "{key}"') == key
+    assert answer(turn, [conversation("conv-1", summary)]) == [FetchLast(conversation_id="conv-1")]
+
+
+def test_an_earlier_key_with_a_backslash_is_searched_so_that_letta_finds_it() -> None:
+    turn = begin(Chat(key="CORP\\alice"))
+    drain(turn)
+    [found] = answer(turn, [])
+    assert isinstance(found, FindConversations)
+    assert found.summary == 'letta-proxy chat: "CORP_alice"'
+    others = [conversation("conv-2", 'letta-proxy chat: "CORP-alice"')]
+    mine = conversation("conv-1", 'letta-proxy chat: "CORP\\alice"')
+    assert answer(turn, [*others, mine]) == [FetchLast(conversation_id="conv-1")]
+
+
+def test_a_chat_is_searched_to_the_last_page_and_no_further() -> None:
+    turn = begin(Chat(key="%"))
+    drain(turn)
+    asked = answer(turn, [])
+    for page in range(1, MAX_PAGE_COUNT):
+        others = [conversation(f"conv-{page}-{each}", "letta-proxy chat: x") for each in range(PAGE_COUNT)]
+        asked = answer(turn, others)
+        assert asked == [
+            FindConversations(agent_id=AGENT_ID, summary='letta-proxy chat: "%"', after=others[-1]["id"])
+        ]
+    others[-1] = conversation("conv-end", 'letta-proxy chat: "%"')
+    assert answer(turn, others) == [FetchLast(conversation_id="conv-end")]
+
+
+def test_a_page_of_a_search_that_comes_again_is_the_last() -> None:
+    turn = begin(CHAT)
+    drain(turn)
+    page = [conversation(f"conv-{each}", "another's") for each in range(PAGE_COUNT)]
+    assert len(answer(turn, page)) == 1
+    assert answer(turn, page) == [FIND_EARLIER]
+
+
+@pytest.mark.parametrize("last", [[], [{"message_type": "system_message"}]], ids=["nothing", "Letta's own"])
+def test_a_chat_whose_first_turn_left_no_trace_begins_with_its_history(last: list[Any]) -> None:
+    turn = begin(CHAT)
+    drain(turn)
+    answer(turn, [conversation("conv-1")])
+    assert texts(opened(answer(turn, last))) == [("user", "before"), ("user", "hi")]
+
+
+def test_a_conversation_that_was_deleted_is_made_again() -> None:
+    gone = ConversationThread(conversation_id="conv-1")
+    turn = Turn(begin(CHAT).plan, agent=AGENT, thread=gone)
+    assert opened(drain(turn)).thread == gone
+    assert answer(turn, {"detail": "not found"}, 404) == [ThreadGone(thread=gone), FIND]
+    answer(turn, [])
+    answer(turn, [])
+    answer(turn, conversation("conv-2"))
+    command = opened(answer(turn, [conversation("conv-2")]))
+    assert texts(command) == [("user", "before"), ("user", "hi")]
+    [failure] = answer(turn, {"detail": "not found"}, 404)
+    assert isinstance(failure, TurnFailed)
+    assert failure.error.code == "conversation_not_found"
+
+
+def test_results_are_looked_up_in_the_conversation() -> None:
+    plan = Plan(
+        model="Milo",
+        results=(letta.ToolReturn(tool_call_id="call-1", tool_return="18 C"),),
+        client_tools=(WEATHER,),
+        thread=CHAT,
+    )
+    turn = Turn(plan, agent=AGENT, thread=ConversationThread(conversation_id="conv-1"))
+    assert drain(turn) == [FetchLast(conversation_id="conv-1")]
+    command = opened(answer(turn, [want("call-1", "get_weather", "{}") | {"run_id": RUN_ID}]))
+    assert command.request.messages == (letta.ApprovalCreate(approvals=plan.results),)
+
+
+@pytest.mark.parametrize("last", [[], [say("Hello")]], ids=["nothing", "text"])
+def test_results_that_the_conversation_does_not_wait_for(last: list[Any]) -> None:
+    plan = Plan(
+        model="Milo", results=(letta.ToolReturn(tool_call_id="call-1", tool_return="18 C"),), thread=CHAT
+    )
+    turn = Turn(plan, agent=AGENT, thread=ConversationThread(conversation_id="conv-1"))
+    drain(turn)
+    [failure] = answer(turn, last)
+    assert isinstance(failure, TurnFailed)
+    assert failure.error.status_hint == 400
+
+
+def test_letta_does_not_tell_of_conversations() -> None:
+    turn = begin(CHAT)
+    drain(turn)
+    [failure] = answer(turn, {"detail": "no"}, 500)
+    assert isinstance(failure, TurnFailed)
+    assert failure.error.status_hint == 502
+
+
+# --- A conversation that is given
+
+
+def test_a_given_conversation_is_the_agents() -> None:
+    turn = begin(GIVEN)
+    assert drain(turn) == [FetchConversation(conversation_id="conv-7")]
+    command = opened(answer(turn, conversation("conv-7")))
+    assert texts(command) == [("user", "hi")]
+
+
+def test_whether_another_agent_has_a_given_conversation_is_not_told() -> None:
+    failures = []
+    for told in (
+        (conversation("conv-7") | {"agent_id": "agent-2"}, 200),
+        ({"detail": "not found"}, 404),
+        ({"detail": "no id"}, 422),
+    ):
+        turn = begin(GIVEN)
+        drain(turn)
+        [failure] = answer(turn, *told)
+        assert isinstance(failure, TurnFailed)
+        failures.append((failure.error.status_hint, failure.error.body(), failure.kept))
+    assert failures[0] == failures[1] == failures[2]
+    status, body, _ = failures[0]
+    assert (status, body["error"]["code"]) == (404, "conversation_not_found")
+    assert body["error"]["param"] == "x-letta-conversation-id"
+    assert "no conversation of this id" in body["error"]["message"]
+
+
+# --- One that is thrown away
+
+
+def test_a_task_leaves_nothing_behind() -> None:
+    turn = begin(TASK)
+    assert drain(turn) == [CreateConversation(agent_id=AGENT_ID, summary=TASK.summary)]
+    assert texts(opened(answer(turn, conversation("conv-9")))) == [("user", "before"), ("user", "hi")]
+    items = stream(turn, *HELLO)
+    assert isinstance(items[-2], TurnFinished)
+    assert items[-1] == DeleteConversation(conversation_id="conv-9")
+    assert answer(turn, None) == []
+    assert turn.phase.name == "DONE"
+
+
+def test_a_task_whose_client_leaves_leaves_nothing_behind() -> None:
+    turn = begin(TASK)
+    drain(turn)
+    answer(turn, conversation("conv-9"))
+    stream(turn, PING, say("Hel"), end=False)
+    turn.abandon()
+    assert drain(turn) == [CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)]
+    assert answer(turn, {}) == [DeleteConversation(conversation_id="conv-9")]
+    turn.abandon()
+    turn.receive_failure(Failure.SILENT, "no byte came")
+    assert drain(turn) == []
+    assert turn.phase.name == "DONE"
+
+
+@pytest.mark.parametrize("end", [Turn.abandon, lambda turn: turn.interrupt(shutting_down())])
+def test_a_task_that_ends_while_its_conversation_is_made_deletes_it(end: Callable[[Turn], None]) -> None:
+    turn = begin(TASK)
+    drain(turn)
+    end(turn)
+    assert turn.next_event() is Signal.NEED_DATA
+    assert answer(turn, conversation("conv-9"))[-1] == DeleteConversation(conversation_id="conv-9")
+    assert answer(turn, None) == []
+    assert turn.next_event() is Signal.FINISHED
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda turn: turn.receive_failure(Failure.BROKEN, "it broke"),
+        lambda turn: turn.give_up(RemoteProtocolError("It took too long.")),
+    ],
+)
+def test_a_conversation_that_may_have_been_made_is_looked_for(end: Callable[[Turn], None]) -> None:
+    turn = begin(TASK, config=Config(connect_retry_timeout=0.0))
+    drain(turn)
+    end(turn)
+    failure, look = drain(turn)
+    assert isinstance(failure, TurnFailed)
+    assert look == FindConversations(agent_id=AGENT_ID, summary=TASK.summary)
+    other = conversation("conv-8", TASK.summary + "0")
+    assert answer(turn, [conversation("conv-9", TASK.summary), other]) == [
+        DeleteConversation(conversation_id="conv-9")
+    ]
+    assert answer(turn, None) == []
+    assert turn.phase.name == "FAILED"
+
+
+def test_of_two_conversations_that_were_made_none_is_left() -> None:
+    turn = begin(TASK)
+    drain(turn)
+    turn.receive_failure(Failure.BROKEN, "it broke")
+    drain(turn)
+    turn.end_pause()
+    assert drain(turn) == [CreateConversation(agent_id=AGENT_ID, summary=TASK.summary)]
+    answer(turn, conversation("conv-9", TASK.summary))
+    assert stream(turn, *HELLO)[-1] == DeleteConversation(conversation_id="conv-9")
+    [look] = answer(turn, None)
+    assert isinstance(look, FindConversations)
+    assert answer(turn, [conversation("conv-8", TASK.summary)]) == [
+        DeleteConversation(conversation_id="conv-8")
+    ]
+
+
+def test_a_conversation_that_letta_refused_to_make_is_not_looked_for() -> None:
+    turn = begin(TASK)
+    drain(turn)
+    assert [type(item) for item in answer(turn, {"detail": "no"}, 422)] == [TurnFailed]
+    assert turn.phase.name == "FAILED"
+
+
+def test_a_task_that_fails_leaves_nothing_behind() -> None:
+    turn = begin(TASK)
+    drain(turn)
+    answer(turn, conversation("conv-9"))
+    failure, delete = answer(turn, {"detail": "no"}, 500)
+    assert isinstance(failure, TurnFailed)
+    assert delete == DeleteConversation(conversation_id="conv-9")
+    turn.receive_failure(Failure.NOT_SENT, "refused")
+    drain(turn)
+    assert turn.pause == 0.25
+    turn.end_pause()
+    assert drain(turn) == [delete]
+    answer(turn, None)
+    assert turn.phase.name == "FAILED"
+
+
+# --- Instructions
+
+
+def instructed(policy: InstructionPolicy, memory: ThreadMemory | None = None, text: str = "Be kind.") -> Turn:
+    plan = Plan(
+        model="Milo",
+        messages=(letta.MessageCreate(content="hi"),),
+        instructions=Instructions(text=text, policy=policy),
+    )
+    return Turn(plan, agent=AGENT, is_told=(memory or ThreadMemory(10)).is_told)
+
+
+def test_instructions_are_given_once() -> None:
+    memory = ThreadMemory(10)
+    turn = instructed(InstructionPolicy.ONCE, memory)
+    assert texts(opened(drain(turn))) == [("system", "Be kind."), ("user", "hi")]
+    assert turn.told == (), "nothing of it is kept yet"
+    stream(turn, PING, say("Hi."), stop(), DONE)
+    memory.learn_told(turn)
+    assert texts(opened(drain(instructed(InstructionPolicy.ONCE, memory)))) == [("user", "hi")]
+    assert len(texts(opened(drain(instructed(InstructionPolicy.ONCE, memory, "Be brief."))))) == 2
+
+
+def test_instructions_are_given_always() -> None:
+    memory = ThreadMemory(10)
+    for _ in range(2):
+        turn = instructed(InstructionPolicy.ALWAYS, memory)
+        assert texts(opened(drain(turn))) == [("system", "Be kind."), ("user", "hi")]
+        stream(turn, PING, say("Hi."), stop(), DONE)
+        memory.learn_told(turn)
+
+
+def test_instructions_take_the_place_of_the_agents_own() -> None:
+    command = opened(drain(instructed(InstructionPolicy.OVERRIDE)))
+    assert (texts(command), command.request.override_system) == ([("user", "hi")], "Be kind.")
+    assert orjson.loads(command.body)["override_system"] == "Be kind."
+
+
+def test_instructions_are_ignored() -> None:
+    command = opened(drain(instructed(InstructionPolicy.IGNORE)))
+    assert (texts(command), command.request.override_system) == ([("user", "hi")], None)
+    assert b"override_system" not in command.body
+
+
+# --- What a request is of
+
+
+def planned(headers: dict[str, str] | None = None, config: Config | None = None, **body: Any) -> Plan:
+    raw = {"model": "Milo", "messages": [{"role": "user", "content": "hi"}], **body}
+    given = Circumstances(config=config or Config(), headers=headers or {}, token="t-1")
+    return plan_turn(decode_request(orjson.dumps(raw)), given).plan
+
+
+@pytest.mark.parametrize(
+    ("headers", "thread"),
+    [
+        ({}, None),
+        ({"x-letta-conversation-id": "conv-7", "x-letta-chat-key": "c-1"}, GIVEN),
+        ({"x-letta-chat-key": "c-1", "x-openwebui-chat-id": "c-2"}, CHAT),
+        ({"x-openwebui-chat-id": "c-1"}, CHAT),
+        ({"x-session-id": "c-1"}, CHAT),
+        ({"session-id": " c-1 "}, CHAT),
+        ({"agent-session-id": "c-1"}, CHAT),
+        ({"x-letta-chat-key": "", "session-id": "c-1"}, CHAT),
+        ({"x-letta-chat-key": "{{CHAT_ID}}"}, None),
+    ],
+)
+def test_a_header_names_the_thread(headers: dict[str, str], thread: ThreadWish) -> None:
+    assert planned(headers).thread == thread
+
+
+def test_metadata_names_the_thread_where_no_header_does() -> None:
+    named = {"letta_chat_key": "c-1"}
+    assert planned(metadata=named).thread == CHAT
+    assert planned({"session-id": "c-2"}, metadata=named).thread == Chat(key="c-2")
+
+
+@pytest.mark.parametrize("key", ["a\x01b", "x" * 513, "\u2028"], ids=["control", "long", "line"])
+def test_a_key_must_be_readable(key: str) -> None:
+    with pytest.raises(RequestError, match="up to 512 printable") as refusal:
+        planned({"x-letta-chat-key": f"a{key}a"})
+    assert refusal.value.param == "x-letta-chat-key"
+
+
+TITLE = [{"role": "user", "content": "### Task:\nGenerate a title"}]
+TASKS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
+    "Open WebUI's header": ({"x-openwebui-task": "title_generation"}, {}),
+    "Open WebUI's words": ({}, {"messages": TITLE}),
+    "opencode": ({}, {"messages": [{"role": "system", "content": "You are a title generator."}, *TITLE]}),
+}
+
+
+@pytest.mark.parametrize(("headers", "body"), TASKS.values(), ids=TASKS)
+def test_a_task_does_not_take_the_chats_key(headers: dict[str, str], body: dict[str, Any]) -> None:
+    named = {**headers, "x-openwebui-chat-id": "c-1"}
+    assert planned(named, **body).thread == TASK
+    assert planned(named, Config(tasks=TaskPolicy.PASS), **body).thread == CHAT
+    with pytest.raises(RequestError) as refusal:
+        planned(named, Config(tasks=TaskPolicy.REFUSE), **body)
+    assert refusal.value.code == "task_refused"
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({"x-openwebui-task": ""}, {}),
+        ({"x-openwebui-task": "{{TASK}}"}, {}),
+        ({}, {"messages": TITLE, "stream": True}),
+        ({}, {"messages": [*TITLE, {"role": "assistant", "content": "x"}, *TITLE]}),
+        ({}, {"messages": TITLE, "tools": [{"type": "function", "function": {"name": "x"}}]}),
+    ],
+)
+def test_what_is_no_task(headers: dict[str, str], body: dict[str, Any]) -> None:
+    assert planned(headers, **body).thread is None
+
+
+def test_further_tasks_are_known_by_their_beginning() -> None:
+    request = decode_request(
+        orjson.dumps({"model": "x", "messages": [{"role": "user", "content": "TITLE: hi"}]})
+    )
+    assert not is_task(request, {})
+    assert is_task(request, {}, ["TAGS:", "TITLE:"])
+
+
+@pytest.mark.parametrize(
+    ("wish", "kind"), [(CHAT, "chat"), (GIVEN, "conversation"), (TASK, "task"), (None, "agent")]
+)
+def test_a_thread_in_a_word(wish: ThreadWish, kind: str) -> None:
+    assert kind_of(wish) == kind
+
+
+# --- What a process remembers
+
+
+def test_a_process_remembers_a_chats_conversation_and_its_instructions() -> None:
+    house = Proxy()
+    house.remember("Milo", AGENT, now=100.0)
+    system = {"role": "system", "content": "Be kind."}
+
+    def ask(words: str) -> HttpRequest:
+        return chat(
+            stream=True,
+            headers={"x-letta-chat-key": "c-1"},
+            messages=[system, {"role": "user", "content": words}],
+        )
+
+    first = Client(ask("one"), house)
+    first.answer([]).answer([]).answer(conversation("conv-1")).answer([conversation("conv-1")]).stream(*HELLO)
+    assert first.cycle.summary.thread == "chat"
+    second = Client(ask("two"), house)
+    [command] = second.commands
+    assert isinstance(command, OpenStream)
+    assert (command.thread, texts(command)) == (ConversationThread(conversation_id="conv-1"), [("user", "two")])
+    assert second.answer({"detail": "gone"}, 404).commands[1:] == [FIND]
+    second.answer([]).answer([]).answer(conversation("conv-2")).answer([conversation("conv-2")])
+    last = second.commands[-1]
+    assert isinstance(last, OpenStream)
+    assert texts(last) == [("system", "Be kind."), ("user", "two")]
+
+
+def test_two_chats_of_an_agent_do_not_wait_for_each_other() -> None:
+    house = Proxy()
+    house.remember("Milo", AGENT, now=100.0)
+    one, two = (Client(chat(headers={"x-letta-chat-key": key}), house) for key in ("c-1", "c-2"))
+    assert [type(client.commands[0]) for client in (one, two)] == [FindConversations] * 2
+    again = Client(chat(content="more", headers={"x-letta-chat-key": "c-1"}), house)
+    assert again.waits
+
+
+def test_memory_is_limited() -> None:
+    memory = ThreadMemory(2)
+    for number in range(3):
+        thread = ConversationThread(conversation_id=f"conv-{number}")
+        memory.remember(AGENT_ID, Chat(key=str(number)), thread)
+        memory.tell(thread, Instructions(text="x", policy=InstructionPolicy.ONCE))
+    assert [memory.recall(AGENT, Chat(key=str(number))) is not None for number in range(3)] == [
+        False,
+        True,
+        True,
+    ]
+    memory.forget(ConversationThread(conversation_id="conv-2"))
+    assert memory.recall(AGENT, Chat(key="2")) is None
+    memory.remember(AGENT_ID, GIVEN, ConversationThread(conversation_id="conv-7"))
+    assert memory.recall(AGENT, GIVEN) is None
+
+
+def test_a_tasks_answer_does_not_wait_for_the_cleaning() -> None:
+    house = Proxy()
+    house.remember("Milo", AGENT, now=100.0)
+    client = Client(chat(headers={"x-openwebui-task": "tags"}), house)
+    client.answer(conversation("conv-9")).stream(*HELLO)
+    assert client.json()["choices"][0]["message"]["content"] == "Hello"
+    assert not client.ended
+    assert client.answer(None).ended
+
+
+def test_history_of_a_chat_is_told_once_and_not_as_the_agents_own() -> None:
+    """What is kept of a first run in a new conversation holds an assistant's words that it did not say now."""
+    turn = begin(CHAT)
+    drain(turn)
+    answer(turn, [conversation("conv-1")])
+    answer(turn, [])
+    stream(turn, PING, end=False)
+    turn.receive_failure(Failure.BROKEN, "reset")
+    drain(turn)
+    answer(turn, {"id": RUN_ID, "status": "completed", "stop_reason": "end_turn"})
+    kept = [
+        {"message_type": "user_message", "content": "before"},
+        say("old", id="m-0"),
+        {"message_type": "user_message", "content": "hi"},
+        say("new", id="m-1"),
+    ]
+    answer(turn, kept)
+    items = answer(turn, USAGE)
+    assert [item.text for item in items if isinstance(item, TextDelta)] == ["new"]
+
+
+def test_an_agent_is_found_before_its_conversation() -> None:
+    turn = Turn(begin(CHAT).plan)
+    drain(turn)
+    assert answer(turn, [agent_json()])[-1] == FIND
+
+
+# --- What a server asks for itself
+
+
+def test_what_a_dead_process_left_is_swept() -> None:
+    house = Proxy(Config(turn_timeout=3600.0))
+    client = Client(house.sweep(token="abcdef12", created=1_795_340_000, now=0.0))
+    assert [type(command) for command in client.commands] == [FindRuns]
+    client.answer([])
+    assert [type(command) for command in client.commands[1:]] == [FindToolboxes]
+    client.answer([])
+    assert [type(command) for command in client.commands[2:]] == [SearchTools]
+    client.answer([])
+    assert client.commands[3:] == [FindConversations(summary="letta-proxy task: ")]
+    client.answer(
+        [
+            conversation("conv-1", "letta-proxy task: t-1", "2026-11-22T08:00:00Z"),
+            conversation("conv-2", "letta-proxy task: t-2", "2026-11-22T09:00:00Z"),
+            conversation("conv-3", "about a letta-proxy task: of mine", "2026-11-22T08:00:00Z"),
+            conversation("conv-4", "letta-proxy task: t-4", "soon"),
+            # Another server lets turns take longer, or less long.
+            conversation("conv-5", "letta-proxy task: t-5 until 1795340001", "2026-11-22T08:00:00Z"),
+            conversation("conv-6", "letta-proxy task: t-6 until 1795339999", "2026-11-22T09:00:00Z"),
+            # Results are awaited, and may come still; or they have not come.
+            conversation("conv-7", "letta-proxy task: t-7 until 1795340001 calls 9f86", "2026-11-22T08:00:00Z"),
+            conversation("conv-8", "letta-proxy task: t-8 until 1795339999 calls 9f86", "2026-11-22T08:00:00Z"),
+        ]
+    )
+    assert client.commands[4:] == [DeleteConversation(conversation_id="conv-1")]
+    client.answer(None)
+    assert client.commands[5:] == [DeleteConversation(conversation_id="conv-6")]
+    client.answer(None)
+    assert client.commands[-1] == DeleteConversation(conversation_id="conv-8")
+    client.answer(None)
+    assert client.json() == {"status": "swept", "runs": "0", "tools": "0", "conversations": "3"}
+
+
+def test_a_tasks_conversation_says_how_long_its_turn_may_take() -> None:
+    house = Proxy(Config(turn_timeout=90.5))
+    house.remember("Milo", AGENT, now=100.0)
+    client = Client(chat(content="### Task:\nGive a title."), house)
+    made = client.commands[-1]
+    assert isinstance(made, CreateConversation)
+    assert made.summary == f"letta-proxy task: abcdef12 until {1_795_332_551 + 91}"
+
+
+def test_more_chats_than_fit_on_a_page_are_listed() -> None:
+    made = [conversation(f"conv-{number}", f'letta-proxy chat: "k{number}"') for number in range(150)]
+    client = Client(Proxy().list_threads("Milo", token="abcdef12", now=0.0)).answer([agent_json()])
+    client.answer(made[:100])
+    assert client.commands[-1].target.endswith("&limit=100&after=conv-99")
+    client.answer(made[100:])
+    assert [each["key"] for each in client.json()["chats"]] == [f"k{number}" for number in range(150)]
+
+
+def test_a_page_that_comes_again_is_the_last() -> None:
+    made = [conversation(f"conv-{number}", f'letta-proxy chat: "k{number}"') for number in range(100)]
+    client = Client(Proxy().list_threads("Milo", token="abcdef12", now=0.0)).answer([agent_json()])
+    client.answer(made).answer(made)
+    assert len(client.commands) == 3
+    assert client.json()["agent_id"] == AGENT_ID
+
+
+def test_an_agents_chats_are_listed() -> None:
+    client = Client(Proxy().list_threads("Milo", token="abcdef12", now=0.0))
+    client.answer([agent_json()]).answer([conversation("conv-1"), conversation("conv-2", "my own")])
+    assert client.json() == {
+        "agent_id": AGENT_ID,
+        "chats": [{"key": "c-1", "conversation_id": "conv-1", "created_at": "2026-11-22T08:00:00"}],
+    }
+
+
+def test_what_a_turn_has_left_waiting_is_remembered_until_the_next_has_ended() -> None:
+    memory, thread = ThreadMemory(2), AgentThread(agent_id=AGENT_ID)
+    for forces_call in (True, False):
+        turn = Turn(evolve(plan("hi", tools=[WEATHER]), forces_call=forces_call), agent=AGENT)
+        drain(turn)
+        stream(turn, PING, want("call-1", "get_weather", "{}"), stop("requires_approval"), USAGE, DONE)
+        memory.learn(turn, None, 100.0)
+        assert memory.recall_waiting(thread) == Waiting(is_forced=forces_call)
+    turn = Turn(plan("never mind"), agent=AGENT)
+    drain(turn)
+    stream(turn, PING, say("Hello"), stop(), USAGE, DONE)
+    memory.learn(turn, None, 100.0)
+    assert memory.recall_waiting(thread) is None
+    for number in range(3):
+        memory.leave_waiting(AgentThread(agent_id=str(number)), Waiting(is_forced=False))
+    assert memory.recall_waiting(AgentThread(agent_id="0")) is None

@@ -1,0 +1,118 @@
+"""Agents that Letta cannot stream, or that cannot answer at all."""
+
+import orjson
+import pytest
+from attrs import evolve
+
+from drive import (
+    AGENT,
+    AGENT_ID,
+    CONFLICT,
+    DONE,
+    PING,
+    RUN_ID,
+    agent_json,
+    answer,
+    drain,
+    error,
+    plan,
+    say,
+    stop,
+    stream,
+)
+from sansio_letta import Kept, Signal, Turn
+from sansio_letta.errors import shutting_down
+from sansio_letta.turn.events import (
+    AnswerCalls,
+    CancelRun,
+    FetchAgent,
+    FetchRun,
+    OpenStream,
+    TextDelta,
+    TurnFailed,
+    TurnFinished,
+    TurnStarted,
+)
+from sansio_letta.upstreams.rest import letta
+
+LEGACY = evolve(AGENT, agent_type="memgpt_v2_agent")
+SLEEPER = evolve(LEGACY, enable_sleeptime=True)
+FOLLOWED = f"/v1/agents/{AGENT_ID}/messages/async"
+
+
+def followed(*texts: str) -> Turn:
+    """A turn whose run Letta has just named."""
+    turn = Turn(plan(*texts or ("hi",)), agent=SLEEPER)
+    (opened,) = drain(turn)
+    assert isinstance(opened, OpenStream)
+    assert (opened.target, orjson.loads(opened.body).keys()) == (FOLLOWED, {"messages"})
+    assert answer(turn, {"id": RUN_ID, "status": "created"}) == [FetchRun(run_id=RUN_ID)]
+    return turn
+
+
+def test_an_agent_that_cannot_stream_is_followed_by_its_run() -> None:
+    turn = followed()
+    answer(turn, {"id": RUN_ID, "status": "running"})
+    assert turn.pause is not None
+    turn.end_pause()
+    drain(turn)
+    answer(turn, {"id": RUN_ID, "status": "completed", "stop_reason": "end_turn"})
+    answer(turn, [{"message_type": "user_message", "id": "message-0"}, say("Hello.")])
+    told = answer(turn, {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2})
+    assert [type(item) for item in told] == [TurnStarted, TextDelta, TurnFinished]
+    assert turn.next_event() is Signal.FINISHED
+
+
+@pytest.mark.parametrize("error", ["Error code: 500, key sk-1", None])
+def test_a_followed_run_that_failed_may_be_asked_for_again(error: str | None) -> None:
+    turn = followed()
+    failed = {"id": RUN_ID, "status": "failed", "stop_reason": "error", "metadata": {"error": error}}
+    answer(turn, failed)
+    (told,) = answer(turn, [])
+    assert isinstance(told, TurnFailed)
+    assert (told.error.status_hint, told.kept) == (502, Kept.NOTHING)
+    assert "sk-1" not in told.error.message
+
+
+def test_a_followed_run_that_was_refused_is_settled_and_said_again() -> None:
+    turn = followed("never mind")
+    error = {"error": CONFLICT["message"]}
+    answer(turn, {"id": RUN_ID, "status": "failed", "stop_reason": "error", "metadata": error})
+    assert answer(turn, []) == [FetchAgent(agent_id=AGENT_ID)]
+    waiting = agent_json("call-1") | {"agent_type": SLEEPER.agent_type, "enable_sleeptime": True}
+    settled = answer(turn, waiting)
+    assert isinstance(settled[-1], AnswerCalls)
+    (again,) = answer(turn, {"messages": []})
+    assert isinstance(again, OpenStream)
+    assert again.is_followed
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_client_that_leaves_a_followed_run(is_named: bool) -> None:
+    turn = followed() if is_named else Turn(plan("hi"), agent=SLEEPER)
+    drain(turn)
+    turn.abandon()
+    items = drain(turn) if is_named else answer(turn, {"id": RUN_ID, "status": "created"})
+    assert items == [CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)]
+    answer(turn, {})
+    assert turn.next_event() is Signal.FINISHED
+
+
+def test_an_interrupted_followed_run_is_cancelled_once_it_has_a_name() -> None:
+    turn = Turn(plan("hi"), agent=SLEEPER)
+    drain(turn)
+    turn.interrupt(shutting_down())
+    assert answer(turn, {"id": RUN_ID, "status": "created"}) == [CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)]
+    (told,) = answer(turn, {RUN_ID: "cancelled"})
+    assert isinstance(told, TurnFailed)
+    assert told.kept is Kept.NOTHING
+
+
+@pytest.mark.parametrize(("tools", "code"), [((), "unsupported_agent"), (None, "upstream_error")])
+def test_an_agent_that_can_only_call_tools_says_so(tools: tuple[letta.OwnTool, ...] | None, code: str) -> None:
+    turn = Turn(plan("hi"), agent=evolve(LEGACY, agent_type="react_agent", tools=tools))
+    drain(turn)
+    wrote = error("llm_error", "It failed.", "No tool calls found in response, model must make a tool call")
+    (told,) = stream(turn, PING, stop("llm_api_error"), wrote, DONE)
+    assert isinstance(told, TurnFailed)
+    assert (told.error.code, told.kept) == (code, Kept.NOTHING)
