@@ -29,7 +29,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports --no-cache
 
 types: $(STAMP)
-	$(BIN)/mypy sansio_letta transports/letta_server transports/letta_inprocess transports/letta_httpx transports/letta_httpx2 tests examples
+	$(BIN)/mypy sansio_letta transports/letta_server transports/letta_recordings transports/letta_inprocess transports/letta_httpx transports/letta_httpx2 tests examples
 
 test: $(STAMP)  ## What stands for all: docs/promises.md says why it is enough
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --quiet

@@ -16,10 +16,10 @@ import orjson
 from attrs import fields
 
 from letta_server import Settings
-from letta_server import _settings as settings_module
-from letta_server._cli import app
-from letta_server._cli_recordings import recordings_app
-from letta_server._metrics import METRICS
+from letta_server.cli.app import app
+from letta_server.cli.recordings import recordings_app
+from letta_server.observe.metrics import METRICS
+from letta_server.settings import server as settings_module
 from sansio_letta import Config, HttpRequest, Kept, Proxy, ResponseBody, ResponseHead, Summary, errors
 from sansio_letta import config as config_module
 from sansio_letta.dialects.background_prompts import PLAIN_PROBES, PROBE_REPLY_SIZE, PROBES, TASK_PROMPTS, Where

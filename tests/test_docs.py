@@ -21,12 +21,12 @@ import letta_httpx
 import letta_httpx2
 import letta_server
 import sansio_letta
-from letta_server import _keys
-from letta_server._cli import app
-from letta_server._errors import SettingsError
-from letta_server._keys import read_keys
-from letta_server._metrics import METRICS
-from letta_server._record import EXPECTATIONS
+from letta_recordings.expectations import EXPECTATIONS
+from letta_server.access import keys as keys_module
+from letta_server.access.keys import read_keys
+from letta_server.cli.app import app
+from letta_server.observe.metrics import METRICS
+from letta_server.settings.errors import SettingsError
 from sansio_letta import errors
 from sansio_letta.dialects.chat_completions.decode import FIELDS, Treatment
 from sansio_letta.proxy import policies
@@ -318,7 +318,7 @@ def test_every_code_of_an_error_is_explained() -> None:
 
 def test_a_status_is_that_of_its_code() -> None:
     """The statuses of the client's faults, where the code names both in one call."""
-    for path in (*(ROOT / "sansio_letta").rglob("*.py"), *(ROOT / "transports").glob("letta_server/*.py")):
+    for path in (*(ROOT / "sansio_letta").rglob("*.py"), *(ROOT / "transports" / "letta_server").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if (
                 isinstance(node, ast.Call)
@@ -338,7 +338,7 @@ def test_every_setting_is_explained() -> None:
     options = tables.option_names("serve")
     assert {"--host", "--letta-url", "--record"} <= options
     assert all(f"`{option}`" in hook.GENERATED["options-serve"]() for option in options)
-    for module in ("_cli", "_service", "_access", "_turns", "_threads"):
+    for module in ("cli/app", "settings/service", "settings/access", "settings/turns", "settings/threads"):
         source = (ROOT / "transports" / "letta_server" / f"{module}.py").read_text(encoding="utf-8")
         for variable in re.findall(r'env_var="(\w+)"', source):
             assert variable in hook.GENERATED["options-serve"]()
@@ -420,7 +420,7 @@ def test_the_keys_files_of_the_docs_are_read(tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match=r"keys\.alice\.sha256: expected 64 .* `letta-proxy keys new`"):
             read_keys([path])
     fields = first_cells("access.md", "Keys")
-    assert fields == list(_keys._FIELDS)
+    assert fields == list(keys_module._FIELDS)
 
 
 def test_what_is_not_there_yet_is_not_there() -> None:

@@ -14,13 +14,14 @@ import pytest
 import trio
 from trio.testing import memory_stream_pair
 
+import letta_recordings
 import letta_server
 import sansio_letta
 from drive import AGENT, AGENT_ID, DONE, PING, agent_json, encode, say, stop, want
 from growth import Work, check_growth
-from letta_server._http import BadRequest, ClientConnection, TooManyChunks
-from letta_server._keys import MAX_FILE_SIZE, read_keys
-from letta_server._log import tame
+from letta_server.access.keys import MAX_FILE_SIZE, read_keys
+from letta_server.client.connection import BadRequest, ClientConnection, TooManyChunks
+from letta_server.observe.log import tame
 from sansio_letta import Signal
 from sansio_letta.dialects.chat_completions.decode import decode_request
 from sansio_letta.dialects.chat_completions.writer import fragments
@@ -346,7 +347,7 @@ def modules() -> Iterator[ModuleType]:
     import importlib
     import pkgutil
 
-    for package in (sansio_letta, letta_server):
+    for package in (sansio_letta, letta_server, letta_recordings):
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not found.name.endswith("__main__"):
                 yield importlib.import_module(found.name)
@@ -366,7 +367,7 @@ SIZE: Final = 10_000
 METHODS: Final = ("search", "match", "fullmatch", "sub", "split", "findall", "finditer")
 SOURCES: Final = "\n".join(
     path.read_text(encoding="utf-8")
-    for package in (sansio_letta, letta_server)
+    for package in (sansio_letta, letta_server, letta_recordings)
     for path in sorted(Path(package.__path__[0]).rglob("*.py"))
 )
 

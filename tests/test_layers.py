@@ -89,9 +89,10 @@ TRANSPORTS = PACKAGE.parent / "transports"
 
 #: Package -> what it may import beside the standard library and itself.
 TRANSPORT_TABLE = {
-    "letta_inprocess": {"anyio", "attrs", "sansio_letta"},
-    "letta_httpx": {"httpx", "letta_inprocess"},
-    "letta_httpx2": {"httpx2", "letta_inprocess"},
+    "letta_recordings": {"attrs", "orjson", "rich", "sansio_letta"},
+    "letta_inprocess": {"anyio", "attrs", "letta_recordings", "sansio_letta"},
+    "letta_httpx": {"httpx", "letta_inprocess", "letta_recordings"},
+    "letta_httpx2": {"httpx2", "letta_inprocess", "letta_recordings"},
 }
 
 

@@ -13,7 +13,7 @@ import trio
 from attrs import define, field
 
 from letta_server import Access, Server, Settings, UpstreamError, serve
-from letta_server._upstream import Headers
+from letta_server.upstream.base import Headers
 from sansio_letta.turn.events import Command, Failure
 from server.scripted import RawClient
 

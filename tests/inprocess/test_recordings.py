@@ -31,7 +31,7 @@ from inprocess.kit import (
     runs,
     unreadable,
 )
-from letta_inprocess._recordings import RecordingFolder
+from letta_recordings import RecordingFolder
 from sansio_letta import HttpRequest, Proxy, Signal
 from sansio_letta.recording.compare import compare
 from sansio_letta.recording.format import Recording, RecordingError, TextMode, read_recording

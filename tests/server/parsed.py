@@ -5,7 +5,7 @@ from typing import TypeVar
 import pytest
 from cyclopts import CycloptsError
 
-from letta_server._cli import app
+from letta_server.cli.app import app
 
 _T = TypeVar("_T")
 

@@ -9,7 +9,7 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 from drive import DONE, PING, USAGE, agent_json, say, stop
 from legacy_letta import calling, name_of, stopped_by
 from letta_server import TurnSettings
-from letta_server._server import Server, keep_clean, sweep
+from letta_server.server import Server, keep_clean, sweep
 from sansio_letta.turn.events import (
     CancelRun,
     ChangeToolbox,

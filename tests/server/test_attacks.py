@@ -16,15 +16,15 @@ from rich.console import Console
 from trio.testing import MockClock, memory_stream_pair
 
 from drive import AGENT_ID, DONE, PING, USAGE, agent_json, encode, say, stop
+from letta_recordings.page import page
+from letta_recordings.terminal import show
 from letta_server import Access, LettaPool, Server, Settings
-from letta_server._inspect import show
-from letta_server._inspect_html import page
-from letta_server._keys import toml_lines
-from letta_server._log import LogFormat, configure_log
+from letta_server.access.keys import toml_lines
+from letta_server.observe.log import LogFormat, configure_log
 from sansio_letta import Proxy, read_recording
 
+from .access.test_keys import test_guessing_compares_all_keys_over_digests_of_one_length
 from .attacks import ATTACKS, BODY, CHAT, NEAR_PAGES, SUBDOMAINS, TRIALS, Attack
-from .test_keys import test_guessing_compares_all_keys_over_digests_of_one_length
 
 #: Status, content type and body for a method and a target.
 Answer: TypeAlias = Callable[[str, str], tuple[int, str, bytes]]

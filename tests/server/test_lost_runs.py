@@ -10,13 +10,13 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from drive import AGENT_ID, PING, RUN_ID
-from letta_server._owner import has_died, own_name
+from letta_server.process_identity import has_died, own_name
 from sansio_letta.turn.events import CancelRun, FetchKept, FindRuns, OpenStream
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.lookup import read_mark
 
 from .scripted import Piece, Script, ask, found, hello, runs
-from .test_ending import begin, cancel_confirmed
+from .test_shutdown import begin, cancel_confirmed
 
 
 class Listed(Script):
@@ -144,7 +144,7 @@ async def test_a_run_says_whose_it_is(nursery: trio.Nursery) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of processes")
 def test_a_process_that_has_ended_is_known_to_have_died() -> None:
-    script = "from letta_server._owner import own_name; print(own_name(), flush=True); input()"
+    script = "from letta_server.process_identity import own_name; print(own_name(), flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -500,7 +500,7 @@ async def test_defect_is_logged_with_its_place_and_no_key(
     told = capsys.readouterr().out  # structlog's own choice, which nobody has changed here
     assert "request failed" in told
     assert "ZeroDivisionError" in told
-    assert "_server.py" in told
+    assert "server.py" in told
     assert "sk-secret" not in told
 
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import httpx2
 
-from letta_inprocess._recordings import RecordingFolder
 from letta_inprocess._transports import AsyncStream, AsyncTransport, SyncStream, SyncTransport
+from letta_recordings import RecordingFolder
 
 __all__ = ["AsyncLettaTransport", "LettaTransport", "RecordingFolder"]
 

@@ -11,11 +11,11 @@ from typing import Any, ClassVar, Final
 
 from attrs import evolve
 
+from letta_recordings import RecordingFolder
 from sansio_letta import Config, HttpRequest, Proxy, RequestError
 from sansio_letta.proxy.routing import route
 
 from ._drive import AsyncExchange, Endpoint, Steps, SyncExchange, TransportClosed, endpoint
-from ._recordings import RecordingFolder
 
 _log: Final = logging.getLogger("letta_inprocess")
 

@@ -1,12 +1,13 @@
 """The trio server: OpenAI clients on one side, Letta on the other, `sansio_letta` between them."""
 
-from ._access import Access
-from ._policies import PolicySettings
-from ._server import Server, serve
-from ._settings import Settings
-from ._threads import ThreadSettings
-from ._turns import TurnSettings
-from ._upstream import LettaPool, Upstream, UpstreamError, UpstreamExchange
+from .server import Server, serve
+from .settings.access import Access
+from .settings.policies import PolicySettings
+from .settings.server import Settings
+from .settings.threads import ThreadSettings
+from .settings.turns import TurnSettings
+from .upstream.base import Upstream, UpstreamError, UpstreamExchange
+from .upstream.pool import LettaPool
 
 __all__ = [
     "Access",

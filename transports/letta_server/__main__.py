@@ -5,8 +5,9 @@ import sys
 
 def main() -> None:
     """Run the command line."""
-    from ._cli import app
-    from ._errors import SettingsError, stop
+    from .cli.app import app
+    from .cli.exit import stop
+    from .settings.errors import SettingsError
 
     try:
         app()

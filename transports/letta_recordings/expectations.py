@@ -1,0 +1,75 @@
+"""What a recording must show to be saved as a fixture."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import orjson
+from attrs import define, field, frozen
+
+#: What can be expected, and of which part of the outcome.
+EXPECTATIONS: Final = ("status", "finish", "text", "reasoning", "call", "error")
+
+
+class ExpectationError(ValueError):
+    """An expectation that cannot be checked, or that did not hold."""
+
+
+@frozen
+class Expectation:
+    """`name=value`: the outcome must have it, texts as a part."""
+
+    name: str
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Expectation":
+        """:raises ExpectationError: if it is not of this form."""
+        name, equals, value = text.partition("=")
+        if name not in EXPECTATIONS or not equals:
+            known = ", ".join(f"{known}=..." for known in EXPECTATIONS)
+            raise ExpectationError(f"--expect {text}: expected one of {known}")
+        return cls(name, value)
+
+
+@define
+class Outcome:
+    """What a client got, in short."""
+
+    status: int | None = None
+    finish: str | None = None
+    text: str = ""
+    reasoning: str = ""
+    calls: list[str] = field(factory=list)
+    error: str | None = None
+
+    def check(self, expectation: Expectation) -> None:
+        """:raises ExpectationError: if the expectation does not hold."""
+        name, value = expectation.name, expectation.value
+        seen = self.calls if name == "call" else getattr(self, name)
+        if not (
+            value in seen if isinstance(seen, list) or name in ("text", "reasoning") else str(seen) == value
+        ):
+            raise ExpectationError(f"expected {name}={value}, got {seen!r}")
+
+
+def read_answer(answer: bytes, outcome: Outcome) -> None:
+    """A streamed answer's parts."""
+    for event in answer.split(b"\n\n"):
+        data = event.removeprefix(b"data: ")
+        if not data.startswith(b"{"):
+            continue
+        chunk = orjson.loads(data)
+        if "error" in chunk:
+            outcome.error = chunk["error"]["code"]
+        for choice in chunk.get("choices", ()):
+            delta = choice["delta"]
+            outcome.text += delta.get("content") or ""
+            outcome.reasoning += delta.get("reasoning_content") or ""
+            outcome.calls += [call["function"]["name"] for call in delta.get("tool_calls", ()) if "id" in call]
+            outcome.finish = choice["finish_reason"] or outcome.finish
+
+
+def check_all(outcome: Outcome, expectations: Sequence[Expectation]) -> None:
+    """:raises ExpectationError: for the first that does not hold."""
+    for expectation in expectations:
+        outcome.check(expectation)

@@ -1,0 +1,13 @@
+"""Recordings that come with the package, for the demo; each is named by its scenario."""
+
+from importlib import resources
+from typing import Final
+
+from sansio_letta import Recording, read_recording
+
+_SAMPLES: Final = resources.files("letta_recordings") / "recordings"
+
+
+def read_sample(scenario: str) -> Recording:
+    """Read the recording of a scenario."""
+    return read_recording((_SAMPLES / f"{scenario}.jsonl").read_bytes())

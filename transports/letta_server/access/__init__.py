@@ -1,0 +1,1 @@
+"""Which connections and requests are let in."""

@@ -1,0 +1,1 @@
+"""What is reported about requests: the log, metrics and traces."""

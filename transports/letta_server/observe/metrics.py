@@ -1,0 +1,184 @@
+"""Prometheus metrics: what they are called, and what in a request they are fed from.
+
+Every label has few values, whatever clients send: no model, agent or key is one. Importing this imports
+`prometheus_client`, a part of the time until a server listens, so only a server that shows metrics does. One of
+several workers (`PROMETHEUS_MULTIPROC_DIR` is set then) keeps its numbers in files, and shows those of all.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+import trio
+from attrs import define, field, frozen
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from sansio_letta import HttpRequest, Proxy, RequestError, Summary
+from sansio_letta.proxy.cycle import Repeat
+from sansio_letta.proxy.routing import route
+
+from .log import Log
+
+#: A local model's first token comes in tens of milliseconds, a reasoning one's in minutes.
+_FIRST_BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0)
+#: The SDKs give up after 600 s; an agent's turn has several of a model's.
+_TURN_BUCKETS: Final = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
+
+
+_QUEUE_INTERVAL: Final = 1.0  #: Prometheus looks every 15 to 60
+
+
+@frozen(kw_only=True)
+class Metric:
+    """One metric."""
+
+    kind: type[Any]
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+    def make(self, name: str, registry: CollectorRegistry) -> MetricWrapperBase:
+        options: dict[str, Any] = {"buckets": self.buckets} if self.buckets else {}
+        if self.kind is Gauge:
+            # In several workers: the sum over those that live.
+            options["multiprocess_mode"] = "livesum"
+        made: MetricWrapperBase = self.kind(name, self.help, self.labels, registry=registry, **options)
+        return made
+
+
+REQUESTS: Final = "letta_proxy_requests_total"
+IN_PROGRESS: Final = "letta_proxy_requests_in_progress"
+OPEN_STREAMS: Final = "letta_proxy_open_streams"
+TURNS: Final = "letta_proxy_turns_total"
+FIRST_CHUNK: Final = "letta_proxy_time_to_first_chunk_seconds"
+DURATION: Final = "letta_proxy_turn_duration_seconds"
+CHUNKS: Final = "letta_proxy_chunks_total"
+TOKENS: Final = "letta_proxy_tokens_total"
+CALLS: Final = "letta_proxy_tool_calls_total"
+CANCELS: Final = "letta_proxy_cancelled_runs_total"
+FAILURES: Final = "letta_proxy_letta_failures_total"
+REPEATS: Final = "letta_proxy_repeats_total"
+RESUMES: Final = "letta_proxy_resumed_streams_total"
+QUEUED: Final = "letta_proxy_queued_turns"
+
+METRICS: Final[Mapping[str, Metric]] = {
+    REQUESTS: Metric(
+        kind=Counter,
+        help="HTTP requests answered, by endpoint and status; `none`: the client left before it was told.",
+        labels=("endpoint", "status"),
+    ),
+    IN_PROGRESS: Metric(kind=Gauge, help="Requests being answered."),
+    OPEN_STREAMS: Metric(kind=Gauge, help="Turns being answered in chunks."),
+    TURNS: Metric(
+        kind=Counter,
+        help="Turns, by how they ended: a finish reason, `abandoned`, or an error's code.",
+        labels=("outcome",),
+    ),
+    FIRST_CHUNK: Metric(
+        kind=Histogram,
+        help="From the request to the first byte of a turn's answer, streamed turns alone.",
+        buckets=_FIRST_BUCKETS,
+    ),
+    DURATION: Metric(
+        kind=Histogram, help="From the request to the end of a turn's answer.", buckets=_TURN_BUCKETS
+    ),
+    CHUNKS: Metric(kind=Counter, help="Pieces of answers written to clients."),
+    TOKENS: Metric(
+        kind=Counter, help="Tokens that Letta reports for turns, `input` or `output`.", labels=("type",)
+    ),
+    CALLS: Metric(kind=Counter, help="Calls of clients' tools."),
+    CANCELS: Metric(kind=Counter, help="Runs cancelled at Letta: clients that left, turns that broke."),
+    FAILURES: Metric(
+        kind=Counter,
+        help="Exchanges with Letta that went wrong below HTTP: `not_sent`, `broken` or `silent`.",
+        labels=("kind",),
+    ),
+    REPEATS: Metric(
+        kind=Counter,
+        help="Requests that had been here before: `joined` a running turn, `answered` again, `taken_up`. "
+        "Only the last is a turn.",
+        labels=("kind",),
+    ),
+    RESUMES: Metric(kind=Counter, help="Streams of Letta's that were lost and found again."),
+    QUEUED: Metric(kind=Gauge, help="Turns that wait for another one to end, at most a second ago."),
+}
+
+Page: TypeAlias = Callable[[str], tuple[str, bytes]]
+
+
+@define(eq=False)
+class Metrics:
+    """Counts requests; an `Observer`."""
+
+    _registry: CollectorRegistry = field(factory=CollectorRegistry, init=False)
+    _metrics: dict[str, Any] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._metrics = {name: metric.make(name, self._registry) for name, metric in METRICS.items()}
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            ProcessCollector(registry=self._registry)  # CPU, memory, open files
+
+    def __call__(self, request: HttpRequest, summary: Summary) -> Log:
+        """See `Observer`."""
+        gauges = [self._metrics[IN_PROGRESS], *([self._metrics[OPEN_STREAMS]] if summary.stream else [])]
+        for gauge in gauges:
+            gauge.inc()
+
+        def count(summary: Summary, seconds: float, first: float | None) -> None:
+            for gauge in gauges:
+                gauge.dec()
+            self._count(summary, seconds, first)
+
+        return count
+
+    def _count(self, summary: Summary, seconds: float, first: float | None) -> None:
+        metrics = self._metrics
+        metrics[REQUESTS].labels(_endpoint(summary), str(summary.status or "none")).inc()
+        if summary.failure:
+            metrics[FAILURES].labels(summary.failure.replace(" ", "_")).inc()
+        if summary.stream is None:  # no turn: a question, or a request that could not be read
+            return
+        metrics[CHUNKS].inc(summary.chunk_count)
+        if summary.repeat is not None:
+            metrics[REPEATS].labels(summary.repeat.value.replace(" ", "_")).inc()
+            if summary.repeat is not Repeat.TAKEN_UP:
+                return  # the turn, its tokens and its calls count once
+        metrics[TURNS].labels(summary.outcome or "none").inc()
+        metrics[DURATION].observe(seconds)
+        if summary.stream and first is not None:
+            metrics[FIRST_CHUNK].observe(first)
+        metrics[CALLS].inc(summary.call_count)
+        metrics[CANCELS].inc(summary.cancel_count)
+        metrics[RESUMES].inc(summary.resume_count)
+        if usage := summary.usage:
+            metrics[TOKENS].labels("input").inc(usage.prompt_tokens or 0)
+            metrics[TOKENS].labels("output").inc(usage.completion_tokens or 0)
+
+    async def watch_queue(self, proxy: Proxy) -> None:
+        """Look how many wait, for ever: workers cannot be asked when the page is."""
+        while True:
+            self._metrics[QUEUED].set(proxy.waiting_count)
+            await trio.sleep(_QUEUE_INTERVAL)
+
+    def page(self, accept: str) -> tuple[str, bytes]:
+        """All metrics, of all workers.
+
+        :param accept: the request's header: Prometheus asks for OpenMetrics by it.
+        :return: content type and body.
+        """
+        registry = self._registry
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # as the library has it
+        encode, content_type = choose_encoder(accept)
+        return content_type, encode(registry)
+
+
+def _endpoint(summary: Summary) -> str:
+    try:
+        return route(summary.method, summary.path).endpoint.name.lower()
+    except RequestError:
+        return "none"

@@ -1,0 +1,126 @@
+"""OpenTelemetry spans of turns, by the semantic conventions for generative AI, which are still in development.
+
+One span for each turn, ``chat {model}``, beneath the client's if its request has a ``traceparent``; Letta's
+requests carry the span's own. No text of a message is in it. Imported only when traces are asked for.
+"""
+
+import os
+from typing import Final
+from urllib.parse import urlsplit
+
+import trio
+from attrs import define, field
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
+from opentelemetry.trace import TracerProvider as AnyProvider
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import AttributeValue
+
+from sansio_letta import PRODUCT_ID, HttpRequest, Summary
+from sansio_letta.turn.events import FinishReason
+
+from ..upstream.base import letta_headers
+from .log import Log
+
+_FINISHED: Final = {reason.value for reason in FinishReason}
+_PROPAGATOR: Final = TraceContextTextMapPropagator()
+#: Characters of a model's name, which is the client's to choose.
+_MAX_MODEL: Final = 200
+#: For the last spans to leave at the end; the SDK's own limit for one export is 10 s.
+_SHUTDOWN_TIMEOUT: Final = 5.0
+
+
+@define(eq=False)
+class Traces:
+    """Makes a span of each turn; an `Observer`.
+
+    :param provider: where spans go.
+    :param letta_url: what the spans name as the server.
+    """
+
+    provider: AnyProvider
+    letta_url: str
+    _server: dict[str, AttributeValue] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        parts = urlsplit(self.letta_url)
+        self._server = {
+            "server.address": parts.hostname or "",
+            "server.port": parts.port or (443 if parts.scheme == "https" else 80),
+        }
+
+    def __call__(self, request: HttpRequest, summary: Summary) -> Log:
+        """See `Observer`."""
+        if summary.stream is None:  # no turn
+            return _nothing
+        model = (summary.model or "")[:_MAX_MODEL]
+        _, _, version = PRODUCT_ID.partition("/")
+        span = self.provider.get_tracer("letta_server", version).start_span(
+            f"chat {model}",
+            context=_PROPAGATOR.extract(dict(request.headers)),
+            kind=SpanKind.CLIENT,
+            attributes={
+                "gen_ai.operation.name": "chat",
+                "gen_ai.provider.name": "letta",
+                "gen_ai.request.model": model,
+                "gen_ai.request.stream": summary.stream,
+                **self._server,
+            },
+        )
+        headers: dict[str, str] = {}
+        _PROPAGATOR.inject(headers, context=set_span_in_context(span))
+        before = letta_headers.set(tuple(headers.items()))
+
+        def end(summary: Summary, _: float, first: float | None) -> None:
+            letta_headers.reset(before)
+            _tell(span, summary, first)
+            span.end()
+
+        return end
+
+
+def _nothing(*_: object) -> None:
+    """Nobody looks at what is no turn."""
+
+
+def _tell(span: Span, summary: Summary, first: float | None) -> None:
+    told: dict[str, AttributeValue | None] = {
+        "gen_ai.agent.id": summary.agent_id,
+        "gen_ai.response.time_to_first_chunk": first if summary.stream else None,
+        "http.response.status_code": summary.status,
+        "letta_proxy.request_id": summary.request_id,
+    }
+    if usage := summary.usage:
+        told |= {
+            "gen_ai.usage.input_tokens": usage.prompt_tokens,
+            "gen_ai.usage.output_tokens": usage.completion_tokens,
+            "gen_ai.usage.cache_read.input_tokens": usage.cached_input_tokens,
+            "gen_ai.usage.cache_creation.input_tokens": usage.cache_write_tokens,
+            "gen_ai.usage.reasoning.output_tokens": usage.reasoning_tokens,
+        }
+    if summary.outcome in _FINISHED:
+        told["gen_ai.response.finish_reasons"] = (summary.outcome,)
+    else:
+        told["error.type"] = summary.outcome or "none"
+        span.set_status(Status(StatusCode.ERROR))
+    span.set_attributes({name: value for name, value in told.items() if value is not None})
+
+
+def exporting_provider() -> TracerProvider:
+    """Sends spans by OTLP over HTTP, to where the standard environment variables say (``OTEL_...``)."""
+    named = "OTEL_SERVICE_NAME" in os.environ or "service.name=" in os.environ.get(
+        "OTEL_RESOURCE_ATTRIBUTES", ""
+    )
+    resource = Resource.create({} if named else {"service.name": "letta-proxy"})
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider
+
+
+async def send_last(provider: TracerProvider) -> None:
+    """Send what is left, as far as the collector takes it in a few seconds."""
+    with trio.move_on_after(_SHUTDOWN_TIMEOUT, shield=True):
+        await trio.to_thread.run_sync(provider.shutdown, abandon_on_cancel=True)

@@ -1,0 +1,1 @@
+"""Processes of the server: how they start, share a port, reload and end."""

@@ -1,0 +1,96 @@
+"""What a person at the terminal is told when the server starts."""
+
+import shlex
+from pathlib import Path
+from typing import Final
+
+import orjson
+import trio
+
+from ..cycle_driver import ask
+from ..server import Server
+from ..settings.server import Settings
+from ..upstream.recorded import DEMO_AGENTS, RecordedLetta
+
+
+async def announce_letta(server: Server, _: str) -> None:
+    """Say which Letta there is and what it holds; one that is not there yet may come."""
+    settings = server.settings
+    status, body = await ask(server.proxy, server.upstream, "/ready")
+    answer = orjson.loads(body)
+    if status != 200:
+        say(f"  Letta     {settings.letta_url} does not answer: {answer['reason']}")
+        say("            Serving anyway: requests fail until it does. Set another with --letta-url.")
+        return
+    say(f"  Letta     {settings.letta_url}, version {answer['letta'] or 'unknown'}")
+    if settings.access.pass_through:
+        say("  agents    those of each client's own key")
+        return
+    status, body = await ask(server.proxy, server.upstream, "/v1/models")
+    answer = orjson.loads(body)
+    if status != 200:
+        say(f"  agents    {answer['error']['message']}")
+        return
+    names = [model["id"] for model in answer["data"]]
+    shown = ", ".join(_printable(name) for name in names[:8])
+    say(f"  agents    {len(names)}{': ' if names else ''}{shown}{', ...' if len(names) > 8 else ''}")
+
+
+async def announce_demo(server: Server, url: str) -> None:
+    """Say what to paste; every line of it works as it stands."""
+    say("  Letta     none: recorded agents answer, the same words each time")
+    for name, description in DEMO_AGENTS.values():
+        say(f"  agent     {name:<14} {description}")
+    request = {
+        "model": "demo-thinker",
+        "stream": True,
+        "messages": [{"role": "user", "content": "Hello!"}],
+    }
+    body = shlex.quote(orjson.dumps(request).decode())
+    say("\nTry it, streaming with reasoning:\n")
+    say(f"curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' -d {body}")
+    say("\nOr a tool call and its result, in Python (pip install openai):\n")
+    say(_SNIPPET.format(url=url))
+    await trio.lowlevel.checkpoint()
+
+
+async def announce_replay(server: Server, _: str, *, folder: Path) -> None:
+    """Say which recordings are served."""
+    assert isinstance(server.upstream, RecordedLetta)
+    names = [name for _, name, _ in server.upstream.agents]
+    say(f"  Letta     none: the recordings of {folder}")
+    say(f"  agents    {len(names)}: {', '.join(map(_printable, names[:8]))}{', ...' if len(names) > 8 else ''}")
+    await trio.lowlevel.checkpoint()
+
+
+_SNIPPET: Final = """\
+from openai import OpenAI
+
+client = OpenAI(base_url="{url}/v1", api_key="none")
+schema = {{"type": "object", "properties": {{"city": {{"type": "string"}}}}}}
+tools = [{{"type": "function", "function": {{"name": "get_weather", "parameters": schema}}}}]
+messages = [{{"role": "user", "content": "How is the weather in Paris?"}}]
+reply = client.chat.completions.create(model="demo-weather", messages=messages, tools=tools).choices[0].message
+call = reply.tool_calls[0]
+print(call.function.name, call.function.arguments)
+messages += [reply, {{"role": "tool", "tool_call_id": call.id, "content": "18 C, sunny"}}]
+for chunk in client.chat.completions.create(model="demo-weather", messages=messages, tools=tools, stream=True):
+    print(chunk.choices[0].delta.content or "", end="", flush=True)
+"""
+
+
+def _printable(name: str) -> str:
+    """An agent's name on one line of a terminal, whatever is in it."""
+    return "".join(char if char.isprintable() else "?" for char in name[:60])
+
+
+def say(line: str) -> None:
+    """A line on standard output, at once: whoever waits for it may be a program."""
+    print(line, flush=True)
+
+
+def client_advice(settings: Settings) -> str:
+    """What a client's user has to enter as key."""
+    if settings.access.pass_through:
+        return "each with its own Letta key"
+    return "with one of the proxy's keys" if settings.access.asks_for_key else "any API key will do"

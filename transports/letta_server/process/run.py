@@ -1,0 +1,131 @@
+"""One process of the server: what it serves, and what it obeys."""
+
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import TypeAlias
+
+import trio
+from attrs import frozen
+
+from sansio_letta import PRODUCT_ID, Proxy
+
+from ..observe.log import Observer
+from ..server import Server, keep_clean, serve
+from ..settings.server import Settings
+from ..upstream.base import Upstream
+from .announce import client_advice, say
+from .listening import address, as_listeners
+from .reload import reload_on_hangup
+from .systemd import notify
+
+#: Tells a person at the terminal what is served; gets the server and its own address.
+Announce: TypeAlias = Callable[[Server, str], Awaitable[None]]
+
+#: Given to `run_server`: obeys whoever may end the server, until there is nothing more to obey.
+Obey: TypeAlias = Callable[[Server], Awaitable[None]]
+
+
+@frozen(kw_only=True, eq=False)
+class Service:
+    """What a process serves.
+
+    :param upstream: None: the Letta of the settings.
+    :param sockets: that listen for clients.
+    :param metrics_sockets: that listen for Prometheus; none: nothing is counted.
+    :param traces: whether spans of turns go to an OpenTelemetry collector.
+    """
+
+    settings: Settings
+    upstream: Upstream | None
+    announce: Announce
+    sockets: Sequence[socket.socket]
+    metrics_sockets: Sequence[socket.socket] = ()
+    traces: bool = False
+
+    @property
+    def url(self) -> str:
+        """Where clients reach it, without a path."""
+        host, port = address(self.sockets[0])
+        if host.startswith("/"):
+            return f"unix:{host}"
+        scheme = "http" if self.settings.access.tls_cert is None else "https"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+async def run_server(service: Service, obey: Obey) -> None:
+    """Serve until the server was ended, by what `obey` does."""
+    settings, observers = service.settings, list[Observer]()
+    watching: list[Callable[[Proxy], Awaitable[None]]] = []
+    async with trio.open_nursery() as beside, AsyncExitStack() as last:
+        # Imported by those who want it: each takes a part of the time until the server listens.
+        if service.metrics_sockets:
+            from ..observe.metrics import Metrics
+            from ..observe.metrics_page import MetricsPage
+
+            metrics = Metrics()
+            observers.append(metrics)
+            watching.append(metrics.watch_queue)
+            page, listeners = MetricsPage(metrics.page), as_listeners(service.metrics_sockets)
+            beside.start_soon(trio.serve_listeners, page.handle, listeners)
+        if service.traces:
+            from ..observe.traces import Traces, exporting_provider, send_last
+
+            provider = exporting_provider()
+            observers.append(Traces(provider, settings.letta_url))
+            last.push_async_callback(send_last, provider)
+        async with trio.open_nursery() as serving:
+            listeners = as_listeners(service.sockets)
+            start = partial(serve, settings, service.upstream, listeners=listeners, observers=observers)
+            server, _ = await serving.start(start)
+            beside.start_soon(obey, server)
+            beside.start_soon(reload_on_hangup, server)
+            if service.upstream is None and not settings.access.pass_through:
+                beside.start_soon(keep_clean, server)
+            for watch in watching:
+                beside.start_soon(watch, server.proxy)
+        beside.cancel_scope.cancel()
+
+
+async def run_alone(service: Service) -> None:
+    """Serve in this process alone, until SIGTERM or Ctrl-C; the second of them ends at once."""
+
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+
+        async def obey(server: Server) -> None:
+            say_where(service)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(service.announce, server, service.url)
+                await anext(signals)
+                nursery.cancel_scope.cancel()
+            server.end()
+            say_end(service.settings, server.ending.answer_count)
+            await anext(signals)
+            server.end()
+
+        await run_server(service, obey)
+
+
+def say_where(service: Service, worker_count: int = 1) -> None:
+    """Tell the terminal and the service manager that all is ready, and what a client needs."""
+    say(f"letta-proxy {PRODUCT_ID.partition('/')[2]} listens on {service.url}")
+    say(f"  base URL  {service.url}/v1   (for the client; {client_advice(service.settings)})")
+    if worker_count > 1:
+        say(f"  workers   {worker_count}")
+    for each in service.metrics_sockets[:1]:
+        say("  metrics   http://{}:{}/metrics".format(*address(each)))
+    notify("READY=1", f"STATUS=Serving on {service.url}")
+
+
+def say_end(settings: Settings, answer_count: int) -> None:
+    """Tell what is waited for, and how not to."""
+    seconds = settings.shutdown_delay + settings.shutdown_timeout
+    most = seconds + 2 * settings.cancel_timeout
+    notify("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(most * 1e6)}", f"STATUS=Waiting for {answer_count} answers")
+    if not answer_count:
+        say("letta-proxy ends.")
+        return
+    turns = "1 turn has" if answer_count == 1 else f"{answer_count} turns have"
+    say(f"letta-proxy ends once {turns} finished, in {seconds:g} s at most. Ctrl-C or SIGTERM again: at once.")

@@ -1,0 +1,274 @@
+"""Several processes that serve one port, and the parent that starts them, restarts them and ends them.
+
+The parent binds the sockets and serves nobody; its workers are forked with them and accept from one queue, so
+that a connection which waits is lost with none of them. (A queue for each, SO_REUSEPORT, loses what stands in
+the queue of one that ends.) What a worker is told comes through a pipe, since signals also reach it past the
+parent: Ctrl-C goes to the whole terminal, and systemd may signal the whole group. An end of the pipe means that
+the parent is gone.
+
+====================  =====================================================
+parent to worker      worker to parent
+====================  =====================================================
+``announce``          ``ready``: it listens
+``end``               how many answers it waits for, in digits
+``now``
+====================  =====================================================
+"""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
+from typing import Any, Final
+
+import structlog
+import trio
+from attrs import define, field
+
+from ..server import Server
+from .run import Service, run_server, say_end, say_where
+
+_log: Final = structlog.get_logger("letta_server")
+
+#: Restarts within a time, beyond which something is wrong that a restart does not mend; systemd's is 5 in 10 s.
+_MAX_RESTART_COUNT: Final = 5
+_RESTART_PERIOD: Final = 60.0
+#: Beyond all that a worker may take by the settings, it hangs, and is killed.
+_KILL_TIMEOUT: Final = 5.0
+
+_FORK: Final = multiprocessing.get_context("fork")
+
+
+@define(eq=False)
+class _Worker:
+    """One process, as its parent sees it."""
+
+    process: ForkProcess
+    pipe: Connection
+    ready: bool = False
+    answer_count: int | None = None  #: that it waits for, once it was told to end
+
+    def tell(self, order: bytes) -> None:
+        with suppress(OSError):  # it has ended, which its sentinel says, too
+            self.pipe.send_bytes(order)
+
+
+@define(eq=False)
+class Workers:
+    """The parent.
+
+    :param count: of processes.
+    """
+
+    service: Service
+    count: int
+    _workers: list[_Worker] = field(factory=list, init=False)
+    _restarts: deque[float] = field(factory=deque, init=False)
+    _announced: bool = field(default=False, init=False)
+    _ending: int = field(default=0, init=False)  #: how often it was told to end
+    _end_said: bool = field(default=False, init=False)
+    _failed: bool = field(default=False, init=False)
+    _kill_deadline: float = field(default=float("inf"), init=False)
+
+    def run(self) -> int:
+        """Serve until SIGTERM or Ctrl-C; the second of them ends at once.
+
+        :return: the exit code: 1 if workers died that could not be replaced.
+        """
+        with _signals() as signals, _metrics_folder(self.service):
+            self._workers += [self._start() for _ in range(self.count)]
+            while self._workers:
+                self._wait(signals)
+        return 1 if self._failed else 0
+
+    def _wait(self, signals: socket.socket) -> None:
+        by_handle: dict[Any, _Worker] = {}
+        for worker in self._workers:
+            by_handle |= {worker.process.sentinel: worker, worker.pipe: worker}
+        timeout = max(0.0, self._kill_deadline - time.monotonic())
+        happened = wait([signals, *by_handle], None if timeout == float("inf") else timeout)
+        if not happened:
+            for worker in self._workers:
+                worker.process.kill()
+        if signals in happened:
+            for _ in signals.recv(64):
+                self._end()
+        for worker in self._workers[:]:
+            if worker.pipe in happened:
+                self._hear(worker)
+            if worker.process.sentinel in happened:
+                self._bury(worker)
+        self._say_end()
+
+    def _start(self) -> _Worker:
+        ours, its = _FORK.Pipe()
+        others = [worker.pipe for worker in self._workers]
+        process = _FORK.Process(target=_run_worker, args=(self.service, its, [ours, *others]))
+        process.start()
+        its.close()
+        return _Worker(process, ours)
+
+    def _hear(self, worker: _Worker) -> None:
+        try:
+            said = worker.pipe.recv_bytes()
+        except (EOFError, OSError):
+            return  # it has ended
+        if said != b"ready":
+            worker.answer_count = int(said)
+            return
+        worker.ready = True
+        if not self._announced and all(each.ready for each in self._workers):
+            self._announced = True
+            say_where(self.service, self.count)
+            self._workers[0].tell(b"announce")
+
+    def _bury(self, worker: _Worker) -> None:
+        """A worker has ended; put another in its place, unless that leads nowhere."""
+        worker.process.join()
+        self._workers.remove(worker)
+        worker.pipe.close()
+        pid, code = worker.process.pid, worker.process.exitcode
+        worker.process.close()
+        _forget_metrics(pid)
+        if self._ending:
+            return
+        now = time.monotonic()
+        while self._restarts and self._restarts[0] < now - _RESTART_PERIOD:
+            self._restarts.popleft()
+        if not worker.ready:
+            self._give_up("a worker ended before it listened", pid, code)
+        elif len(self._restarts) >= _MAX_RESTART_COUNT:
+            self._give_up("workers end too often", pid, code)
+        else:
+            _log.warning("a worker ended and is replaced", pid=pid, exit_code=code)
+            self._restarts.append(now)
+            self._workers.append(self._start())
+
+    def _give_up(self, reason: str, pid: int | None, code: int | None) -> None:
+        _log.error(f"{reason}: ending", pid=pid, exit_code=code)
+        self._failed = True
+        self._end()
+
+    def _end(self) -> None:
+        settings = self.service.settings
+        self._ending += 1
+        for worker in self._workers:
+            worker.tell(b"end" if self._ending == 1 else b"now")
+        # Theirs are closed in time; with ours open new connections would wait for somebody for ever.
+        for listening in self.service.sockets:
+            listening.close()
+        grace = settings.shutdown_delay + settings.shutdown_timeout if self._ending == 1 else 0.0
+        self._kill_deadline = time.monotonic() + grace + 2 * settings.cancel_timeout + _KILL_TIMEOUT
+
+    def _say_end(self) -> None:
+        counts = [worker.answer_count for worker in self._workers]
+        if self._ending and not self._end_said and None not in counts:
+            self._end_said = True
+            say_end(self.service.settings, sum(filter(None, counts)))
+
+
+@contextmanager
+def _signals() -> Iterator[socket.socket]:
+    """SIGINT and SIGTERM, as bytes that can be read; nothing else happens on them."""
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    signal.set_wakeup_fd(writer.fileno())
+    try:
+        with reader, writer:
+            yield reader
+    finally:
+        signal.set_wakeup_fd(-1)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _metrics_folder(service: Service) -> Iterator[None]:
+    """Where workers count, so that each of them can show the sum."""
+    if not service.metrics_sockets:
+        yield
+        return
+    folder = tempfile.mkdtemp(prefix="letta-proxy-metrics-")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    try:
+        yield
+    finally:
+        del os.environ["PROMETHEUS_MULTIPROC_DIR"]
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _forget_metrics(pid: int | None) -> None:
+    """What a worker that has ended was doing is done no more; what it had counted stays."""
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        from prometheus_client.multiprocess import mark_process_dead
+
+        mark_process_dead(pid)  # type: ignore[no-untyped-call]  # as the library has it
+
+
+# --- In the worker --------------------------------------------------------------------------------------------
+
+
+def _run_worker(service: Service, pipe: Connection, others: list[Connection]) -> None:
+    signal.set_wakeup_fd(-1)  # the parent's; trio has its own
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for other in others:
+        other.close()  # a copy of the parent's end would hide that the parent is gone
+
+    async def run() -> None:
+        with trio.open_signal_receiver(signal.SIGTERM) as signals:
+
+            async def obey(server: Server) -> None:
+                _report(pipe, b"ready")
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_obey_parent, service, server, pipe)
+                    async for _ in signals:
+                        _begin_end(server, pipe)
+
+            await run_server(service, obey)
+
+    trio.run(run)
+
+
+async def _obey_parent(service: Service, server: Server, pipe: Connection) -> None:
+    announcing = trio.CancelScope()
+
+    async def announce() -> None:
+        with announcing:
+            await service.announce(server, service.url)
+
+    async with trio.open_nursery() as nursery:
+        while True:
+            await trio.lowlevel.wait_readable(pipe.fileno())
+            try:
+                order = pipe.recv_bytes()
+            except (EOFError, OSError):
+                order = b"end"
+                nursery.cancel_scope.cancel()  # nothing more will come
+            if order == b"announce":
+                nursery.start_soon(announce)
+                continue
+            announcing.cancel()
+            _begin_end(server, pipe)
+            if order == b"now":
+                server.end()
+
+
+def _begin_end(server: Server, pipe: Connection) -> None:
+    if not server.ending.begun:
+        server.end()
+    _report(pipe, b"%d" % server.ending.answer_count)
+
+
+def _report(pipe: Connection, what: bytes) -> None:
+    with suppress(OSError):  # the parent is gone, which its end of the pipe tells in a moment
+        pipe.send_bytes(what)

@@ -1,0 +1,98 @@
+"""The response to one request, written to the client as the cycle yields it."""
+
+import trio
+from attrs import define, evolve, field
+
+from sansio_letta import LocalProtocolError, ResponseBody, ResponseHead, Signal
+from sansio_letta.dialects.chat_completions.writer import EVENT_STREAM, encode_stream_error
+from sansio_letta.proxy.endpoints import error_reply
+from sansio_letta.turn.events import Command
+from sansio_letta.upstreams.rest.response import Headers
+
+from .client.connection import ClientConnection, ClientGone
+from .cycle_driver import Carrier
+from .shutdown import Ending
+
+
+@define(eq=False)
+class Response:
+    """Writes one cycle's response as it comes."""
+
+    client: ClientConnection
+    carrier: Carrier
+    ending: Ending
+    headers: Headers = ()  #: more of them, for whatever answer there is
+    first: float | None = field(default=None, init=False)  #: when the first bytes went out, but for comments
+    ended: bool = field(default=False, init=False)  #: the client has all of it
+    streaming: bool = field(default=False, init=False)
+
+    async def run(self) -> None:
+        """Answer the request, all of it."""
+        client, carrier = self.client, self.carrier
+        item: Command | Signal = Signal.NEED_DATA
+        while item is not Signal.FINISHED:
+            with trio.move_on_at(carrier.cycle.next_deadline()) as scope:
+                carrier.wait = scope
+                item = await self._pass_on(scope)
+            if scope.cancelled_caught:
+                carrier.cycle.handle_deadline(trio.current_time())
+                continue
+            carrier.hold(item)
+            await client.flush()
+            if carrier.cycle.is_told:
+                await self._end()  # nobody need wait while we clean up
+            if item is Signal.WAITING or not isinstance(item, Signal):
+                await carrier.advance(item)
+        await self._end()
+
+    async def _end(self) -> None:
+        if not self.ended:
+            self.ended = True
+            self.client.write_end()
+            await self.client.flush()
+
+    async def apologise(self) -> None:
+        """Tell a client that something of ours broke, in whatever form is still possible."""
+        if self.ended:
+            return
+        client, error = self.client, LocalProtocolError("")
+        if client.can_respond:
+            reply = error_reply(error)
+            length = ("content-length", str(len(reply.body)))
+            headers = (*reply.headers, length, *self.headers)
+            client.write_head(ResponseHead(status=reply.status, headers=headers))
+            client.write_body(reply.body)
+        elif self.streaming:
+            client.write_body(encode_stream_error(error))
+        else:
+            raise ClientGone
+        client.write_end()
+        await client.flush()
+
+    async def _pass_on(self, scope: trio.CancelScope) -> Command | Signal:
+        """Pass Letta's words on for as long as the client takes them at once.
+
+        One scope serves many waits, since each costs time. Its deadline may be an old one, which only means
+        that it is looked at again, but it must not be too late.
+
+        :return: the command that comes next, FINISHED, WAITING, or NEED_DATA if the client must be waited for.
+        """
+        client, cycle = self.client, self.carrier.cycle
+        while True:
+            match cycle.next_event():
+                case ResponseBody(data=data):
+                    if self.first is None and not data.startswith(b":"):
+                        self.first = trio.current_time()
+                    client.write_body(data)
+                case ResponseHead() as head:
+                    self.streaming = ("content-type", EVENT_STREAM) in head.headers
+                    head = evolve(head, headers=(*head.headers, *self.headers))
+                    client.write_head(head, last=self.ending.begun)
+                case Signal.NEED_DATA:
+                    # What came in one read leaves in one write, and nothing waits for more.
+                    if not client.flush_now() or (cycle.is_told and not self.ended):
+                        return Signal.NEED_DATA
+                    scope.deadline = min(scope.deadline, cycle.next_deadline())
+                    await self.carrier.receive()
+                case item:
+                    return item

@@ -1,0 +1,335 @@
+"""Listeners, a task for each connection, a cycle for each request."""
+
+import secrets
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Final
+
+import structlog
+import trio
+from attrs import define, evolve, field
+
+from letta_recordings import RecordingFolder
+from sansio_letta import (
+    Caller,
+    Cycle,
+    HttpRequest,
+    Proxy,
+    RequestError,
+    SansioLettaError,
+)
+from sansio_letta.errors import overloaded
+from sansio_letta.recording.writer import RecordedCycle
+
+from .access.admission import Admission, Gate
+from .access.connections import Door
+from .access.tls import close_gently
+from .client.bodies import BodyRoom, NoRoom, too_many_chunks
+from .client.connection import BadRequest, BodyTooLarge, ClientConnection, ClientGone, TooManyChunks
+from .cycle_driver import Carrier
+from .observe.log import Log, Observer, log_defect, log_request
+from .process_identity import has_died, own_name
+from .response import Response
+from .settings.errors import SettingsError
+from .settings.server import Settings
+from .shutdown import Ending
+from .upstream.base import KeyedUpstream, Upstream
+from .upstream.pool import LettaPool
+
+_log: Final = structlog.get_logger("letta_server")
+
+
+def _recording_failed(error: OSError) -> None:
+    """A full disk is no reason to leave a client without its answer."""
+    _log.error("cannot record", reason=error.strerror or str(error), path=str(error.filename))
+
+
+async def keep_clean(server: "Server") -> None:
+    """Delete what processes that died have left at Letta, now and then, until cancelled."""
+    await sweep(server)
+    while True:
+        await trio.sleep(server.settings.turns.client_tool_ttl)
+        await sweep(server)
+
+
+async def sweep(server: "Server", *, ends: bool = False) -> None:
+    """Delete what nobody needs at Letta any more; if Letta is away, it is left for the next time.
+
+    :param ends: see `Proxy.sweep`.
+    """
+    token, now = secrets.token_hex(8), trio.current_time()
+    cycle = server.proxy.sweep(token=token, created=int(time.time()), now=now, ends=ends, has_died=has_died)
+    status, body = await Carrier(cycle, server.upstream).collect(cancel_timeout=0.0)
+    _log.debug("swept", status=status, answer=body.decode(errors="replace")[:200])
+
+
+@define(eq=False)
+class Server:
+    """Serves clients on any listeners.
+
+    :param upstream: carries out the core's commands: a `LettaPool`, or recordings.
+    :param log: called once a request has been answered.
+    :param observers: see each request begin and end.
+    :raises SettingsError: if keys or certificate cannot be read.
+    """
+
+    settings: Settings
+    upstream: Upstream
+    log: Log = log_request
+    observers: Sequence[Observer] = ()
+    proxy: Proxy = field(init=False)
+    ending: Ending = field(init=False)
+    recordings: RecordingFolder | None = field(init=False)
+    gate: Gate = field(init=False)
+    door: Door = field(init=False)
+    room: BodyRoom = field(init=False)
+    _afterwards: trio.Nursery | None = field(default=None, init=False)  #: for turns that go on for nobody
+
+    def __attrs_post_init__(self) -> None:
+        self.proxy = Proxy(self.settings.config(), owner=own_name())
+        self.ending = Ending(self.settings)
+        self.gate, self.door = Gate(self.settings), Door(self.settings)
+        self.room = BodyRoom(self.settings.max_buffered_size)
+        if self.settings.access.pass_through and not isinstance(self.upstream, KeyedUpstream):
+            raise SettingsError("pass_through: expected an upstream that takes a client's key")
+        self.recordings = self.settings.recordings
+
+    def end(self) -> None:
+        """Let the turns under way finish and end; called again, end at once. See `Ending`."""
+        self.proxy.ending = True
+        self.ending.begin()
+
+    async def run(self, listeners: Sequence[trio.abc.Listener[trio.abc.Stream]]) -> None:
+        """Serve all who come, until `end` or until cancelled; the listeners are closed then."""
+
+        async def handle(stream: trio.abc.Stream) -> None:
+            if isinstance(stream, trio.SocketStream):
+                await self.door.let_in(stream, self.handle)
+            else:
+                await self.handle(stream)
+
+        async with trio.open_nursery() as beside:
+            async with trio.open_nursery() as self._afterwards:
+                async with trio.open_nursery() as connections:
+                    with trio.CancelScope() as accepting:
+                        beside.start_soon(self.ending.run, accepting, connections.cancel_scope)
+                        doors = [self.door.accepting(listener) for listener in listeners]
+                        await trio.serve_listeners(handle, doors, handler_nursery=connections)
+                # Nobody is left who waits for anything: what goes on gets the time of a cancel.
+                self._afterwards.cancel_scope.cancel()
+            beside.cancel_scope.cancel()
+
+    async def handle(self, stream: trio.abc.Stream) -> None:
+        """Serve one connection until its end; never raises for what a peer does."""
+        settings = self.settings
+        client = ClientConnection(
+            stream,
+            settings.max_header_size,
+            settings.send_timeout,
+            settings.max_header_count,
+            settings.max_chunk_count,
+        )
+        try:
+            while await self._serve_request(client):
+                pass
+        except ClientGone:
+            pass
+        except Exception:
+            # A defect of ours must end this connection and no other.
+            log_defect("connection failed")
+        finally:
+            with trio.move_on_after(settings.send_timeout, shield=True):
+                await _close(stream, linger=not client.is_idle)
+
+    async def _serve_request(self, client: ClientConnection) -> bool:
+        """Answer one request; False if the connection is to be closed."""
+        with ExitStack() as waiting:
+            waiting.enter_context(self.door.waiting(client.stream))
+            waited = False
+            with trio.move_on_after(self.settings.idle_timeout) as scope, self.ending.waiting(scope):
+                waited = await client.wait_for_request()
+            received = await self._receive(client, waiting) if waited else None
+        if received is None:
+            return False
+        await self._answer(client, *received)
+        return client.start_next_cycle()
+
+    async def _receive(
+        self, client: ClientConnection, waiting: ExitStack
+    ) -> tuple[HttpRequest, Cycle | RecordedCycle, float, Admission] | None:
+        """A request without its body, which goes once it is decoded; its cycle, and when that began.
+
+        None if the connection is to be closed without an answer.
+
+        :param waiting: closed once there is a request.
+        """
+        token, request, admission = secrets.token_hex(12), HttpRequest(method="", target=""), Admission()
+        refusal: SansioLettaError | None
+        with self.room.place() as place:
+            try:
+                with trio.fail_after(self.settings.request_timeout):
+                    request = await client.receive_head()
+                    waiting.close()
+                    admission = await self.gate.admit(request)
+                    refusal = admission.refusal or self.proxy.refuse(request)
+                    body = (
+                        b""
+                        if refusal
+                        else await client.receive_body(self.settings.max_request_size, place.grow)
+                    )
+            except BadRequest as exc:
+                if not client.can_respond:
+                    return None
+                refusal = RequestError(
+                    f"The request is not valid HTTP: {exc.reason}.",
+                    status=431 if exc.status == 431 else 400,
+                    code="invalid_http",
+                )
+            except BodyTooLarge:
+                refusal = self.proxy.too_large()
+            except TooManyChunks:
+                refusal = too_many_chunks(self.settings.max_chunk_count)
+            except NoRoom:
+                refusal = overloaded()
+            except trio.TooSlowError:
+                return None
+            now = trio.current_time()
+            if refusal is not None:
+                cycle: Cycle | RecordedCycle = self.proxy.reject(
+                    refusal, request, token=token, now=now, caller=admission.caller
+                )
+            else:
+                cycle = self._open(evolve(request, body=body), token, now, admission.caller)
+        return request, cycle, now, admission
+
+    def _open(self, request: HttpRequest, token: str, now: float, caller: Caller) -> Cycle | RecordedCycle:
+        created = int(time.time())
+        cycle = self.proxy.open(request, token=token, created=created, now=now, caller=caller)
+        if self.recordings is None:
+            return cycle
+        try:
+            return self.recordings.record(
+                cycle, request, token=token, created=created, now=now, on_error=_recording_failed
+            )
+        except OSError as exc:
+            _recording_failed(exc)
+            return cycle
+
+    def _upstream_for(self, admission: Admission) -> Upstream:
+        if admission.letta_key is None:
+            return self.upstream
+        assert isinstance(self.upstream, KeyedUpstream)
+        return self.upstream.with_key(admission.letta_key)
+
+    async def _answer(
+        self,
+        client: ClientConnection,
+        request: HttpRequest,
+        cycle: Cycle | RecordedCycle,
+        began: float,
+        admission: Admission,
+    ) -> None:
+        logs = [self.log, *(observe(request, cycle.summary) for observe in self.observers)]
+        carrier = Carrier(cycle, self._upstream_for(admission))
+        response = Response(client, carrier, self.ending, admission.headers)
+        with self.ending.answering(carrier):
+            await self._carry(response, began, logs)
+        if client.gone:
+            raise ClientGone
+
+    async def _carry(self, response: Response, began: float, logs: Sequence[Log]) -> None:
+        client, carrier = response.client, response.carrier
+        cycle = carrier.cycle
+        finished = False
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.watch, nursery.cancel_scope)
+                await response.run()
+                finished = True
+                nursery.cancel_scope.cancel()
+        except* ClientGone:
+            client.gone = True
+        except* Exception:
+            # A defect of ours: told in full to the log, to the client only that it must not try again.
+            log_defect("request failed", request_id=cycle.summary.request_id)
+            cycle.summary.outcome = "internal_error"
+            await response.apologise()
+        finally:
+            if finished:
+                self._close(response, began, logs)
+            elif self._afterwards is None:
+                await self._finish(response, began, logs)
+            else:
+                # The connection need not wait: what is left may take as long as Letta takes to name a run.
+                self._afterwards.start_soon(self._finish, response, began, logs)
+
+    async def _finish(self, response: Response, began: float, logs: Sequence[Log]) -> None:
+        """Do what is left of an answer that its client does not wait for."""
+        carrier = response.carrier
+        try:
+            with self.ending.answering(carrier):
+                await carrier.finish(self.settings.cancel_timeout)
+        except Exception:
+            log_defect("request failed", request_id=carrier.cycle.summary.request_id)
+        finally:
+            self._close(response, began, logs)
+
+    def _close(self, response: Response, began: float, logs: Sequence[Log]) -> None:
+        response.carrier.close()
+        for log in logs:
+            seconds = trio.current_time() - began
+            log(response.carrier.cycle.summary, seconds, response.first and response.first - began)
+
+
+async def _close(stream: trio.abc.Stream, *, linger: bool) -> None:
+    """Close so that the client gets our last bytes: with its own unread, closing at once would reset them."""
+    try:
+        if linger and isinstance(stream, trio.SocketStream):
+            await close_gently(stream)
+        else:
+            await stream.aclose()
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        await trio.aclose_forcefully(stream)
+
+
+async def serve(
+    settings: Settings,
+    upstream: Upstream | None = None,
+    *,
+    listeners: Sequence[trio.SocketListener] | None = None,
+    observers: Sequence[Observer] = (),
+    task_status: trio.TaskStatus[tuple[Server, list[trio.SocketListener]]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Listen and serve until `Server.end`, or until cancelled: then turns under way are cancelled, too.
+
+    :param upstream: who answers the core's commands; by default a pool of connections to `settings.letta_url`.
+    :param listeners: by default new ones, at the settings' host and port.
+    :param observers: see `Server`.
+    :param task_status: is told the server and its listeners, whose sockets know the port if it was 0.
+    :raises OSError: if the address cannot be listened on.
+    """
+    listening = listeners or await trio.open_tcp_listeners(settings.port, host=settings.host)
+    if upstream is not None:
+        await _serve(Server(settings, upstream, observers=observers), listening, task_status)
+        return
+    pool = LettaPool(settings)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(pool.run)
+        server = Server(settings, pool, observers=observers)
+        try:
+            await _serve(server, listening, task_status)
+            if server.proxy.has_made_tools:
+                with trio.move_on_after(settings.cancel_timeout):
+                    await sweep(server, ends=True)
+        finally:
+            pool.stop()
+
+
+async def _serve(
+    server: Server,
+    listeners: Sequence[trio.SocketListener],
+    task_status: trio.TaskStatus[tuple[Server, list[trio.SocketListener]]],
+) -> None:
+    task_status.started((server, list(listeners)))
+    await server.run(listeners)

@@ -1,0 +1,143 @@
+"""What can be set: where to listen, which Letta to speak to, how long to wait."""
+
+import ipaddress
+import re
+from typing import Final
+from urllib.parse import urlsplit
+
+from attrs import field, frozen, validators
+
+from letta_recordings import RecordingFolder
+from sansio_letta import Config
+from sansio_letta.proxy.policies import POLICIES, with_policies
+
+from .access import Access
+from .errors import SettingsError as SettingsError
+from .policies import PolicySettings
+from .threads import ThreadSettings
+from .turns import TurnSettings
+
+#: Letta Cloud, as the official client has it.
+LETTA_CLOUD: Final = "https://api.letta.com"
+
+
+_CORE: Final = Config()
+
+
+def _check_url(_: object, __: object, value: str) -> None:
+    parts = urlsplit(value)
+    try:
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.query or parts.fragment or parts.username:
+        raise SettingsError(
+            f"letta_url: expected an address like http://127.0.0.1:8283, got {_without_login(value)!r}"
+        )
+
+
+def _without_login(url: str) -> str:
+    return url.rpartition("@")[2] if "@" in url else url
+
+
+def _check_key(_: object, attribute: object, value: str | None) -> None:
+    if value is not None and not re.fullmatch(r"[!-~]+", value):
+        raise SettingsError(f"{getattr(attribute, 'name', 'a key')}: expected printable ASCII without blanks")
+
+
+@frozen(kw_only=True)
+class Settings:
+    """Settings of one server. Timeouts are seconds, sizes bytes."""
+
+    host: str = "127.0.0.1"
+    port: int = field(default=8284, validator=[validators.ge(0), validators.le(65535)])
+    letta_url: str = field(default=LETTA_CLOUD, validator=_check_url)
+    letta_api_key: str | None = field(default=None, repr=False, validator=_check_key)
+    letta_project: str | None = field(default=None, validator=_check_key)
+    allow_anyone: bool = False  #: listen beyond loopback though nothing asks a client for a key
+    letta_timeout: float = 120.0  #: silence of Letta's that loses a stream; it pings every 20 s
+    connect_timeout: float = 10.0  #: until a connection to Letta stands
+    idle_timeout: float = 75.0  #: between two requests of a connection; nginx's default
+    request_timeout: float = 60.0  #: from a request's first byte to its last; nginx waits 60 for each part
+    send_timeout: float = 60.0  #: for a client that does not read; nginx's default
+    cancel_timeout: float = 10.0  #: for ending a run whose client has left
+    #: with 503 on `/ready` before the listeners close; a balancer needs two intervals of its probe
+    shutdown_delay: float = field(default=0.0, validator=validators.ge(0.0))
+    #: for turns to finish at the end, before they are interrupted; gunicorn's default, and Kubernetes'
+    shutdown_timeout: float = field(default=30.0, validator=validators.ge(0.0))
+    max_header_size: int = 64 * 1024  #: request line and headers; nginx takes 32 KB, undici and h11 16
+    max_header_count: int = field(default=100, validator=validators.ge(1))  #: of one request; Apache takes 100
+    max_request_size: int = field(default=_CORE.max_request_size, validator=validators.ge(1))
+    max_value_count: int = field(default=_CORE.max_value_count, validator=validators.ge(1))
+    max_message_count: int = field(default=_CORE.max_message_count, validator=validators.ge(1))
+    max_part_count: int = field(default=_CORE.max_part_count, validator=validators.ge(1))
+    max_tool_count: int = field(default=_CORE.max_tool_count, validator=validators.ge(1))
+    #: Chunks of one request's body, and one more for each KiB of it: a chunk costs its frame, too.
+    max_chunk_count: int = field(default=10_000, validator=validators.ge(1))
+    #: Bodies that are being read, all together; beyond it 503. nginx writes them to files, haproxy bounds each.
+    max_buffered_size: int = field(default=128 * 1024 * 1024, validator=validators.ge(1))
+    #: At once; fewer if the process may open fewer files. One more closes the one that has waited longest.
+    max_connection_count: int = field(default=10_000, validator=validators.ge(1))
+    #: Of one address; None: no such limit, as with nginx, since all clients behind one proxy have its address.
+    max_peer_connection_count: int | None = field(default=None, validator=validators.optional(validators.ge(1)))
+    #: For TLS, before the first request; Go's servers take that of reading a head, nginx waits 60.
+    handshake_timeout: float = field(default=10.0, validator=validators.gt(0.0))
+    access: Access = field(factory=Access)  #: who may come in
+    turns: TurnSettings = field(factory=TurnSettings)  #: how long turns may take, wait and be lost
+    threads: ThreadSettings = field(factory=ThreadSettings)  #: which thread is spoken in
+    policies: PolicySettings = field(factory=PolicySettings)  #: what becomes of turns, unless a key says else
+    recordings: RecordingFolder | None = None  #: where requests are recorded
+
+    def __attrs_post_init__(self) -> None:
+        if not self.is_local and not self.access.asks_for_key and not self.allow_anyone:
+            raise SettingsError(
+                f"host: {self.host} can be reached from other machines, and whoever reaches it can use your "
+                "agents. Give it keys (--keys, LETTA_PROXY_KEYS), let it pass on the clients' own to Letta "
+                "(--pass-through), listen on 127.0.0.1, or say --allow-anyone if something in front of it asks "
+                "for a key."
+            )
+        if self.max_buffered_size < self.max_request_size:
+            raise SettingsError(
+                f"max_buffered_size: expected at least max_request_size, {self.max_request_size}, got "
+                f"{self.max_buffered_size}"
+            )
+        if self.access.pass_through and self.letta_api_key is not None:
+            raise SettingsError(
+                "letta_api_key: expected none beside pass_through, where each client brings its own (unset "
+                "LETTA_API_KEY)"
+            )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can connect."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def config(self) -> Config:
+        """The core's part of the settings."""
+        turns, threads = self.turns, self.threads
+        config = Config(
+            max_request_size=self.max_request_size,
+            max_value_count=self.max_value_count,
+            max_message_count=self.max_message_count,
+            max_part_count=self.max_part_count,
+            max_tool_count=self.max_tool_count,
+            letta_silence_timeout=self.letta_timeout,
+            queue_timeout=turns.queue_timeout,
+            max_queue_count=turns.max_queue_count,
+            turn_timeout=turns.turn_timeout,
+            early_response_timeout=turns.early_response_timeout,
+            keepalive_timeout=turns.keepalive_timeout,
+            client_tools=turns.client_tools,
+            client_tool_ttl=turns.client_tool_ttl,
+            resume_timeout=turns.resume_timeout,
+            repeat_ttl=turns.repeat_ttl,
+            task_prompts=threads.task_prompts,
+            chat_key_headers=tuple(map(str.lower, threads.chat_key_headers)),
+        )
+        chosen = {name: getattr(self.policies, name.replace("-", "_")) for name in POLICIES}
+        return with_policies(config, {POLICIES[name].field: value for name, value in chosen.items()})

@@ -1,0 +1,73 @@
+"""Settings of chats: how a request names its chat, and which words are not the user's."""
+
+import re
+from typing import Annotated, Final
+
+from attrs import field, frozen
+from cyclopts import Parameter
+
+from sansio_letta import Config
+from sansio_letta.recording.redact import SECRET_HEADERS
+
+from .errors import SettingsError
+
+_CORE: Final = Config()
+
+_HEADER: Final = re.compile(r"[a-z0-9-]+")
+
+
+def _lines(_: object, text: str, *, delimiter: str | None = None) -> list[str]:
+    """Texts of an environment variable, which have blanks in them; called by cyclopts."""
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _check_headers(_: object, __: object, names: tuple[str, ...]) -> None:
+    for name in names:
+        if not _HEADER.fullmatch(name.lower()):
+            raise SettingsError(
+                "chat_key_headers: expected a header's name of letters, digits and dashes, like X-Chat-Id, "
+                f"got {name[:100]!r}"
+            )
+        # A chat's key is written into a conversation at Letta, where no secret belongs.
+        if name.lower() in SECRET_HEADERS:
+            raise SettingsError(
+                f"chat_key_headers: expected a header that holds no secret, got {name!r}: a chat's key is kept "
+                "at Letta"
+            )
+
+
+def _check_prompts(_: object, __: object, prompts: tuple[str, ...]) -> None:
+    # Every text begins with an empty one.
+    if not all(prompt.strip() for prompt in prompts):
+        raise SettingsError("task_prompts: expected how such a prompt begins, got nothing but blanks")
+
+
+@frozen(kw_only=True)
+class ThreadSettings:
+    """Which thread of an agent a request is of.
+
+    :raises SettingsError: if a header cannot have that name, or a prompt's beginning is empty.
+    """
+
+    task_prompts: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--task-prompt",
+            env_var="LETTA_PROXY_TASK_PROMPTS",
+            env_var_split=_lines,
+            negative="",
+            show_default=False,
+            help="Treat a system message, or the last user message, that begins like this as a program's own "
+            "prompt; may be repeated; in the variable one a line.",
+        ),
+    ] = field(default=_CORE.task_prompts, validator=_check_prompts)
+    chat_key_headers: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--chat-key-header",
+            env_var="LETTA_PROXY_CHAT_KEY_HEADERS",
+            negative="",
+            help="Header whose value names the chat, the first that is there; may be repeated, and replaces "
+            "the whole list.",
+        ),
+    ] = field(default=_CORE.chat_key_headers, validator=_check_headers)

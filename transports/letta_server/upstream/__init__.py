@@ -1,0 +1,1 @@
+"""What answers the core's commands: a Letta server, or recordings of one."""
