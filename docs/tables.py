@@ -27,8 +27,8 @@ from sansio_letta.dialects.chat_completions import objects as chat_wire
 from sansio_letta.dialects.chat_completions.decode import FIELDS, Treatment
 from sansio_letta.dialects.chat_completions.writer import ChunkWriter, Heading
 from sansio_letta.errors import Advice
-from sansio_letta.proxy import cycle as cycle_module
 from sansio_letta.proxy import routing
+from sansio_letta.proxy import summary as summary_module
 from sansio_letta.proxy.policies import POLICIES, PREFIX
 from sansio_letta.recording import redact
 from sansio_letta.turn import events
@@ -642,7 +642,7 @@ _ALSO_LOGGED: Final = (
 
 def log_fields() -> str:
     """A request's line in the log."""
-    said = _commented_fields(cycle_module, Summary)
+    said = _commented_fields(summary_module, Summary)
     rows = [
         (_code(_LOGGED.get(attribute.name, attribute.name)), said[attribute.name])
         for attribute in fields(Summary)

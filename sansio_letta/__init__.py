@@ -15,8 +15,10 @@ from .errors import (
     SansioLettaError,
 )
 from .proxy.access import Caller
-from .proxy.cycle import Cycle, HttpRequest, Repeat, ResponseBody, ResponseHead, Summary
+from .proxy.cycle import Cycle
+from .proxy.http import HttpRequest, ResponseBody, ResponseHead
 from .proxy.proxy import Proxy
+from .proxy.summary import Repeat, Summary
 from .recording.format import Recording, RecordingError, read_recording
 from .sse import ServerSentEvent, SSEDecoder
 from .turn.request import Plan

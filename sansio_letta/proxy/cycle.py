@@ -3,7 +3,6 @@
 import re
 from collections import deque
 from collections.abc import Callable, Sequence
-from enum import Enum
 from math import inf
 from typing import Final, TypeAlias
 
@@ -12,7 +11,6 @@ from attrs import define, field, frozen
 from .._signal import Signal
 from ..config import Config
 from ..dialects.chat_completions.writer import Writer
-from ..dialects.models import AgentMemory
 from ..errors import Advice, RemoteProtocolError, shutting_down
 from ..turn.events import (
     AgentFound,
@@ -35,105 +33,17 @@ from ..turn.events import (
     TurnFinished,
     TurnStarted,
 )
-from ..turn.thread_queue import ThreadQueue, nobody, thread_busy
+from ..turn.thread_queue import nobody, thread_busy
 from ..turn.turn import Turn
-from ..upstreams.rest import letta
 from ..upstreams.rest.response import Headers
-from ..upstreams.rest.tool_attachment import MadeTools
 from .access import ANYONE, Caller
 from .endpoints import Inquiry, Reply, error_reply, json_reply
-from .memory import ThreadMemory
-from .turn_registry import KnownTurn, KnownTurns, Listener
-
-
-@frozen(kw_only=True)
-class HttpRequest:
-    """A client's request, whole.
-
-    :param target: as it stands in the request line, raw.
-    :param headers: pairs of lower-case name and value.
-    """
-
-    method: str
-    target: str
-    headers: Headers = ()
-    body: bytes = field(default=b"", repr=False)
-
-
-@frozen(kw_only=True)
-class ResponseHead:
-    """The status line and the headers. Without a ``content-length`` the body's end must show by its framing."""
-
-    status: int
-    headers: tuple[tuple[str, str], ...]
-
-
-@frozen(kw_only=True)
-class ResponseBody:
-    """More of the body; what comes before the next NEED_DATA belongs into one write."""
-
-    data: bytes = field(repr=False)
-
+from .http import ResponseBody, ResponseHead
+from .memory import Memory
+from .summary import Repeat, Summary
+from .turn_registry import KnownTurn, Listener
 
 Item: TypeAlias = Command | ResponseHead | ResponseBody
-
-
-class Repeat(Enum):
-    """What was done about a request that had been here before."""
-
-    JOINED = "joined"  #: it listened to the turn that was running
-    ANSWERED = "answered"  #: it got the answer that was given
-    TAKEN_UP = "taken up"  #: its turn had broken off, and the agent went on from what it had
-
-
-@define(kw_only=True)
-class Summary:
-    """What happened in a cycle, for a log line; no key and no text."""
-
-    request_id: str  #: as in the header `x-request-id`
-    method: str  #: the request's
-    path: str  #: without its query
-    caller: str | None = None  #: the name of its key
-    status: int | None = None  #: the answer's; None: the client left before it was told
-    stream: bool | None = None  #: whether a turn's answer was asked for in chunks
-    model: str | None = None  #: as asked
-    thread: str | None = None  #: where it was said: `agent`, `chat`, `conversation` or `task`
-    agent_id: str | None = None  #: whom the model's name stands for
-    outcome: str | None = None  #: the finish reason, `abandoned`, or an error's code
-    kept: str | None = None  #: after a failure: whether the agent's memory has something of the turn
-    failure: str | None = None  #: how an exchange with Letta went wrong below HTTP, the last if several did
-    chunk_count: int = 0  #: pieces written to the client, ends and errors included
-    call_count: int = 0  #: calls of the client's tools
-    cancel_count: int = 0  #: requests to Letta to cancel the run
-    usage: letta.UsageStatistics | None = None  #: tokens, as Letta counts them
-    ignored: tuple[str, ...] = ()  #: fields of the request that were not honoured
-    settled: CallsSettled | None = None  #: pending calls and results that did not match
-    waited: bool = False  #: another turn spoke to the agent first, or something was tried again
-    repeat: Repeat | None = None  #: what was done about a request that had been here before
-    resume_count: int = 0  #: how often the run's stream was lost and found again
-
-
-@define
-class Memory:
-    """What the requests of one process have in common.
-
-    :param config: limits.
-    """
-
-    config: Config
-    agents: AgentMemory = field(init=False)
-    turns: KnownTurns = field(init=False)
-    queue: ThreadQueue = field(init=False)
-    threads: ThreadMemory = field(init=False)
-    has_background: bool = field(default=True, init=False)  #: as long as Letta did not say that it has none
-    made_tools: MadeTools = field(factory=MadeTools, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        config = self.config
-        self.agents = AgentMemory(config.agent_ttl, config.max_remembered_agent_count)
-        self.turns = KnownTurns(config.repeat_ttl, config.max_kept_answer_size)
-        self.queue = ThreadQueue(config.max_queue_count)
-        self.threads = ThreadMemory(config.max_remembered_thread_count)
 
 
 @frozen(kw_only=True)

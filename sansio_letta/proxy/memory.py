@@ -1,22 +1,68 @@
-"""What a process remembers of threads: which conversation a chat has, and what a thread was told for good."""
+"""What a process remembers between requests: agents, turns, conversations, and what a thread was told."""
 
 from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Final
 
-from attrs import define, field
+from attrs import define, field, frozen
 
+from ..config import Config
 from ..turn.events import ConversationThread, Thread
 from ..turn.request import Standing
+from ..turn.thread_queue import ThreadQueue
 from ..turn.turn import Turn
 from ..upstreams.rest import letta
 from ..upstreams.rest.conversations import Chat, ThreadWish, Throwaway
 from ..upstreams.rest.run_request import Waiting
+from ..upstreams.rest.tool_attachment import MadeTools
+from .access import ANYONE, Caller
+from .turn_registry import KnownTurns
 
 #: Of one thread: its instructions, and schemas by their names.
 _MAX_SLOT_COUNT: Final = 16
 #: Conversations that one turn deletes for programs that never came back.
 _MAX_EXPIRED_COUNT: Final = 8
+
+
+@frozen
+class _Remembered:
+    agent: letta.Agent
+    until: float
+
+
+@define
+class AgentMemory:
+    """Agents that were found by a model's name or id, for a while; a lookup costs Letta a query.
+
+    A name may stand for different agents to callers who see different ones: each scope has its own.
+
+    :param ttl: seconds that an agent is remembered.
+    :param max_count: names remembered; beyond it the oldest is dropped.
+    """
+
+    ttl: float
+    max_count: int
+    _agents: OrderedDict[tuple[Hashable, str], _Remembered] = field(factory=OrderedDict, init=False)
+
+    def recall(self, model: str, now: float, caller: Caller = ANYONE) -> letta.Agent | None:
+        """The agent of this name or id, if it was found not long ago.
+
+        :param now: monotonic seconds, here and below.
+        """
+        remembered = self._agents.get((caller.scope, model))
+        return remembered.agent if remembered is not None and now < remembered.until else None
+
+    def remember(self, model: str, agent: letta.Agent, now: float, caller: Caller = ANYONE) -> None:
+        """What was just found; a state of the moment, like a pending call, does not count."""
+        self._agents[caller.scope, model] = _Remembered(agent, now + self.ttl)
+        self._agents.move_to_end((caller.scope, model))
+        if len(self._agents) > self.max_count:
+            self._agents.popitem(last=False)
+
+    def forget(self, agent_id: str) -> None:
+        """The agent is gone, under whatever names it was known."""
+        for key in [key for key, known in self._agents.items() if known.agent.id == agent_id]:
+            del self._agents[key]
 
 
 @define
@@ -143,3 +189,26 @@ class ThreadMemory:
         """Whether this is what the thread was told last, in its slot."""
         told = self._told.get(thread)
         return told is not None and told.get(standing.slot) == standing.digest
+
+
+@define
+class Memory:
+    """What the requests of one process have in common.
+
+    :param config: limits.
+    """
+
+    config: Config
+    agents: AgentMemory = field(init=False)
+    turns: KnownTurns = field(init=False)
+    queue: ThreadQueue = field(init=False)
+    threads: ThreadMemory = field(init=False)
+    has_background: bool = field(default=True, init=False)  #: as long as Letta did not say that it has none
+    made_tools: MadeTools = field(factory=MadeTools, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        config = self.config
+        self.agents = AgentMemory(config.agent_ttl, config.max_remembered_agent_count)
+        self.turns = KnownTurns(config.repeat_ttl, config.max_kept_answer_size)
+        self.queue = ThreadQueue(config.max_queue_count)
+        self.threads = ThreadMemory(config.max_remembered_thread_count)

@@ -31,7 +31,7 @@ from ..turn.turn import Turn, nothing_earlier
 from ..upstreams.rest import letta
 from ..upstreams.rest.conversations import Chat, GivenConversation, ThreadWish, kind_of
 from .access import ANYONE, Caller
-from .cycle import Cycle, Driven, HttpRequest, Memory, Repeat, Summary
+from .cycle import Cycle, Driven
 from .endpoints import (
     Inquiry,
     Questions,
@@ -50,8 +50,11 @@ from .endpoints import (
     say_where,
     sweep,
 )
+from .http import HttpRequest
+from .memory import Memory
 from .policies import shape, with_headers, with_policies
 from .routing import Endpoint, Route, route
+from .summary import Repeat, Summary
 from .turn_registry import (
     KnownTurn,
     Listener,

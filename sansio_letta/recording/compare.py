@@ -18,7 +18,8 @@ from ..config import ClientTools, Config
 from ..dialects.chat_completions.decode import decode_request
 from ..dialects.new_input import Circumstances, plan_turn
 from ..errors import RequestError
-from ..proxy.cycle import Cycle, HttpRequest, Item, ResponseBody, ResponseHead
+from ..proxy.cycle import Cycle, Item
+from ..proxy.http import HttpRequest, ResponseBody, ResponseHead
 from ..proxy.proxy import Proxy
 from ..sse import ServerSentEvent, SSEDecoder
 from ..turn.events import INTERRUPTED, Command, Failure

@@ -12,7 +12,7 @@ from ..config import Config
 from ..dialects.chat_completions.writer import Heading, make_writer
 from ..dialects.tool_display import showing_tools
 from ..errors import RemoteProtocolError
-from ..proxy.cycle import ResponseBody, ResponseHead
+from ..proxy.http import ResponseBody, ResponseHead
 from ..sse import SSEDecoder
 from ..turn.events import CallsSettled, Command, Event, Failure, TurnFailed, TurnStarted
 from ..turn.request import Plan

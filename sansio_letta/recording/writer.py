@@ -10,7 +10,9 @@ from attrs import asdict, define, evolve, field
 
 from .._signal import Signal
 from ..errors import RemoteProtocolError
-from ..proxy.cycle import Cycle, HttpRequest, Item, ResponseBody, ResponseHead, Summary
+from ..proxy.cycle import Cycle, Item
+from ..proxy.http import HttpRequest, ResponseBody, ResponseHead
+from ..proxy.summary import Summary
 from ..turn.events import INTERRUPTED, Command, Failure
 from ..upstreams.rest.response import Headers
 from .format import RecordingHead, TextMode

@@ -9,7 +9,7 @@ import pytest
 from drive import AGENT, CONFLICT, DONE, PING, RUN_ID, SSE, USAGE, agent_json, encode, say, stop
 from drive_cycle import Client, chat
 from sansio_letta import Config, Enforcement, HttpRequest, LocalProtocolError, Proxy, ServerTools, Signal
-from sansio_letta.proxy.cycle import ResponseBody
+from sansio_letta.proxy.http import ResponseBody
 from sansio_letta.turn.events import CancelRun, Failure, FetchRun
 from sansio_letta.upstreams.rest import letta
 

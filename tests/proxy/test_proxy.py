@@ -24,7 +24,7 @@ from drive import (
 )
 from drive_cycle import Client, chat
 from sansio_letta import Config, HttpRequest, LocalProtocolError, Proxy, ResponseBody, ResponseHead, Signal
-from sansio_letta.proxy.cycle import Repeat
+from sansio_letta.proxy.summary import Repeat
 from sansio_letta.turn.events import (
     CancelRun,
     CheckHealth,

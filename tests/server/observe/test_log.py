@@ -7,7 +7,7 @@ from attrs import evolve, fields
 
 from letta_server.observe.log import LogFormat, configure_log, log_request
 from sansio_letta import Summary
-from sansio_letta.proxy.cycle import Repeat
+from sansio_letta.proxy.summary import Repeat
 from sansio_letta.turn.events import CallsSettled
 from sansio_letta.upstreams.rest import letta
 

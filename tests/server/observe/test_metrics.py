@@ -12,7 +12,7 @@ from drive import DONE, PING, stop
 from letta_server.observe.metrics import METRICS, Metrics
 from letta_server.observe.metrics_page import MetricsPage
 from sansio_letta import HttpRequest, Summary
-from sansio_letta.proxy.cycle import Repeat
+from sansio_letta.proxy.summary import Repeat
 from sansio_letta.upstreams.rest import letta
 
 from ..scripted import RawClient, ask, found, hello, make_server, runs

@@ -17,8 +17,8 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from sansio_letta import HttpRequest, Proxy, RequestError, Summary
-from sansio_letta.proxy.cycle import Repeat
 from sansio_letta.proxy.routing import route
+from sansio_letta.proxy.summary import Repeat
 
 from .log import Log
 

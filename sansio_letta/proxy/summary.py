@@ -1,0 +1,43 @@
+"""What happened to a request, for a log line."""
+
+from enum import Enum
+
+from attrs import define
+
+from ..turn.events import CallsSettled
+from ..upstreams.rest import letta
+
+
+class Repeat(Enum):
+    """What was done about a request that had been here before."""
+
+    JOINED = "joined"  #: it listened to the turn that was running
+    ANSWERED = "answered"  #: it got the answer that was given
+    TAKEN_UP = "taken up"  #: its turn had broken off, and the agent went on from what it had
+
+
+@define(kw_only=True)
+class Summary:
+    """What happened in a cycle, for a log line; no key and no text."""
+
+    request_id: str  #: as in the header `x-request-id`
+    method: str  #: the request's
+    path: str  #: without its query
+    caller: str | None = None  #: the name of its key
+    status: int | None = None  #: the answer's; None: the client left before it was told
+    stream: bool | None = None  #: whether a turn's answer was asked for in chunks
+    model: str | None = None  #: as asked
+    thread: str | None = None  #: where it was said: `agent`, `chat`, `conversation` or `task`
+    agent_id: str | None = None  #: whom the model's name stands for
+    outcome: str | None = None  #: the finish reason, `abandoned`, or an error's code
+    kept: str | None = None  #: after a failure: whether the agent's memory has something of the turn
+    failure: str | None = None  #: how an exchange with Letta went wrong below HTTP, the last if several did
+    chunk_count: int = 0  #: pieces written to the client, ends and errors included
+    call_count: int = 0  #: calls of the client's tools
+    cancel_count: int = 0  #: requests to Letta to cancel the run
+    usage: letta.UsageStatistics | None = None  #: tokens, as Letta counts them
+    ignored: tuple[str, ...] = ()  #: fields of the request that were not honoured
+    settled: CallsSettled | None = None  #: pending calls and results that did not match
+    waited: bool = False  #: another turn spoke to the agent first, or something was tried again
+    repeat: Repeat | None = None  #: what was done about a request that had been here before
+    resume_count: int = 0  #: how often the run's stream was lost and found again
