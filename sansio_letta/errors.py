@@ -1,6 +1,7 @@
-"""The error tree, and what a client of the OpenAI API is told of each.
+"""The error tree, and what a client is told of each.
 
-Every error carries `status_hint`, `type`, `code` and `param`, so that a transport answers without thinking::
+Every error carries a status, a type, a code and what of the request is at fault. The client's dialect makes a
+body of that (`dialects.errors`)::
 
     SansioLettaError
       LocalProtocolError     our caller broke the contract: a bug; no detail goes to the client
@@ -10,18 +11,15 @@ Every error carries `status_hint`, `type`, `code` and `param`, so that a transpo
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any, Final
+from typing import Final, TypeAlias
 
 import orjson
 from attrs import evolve, frozen
 
 #: Both official SDKs obey ``retry-after`` only up to a minute: openai-node retries at once above it.
 MAX_RETRY_AFTER_SECONDS: Final = 59
-#: Characters of an error's message and of the field that it names: both may quote what somebody has sent.
-_MAX_MESSAGE: Final = 4000
-_MAX_PARAM: Final = 500
 
 
 class Kept(Enum):
@@ -43,21 +41,93 @@ class Advice:
     retry_after: int | None = None  #: seconds
 
 
+class RequestField(Enum):
+    """A field of a client's request, in no dialect. A `Dialect` prints the path that it has in a body."""
+
+    MODEL = "model"
+    INPUT = "input"  #: the messages, or the items
+    INSTRUCTIONS = "instructions"  #: of the system or the developer
+    SPEAKER = "speaker"  #: the name of the person that a message is from
+    CALL_ID = "call id"  #: of a tool's result
+    CHAT_KEY = "chat key"  #: where no header names the chat
+    TOOLS = "tools"
+    TOOL = "tool"  #: one of them, by its index
+    TOOL_PARAMETERS = "tool parameters"  #: the JSON Schema of one, by its index
+    TOOL_CHOICE = "tool choice"
+    REPLY_FORMAT = "reply format"
+    REPLY_SCHEMA = "reply schema"  #: the JSON Schema of the reply
+
+
+@frozen
+class FieldPath:
+    """A field of a client's request, or a place in it.
+
+    :param index: of a tool.
+    :param inside: the names that lead to a place within a JSON Schema.
+    """
+
+    field: RequestField
+    index: int | None = None
+    inside: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """The place in words, for logs: no client knows it by these."""
+        index = "" if self.index is None else f" {self.index}"
+        return "".join((self.field.value, index, *(f".{name}" for name in self.inside)))
+
+
+#: Prints the path that a field has in a client's body.
+FieldName: TypeAlias = Callable[[FieldPath], str]
+
+#: In a message: where the name of the field at fault belongs.
+_FIELD: Final = "{field}"
+
+
 class SansioLettaError(Exception):
     """Base of all errors that this package raises or reports.
 
-    :param message: for the client: what was seen and what was expected, never a key or a user's text.
-    :param param: the field of the request that is at fault, like ``messages[0].content``.
+    :param message: for the client: what was seen and what was expected, never a key or a user's text. The
+        first ``{field}`` in it stands for the name of `field`.
+    :param param: what of the request is at fault, by the name that the client knows it by: a header, or, from
+        within a dialect, a path like ``messages[0].content``.
+    :param field: the same in no dialect.
     """
 
     advice: Advice = Advice(status=500, type="server_error", code="internal_error")
 
-    def __init__(self, message: str, *, param: str | None = None, advice: Advice | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        field: RequestField | FieldPath | None = None,
+        advice: Advice | None = None,
+    ) -> None:
         super().__init__(message)
-        self.message = message
         self.param = param
+        self.field = FieldPath(field) if isinstance(field, RequestField) else field
         if advice is not None:
             self.advice = advice
+
+    def __str__(self) -> str:
+        return self.message
+
+    @property
+    def message(self) -> str:
+        """What went wrong, for logs: fields have names of our own."""
+        return self._message(str)
+
+    def message_for(self, field_name: FieldName) -> str:
+        """What went wrong, for a client."""
+        return self._message(field_name)
+
+    def _message(self, field_name: FieldName) -> str:
+        message: str = self.args[0]
+        return message if self.field is None else message.replace(_FIELD, field_name(self.field), 1)
+
+    def param_for(self, field_name: FieldName) -> str | None:
+        """What of the request is at fault, for a client."""
+        return self.param if self.field is None else field_name(self.field)
 
     @property
     def status_hint(self) -> int:
@@ -67,18 +137,6 @@ class SansioLettaError(Exception):
     @property
     def code(self) -> str:
         return self.advice.code
-
-    def body(self) -> dict[str, Any]:
-        """The error as Chat Completions writes it, before the first chunk and after it alike."""
-        advice, param = self.advice, self.param
-        return {
-            "error": {
-                "message": _cut(self.message, _MAX_MESSAGE),
-                "type": advice.type,
-                "param": None if param is None else _cut(param, _MAX_PARAM),
-                "code": advice.code,
-            }
-        }
 
     def headers(self) -> list[tuple[str, str]]:
         """What the official SDKs read when they decide whether to send the request again."""
@@ -90,21 +148,18 @@ class SansioLettaError(Exception):
         return headers
 
 
-def _cut(text: str, size: int) -> str:
-    return text if len(text) <= size else text[:size] + "..."
-
-
 class LocalProtocolError(SansioLettaError):
     """The caller of this library broke its contract: a method was called at the wrong time."""
 
     # What Letta has been told by then nobody knows: it must not be told again.
     advice = Advice(status=500, type="server_error", code="internal_error", should_retry=False)
 
-    def body(self) -> dict[str, Any]:
-        advice = self.advice
-        return {
-            "error": {"message": "Internal error.", "type": advice.type, "param": None, "code": advice.code}
-        }
+    def message_for(self, field_name: FieldName) -> str:
+        """Nothing of what went wrong: the fault is none of the client's."""
+        return "Internal error."
+
+    def param_for(self, field_name: FieldName) -> None:
+        """Nothing, for the same reason."""
 
 
 class RequestError(SansioLettaError):
@@ -117,12 +172,14 @@ class RequestError(SansioLettaError):
         message: str,
         *,
         param: str | None = None,
+        field: RequestField | FieldPath | None = None,
         code: str = "invalid_value",
         status: int = 400,
         allow: str | None = None,
         more_headers: tuple[tuple[str, str], ...] = (),
     ) -> None:
-        super().__init__(message, param=param, advice=evolve(RequestError.advice, code=code, status=status))
+        advice = evolve(RequestError.advice, code=code, status=status)
+        super().__init__(message, param=param, field=field, advice=advice)
         self.allow = allow  #: the methods that a path takes, for 405
         self.more_headers = more_headers
 
@@ -166,7 +223,7 @@ def unknown_model(model: str) -> RequestError:
     return RequestError(
         f"The model {quoted(model)} does not exist: no Letta agent has this name or id. "
         "Names are exact and case-sensitive; GET /v1/models lists them.",
-        param="model",
+        field=RequestField.MODEL,
         code="model_not_found",
         status=404,
     )
@@ -189,7 +246,7 @@ def ambiguous_model(model: str, agent_ids: list[str]) -> RequestError:
     """Several agents share the name, and we never guess."""
     return RequestError(
         f"{len(agent_ids)} agents are named {quoted(model)}: ask for one by its id: {', '.join(agent_ids)}.",
-        param="model",
+        field=RequestField.MODEL,
     )
 
 
@@ -203,7 +260,7 @@ def mute_agent(agent_type: str) -> RequestError:
     return RequestError(
         f"The agent cannot answer: it is of type {agent_type}, whose model may only call tools, and it has no "
         "tool send_message. Attach send_message to it at Letta, or use an agent of type letta_v1_agent.",
-        param="model",
+        field=RequestField.MODEL,
         code="unsupported_agent",
     )
 

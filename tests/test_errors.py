@@ -2,13 +2,16 @@
 
 import pytest
 
+from sansio_letta.dialects.chat_completions.request import error_body
 from sansio_letta.errors import (
     Advice,
+    FieldPath,
     Kept,
     LettaError,
     LocalProtocolError,
     RemoteProtocolError,
     RequestError,
+    RequestField,
     SansioLettaError,
     ambiguous_model,
     http_failure,
@@ -20,7 +23,7 @@ from sansio_letta.errors import (
 
 def told(error: SansioLettaError) -> tuple[int, str, str, dict[str, str]]:
     """What a client decides by: status, type, code and headers."""
-    inner = error.body()["error"]
+    inner = error_body(error)["error"]
     assert inner["code"] == error.code
     assert inner["message"] == error.message == str(error)
     return error.status_hint, inner["type"], inner["code"], dict(error.headers())
@@ -33,7 +36,7 @@ NEVER = {"x-should-retry": "false"}
 
 def test_an_error_has_the_body_of_chat_completions() -> None:
     error = RequestError("Not so.", param="messages[0].content", code="invalid_type")
-    assert error.body() == {
+    assert error_body(error) == {
         "error": {
             "message": "Not so.",
             "type": "invalid_request_error",
@@ -55,11 +58,11 @@ DEFAULTS = {
 @pytest.mark.parametrize(("error", "status", "kind", "code"), DEFAULTS.values(), ids=DEFAULTS)
 def test_each_class_has_its_advice(error: SansioLettaError, status: int, kind: str, code: str) -> None:
     assert told(error) == (status, kind, code, {})
-    assert error.body()["error"]["param"] is None
+    assert error_body(error)["error"]["param"] is None
 
 
 def test_an_error_that_quotes_much_is_cut() -> None:
-    error = RequestError("x" * 1_000_000, param="y" * 1_000_000).body()["error"]
+    error = error_body(RequestError("x" * 1_000_000, param="y" * 1_000_000))["error"]
     assert error["message"] == "x" * 4000 + "..."
     assert error["param"] == "y" * 500 + "..."
 
@@ -67,7 +70,7 @@ def test_an_error_that_quotes_much_is_cut() -> None:
 def test_no_detail_of_a_bug_goes_to_the_client() -> None:
     error = LocalProtocolError("receive_data called twice", param="secret")
     assert error.status_hint == 500
-    assert error.body() == {
+    assert error_body(error) == {
         "error": {"message": "Internal error.", "type": "server_error", "param": None, "code": "internal_error"}
     }
 
@@ -116,7 +119,7 @@ def test_one_error_s_advice_is_not_another_s() -> None:
 def test_an_unknown_model_is_quoted() -> None:
     error = unknown_model('Mi"lo\n')
     assert told(error) == (404, "invalid_request_error", "model_not_found", {})
-    assert error.param == "model"
+    assert error.field == FieldPath(RequestField.MODEL)
     assert error.message.startswith('The model "Mi\\"lo\\n" does not exist')
 
 
@@ -129,7 +132,7 @@ def test_a_long_name_is_cut(length: int, shown: str) -> None:
 def test_an_ambiguous_model_lists_the_ids() -> None:
     error = ambiguous_model("Milo", ["agent-1", "agent-2", "agent-3"])
     assert told(error) == (400, "invalid_request_error", "invalid_value", {})
-    assert error.param == "model"
+    assert error.field == FieldPath(RequestField.MODEL)
     assert error.message == '3 agents are named "Milo": ask for one by its id: agent-1, agent-2, agent-3.'
 
 

@@ -197,7 +197,7 @@ def keys(count: int, folder: Path) -> Work:
 
 
 TOKENS: Final = encode(say("word "))
-OBJECTS: Final = Schema({"uniqueItems": True, "items": {"properties": {"a": {"type": "integer"}}}}, "schema")
+OBJECTS: Final = Schema({"uniqueItems": True, "items": {"properties": {"a": {"type": "integer"}}}})
 BIG: Final = 1 << 30
 
 #: Reader -> what makes its work for an input of a size, and the size.

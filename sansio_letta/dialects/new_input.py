@@ -11,7 +11,7 @@ from attrs import field, frozen
 
 from .._convert import json_name
 from ..config import Config, Enforcement, InstructionPolicy, Speakers, TaskPolicy
-from ..errors import RequestError
+from ..errors import RequestError, RequestField
 from ..turn.approval import Verdict, read_verdict
 from ..turn.json_schema import Schema
 from ..turn.reply_format import CallWish, JsonWish, Wish
@@ -34,11 +34,11 @@ from .speakers import as_field, named_in, readable
 CHAT_KEY_METADATA: Final = "letta_chat_key"
 
 #: Field -> why it is refused where a server, a key or a request has it so.
-_REFUSALS: Final[Mapping[str, str]] = {
-    "response_format": "`response_format`: an agent cannot be held to JSON, and enforcement is set to refuse "
+_REFUSALS: Final[Mapping[RequestField, str]] = {
+    RequestField.REPLY_FORMAT: "`{field}`: an agent cannot be held to JSON, and enforcement is set to refuse "
     "here. Ask for JSON in the message, or have replies checked: header X-Letta-Policy-Enforcement: validate.",
-    "tool_choice": "`tool_choice`: an agent cannot be forced to call a tool, and enforcement is set to refuse "
-    "here. Use auto, none or allowed_tools of mode auto, or have replies checked: header "
+    RequestField.TOOL_CHOICE: "`{field}`: an agent cannot be forced to call a tool, and enforcement is set to "
+    "refuse here. Use auto, none or allowed_tools of mode auto, or have replies checked: header "
     "X-Letta-Policy-Enforcement: validate.",
 }
 
@@ -50,7 +50,7 @@ class Planned:
     """A plan, and what of the request had no part in it."""
 
     plan: Plan
-    ignored: tuple[str, ...] = ()  #: as in ``x-ignored-parameters``
+    ignored: tuple[RequestField, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -101,9 +101,9 @@ def plan_turn(request: chat.ChatRequest, given: Circumstances | None = None) -> 
                 results.append(letta.ToolReturn(tool_call_id=call_id, tool_return=_result(content)))
     if not messages and not results:
         raise RequestError(
-            "`messages` has nothing new for the agent: it must end with a user message that is not empty, or "
+            "`{field}` has nothing new for the agent: it must end with a user message that is not empty, or "
             "with results of tool calls. The agent cannot go on from its own last message.",
-            param="messages",
+            field=RequestField.INPUT,
         )
     wish, ignored_wishes = _wish(request, config.enforcement)
     is_ignored = instructions is not None and instructions.policy is InstructionPolicy.IGNORE
@@ -135,9 +135,8 @@ def plan_turn(request: chat.ChatRequest, given: Circumstances | None = None) -> 
             leaves_calls=_leaves_calls(earlier) and not results,
         ),
         ignored=(
-            *request.ignored,
-            *(("messages.system",) if is_ignored else ()),
-            *(("messages.name",) if voice.is_unheard(request.messages) else ()),
+            *((RequestField.INSTRUCTIONS,) if is_ignored else ()),
+            *((RequestField.SPEAKER,) if voice.is_unheard(request.messages) else ()),
             *ignored_wishes,
         ),
     )
@@ -163,7 +162,7 @@ def _is_isolated(request: chat.ChatRequest, given: Circumstances) -> bool:
         raise RequestError(
             "This prompt is a chat program's own, for a title, tags or the like, and is put to no agent: "
             "set another model for these in the program.",
-            param="messages",
+            field=RequestField.INPUT,
             code="task_refused",
         )
     return True
@@ -211,19 +210,19 @@ class _Voice:
         )
 
 
-def _wish(request: chat.ChatRequest, enforcement: Enforcement) -> tuple[Wish | None, tuple[str, ...]]:
+def _wish(request: chat.ChatRequest, enforcement: Enforcement) -> tuple[Wish | None, tuple[RequestField, ...]]:
     """What the reply must be, and the fields that say so if that is ignored.
 
     :raises RequestError: if it is refused, or if there is no way to check it.
     """
     fields = [
-        *(["tool_choice"] if request.must_call else []),
-        *(["response_format"] if request.response_format else []),
+        *([RequestField.TOOL_CHOICE] if request.must_call else []),
+        *([RequestField.REPLY_FORMAT] if request.response_format else []),
     ]
     if not fields or enforcement is Enforcement.IGNORE:
         return None, tuple(fields)
     if enforcement is Enforcement.REFUSE:
-        raise RequestError(_REFUSALS[fields[0]], param=fields[0], code="unsupported_value")
+        raise RequestError(_REFUSALS[fields[0]], field=fields[0], code="unsupported_value")
     if request.must_call:
         # A reply that calls a tool is no final one: its format matters later.
         return CallWish(names=tuple(tool.agent_name for tool in request.tools)), ()
@@ -232,7 +231,7 @@ def _wish(request: chat.ChatRequest, enforcement: Enforcement) -> tuple[Wish | N
     if wanted is None:
         return JsonWish(), ()
     raw = wanted.schema if wanted.schema is not None else {}
-    schema = Schema(raw, "response_format.json_schema.schema")
+    schema = Schema(raw)
     return JsonWish(schema=schema, name=wanted.name, description=wanted.description or ""), ()
 
 
@@ -250,10 +249,10 @@ def _thread(request: chat.ChatRequest, given: Circumstances) -> ThreadWish:
         if value and not value.startswith("{{"):
             # Any other header names a chat by a key of the client's.
             if name == GIVEN_HEADER.lower():
-                return GivenConversation(conversation_id=check_key(value, name))
-            return Chat(key=check_key(value, name))
+                return GivenConversation(conversation_id=check_key(value, header=name))
+            return Chat(key=check_key(value, header=name))
     key = _key_in(request.metadata)
-    return Chat(key=check_key(key, f"metadata.{CHAT_KEY_METADATA}")) if key else None
+    return Chat(key=check_key(key)) if key else None
 
 
 def _key_in(metadata: Mapping[str, object]) -> str:
@@ -262,9 +261,10 @@ def _key_in(metadata: Mapping[str, object]) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        path = f"metadata.{CHAT_KEY_METADATA}"
         raise RequestError(
-            f"`{path}`: expected a string or a number, got {json_name(value)}.", param=path, code="invalid_type"
+            f"`{{field}}`: expected a string or a number, got {json_name(value)}.",
+            field=RequestField.CHAT_KEY,
+            code="invalid_type",
         )
     return str(value)
 

@@ -10,8 +10,9 @@ from attrs import define, field, frozen
 
 from .._signal import Signal
 from ..config import Config
+from ..dialects.chat_completions.request import field_name
 from ..dialects.chat_completions.writer import Writer
-from ..errors import Advice, RemoteProtocolError, shutting_down
+from ..errors import Advice, FieldPath, RemoteProtocolError, RequestField, shutting_down
 from ..turn.events import (
     AgentFound,
     AgentGone,
@@ -404,7 +405,7 @@ class Cycle:
             case CallsSettled(stale=stale):
                 summary.settled = event
                 if stale:
-                    summary.ignored += ("messages.tool_call_id",)
+                    summary.ignored += (field_name(FieldPath(RequestField.CALL_ID)),)
             case CallStarted():
                 summary.call_count += 1
             case TurnFinished(reason=reason, usage=usage):

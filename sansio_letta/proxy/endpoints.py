@@ -15,6 +15,7 @@ from .._signal import Signal
 from ..config import Config
 from ..dialects import ollama
 from ..dialects.chat_completions import objects as chat
+from ..dialects.chat_completions.request import error_body
 from ..dialects.models import encode_model, list_models, unix_time
 from ..errors import LettaError, LocalProtocolError, SansioLettaError, unknown_model
 from ..turn.events import (
@@ -157,7 +158,9 @@ def json_reply(body: bytes, status: int = 200) -> Reply:
 
 def error_reply(error: SansioLettaError) -> Reply:
     """A failure before anything else was said: its status, its headers and its body."""
-    return Reply(status=error.status_hint, body=orjson.dumps(error.body()), headers=(*_JSON, *error.headers()))
+    return Reply(
+        status=error.status_hint, body=orjson.dumps(error_body(error)), headers=(*_JSON, *error.headers())
+    )
 
 
 def ask_models(config: Config, caller: Caller = ANYONE) -> Questions:

@@ -20,11 +20,12 @@ from attrs import define, field
 
 from ..config import Background, Config
 from ..dialects.chat_completions.decode import ChatRequest, decode_request
+from ..dialects.chat_completions.request import field_name
 from ..dialects.chat_completions.writer import Heading, Writer, make_writer
 from ..dialects.new_input import Circumstances, plan_turn
 from ..dialects.ollama import decode_show
 from ..dialects.tool_display import showing_tools
-from ..errors import RequestError, SansioLettaError
+from ..errors import FieldPath, RequestError, SansioLettaError
 from ..turn.events import ConversationThread
 from ..turn.thread_queue import Place
 from ..turn.turn import Turn, nothing_earlier
@@ -234,7 +235,8 @@ class Proxy:
         summary.stream, summary.model = asked.stream, asked.model
         planned = plan_turn(asked, Circumstances(config=config, headers=headers, token=token, created=created))
         plan = planned.plan
-        summary.ignored, summary.thread = planned.ignored, kind_of(plan.thread)
+        summary.ignored = (*asked.ignored, *(field_name(FieldPath(field)) for field in planned.ignored))
+        summary.thread = kind_of(plan.thread)
         named = repr(plan.thread) if isinstance(plan.thread, Chat | GivenConversation) else ""
         wanted = shape(config, request.headers)
         key = fingerprint(summary.path, headers, request.body, named, caller.scope, wanted)

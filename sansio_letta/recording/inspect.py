@@ -14,6 +14,7 @@ from attrs import define, evolve, field
 from .._signal import Signal
 from ..config import Config
 from ..dialects.chat_completions.decode import decode_request
+from ..dialects.chat_completions.request import error_body
 from ..dialects.chat_completions.writer import Heading, Writer, make_writer
 from ..dialects.new_input import Circumstances, plan_turn
 from ..dialects.tool_display import showing_tools
@@ -373,7 +374,7 @@ def _told_event(event: Event, turn: Turn, writer: Writer) -> Outcome:
     name, text, payload = type(event).__name__, event_gist(event), decoded(writer.write(event))
     if isinstance(event, TurnFailed):
         if not (turn.started and writer.streaming):
-            payload = pretty(event.error.body())
+            payload = pretty(error_body(event.error))
         return Outcome(part=Part.FAILURE, name=name, text=text, payload=payload)
     return Outcome(part=Part.EVENT, name=name, text=text, payload=payload, chunk_count=_chunk_count(payload))
 

@@ -6,6 +6,7 @@ import orjson
 from attrs import asdict
 
 from ..config import Config
+from ..dialects.chat_completions.request import error_body
 from ..dialects.chat_completions.writer import Heading, make_writer
 from ..turn.events import Command, TextDelta, TurnFailed, TurnFinished
 from .format import Recording
@@ -50,6 +51,6 @@ def _event(turn: int, replayed: Replayed) -> dict[str, object]:
         body = orjson.loads(item.body) if item.body else None
         return {**head, "method": item.method, "target": item.target, "body": body}
     if isinstance(item, TurnFailed):
-        return {**head, "status": item.error.status_hint, "kept": item.kept.value, **item.error.body()}
+        return {**head, "status": item.error.status_hint, "kept": item.kept.value, **error_body(item.error)}
     fields = asdict(item)
     return {**head, **{name: getattr(value, "value", value) for name, value in fields.items()}}

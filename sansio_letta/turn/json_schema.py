@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 from attrs import define, field
 
-from ..errors import RequestError
+from ..errors import RequestError, RequestField
 
 if TYPE_CHECKING:
     from jsonschema import SchemaError, ValidationError
@@ -51,12 +51,10 @@ class Schema:
     """A schema that a reply can be checked against.
 
     :param raw: Draft 2020-12, or the draft that its ``$schema`` names.
-    :param path: of the field that holds it, for errors.
     :raises RequestError: 400, if it is no schema, or none that can be checked here.
     """
 
     raw: Mapping[str, Any] = field(repr=False)
-    path: str
     data: bytes = field(init=False, repr=False)  #: the same as JSON
     _dialect: Any = field(init=False, repr=False)
 
@@ -171,7 +169,7 @@ class Schema:
             parts += [(inner, resolver.in_subresource(inner)) for inner in part.subresources()]
 
     def _error(self, what: str) -> RequestError:
-        return RequestError(f"`{self.path}` {what}.", param=self.path)
+        return RequestError(f"`{{field}}` {what}.", field=RequestField.REPLY_SCHEMA)
 
 
 def _told_only(validator: object, wanted: object, value: object, schema: object) -> None:

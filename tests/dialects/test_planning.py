@@ -24,8 +24,9 @@ from sansio_letta.dialects.chat_completions.decode import (
     UserMessage,
     decode_request,
 )
+from sansio_letta.dialects.chat_completions.request import field_name
 from sansio_letta.dialects.new_input import Circumstances, Planned, plan_turn
-from sansio_letta.errors import RequestError
+from sansio_letta.errors import FieldPath, RequestError, RequestField
 from sansio_letta.turn.reply_format import CallWish
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.conversations import Chat, kind_of
@@ -51,7 +52,7 @@ def shown(message: letta.MessageCreate | letta.ApprovalCreate) -> dict[str, Any]
     return {"role": message.role, **named, "parts": parts}
 
 
-def outcome(planned: Planned) -> dict[str, Any]:
+def outcome(asked: ChatRequest, planned: Planned) -> dict[str, Any]:
     """A plan as the fixtures write it."""
     plan = planned.plan
     results = [result for result in plan.results if isinstance(result, letta.ToolReturn)]
@@ -63,7 +64,7 @@ def outcome(planned: Planned) -> dict[str, Any]:
         "thread": kind_of(plan.thread),
         "history": len(plan.history),
         "instructions": len(plan.instructions.text) if plan.instructions else 0,
-        "ignored": list(planned.ignored),
+        "ignored": [*asked.ignored, *(field_name(FieldPath(field)) for field in planned.ignored)],
         # Few requests have these.
         **({"wish": type(plan.wish).__name__} if plan.wish else {}),
         **({"stop": list(plan.stop)} if plan.stop else {}),
@@ -76,9 +77,10 @@ def test_a_client_s_request_is_planned(path: Path) -> None:
     captured = orjson.loads(path.read_bytes())
     try:
         given = Circumstances(headers=captured["headers"], token="abcdef12")
-        found = outcome(plan_turn(decode_request(orjson.dumps(captured["body"])), given))
+        asked = decode_request(orjson.dumps(captured["body"]))
+        found = outcome(asked, plan_turn(asked, given))
     except RequestError as error:
-        found = {"error": {"param": error.param, "code": error.code}}
+        found = {"error": {"param": error.param_for(field_name), "code": error.code}}
     assert found == captured["expected"]
 
 
@@ -153,7 +155,7 @@ def test_nothing_new_is_refused(history: list[Message]) -> None:
     with pytest.raises(RequestError, match="nothing new") as caught:
         plan_turn(request(*history))
     error = caught.value
-    assert (error.status_hint, error.param, error.code) == (400, "messages", "invalid_value")
+    assert (error.status_hint, error.field, error.code) == (400, FieldPath(RequestField.INPUT), "invalid_value")
 
 
 @given(st.lists(st.sampled_from([user("a"), SAID, SYSTEM, result(1)]), min_size=1, max_size=8))
@@ -307,7 +309,7 @@ def test_the_key_in_metadata_is_a_string_or_a_number(value: object, thread: Chat
 def test_any_other_key_in_metadata_is_refused(value: object) -> None:
     with pytest.raises(RequestError) as caught:
         plan_turn(request(user("a"), metadata={"letta_chat_key": value}))
-    assert (caught.value.param, caught.value.code) == ("metadata.letta_chat_key", "invalid_type")
+    assert (caught.value.field, caught.value.code) == (FieldPath(RequestField.CHAT_KEY), "invalid_type")
 
 
 def test_a_tool_whose_name_models_do_not_take_has_another_at_letta() -> None:
@@ -331,18 +333,20 @@ def test_a_call_is_asked_for_by_the_name_that_the_agent_knows() -> None:
 @pytest.mark.parametrize(
     ("history", "ignored"),
     [
-        ([user("a")], ("seed",)),
-        ([SYSTEM, user("a")], ("seed", "messages.system")),
-        ([user("a"), SYSTEM], ("seed", "messages.system")),
-        ([SYSTEM, user("a"), SAID, user("b")], ("seed", "messages.system")),
-        ([SYSTEM, SYSTEM, user("a"), SYSTEM], ("seed", "messages.system")),
+        ([user("a")], ()),
+        ([SYSTEM, user("a")], (RequestField.INSTRUCTIONS,)),
+        ([user("a"), SYSTEM], (RequestField.INSTRUCTIONS,)),
+        ([SYSTEM, user("a"), SAID, user("b")], (RequestField.INSTRUCTIONS,)),
+        ([SYSTEM, SYSTEM, user("a"), SYSTEM], (RequestField.INSTRUCTIONS,)),
     ],
     ids=["none", "before", "after", "long ago", "several"],
 )
-def test_instructions_are_ignored_and_named_once(history: list[Message], ignored: tuple[str, ...]) -> None:
+def test_instructions_are_ignored_and_named_once(
+    history: list[Message], ignored: tuple[RequestField, ...]
+) -> None:
     config = Config(instructions=InstructionPolicy.IGNORE)
-    assert plan_turn(request(*history, ignored=("seed",)), Circumstances(config=config)).ignored == ignored
-    assert plan_turn(request(*history, ignored=("seed",))).ignored == ("seed",)
+    assert plan_turn(request(*history), Circumstances(config=config)).ignored == ignored
+    assert plan_turn(request(*history)).ignored == ()
 
 
 def test_a_result_with_a_picture_goes_to_letta_in_parts() -> None:

@@ -11,6 +11,7 @@ from sansio_letta.config import Speakers
 from sansio_letta.dialects.chat_completions.decode import decode_request
 from sansio_letta.dialects.new_input import Circumstances, Planned, plan_turn
 from sansio_letta.dialects.speakers import as_field, named_in, readable
+from sansio_letta.errors import RequestField
 from sansio_letta.upstreams.rest import letta
 
 ANN, BOB = (
@@ -65,7 +66,7 @@ def test_no_header_chooses_the_thread() -> None:
 def test_off() -> None:
     result = planned(ANN, BOB, speakers=Speakers.OFF, headers=HEADERS)
     assert heard(result.plan.messages) == [(None, "Hello!"), (None, "Hi!")]
-    assert result.ignored == ("messages.name",)
+    assert result.ignored == (RequestField.SPEAKER,)
     assert planned(ANN, BOB).ignored == ()
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from sansio_letta._signal import Signal
 from sansio_letta.config import Config
+from sansio_letta.dialects.chat_completions.request import error_body
 from sansio_letta.errors import LocalProtocolError, RequestError
 from sansio_letta.proxy.endpoints import (
     Inquiry,
@@ -187,7 +188,7 @@ def test_an_error_reply_has_status_headers_and_body() -> None:
     error = RequestError("Not so.", status=405, code="method_not_allowed", allow="GET")
     reply = error_reply(error)
     assert (reply.status, reply.headers) == (405, (JSON, ("allow", "GET")))
-    assert body(reply) == error.body()
+    assert body(reply) == error_body(error)
 
 
 # --- Trouble on the way ---------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from recordings import (
     turns,
 )
 from sansio_letta import Recording, Signal, SSEDecoder
+from sansio_letta.dialects.chat_completions.request import error_body
 from sansio_letta.recording.compare import compare
 from sansio_letta.recording.replay import replay
 from sansio_letta.sse import ServerSentEvent
@@ -141,7 +142,7 @@ def items(recording: Recording) -> list[object]:
 
 def comparable(item: Event | Command) -> object:
     """An exception equals only itself; what it tells may be compared."""
-    return (item.error.body(), item.error.headers(), item.kept) if isinstance(item, TurnFailed) else item
+    return (error_body(item.error), item.error.headers(), item.kept) if isinstance(item, TurnFailed) else item
 
 
 def decode(parts: list[bytes]) -> list[ServerSentEvent]:

@@ -31,8 +31,9 @@ from drive_cycle import Client, chat
 from sansio_letta import Config, Enforcement, Kept, Proxy, Turn
 from sansio_letta.config import Approvals, InstructionPolicy
 from sansio_letta.dialects.chat_completions.decode import decode_request
+from sansio_letta.dialects.chat_completions.request import field_name
 from sansio_letta.dialects.new_input import Circumstances, Planned, plan_turn
-from sansio_letta.errors import RequestError, shutting_down
+from sansio_letta.errors import FieldPath, RequestError, RequestField, shutting_down
 from sansio_letta.turn.events import (
     CallArguments,
     CallStarted,
@@ -93,7 +94,7 @@ WISHES: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_wish_may_be_refused_and_the_setting_is_named(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(RequestError) as caught:
         planned(Config(enforcement=Enforcement.REFUSE), **fields)
-    assert (caught.value.param, caught.value.code) == (param, "unsupported_value")
+    assert (caught.value.param_for(field_name), caught.value.code) == (param, "unsupported_value")
     assert "enforcement is set to refuse" in caught.value.message
     assert "X-Letta-Policy-Enforcement: validate" in caught.value.message
 
@@ -109,17 +110,20 @@ def test_it_may_be_ignored_and_the_client_told(fields: dict[str, Any]) -> None:
     made = planned(Config(enforcement=Enforcement.IGNORE), **fields)
     assert made.plan.wish is None
     assert made.plan.aside == ()
-    assert set(made.ignored) == fields.keys() & {"response_format", "tool_choice"}
+    assert {field_name(FieldPath(field)) for field in made.ignored} == fields.keys() & {
+        "response_format",
+        "tool_choice",
+    }
 
 
 def test_what_is_ignored_need_not_make_sense() -> None:
     wrong = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": 5}}}
     assert planned(Config(enforcement=Enforcement.IGNORE), response_format=wrong).ignored == (
-        "response_format",
+        RequestField.REPLY_FORMAT,
     )
     with pytest.raises(RequestError) as caught:
         planned(response_format=wrong)
-    assert caught.value.param == "response_format.json_schema.schema"
+    assert caught.value.field == FieldPath(RequestField.REPLY_SCHEMA)
 
 
 def test_a_wish_goes_beside_the_input() -> None:

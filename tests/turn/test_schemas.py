@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sansio_letta.errors import RequestError
+from sansio_letta.errors import FieldPath, RequestError, RequestField
 from sansio_letta.turn.json_schema import MAX_SCHEMA_DEPTH, MAX_SCHEMA_SIZE, Schema
 from support import JSON
 
@@ -27,14 +27,14 @@ PERSON = {
 
 
 def schema(raw: dict[str, Any]) -> Schema:
-    return Schema(raw, "response_format.json_schema.schema")
+    return Schema(raw)
 
 
 def refusal(raw: dict[str, Any]) -> str:
     with pytest.raises(RequestError) as caught:
         schema(raw)
     assert (caught.value.status_hint, caught.value.code) == (400, "invalid_value")
-    assert caught.value.param == "response_format.json_schema.schema"
+    assert caught.value.field == FieldPath(RequestField.REPLY_SCHEMA)
     return caught.value.message
 
 
@@ -120,7 +120,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(("raw", "why"), BAD.values(), ids=BAD)
 def test_what_cannot_be_checked_is_refused_with_the_reason(raw: dict[str, Any], why: str) -> None:
     message = refusal(raw)
-    assert message.startswith("`response_format.json_schema.schema` ")
+    assert message.startswith("`reply schema` ")
     assert re.search(why, message)
 
 

@@ -29,6 +29,7 @@ from sansio_letta import Config, HttpRequest, Proxy, RemoteProtocolError, Reques
 from sansio_letta.config import InstructionPolicy, TaskPolicy
 from sansio_letta.dialects.background_prompts import is_task
 from sansio_letta.dialects.chat_completions.decode import decode_request
+from sansio_letta.dialects.chat_completions.request import error_body
 from sansio_letta.dialects.new_input import Circumstances, plan_turn
 from sansio_letta.errors import shutting_down
 from sansio_letta.proxy.memory import ThreadMemory
@@ -277,7 +278,7 @@ def test_whether_another_agent_has_a_given_conversation_is_not_told() -> None:
         drain(turn)
         [failure] = answer(turn, *told)
         assert isinstance(failure, TurnFailed)
-        failures.append((failure.error.status_hint, failure.error.body(), failure.kept))
+        failures.append((failure.error.status_hint, error_body(failure.error), failure.kept))
     assert failures[0] == failures[1] == failures[2]
     status, body, _ = failures[0]
     assert (status, body["error"]["code"]) == (404, "conversation_not_found")

@@ -36,7 +36,7 @@ from drive import (
 from legacy_letta import name_of
 from sansio_letta import Config, Kept, LocalProtocolError, Plan, Signal, Turn
 from sansio_letta.config import ClientTools
-from sansio_letta.errors import shutting_down
+from sansio_letta.errors import FieldPath, RequestField, shutting_down
 from sansio_letta.turn.events import (
     AgentFound,
     AgentGone,
@@ -107,7 +107,11 @@ def test_no_such_agent(found: list[object]) -> None:
     turn = Turn(plan("hi"))
     drain(turn)
     advice = failed(answer(turn, found)).error
-    assert (advice.status_hint, advice.code, advice.param) == (404, "model_not_found", "model")
+    assert (advice.status_hint, advice.code, advice.field) == (
+        404,
+        "model_not_found",
+        FieldPath(RequestField.MODEL),
+    )
 
 
 def test_unknown_id() -> None:
@@ -147,10 +151,12 @@ def test_legacy_agent_takes_no_tools_with_a_request() -> None:
     legacy = letta.Agent(id=AGENT_ID, name="Milo", agent_type="memgpt_v2_agent")
     config = Config(client_tools=ClientTools.NATIVE)
     failure = failed(drain(Turn(plan("hi", tools=[WEATHER]), config, agent=legacy)))
-    assert (failure.error.status_hint, failure.error.param) == (400, "tools")
+    assert (failure.error.status_hint, failure.error.field) == (400, FieldPath(RequestField.TOOLS))
     turn = Turn(plan("hi", tools=[WEATHER]), config)
     drain(turn)
-    assert failed(answer(turn, [agent_json() | {"agent_type": "memgpt_agent"}])).error.param == "tools"
+    assert failed(answer(turn, [agent_json() | {"agent_type": "memgpt_agent"}])).error.field == FieldPath(
+        RequestField.TOOLS
+    )
 
 
 # --- Pending calls

@@ -7,7 +7,7 @@ from sansio_letta.turn.json_schema import Schema
 from sansio_letta.turn.reply_format import CallWish, Checked, JsonWish, Wish, text_to_ask_again
 
 NUMBER = JsonWish(
-    schema=Schema({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}, "schema"),
+    schema=Schema({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}),
     name="count",
     description="How many.",
 )
@@ -61,7 +61,7 @@ def test_what_is_no_json_or_not_one_is_complained_of(wish: Wish, reply: str, com
 def test_complaints_name_the_place_and_the_kind() -> None:
     assert NUMBER.check('{"n": "1"}').complaint == "$.n: '1' is not of type 'integer'"
     assert ANY.check("[]").complaint == "it is no JSON object"
-    assert JsonWish(schema=Schema({}, "schema")).check("[]").complaint is None, "any JSON"
+    assert JsonWish(schema=Schema({})).check("[]").complaint is None, "any JSON"
 
 
 def test_a_reply_without_a_call_is_never_as_wished() -> None:
@@ -93,7 +93,7 @@ def test_a_reminder_names_the_schema_that_was_told() -> None:
 
 
 def test_a_schema_is_known_by_all_that_the_agent_is_told_of_it() -> None:
-    other = JsonWish(schema=Schema({"type": "object"}, "schema"), name="count", description="How many.")
+    other = JsonWish(schema=Schema({"type": "object"}), name="count", description="How many.")
     assert (other.slot, other.digest != NUMBER.digest) == (NUMBER.slot, True)
     assert evolve(NUMBER, description="").digest != NUMBER.digest
     assert evolve(NUMBER, name="other").slot != NUMBER.slot

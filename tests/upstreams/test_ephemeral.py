@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sansio_letta import RequestError
+from sansio_letta.errors import FieldPath, RequestField
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.attached_tools import (
     MARK,
@@ -138,7 +139,7 @@ def test_a_schema_that_would_fail_every_run_is_refused(parameters: dict[str, Any
     )
     with pytest.raises(RequestError) as caught:
         lend([good, bad], to_legacy=True)
-    assert caught.value.param == f"tools[1].function.parameters.{param}"
+    assert caught.value.field == FieldPath(RequestField.TOOL_PARAMETERS, 1, tuple(param.split(".")))
     assert caught.value.status_hint == 400
 
 

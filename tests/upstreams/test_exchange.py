@@ -3,7 +3,14 @@
 import orjson
 import pytest
 
-from sansio_letta.errors import LettaError, RemoteProtocolError, RequestError, SansioLettaError
+from sansio_letta.errors import (
+    FieldPath,
+    LettaError,
+    RemoteProtocolError,
+    RequestError,
+    RequestField,
+    SansioLettaError,
+)
 from sansio_letta.turn.events import FetchAgent, FindAgent
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.response import Answer, find_agent, found_agent
@@ -208,9 +215,9 @@ def test_a_name_too_long_for_any_agent_is_not_searched_for() -> None:
     assert isinstance(find_agent("x" * 512), FindAgent)
     with pytest.raises(RequestError) as caught:
         find_agent("x" * 513)
-    assert (caught.value.status_hint, caught.value.code, caught.value.param) == (
+    assert (caught.value.status_hint, caught.value.code, caught.value.field) == (
         404,
         "model_not_found",
-        "model",
+        FieldPath(RequestField.MODEL),
     )
     assert len(caught.value.message) < 400

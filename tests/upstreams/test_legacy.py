@@ -17,7 +17,7 @@ from legacy_letta import (
 )
 from sansio_letta import Config, Kept, Plan, Signal
 from sansio_letta.config import Approvals, ClientTools, InstructionPolicy
-from sansio_letta.errors import Advice, LettaError, RemoteProtocolError, shutting_down
+from sansio_letta.errors import Advice, FieldPath, LettaError, RemoteProtocolError, RequestField, shutting_down
 from sansio_letta.turn.events import (
     AnswerCalls,
     CallArguments,
@@ -575,9 +575,9 @@ def test_a_schema_that_no_agent_could_be_given() -> None:
     house = LegacyLetta()
     tool = letta.ClientTool(name="f", parameters={"type": "string"})
     house.drive(turn_of(plan("hi", tools=[READ, tool])))
-    assert (failed(house).error.status_hint, failed(house).error.param) == (
+    assert (failed(house).error.status_hint, failed(house).error.field) == (
         400,
-        "tools[1].function.parameters.type",
+        FieldPath(RequestField.TOOL_PARAMETERS, 1, ("type",)),
     )
     assert asked(house) == []
 
@@ -592,7 +592,7 @@ def test_a_tool_that_letta_refuses(status: int) -> None:
     before = house.state
     house.drive(turn_of(plan("hi", tools=[WEATHER, READ])))
     error = failed(house).error
-    assert (error.status_hint, error.param) == (400, "tools[1].function")
+    assert (error.status_hint, error.field) == (400, FieldPath(RequestField.TOOL, 1))
     assert "as the test wants it" in error.message
     # What was made is found again by the next one, or swept.
     house.sweep(NOW + 300)

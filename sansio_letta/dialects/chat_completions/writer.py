@@ -26,6 +26,7 @@ from ...turn.events import (
 )
 from ...upstreams.rest import letta
 from . import objects as chat
+from .request import error_body
 
 _FINISH_REASONS: Final[dict[FinishReason, chat.FinishReason]] = {
     FinishReason.STOP: "stop",
@@ -189,7 +190,7 @@ class CompletionWriter:
             case TurnFinished():
                 return chat.encode(self.completion(event))
             case TurnFailed(error=error):
-                return orjson.dumps(error.body())
+                return orjson.dumps(error_body(error))
         return b""
 
     def completion(self, finished: TurnFinished) -> chat.Completion:
@@ -220,7 +221,7 @@ def encode_stream_error(error: SansioLettaError) -> bytes:
     There is no status any more, nor a header: the type alone tells whether to try again. opencode repeats
     ``server_error`` and not ``upstream_error``.
     """
-    body = error.body()
+    body = error_body(error)
     if error.advice.type != "invalid_request_error":
         body["error"]["type"] = "upstream_error" if error.advice.should_retry is False else "server_error"
     return sse.encode_json(orjson.dumps(body))

@@ -23,7 +23,7 @@ from typing import Any, Final
 import orjson
 from attrs import evolve, frozen
 
-from ...errors import RequestError
+from ...errors import FieldPath, RequestError, RequestField
 from . import letta
 
 #: Begins the names of our tools; a hash and the client's own name follow.
@@ -132,9 +132,7 @@ def lend(tools: Iterable[letta.ClientTool], *, to_legacy: bool) -> tuple[LentToo
     :raises RequestError: if Letta could not offer one of them to the agent; it names the field.
     """
     return tuple(
-        _lend(
-            evolve(tool, parameters=_check(tool.parameters, f"tools[{index}].function.parameters", to_legacy))
-        )
+        _lend(evolve(tool, parameters=_check(tool.parameters, index, to_legacy)))
         for index, tool in enumerate(tools)
     )
 
@@ -166,27 +164,34 @@ def _renamed(tool: letta.ClientTool) -> LentTool:
     return evolve(lent, tool=evolve(lent.tool, description=description))
 
 
-def _check(parameters: Mapping[str, Any], path: str, to_legacy: bool) -> dict[str, Any]:
-    """A schema with all that Letta reads without asking whether it is there: without it every run fails."""
+def _check(parameters: Mapping[str, Any], index: int, to_legacy: bool) -> dict[str, Any]:
+    """A schema with all that Letta reads without asking whether it is there: without it every run fails.
+
+    :param index: of the tool.
+    """
     given = {name: value for name, value in parameters.items() if value is not None}
     whole = {"type": "object", "properties": {}, "required": [], **given}
     if whole["type"] != "object":
-        raise _unfit(f"{path}.type", "must be object")
+        raise _unfit(index, ("type",), "must be object")
     if not isinstance(whole["properties"], dict):
-        raise _unfit(f"{path}.properties", "must be an object")
+        raise _unfit(index, ("properties",), "must be an object")
     if not isinstance(whole["required"], list) or not all(isinstance(name, str) for name in whole["required"]):
-        raise _unfit(f"{path}.required", "must be a list of names")
+        raise _unfit(index, ("required",), "must be a list of names")
     for name in _TAKEN_ARGUMENTS if to_legacy else ():
         if name in whole["properties"]:
             raise _unfit(
-                f"{path}.properties.{name}",
+                index,
+                ("properties", name),
                 "cannot be an argument: Letta gives one of this name to every tool, and keeps it",
             )
     return whole
 
 
-def _unfit(param: str, why: str) -> RequestError:
-    return RequestError(f"`{param}` {why}, for an agent that gets the client's tools as its own.", param=param)
+def _unfit(index: int, inside: tuple[str, ...], why: str) -> RequestError:
+    return RequestError(
+        f"`{{field}}` {why}, for an agent that gets the client's tools as its own.",
+        field=FieldPath(RequestField.TOOL_PARAMETERS, index, inside),
+    )
 
 
 def own_arguments(arguments: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Hashable, Mapping
 from attrs import define, field
 
 from ...config import ClientTools
-from ...errors import RequestError
+from ...errors import RequestError, RequestField
 from . import letta
 from .attached_tools import LentTool, Stamp, beside, lend
 from .tool_attachment import Cleaning, Loan, MadeTools, clean
@@ -58,9 +58,9 @@ class Toolkit:
         elif self.offered and agent.is_legacy:
             raise RequestError(
                 f"The agent is of type {agent.agent_type}, which does not take a client's tools with a "
-                "request, and this proxy attaches none: leave `tools` out, or use an agent of type "
+                "request, and this proxy attaches none: leave `{field}` out, or use an agent of type "
                 "letta_v1_agent.",
-                param="tools",
+                field=RequestField.TOOLS,
                 code="unsupported_parameter",
             )
         else:

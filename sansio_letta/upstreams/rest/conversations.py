@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 
 from attrs import frozen
 
-from ...errors import RequestError, SansioLettaError
+from ...errors import RequestError, RequestField, SansioLettaError
 from ...turn.events import (
     PAGE_COUNT,
     Command,
@@ -151,17 +151,18 @@ class FoundThread:
 Search: TypeAlias = Generator[Command, Answer | None, FoundThread]
 
 
-def check_key(key: str, param: str) -> str:
+def check_key(key: str, *, header: str | None = None) -> str:
     """A chat's key, if it can be one.
 
-    :param param: where it stands in the request.
+    :param header: that holds it; None: the body does.
     :raises RequestError: if it is too long or holds what cannot be read.
     """
     if not key.isprintable() or len(key) > MAX_KEY_SIZE:
         raise RequestError(
             f"A chat's key is up to {MAX_KEY_SIZE} printable characters; this one has {len(key)} characters"
             f"{'' if key.isprintable() else ', some of them not printable'}.",
-            param=param,
+            param=header,
+            field=RequestField.CHAT_KEY if header is None else None,
         )
     return key
 

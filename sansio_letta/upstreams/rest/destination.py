@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from attrs import define, field
 
-from ...errors import RequestError, unknown_model
+from ...errors import RequestError, RequestField, unknown_model
 from ...proxy.access import ANYONE, Caller
 from ...turn.events import (
     AgentFound,
@@ -102,7 +102,7 @@ class Destination:
                     "This request must leave nothing in the agent's memory, since it is a program's own prompt "
                     f"(for a title, a summary, a check) or `tasks` is `all`, but {why}: set another model for "
                     "such prompts in the program, or `tasks` to `pass`.",
-                    param="messages",
+                    field=RequestField.INPUT,
                     code="task_refused",
                 )
 

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 from attrs import frozen
 
 from ...config import Approvals, InstructionPolicy
-from ...errors import RequestError
+from ...errors import RequestError, RequestField
 from ...turn.events import AnswerCalls, OpenStream, Thread
 from ...turn.reply_format import JsonWish
 from ...turn.request import Plan, Standing
@@ -96,7 +96,7 @@ def settle_plan(
         raise RequestError(
             "The agent waits for none of these results: the calls were answered before, or its run has "
             "ended. Send a new user message to go on.",
-            param="messages",
+            field=RequestField.INPUT,
         )
     return settlement
 

@@ -17,7 +17,7 @@ from typing import Final, TypeAlias, TypeVar
 
 from attrs import define, evolve, field, frozen
 
-from ...errors import RequestError, SansioLettaError
+from ...errors import FieldPath, RequestError, RequestField, SansioLettaError
 from ...turn.events import (
     PAGE_COUNT,
     AnswerCalls,
@@ -178,8 +178,8 @@ class Loan:
                 assert answer is not None
                 if answer.status in (400, 413, 422):
                     raise RequestError(
-                        f"Letta does not take `tools[{index}].function`: {answer.error().message}",
-                        param=f"tools[{index}].function",
+                        f"Letta does not take `{{field}}`: {answer.error().message}",
+                        field=FieldPath(RequestField.TOOL, index),
                     )
                 found[lent.tool.name] = letta.decode_tool(answer.data)
         return tuple(found[name] for name in names)
