@@ -26,13 +26,14 @@ from sansio_letta.dialects.background_prompts import PLAIN_PROBES, PROBE_REPLY_S
 from sansio_letta.dialects.chat_completions import objects as chat_wire
 from sansio_letta.dialects.chat_completions.decode import FIELDS, Treatment
 from sansio_letta.dialects.chat_completions.writer import ChunkWriter, Heading
-from sansio_letta.errors import Advice
+from sansio_letta.errors import Advice, Failure
 from sansio_letta.proxy import routing
 from sansio_letta.proxy import summary as summary_module
 from sansio_letta.proxy.policies import POLICIES, PREFIX
 from sansio_letta.recording import redact
 from sansio_letta.turn import events
 from sansio_letta.turn.thread_queue import thread_busy
+from sansio_letta.upstreams.rest import commands as rest_commands
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest import run as stream
 from sansio_letta.upstreams.rest.calls import ToolBridge
@@ -274,34 +275,40 @@ def event_list() -> str:
 
 
 _THREAD: Final = events.AgentThread(agent_id="ID")
-_COMMANDS: Final[Mapping[type[Any], events.Command]] = {
-    events.FindAgent: events.FindAgent(name="NAME"),
-    events.FetchAgent: events.FetchAgent(agent_id="ID"),
-    events.OpenStream: events.OpenStream(thread=_THREAD, request=letta.StreamRequest(messages=())),
-    events.CancelRun: events.CancelRun(agent_id="ID", run_id="RUN"),
-    events.ResumeRun: events.ResumeRun(run_id="RUN", seq_id=7),
-    events.FetchRun: events.FetchRun(run_id="RUN"),
-    events.FindRuns: events.FindRuns(agent_id="ID"),
-    events.FetchKept: events.FetchKept(run_id="RUN"),
-    events.FetchUsage: events.FetchUsage(run_id="RUN"),
-    events.FindConversations: events.FindConversations(agent_id="ID", summary="MARK"),
-    events.CreateConversation: events.CreateConversation(agent_id="ID", summary="MARK"),
-    events.FetchConversation: events.FetchConversation(conversation_id="CONVERSATION"),
-    events.DeleteConversation: events.DeleteConversation(conversation_id="CONVERSATION"),
-    events.UpdateConversation: events.UpdateConversation(conversation_id="CONVERSATION", summary="MARK"),
-    events.FetchLast: events.FetchLast(conversation_id="CONVERSATION"),
-    events.AnswerCalls: events.AnswerCalls(agent_id="ID", answers=letta.ApprovalCreate(approvals=())),
-    events.FetchToolbox: events.FetchToolbox(agent_id="ID"),
-    events.FindToolboxes: events.FindToolboxes(tag="MARK"),
-    events.ChangeToolbox: events.ChangeToolbox(
+_COMMANDS: Final[Mapping[type[Any], rest_commands.Command]] = {
+    rest_commands.FindAgent: rest_commands.FindAgent(name="NAME"),
+    rest_commands.FetchAgent: rest_commands.FetchAgent(agent_id="ID"),
+    rest_commands.OpenStream: rest_commands.OpenStream(
+        thread=_THREAD, request=letta.StreamRequest(messages=())
+    ),
+    rest_commands.CancelRun: rest_commands.CancelRun(agent_id="ID", run_id="RUN"),
+    rest_commands.ResumeRun: rest_commands.ResumeRun(run_id="RUN", seq_id=7),
+    rest_commands.FetchRun: rest_commands.FetchRun(run_id="RUN"),
+    rest_commands.FindRuns: rest_commands.FindRuns(agent_id="ID"),
+    rest_commands.FetchKept: rest_commands.FetchKept(run_id="RUN"),
+    rest_commands.FetchUsage: rest_commands.FetchUsage(run_id="RUN"),
+    rest_commands.FindConversations: rest_commands.FindConversations(agent_id="ID", summary="MARK"),
+    rest_commands.CreateConversation: rest_commands.CreateConversation(agent_id="ID", summary="MARK"),
+    rest_commands.FetchConversation: rest_commands.FetchConversation(conversation_id="CONVERSATION"),
+    rest_commands.DeleteConversation: rest_commands.DeleteConversation(conversation_id="CONVERSATION"),
+    rest_commands.UpdateConversation: rest_commands.UpdateConversation(
+        conversation_id="CONVERSATION", summary="MARK"
+    ),
+    rest_commands.FetchLast: rest_commands.FetchLast(conversation_id="CONVERSATION"),
+    rest_commands.AnswerCalls: rest_commands.AnswerCalls(
+        agent_id="ID", answers=letta.ApprovalCreate(approvals=())
+    ),
+    rest_commands.FetchToolbox: rest_commands.FetchToolbox(agent_id="ID"),
+    rest_commands.FindToolboxes: rest_commands.FindToolboxes(tag="MARK"),
+    rest_commands.ChangeToolbox: rest_commands.ChangeToolbox(
         toolbox=letta.Toolbox(agent_id="ID", tools=(), rules=(), tags=())
     ),
-    events.FindTools: events.FindTools(names=("NAME",)),
-    events.SearchTools: events.SearchTools(text="PREFIX"),
-    events.MakeTool: events.MakeTool(tool=letta.ClientTool(name="NAME", parameters={}), tags=()),
-    events.DeleteTool: events.DeleteTool(tool_id="TOOL"),
-    events.ListAgents: events.ListAgents(limit=Config().agent_page_count),
-    events.CheckHealth: events.CheckHealth(),
+    rest_commands.FindTools: rest_commands.FindTools(names=("NAME",)),
+    rest_commands.SearchTools: rest_commands.SearchTools(text="PREFIX"),
+    rest_commands.MakeTool: rest_commands.MakeTool(tool=letta.ClientTool(name="NAME", parameters={}), tags=()),
+    rest_commands.DeleteTool: rest_commands.DeleteTool(tool_id="TOOL"),
+    rest_commands.ListAgents: rest_commands.ListAgents(limit=Config().agent_page_count),
+    rest_commands.CheckHealth: rest_commands.CheckHealth(),
 }
 
 
@@ -311,7 +318,7 @@ def commands() -> str:
         ("command", "request", "asks"),
         (
             (_code(cls.__name__), _code(f"{_COMMANDS[cls].method} {_COMMANDS[cls].target}"), _first_line(cls))
-            for cls in get_args(events.Command)
+            for cls in get_args(rest_commands.Command)
         ),
     )
 
@@ -390,10 +397,10 @@ def http_errors() -> str:
     return _table(("Letta answers", *_ADVICE), [*rows, ("any other", *_advice(errors.LettaError.advice))])
 
 
-_FAILED: Final[Mapping[events.Failure, str]] = {
-    events.Failure.NOT_SENT: "no connection to Letta",
-    events.Failure.BROKEN: "the connection ended before the answer did",
-    events.Failure.SILENT: "Letta said nothing for too long",
+_FAILED: Final[Mapping[Failure, str]] = {
+    Failure.NOT_SENT: "no connection to Letta",
+    Failure.BROKEN: "the connection ended before the answer did",
+    Failure.SILENT: "Letta said nothing for too long",
 }
 
 
@@ -401,7 +408,7 @@ def transport_errors() -> str:
     """Exchanges that went wrong below HTTP."""
     return _table(
         ("happened", *_ADVICE),
-        ((_FAILED[failure], *_advice(_transport_error(failure, "").advice)) for failure in events.Failure),
+        ((_FAILED[failure], *_advice(_transport_error(failure, "").advice)) for failure in Failure),
     )
 
 
@@ -410,7 +417,7 @@ def _given_up() -> Advice:
     body = b'{"model":"Milo","messages":[{"role":"user","content":"hi"}]}'
     request = HttpRequest(method="POST", target="/v1/chat/completions", body=body)
     cycle = Proxy().open(request, token="00000000", created=0, now=0.0)
-    assert isinstance(cycle.next_event(), events.FindAgent)
+    assert isinstance(cycle.next_event(), rest_commands.FindAgent)
     cycle.handle_deadline(Config().turn_timeout)
     head, said = cycle.next_event(), cycle.next_event()
     assert isinstance(head, ResponseHead)

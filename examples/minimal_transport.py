@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from sansio_letta import HttpRequest, Proxy, ResponseBody, ResponseHead, Signal
-from sansio_letta.turn.events import Failure
+from sansio_letta.errors import Failure
 
 
 def answer(proxy: Proxy, letta_url: str, request: HttpRequest) -> Iterator[ResponseHead | ResponseBody]:

@@ -30,6 +30,17 @@ class Kept(Enum):
     UNKNOWN = "unknown"
 
 
+class Failure(Enum):
+    """How a transport's exchange with Letta failed."""
+
+    NOT_SENT = "not sent"
+    """No connection: Letta has seen nothing of the request."""
+    BROKEN = "broken"
+    """The connection ended before the answer did."""
+    SILENT = "silent"
+    """Letta said nothing for too long."""
+
+
 @frozen(kw_only=True)
 class Advice:
     """How the failure is put to the client: one row of the tables of statuses."""

@@ -6,8 +6,9 @@ from typing import Any
 import orjson
 
 from sansio_letta import Plan, Signal, Turn
-from sansio_letta.turn.events import Command, Event
+from sansio_letta.turn.events import Event
 from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.commands import Command
 
 AGENT_ID = "agent-11111111-1111-4111-8111-111111111111"
 RUN_ID = "run-22222222-2222-4222-8222-222222222222"

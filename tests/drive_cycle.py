@@ -1,14 +1,17 @@
 """Plays Letta, and the transport, for a cycle: one request of a client's, without any I/O."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from drive import JSON, SSE, encode
 from sansio_letta import Caller, Cycle, HttpRequest, Proxy, ResponseBody, ResponseHead, Signal
+from sansio_letta.errors import Failure
 from sansio_letta.proxy.access import ANYONE
-from sansio_letta.turn.events import Command, Failure
+
+if TYPE_CHECKING:
+    from sansio_letta.upstreams.rest.commands import Command
 
 
 class Client:

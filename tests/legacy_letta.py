@@ -8,14 +8,16 @@ from attrs import define, field
 
 from drive import AGENT_ID, DONE, JSON, PING, SSE, USAGE, encode, say, stop
 from sansio_letta import Config, Plan, Signal, Turn
-from sansio_letta.turn.events import (
+from sansio_letta.errors import Failure
+from sansio_letta.turn.events import Event
+from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.attached_tools import lend
+from sansio_letta.upstreams.rest.commands import (
     AnswerCalls,
     CancelRun,
     ChangeToolbox,
     Command,
     DeleteTool,
-    Event,
-    Failure,
     FetchAgent,
     FetchKept,
     FetchRun,
@@ -29,8 +31,6 @@ from sansio_letta.turn.events import (
     OpenStream,
     SearchTools,
 )
-from sansio_letta.upstreams.rest import letta
-from sansio_letta.upstreams.rest.attached_tools import lend
 from sansio_letta.upstreams.rest.response import Answer
 from sansio_letta.upstreams.rest.tool_attachment import clean
 

@@ -29,9 +29,11 @@ from letta_server.observe.metrics import METRICS
 from letta_server.settings.errors import SettingsError
 from sansio_letta import errors
 from sansio_letta.dialects.chat_completions.decode import FIELDS, Treatment
+from sansio_letta.errors import Failure
 from sansio_letta.proxy import policies
 from sansio_letta.recording import format as recording
 from sansio_letta.turn import events, phases
+from sansio_letta.upstreams.rest import commands as rest_commands
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest import run as stream
 from sansio_letta.upstreams.rest.client_tools import Toolkit
@@ -293,7 +295,7 @@ def test_every_message_and_stop_reason_stands_in_its_table() -> None:
 
 def test_every_event_and_command_stands_in_its_table() -> None:
     assert all(f"`{cls.__name__}`" in tables.event_list() for cls in get_args(events.Event))
-    assert all(f"`{cls.__name__}`" in tables.commands() for cls in get_args(events.Command))
+    assert all(f"`{cls.__name__}`" in tables.commands() for cls in get_args(rest_commands.Command))
     assert "|  |" not in tables.event_list() + tables.commands()  # each has a docstring
 
 
@@ -395,7 +397,7 @@ def test_the_format_of_recordings_is_the_one_that_is_read() -> None:
     assert kinds == ["request", "response", "data", "end", "client_closed", "waited", "failed"]
     page = (DOCS / "recording-format.md").read_text(encoding="utf-8")
     assert all(f"`{field.name}`" in page for field in attrs.fields(recording._Happening))
-    assert all(f"`{failure.value}`" in page for failure in events.Failure)
+    assert all(f"`{failure.value}`" in page for failure in Failure)
     assert f"`{recording.KIND}`" in page
     assert f"version: 1 or {recording.VERSION}" in page
     [example] = blocks(DOCS / "recording-format.md", "json")

@@ -12,7 +12,7 @@ from .._signal import Signal
 from ..config import Config
 from ..dialects.chat_completions.request import field_name
 from ..dialects.chat_completions.writer import Writer
-from ..errors import Advice, FieldPath, RemoteProtocolError, RequestField, shutting_down
+from ..errors import Advice, Failure, FieldPath, RemoteProtocolError, RequestField, shutting_down
 from ..turn.events import (
     AgentFound,
     AgentGone,
@@ -20,14 +20,9 @@ from ..turn.events import (
     CallArguments,
     CallsSettled,
     CallStarted,
-    CancelRun,
-    Command,
     Event,
-    Failure,
     KeepAlive,
-    OpenStream,
     ReasoningDelta,
-    ResumeRun,
     TextDelta,
     ThreadGone,
     TurnFailed,
@@ -36,6 +31,7 @@ from ..turn.events import (
 )
 from ..turn.thread_queue import nobody, thread_busy
 from ..turn.turn import Turn
+from ..upstreams.rest.commands import CancelRun, Command, OpenStream, ResumeRun
 from ..upstreams.rest.response import Headers
 from .access import ANYONE, Caller
 from .endpoints import Inquiry, Reply, error_reply, json_reply

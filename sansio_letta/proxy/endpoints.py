@@ -17,20 +17,19 @@ from ..dialects import ollama
 from ..dialects.chat_completions import objects as chat
 from ..dialects.chat_completions.request import error_body
 from ..dialects.models import encode_model, list_models, unix_time
-from ..errors import LettaError, LocalProtocolError, SansioLettaError, unknown_model
-from ..turn.events import (
+from ..errors import Failure, LettaError, LocalProtocolError, SansioLettaError, unknown_model
+from ..upstreams.rest import letta
+from ..upstreams.rest.commands import (
     PAGE_COUNT,
     CancelRun,
     CheckHealth,
     Command,
     DeleteConversation,
     DeleteTool,
-    Failure,
     FindConversations,
     FindRuns,
     ListAgents,
 )
-from ..upstreams.rest import letta
 from ..upstreams.rest.conversations import CHAT_MARK, TASK_MARK, chat_key, task_deadline
 from ..upstreams.rest.lookup import read_mark
 from ..upstreams.rest.response import Answer, Headers, find_agent, found_agent

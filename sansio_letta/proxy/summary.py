@@ -4,8 +4,7 @@ from enum import Enum
 
 from attrs import define
 
-from ..turn.events import CallsSettled
-from ..upstreams.rest import letta
+from ..turn.events import CallsSettled, Usage
 
 
 class Repeat(Enum):
@@ -35,7 +34,7 @@ class Summary:
     chunk_count: int = 0  #: pieces written to the client, ends and errors included
     call_count: int = 0  #: calls of the client's tools
     cancel_count: int = 0  #: requests to Letta to cancel the run
-    usage: letta.UsageStatistics | None = None  #: tokens, as Letta counts them
+    usage: Usage | None = None  #: tokens, as Letta counts them
     ignored: tuple[str, ...] = ()  #: fields of the request that were not honoured
     settled: CallsSettled | None = None  #: pending calls and results that did not match
     waited: bool = False  #: another turn spoke to the agent first, or something was tried again

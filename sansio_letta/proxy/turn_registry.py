@@ -16,6 +16,7 @@ from attrs import define, evolve, field, frozen
 
 from .._signal import Signal
 from ..errors import (
+    Failure,
     Kept,
     LocalProtocolError,
     RemoteProtocolError,
@@ -26,7 +27,6 @@ from ..errors import (
 from ..turn.events import (
     CallArguments,
     Event,
-    Failure,
     KeepAlive,
     ReasoningDelta,
     ServerToolArguments,

@@ -17,15 +17,15 @@ from .._signal import Signal
 from ..config import ClientTools, Config
 from ..dialects.chat_completions.decode import decode_request
 from ..dialects.new_input import Circumstances, plan_turn
-from ..errors import RequestError
+from ..errors import Failure, RequestError
 from ..proxy.cycle import Cycle, Item
 from ..proxy.http import HttpRequest, ResponseBody, ResponseHead
 from ..proxy.proxy import Proxy
 from ..sse import ServerSentEvent, SSEDecoder
-from ..turn.events import INTERRUPTED, Command, Failure
 from ..turn.request import Plan
+from ..upstreams.rest.commands import Command
 from ..upstreams.rest.conversations import ThreadWish
-from .format import RecordedExchange, RecordedWait, Recording, RecordingError, TextMode
+from .format import INTERRUPTED, RecordedExchange, RecordedWait, Recording, RecordingError, TextMode
 from .redact import StreamRedactor, redact_body
 from .remembered import attached_tools, found_agent_id, remembered
 

@@ -37,6 +37,8 @@ _T = TypeVar("_T")
 #: Written; version 1 is read as well.
 VERSION: Final = 2
 KIND: Final = "letta-v1"
+#: Stands in recordings where a failure's value would: it was the proxy that ended the exchange, to end itself.
+INTERRUPTED: Final = "interrupted"
 
 
 class RecordingError(SansioLettaError):

@@ -18,15 +18,16 @@ from ..dialects.chat_completions.request import error_body
 from ..dialects.chat_completions.writer import Heading, Writer, make_writer
 from ..dialects.new_input import Circumstances, plan_turn
 from ..dialects.tool_display import showing_tools
-from ..errors import RemoteProtocolError, RequestError, SansioLettaError, shutting_down
+from ..errors import Failure, RemoteProtocolError, RequestError, SansioLettaError, shutting_down
 from ..proxy.routing import Endpoint, route
 from ..sse import ServerSentEvent, SSEDecoder
-from ..turn.events import INTERRUPTED, Command, Event, Failure, TurnFailed, TurnFinished
+from ..turn.events import Event, TurnFailed, TurnFinished
 from ..turn.phases import Phase
 from ..turn.turn import Turn
 from ..upstreams.rest import letta
+from ..upstreams.rest.commands import Command
 from .compare import compare
-from .format import RecordedExchange, Recording, RecordingError
+from .format import INTERRUPTED, RecordedExchange, Recording, RecordingError
 from .remembered import agent_of, remembered
 from .replay import plan_recorded
 from .rows import Inspection, Kind, Outcome, Part, Passage, Row

@@ -12,13 +12,14 @@ from ..config import Config
 from ..dialects.chat_completions.request import error_body
 from ..dialects.chat_completions.writer import Heading, make_writer
 from ..dialects.tool_display import showing_tools
-from ..errors import RemoteProtocolError
+from ..errors import Failure, RemoteProtocolError
 from ..proxy.http import ResponseBody, ResponseHead
 from ..sse import SSEDecoder
-from ..turn.events import CallsSettled, Command, Event, Failure, TurnFailed, TurnStarted
+from ..turn.events import CallsSettled, Event, TurnFailed, TurnStarted
 from ..turn.request import Plan
 from ..turn.turn import Turn
 from ..upstreams.rest import letta
+from ..upstreams.rest.commands import Command
 from .compare import ReplayedClient
 from .format import RecordedExchange, Recording
 from .remembered import agent_of

@@ -6,9 +6,9 @@ from enum import Enum
 from attrs import evolve, field, frozen
 
 from ..errors import Kept, SansioLettaError
-from ..turn.events import CallStarted, Command
+from ..turn.events import CallStarted, Usage
 from ..turn.phases import Phase
-from ..upstreams.rest import letta
+from ..upstreams.rest.commands import Command
 from ..upstreams.rest.run import RunState
 from .format import RecordingHead
 
@@ -132,7 +132,7 @@ class Passage:
     number: int | None  #: the turn's, from 1; None: no turn
     rows: tuple[Row, ...]
     finish: str | None = None  #: the finish reason
-    usage: letta.UsageStatistics | None = None
+    usage: Usage | None = None
     error: SansioLettaError | None = None
     kept: Kept | None = None  #: after a failure: what it has left in the agent's memory
     left: bool = False  #: the client left

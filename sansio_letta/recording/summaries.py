@@ -25,8 +25,8 @@ from ..turn.events import (
     TurnFailed,
     TurnFinished,
     TurnStarted,
+    Usage,
 )
-from ..upstreams.rest import letta
 
 #: Messages that come in pieces: the texts of those with one id are one text.
 _FRAGMENTS: Final = frozenset(
@@ -154,7 +154,7 @@ def error_gist(error: SansioLettaError) -> str:
     return f"{error.status_hint} {error.code}: {error.message}"
 
 
-def usage_gist(usage: letta.UsageStatistics) -> str:
+def usage_gist(usage: Usage) -> str:
     """What a run took."""
     cached = f" ({usage.cached_input_tokens} cached)" if usage.cached_input_tokens else ""
     thought = f" ({usage.reasoning_tokens} reasoning)" if usage.reasoning_tokens else ""

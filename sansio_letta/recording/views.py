@@ -8,7 +8,8 @@ from attrs import asdict
 from ..config import Config
 from ..dialects.chat_completions.request import error_body
 from ..dialects.chat_completions.writer import Heading, make_writer
-from ..turn.events import Command, TextDelta, TurnFailed, TurnFinished
+from ..turn.events import TextDelta, TurnFailed, TurnFinished
+from ..upstreams.rest.commands import Command
 from .format import Recording
 from .replay import Rendered, Replayed, replay
 

@@ -9,13 +9,13 @@ import orjson
 from attrs import asdict, define, evolve, field
 
 from .._signal import Signal
-from ..errors import RemoteProtocolError
+from ..errors import Failure, RemoteProtocolError
 from ..proxy.cycle import Cycle, Item
 from ..proxy.http import HttpRequest, ResponseBody, ResponseHead
 from ..proxy.summary import Summary
-from ..turn.events import INTERRUPTED, Command, Failure
+from ..upstreams.rest.commands import Command
 from ..upstreams.rest.response import Headers
-from .format import RecordingHead, TextMode
+from .format import INTERRUPTED, RecordingHead, TextMode
 from .redact import (
     StreamRedactor,
     redact_body,

@@ -49,6 +49,7 @@ from attrs import define, evolve, field
 from .._signal import Signal
 from ..config import Approvals, Config
 from ..errors import (
+    Failure,
     Kept,
     LettaError,
     LocalProtocolError,
@@ -63,6 +64,19 @@ from ..upstreams.rest import letta
 from ..upstreams.rest.attached_tools import is_our_name, own_arguments
 from ..upstreams.rest.calls import answer_unasked, next_call
 from ..upstreams.rest.client_tools import Toolkit
+from ..upstreams.rest.commands import (
+    AnswerCalls,
+    CancelRun,
+    Command,
+    CreateConversation,
+    DeleteConversation,
+    FetchKept,
+    FetchRun,
+    FindRuns,
+    OpenStream,
+    ResumeRun,
+    UpdateConversation,
+)
 from ..upstreams.rest.conversations import FoundThread, Search, Throwaway, delete_strays, task_end
 from ..upstreams.rest.destination import Destination, RecallThread, nothing_known
 from ..upstreams.rest.exchange import Asking, Pause
@@ -87,24 +101,13 @@ from .approval import approval_question
 from .buffered_reply import HeldReply
 from .events import (
     AgentGone,
-    AnswerCalls,
     BackgroundRefused,
     CallArguments,
     CallsSettled,
     CallStarted,
-    CancelRun,
-    Command,
     ConversationThread,
-    CreateConversation,
-    DeleteConversation,
     Event,
-    Failure,
-    FetchKept,
-    FetchRun,
-    FindRuns,
     FinishReason,
-    OpenStream,
-    ResumeRun,
     ServerToolArguments,
     ServerToolStarted,
     TextDelta,
@@ -112,7 +115,7 @@ from .events import (
     TurnFailed,
     TurnFinished,
     TurnStarted,
-    UpdateConversation,
+    Usage,
 )
 from .phases import LOOKING_BACK, OVER, READING_STREAM, TRANSITIONS, UNNAMED, Phase, Step
 from .reply_format import CallWish
@@ -125,7 +128,7 @@ _STREAMING: Final = Phase.STREAMING
 _QUEUED: Final = Phase.QUEUED
 _NEED_DATA: Final = Signal.NEED_DATA
 #: Of an answer that no model was asked for.
-_NO_TOKENS: Final = letta.UsageStatistics(prompt_tokens=0, completion_tokens=0, total_tokens=0)
+_NO_TOKENS: Final = Usage(prompt_tokens=0, completion_tokens=0, total_tokens=0)
 
 
 #: Tells what an earlier turn for the same request has left.

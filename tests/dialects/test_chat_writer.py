@@ -34,6 +34,7 @@ from sansio_letta.turn.events import (
     TurnFailed,
     TurnFinished,
     TurnStarted,
+    Usage,
 )
 from sansio_letta.upstreams.rest import letta
 
@@ -44,7 +45,7 @@ CHUNK: dict[str, Any] = {
     "created": 1795332551,
     "model": "Milo",
 }
-USAGE = letta.UsageStatistics(prompt_tokens=100, completion_tokens=20, total_tokens=120)
+USAGE = Usage(prompt_tokens=100, completion_tokens=20, total_tokens=120)
 COUNTS = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
 FAILED = TurnFailed(error=LettaError("The model failed."), kept=Kept.NOTHING)
 FAILURE = {
@@ -59,9 +60,7 @@ SILENT: dict[str, Event] = {
 }
 
 
-def finished(
-    reason: FinishReason = FinishReason.STOP, usage: letta.UsageStatistics | None = USAGE
-) -> TurnFinished:
+def finished(reason: FinishReason = FinishReason.STOP, usage: Usage | None = USAGE) -> TurnFinished:
     return TurnFinished(reason=reason, usage=usage)
 
 
@@ -288,26 +287,26 @@ def test_one_character_is_never_split() -> None:
 
 # --- Usage ----------------------------------------------------------------------------------------------------
 
-USAGES: dict[str, tuple[letta.UsageStatistics, chat.Usage]] = {
+USAGES: dict[str, tuple[Usage, chat.Usage]] = {
     "sums": (USAGE, chat.Usage(prompt_tokens=100, completion_tokens=20, total_tokens=120)),
-    "nothing known": (letta.UsageStatistics(), chat.Usage()),
+    "nothing known": (Usage(), chat.Usage()),
     "no total": (
-        letta.UsageStatistics(prompt_tokens=100, completion_tokens=20),
+        Usage(prompt_tokens=100, completion_tokens=20),
         chat.Usage(prompt_tokens=100, completion_tokens=20, total_tokens=120),
     ),
     "Letta's total counts": (
-        letta.UsageStatistics(prompt_tokens=1, total_tokens=7),
+        Usage(prompt_tokens=1, total_tokens=7),
         chat.Usage(prompt_tokens=1, total_tokens=7),
     ),
     "details": (
-        letta.UsageStatistics(cached_input_tokens=10, cache_write_tokens=3, reasoning_tokens=5),
+        Usage(cached_input_tokens=10, cache_write_tokens=3, reasoning_tokens=5),
         chat.Usage(
             prompt_tokens_details=chat.PromptTokensDetails(cached_tokens=10, cache_write_tokens=3),
             completion_tokens_details=chat.CompletionTokensDetails(reasoning_tokens=5),
         ),
     ),
     "a zero is known": (
-        letta.UsageStatistics(cache_write_tokens=0, reasoning_tokens=0),
+        Usage(cache_write_tokens=0, reasoning_tokens=0),
         chat.Usage(
             prompt_tokens_details=chat.PromptTokensDetails(cache_write_tokens=0),
             completion_tokens_details=chat.CompletionTokensDetails(reasoning_tokens=0),
@@ -316,7 +315,7 @@ USAGES: dict[str, tuple[letta.UsageStatistics, chat.Usage]] = {
 }
 
 
-THREE_STEPS = letta.UsageStatistics(
+THREE_STEPS = Usage(
     prompt_tokens=30_000,
     completion_tokens=300,
     total_tokens=30_300,
@@ -328,7 +327,7 @@ THREE_STEPS = letta.UsageStatistics(
 )
 SUMS = chat.LettaUsage(prompt_tokens=30_000, completion_tokens=300, total_tokens=30_300, step_count=3)
 REASONED = chat.CompletionTokensDetails(reasoning_tokens=50)
-CONTEXTS: dict[str, tuple[letta.UsageStatistics, chat.Usage]] = {
+CONTEXTS: dict[str, tuple[Usage, chat.Usage]] = {
     "several steps": (
         THREE_STEPS,
         chat.Usage(
@@ -366,7 +365,7 @@ CONTEXTS: dict[str, tuple[letta.UsageStatistics, chat.Usage]] = {
 
 
 @pytest.mark.parametrize(("theirs", "ours"), CONTEXTS.values(), ids=CONTEXTS)
-def test_usage_is_the_context_as_the_last_step_left_it(theirs: letta.UsageStatistics, ours: chat.Usage) -> None:
+def test_usage_is_the_context_as_the_last_step_left_it(theirs: Usage, ours: chat.Usage) -> None:
     for writer in (
         make_writer(HEADING, Config(), stream=True, include_usage=True),
         make_writer(HEADING, Config(), stream=False),
@@ -392,7 +391,7 @@ def test_usage_is_the_sum_of_the_steps_on_request(stream: bool) -> None:
 
 
 @pytest.mark.parametrize(("theirs", "ours"), USAGES.values(), ids=USAGES)
-def test_usage_gets_openai_s_names(theirs: letta.UsageStatistics, ours: chat.Usage) -> None:
+def test_usage_gets_openai_s_names(theirs: Usage, ours: chat.Usage) -> None:
     assert encode_usage(theirs) == ours
 
 

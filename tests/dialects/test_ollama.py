@@ -9,7 +9,7 @@ from drive import AGENT_ID
 from sansio_letta import HttpRequest, Proxy, ResponseBody, ResponseHead, Signal
 from sansio_letta.dialects.ollama import decode_show
 from sansio_letta.errors import RequestError
-from sansio_letta.turn.events import Command, FetchAgent, FindAgent, ListAgents
+from sansio_letta.upstreams.rest.commands import Command, FetchAgent, FindAgent, ListAgents
 
 AGENT = {
     "id": AGENT_ID,

@@ -14,7 +14,6 @@ from sansio_letta.recording.replay import render
 from sansio_letta.turn.events import (
     CallArguments,
     CallStarted,
-    Command,
     Event,
     FinishReason,
     ServerToolArguments,
@@ -24,6 +23,7 @@ from sansio_letta.turn.events import (
     TurnFinished,
     TurnStarted,
 )
+from sansio_letta.upstreams.rest.commands import Command
 
 HEADING = Heading(completion_id="chatcmpl-1", created=0, model="Milo")
 

@@ -7,8 +7,8 @@ import orjson
 from attrs import define, field
 
 from sansio_letta import Config, HttpRequest, Proxy, ResponseBody, ResponseHead, Signal
+from sansio_letta.errors import Failure
 from sansio_letta.proxy.cycle import Cycle
-from sansio_letta.turn.events import Failure
 
 from .keeping import Exchange, Head, KeepingLetta, Silence
 from .told import Told, read

@@ -24,7 +24,7 @@ import orjson
 from attrs import define, field, frozen
 
 from drive import CONFLICT, DONE, JSON, SSE, agent_json, encode, error, stop
-from sansio_letta.turn.events import Failure
+from sansio_letta.errors import Failure
 
 HTML: Final = b"<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>\n"
 KEPT_TYPES: Final = (

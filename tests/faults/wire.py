@@ -14,7 +14,8 @@ from attrs import define, field
 
 from letta_server import Access, Server, Settings, UpstreamError, serve
 from letta_server.upstream.base import Headers
-from sansio_letta.turn.events import Command, Failure
+from sansio_letta.errors import Failure
+from sansio_letta.upstreams.rest.commands import Command
 from server.scripted import RawClient
 
 from .keeping import Exchange, Happening, Head, KeepingLetta, Silence

@@ -30,15 +30,13 @@ from sansio_letta import (
     Signal,
 )
 from sansio_letta.dialects.chat_completions.writer import ChunkWriter, CompletionWriter, Heading
+from sansio_letta.errors import Failure
 from sansio_letta.sse import ServerSentEvent, SSEDecoder
 from sansio_letta.turn.events import (
     CallArguments,
     CallStarted,
-    Command,
     Event,
-    Failure,
     KeepAlive,
-    OpenStream,
     ReasoningDelta,
     TextDelta,
     TurnFailed,
@@ -48,6 +46,7 @@ from sansio_letta.turn.events import (
 from sansio_letta.turn.reply_format import CallWish, JsonWish, Wish
 from sansio_letta.turn.turn import Turn
 from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.commands import Command, OpenStream
 
 Target = Callable[[bytes], None]
 

@@ -28,7 +28,8 @@ from inprocess.kit import (
 from inprocess.serving import from_server, shown
 from letta_httpx import LettaTransport
 from letta_server import UpstreamError
-from sansio_letta.turn.events import Failure, FetchRun, FindAgent
+from sansio_letta.errors import Failure
+from sansio_letta.upstreams.rest.commands import FetchRun, FindAgent
 from server import scripted
 from server.scripted import Response
 

@@ -35,7 +35,7 @@ from letta_recordings import RecordingFolder
 from sansio_letta import HttpRequest, Proxy, Signal
 from sansio_letta.recording.compare import compare
 from sansio_letta.recording.format import Recording, RecordingError, TextMode, read_recording
-from sansio_letta.turn.events import FetchRun
+from sansio_letta.upstreams.rest.commands import FetchRun
 from server import scripted
 from server.scripted import RawClient, make_server
 

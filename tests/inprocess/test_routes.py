@@ -6,7 +6,7 @@ import pytest
 from drive import AGENT_ID, agent_json
 from inprocess.kit import CHAT, KITS, Kit, Script, ask, everywhere, found, hello, representative
 from inprocess.serving import from_server, from_transport, shown
-from sansio_letta.turn.events import CheckHealth, FetchAgent, FindAgent, ListAgents
+from sansio_letta.upstreams.rest.commands import CheckHealth, FetchAgent, FindAgent, ListAgents
 from server import scripted
 from server.scripted import Response
 

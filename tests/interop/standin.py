@@ -10,8 +10,9 @@ from attrs import define, field
 
 from drive import agent_json
 from faults.keeping import Run
-from sansio_letta.turn.events import (
-    AgentThread,
+from sansio_letta.turn.events import AgentThread
+from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.commands import (
     CancelRun,
     CheckHealth,
     Command,
@@ -24,7 +25,6 @@ from sansio_letta.turn.events import (
     ListAgents,
     OpenStream,
 )
-from sansio_letta.upstreams.rest import letta
 from server.scripted import Script
 
 _C = TypeVar("_C")

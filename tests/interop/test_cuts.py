@@ -12,7 +12,8 @@ from drive import DONE, PING, RUN_ID, SSE, TOOL_RETURN, USAGE, encode, say, serv
 from faults import keeping
 from letta_server import UpstreamError
 from live.asking import TOOLS, Answer, async_client, sync_client, user
-from sansio_letta.turn.events import CancelRun, Failure, OpenStream
+from sansio_letta.errors import Failure
+from sansio_letta.upstreams.rest.commands import CancelRun, OpenStream
 from server.scripted import Script
 from support import THOROUGH
 

@@ -20,7 +20,8 @@ from drive import DONE, PING, TOOL_RETURN, error, say, server_call, stop, think
 from letta_server import UpstreamError
 from live.asking import FORMS, PAIR, STREAMED, WHOLE, Form, attempt, fetch, sync_client, user
 from sansio_letta import Summary
-from sansio_letta.turn.events import Failure, FindAgent, OpenStream
+from sansio_letta.errors import Failure
+from sansio_letta.upstreams.rest.commands import FindAgent, OpenStream
 from server.scripted import Script, hello, runs
 from support import matrix
 

@@ -9,7 +9,7 @@ from openai import APITimeoutError, AsyncOpenAI
 
 from drive import DONE, PING, RUN_ID, say, stop
 from live.asking import FORMS, PAIR, STREAMED, Form, ask, async_client, attempt, sync_client, user
-from sansio_letta.turn.events import CancelRun, OpenStream
+from sansio_letta.upstreams.rest.commands import CancelRun, OpenStream
 from server.scripted import hello, runs
 from support import matrix
 

@@ -17,7 +17,7 @@ from openai import APIStatusError
 
 from drive import PING, RUN_ID, say
 from live.asking import Call
-from sansio_letta.turn.events import CancelRun
+from sansio_letta.upstreams.rest.commands import CancelRun
 from server.scripted import hello, runs
 
 from .serving import NO_PAUSES, RunningServer, serving

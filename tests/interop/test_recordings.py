@@ -14,10 +14,11 @@ from faults import keeping
 from letta_server import UpstreamError
 from live.asking import FORMS, PAIR, STREAMED, Answer, Message, Response, attempt, fetch, user
 from recordings import SCENARIOS, expected_path, recording, turns
+from sansio_letta.errors import Failure
 from sansio_letta.recording.format import RecordedExchange, Recording
 from sansio_letta.recording.replay import plan_recorded
-from sansio_letta.turn.events import Failure, OpenStream
 from sansio_letta.upstreams.rest import letta as wire
+from sansio_letta.upstreams.rest.commands import OpenStream
 from server.scripted import Script, hello
 from support import THOROUGH
 

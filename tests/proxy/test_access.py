@@ -11,8 +11,8 @@ from sansio_letta.dialects.chat_completions.request import error_body
 from sansio_letta.errors import RequestError
 from sansio_letta.proxy.access import ANYONE, RateLimitError, RateState, bearer, find_key, is_open
 from sansio_letta.proxy.routing import route
-from sansio_letta.turn.events import Command, FetchAgent, FindAgent, ListAgents
 from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.commands import Command, FetchAgent, FindAgent, ListAgents
 from sansio_letta.upstreams.rest.response import Headers
 
 OTHER_ID = "agent-22222222-2222-4222-8222-222222222222"

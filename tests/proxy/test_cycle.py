@@ -9,9 +9,10 @@ import pytest
 from drive import AGENT, CONFLICT, DONE, PING, RUN_ID, SSE, USAGE, agent_json, encode, say, stop
 from drive_cycle import Client, chat
 from sansio_letta import Config, Enforcement, HttpRequest, LocalProtocolError, Proxy, ServerTools, Signal
+from sansio_letta.errors import Failure
 from sansio_letta.proxy.http import ResponseBody
-from sansio_letta.turn.events import CancelRun, Failure, FetchRun
 from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.commands import CancelRun, FetchRun
 
 Message: TypeAlias = dict[str, Any] | str
 

@@ -8,7 +8,7 @@ import pytest
 from sansio_letta._signal import Signal
 from sansio_letta.config import Config
 from sansio_letta.dialects.chat_completions.request import error_body
-from sansio_letta.errors import LocalProtocolError, RequestError
+from sansio_letta.errors import Failure, LocalProtocolError, RequestError
 from sansio_letta.proxy.endpoints import (
     Inquiry,
     Questions,
@@ -21,7 +21,7 @@ from sansio_letta.proxy.endpoints import (
     say_alive,
     say_where,
 )
-from sansio_letta.turn.events import CheckHealth, Command, Failure, FetchAgent, FindAgent, ListAgents
+from sansio_letta.upstreams.rest.commands import CheckHealth, Command, FetchAgent, FindAgent, ListAgents
 
 AGENT_ID = "agent-c52d0716-1824-4a78-9f84-e5b39a7bad99"
 JSON = ("content-type", "application/json")

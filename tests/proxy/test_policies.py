@@ -11,8 +11,8 @@ from drive_cycle import Client, chat
 from sansio_letta import Approvals, Caller, Config, Proxy, RequestError, ServerTools
 from sansio_letta.config import Background, ClientTools, InstructionPolicy, ReasoningField, TaskPolicy
 from sansio_letta.proxy.policies import POLICIES, PREFIX, shape, with_headers, with_policies
-from sansio_letta.turn.events import FindConversations, OpenStream
 from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.commands import FindConversations, OpenStream
 
 APPROVALS = "x-letta-policy-approvals"
 TOOLS = "x-letta-policy-server-tools"
@@ -221,7 +221,7 @@ def test_tasks(text: str) -> None:
         case "refuse":
             assert client.json()["error"]["code"] == "task_refused"
         case "pass":
-            assert asked(client).thread.messages_target.startswith("/v1/agents/")
+            assert asked(client).target.startswith("/v1/agents/")
         case _:
             assert client.cycle.summary.thread == "task"
             assert not isinstance(client.commands[0], OpenStream | FindConversations)

@@ -24,18 +24,18 @@ from drive import (
 )
 from drive_cycle import Client, chat
 from sansio_letta import Config, HttpRequest, LocalProtocolError, Proxy, ResponseBody, ResponseHead, Signal
+from sansio_letta.errors import Failure
 from sansio_letta.proxy.summary import Repeat
-from sansio_letta.turn.events import (
+from sansio_letta.turn.events import Usage
+from sansio_letta.upstreams.rest.commands import (
     CancelRun,
     CheckHealth,
-    Failure,
     FetchAgent,
     FetchRun,
     FindAgent,
     ListAgents,
     OpenStream,
 )
-from sansio_letta.upstreams.rest import letta
 
 STOPS = (stop(), USAGE, DONE)
 HELLO = (PING, say("Hello"), stop(), USAGE, DONE)
@@ -498,7 +498,7 @@ def test_summary_tells_what_happened_without_text() -> None:
     summary = client.cycle.summary
     assert (summary.status, summary.outcome, summary.call_count) == (200, "tool_calls", 1)
     assert (summary.agent_id, summary.model, summary.stream) == (AGENT_ID, "Milo", True)
-    assert summary.usage == letta.UsageStatistics(prompt_tokens=100, completion_tokens=20, total_tokens=120)
+    assert summary.usage == Usage(prompt_tokens=100, completion_tokens=20, total_tokens=120)
     assert summary.settled is not None
     assert "secret words" not in repr(summary)
     assert "secret words" not in repr(client.commands)

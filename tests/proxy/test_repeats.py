@@ -9,20 +9,12 @@ import pytest
 from drive import AGENT, AGENT_ID, CONFLICT, DONE, PING, RUN_ID, USAGE, agent_json, error, say, stop
 from drive_cycle import Client, chat
 from sansio_letta import Background, Config, HttpRequest, LocalProtocolError, Proxy, Repeat
+from sansio_letta.errors import Failure
 from sansio_letta.proxy.turn_registry import KnownTurn, KnownTurns, fingerprint, read_sending
-from sansio_letta.turn.events import (
-    CancelRun,
-    Failure,
-    FetchRun,
-    FindAgent,
-    FindRuns,
-    FinishReason,
-    OpenStream,
-    TextDelta,
-    TurnFinished,
-)
+from sansio_letta.turn.events import FinishReason, TextDelta, TurnFinished
 from sansio_letta.turn.request import Plan
 from sansio_letta.turn.turn import Turn
+from sansio_letta.upstreams.rest.commands import CancelRun, FetchRun, FindAgent, FindRuns, OpenStream
 
 HELLO = (PING, say("Hel"), say("lo"), stop(), USAGE, DONE)
 CANCEL = CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)

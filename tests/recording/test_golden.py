@@ -25,8 +25,9 @@ from sansio_letta.dialects.chat_completions.request import error_body
 from sansio_letta.recording.compare import compare
 from sansio_letta.recording.replay import replay
 from sansio_letta.sse import ServerSentEvent
-from sansio_letta.turn.events import Command, Event, TurnFailed
+from sansio_letta.turn.events import Event, TurnFailed
 from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.commands import Command
 from sansio_letta.upstreams.rest.reader import MessageReader
 from support import THOROUGH
 

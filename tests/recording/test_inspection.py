@@ -29,24 +29,16 @@ from drive import (
 )
 from recordings import SCENARIOS, recording, translate
 from sansio_letta import Config, Enforcement, HttpRequest, Proxy, RecordingError, Signal, read_recording
-from sansio_letta.errors import Kept
+from sansio_letta.errors import Failure, Kept
 from sansio_letta.recording.format import RecordedData, Recording, RecordingHead, TextMode
 from sansio_letta.recording.inspect import inspect
 from sansio_letta.recording.rows import Fold, Inspection, Kind, Outcome, Part, Passage, Row, fold
 from sansio_letta.recording.summaries import event_gist, message_gist, request_gist, usage_gist
 from sansio_letta.recording.writer import RecordedCycle, record
-from sansio_letta.turn.events import (
-    AgentGone,
-    CallsSettled,
-    CancelRun,
-    Failure,
-    FinishReason,
-    KeepAlive,
-    OpenStream,
-    TurnFinished,
-)
+from sansio_letta.turn.events import AgentGone, CallsSettled, FinishReason, KeepAlive, TurnFinished, Usage
 from sansio_letta.turn.phases import Phase
 from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.commands import CancelRun, OpenStream
 from sansio_letta.upstreams.rest.run import RunState
 from support import JSON as ANY_JSON
 from support import spoiled
@@ -134,7 +126,7 @@ def test_a_tool_round_trip() -> None:
     assert states[-2:] == [(Phase.DONE, RunState.DONE), (None, None)]
     assert (first.number, first.finish, first.chunk_count, first.call_count) == (1, "tool_calls", 14, 1)
     assert (second.number, second.finish, second.chunk_count, second.call_count) == (2, "stop", 17, 0)
-    assert first.usage == letta.UsageStatistics(
+    assert first.usage == Usage(
         prompt_tokens=100,
         completion_tokens=20,
         total_tokens=120,
@@ -707,4 +699,4 @@ def test_events_in_few_words() -> None:
     assert event_gist(TurnFinished(reason=FinishReason.STOP, usage=None)) == "stop"
     settled = CallsSettled(missing=("a",), denied=("b", "c"))
     assert event_gist(settled) == "no result: a; denied: b, c"
-    assert usage_gist(letta.UsageStatistics()) == "0 in, 0 out"
+    assert usage_gist(Usage()) == "0 in, 0 out"

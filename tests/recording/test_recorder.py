@@ -7,9 +7,10 @@ import pytest
 
 from drive import AGENT_ID, DONE, JSON, PING, RUN_ID, SSE, USAGE, agent_json, encode, say, stop
 from sansio_letta import Config, Cycle, HttpRequest, Proxy, ResponseBody, ResponseHead, Signal
+from sansio_letta.errors import Failure
 from sansio_letta.recording.format import KIND, VERSION, Recording, RecordingHead, TextMode, read_recording
 from sansio_letta.recording.writer import RecordedCycle, RecordingWriter, record
-from sansio_letta.turn.events import CancelRun, Command, Failure, FindAgent, OpenStream
+from sansio_letta.upstreams.rest.commands import CancelRun, Command, FindAgent, OpenStream
 
 TOKEN = "0123456789"
 

@@ -9,8 +9,9 @@ from sansio_letta import Config, HttpRequest, Proxy, Recording, Signal, read_rec
 from sansio_letta.recording.format import RecordedExchange, RecordingHead, TextMode
 from sansio_letta.recording.replay import pending_after, plan_recorded, render, replay
 from sansio_letta.recording.writer import record
-from sansio_letta.turn.events import CancelRun, FetchAgent, FetchRun, OpenStream, TurnFailed
+from sansio_letta.turn.events import TurnFailed
 from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.commands import CancelRun, FetchAgent, FetchRun, OpenStream
 
 
 def exchange(scenario: str, x: int) -> RecordedExchange:

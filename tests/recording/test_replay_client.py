@@ -37,6 +37,7 @@ from sansio_letta import (
     Signal,
 )
 from sansio_letta.config import TaskPolicy
+from sansio_letta.errors import Failure
 from sansio_letta.proxy.access import ANYONE
 from sansio_letta.recording.compare import ReplayedClient, compare
 from sansio_letta.recording.format import (
@@ -47,8 +48,9 @@ from sansio_letta.recording.format import (
     read_recording,
 )
 from sansio_letta.recording.writer import record
-from sansio_letta.turn.events import Command, ConversationThread, Failure, OpenStream, ResumeRun
+from sansio_letta.turn.events import ConversationThread
 from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.commands import Command, OpenStream, ResumeRun
 from sansio_letta.upstreams.rest.conversations import Chat, chat_summary
 
 #: How Letta answers: seconds, then bytes, a failure, or that the client leaves.

@@ -11,7 +11,7 @@ from attrs import define, field
 from drive import DONE, JSON, PING, RUN_ID, SSE, USAGE, agent_json, encode, say, stop
 from letta_server import Access, Server, Settings, UpstreamError
 from letta_server.upstream.base import Headers
-from sansio_letta.turn.events import (
+from sansio_letta.upstreams.rest.commands import (
     CancelRun,
     Command,
     FetchKept,

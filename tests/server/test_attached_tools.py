@@ -10,7 +10,8 @@ from drive import DONE, PING, USAGE, agent_json, say, stop
 from legacy_letta import calling, name_of, stopped_by
 from letta_server import TurnSettings
 from letta_server.server import Server, keep_clean, sweep
-from sansio_letta.turn.events import (
+from sansio_letta.upstreams.rest import letta as wire
+from sansio_letta.upstreams.rest.commands import (
     CancelRun,
     ChangeToolbox,
     DeleteTool,
@@ -23,7 +24,6 @@ from sansio_letta.turn.events import (
     MakeTool,
     SearchTools,
 )
-from sansio_letta.upstreams.rest import letta as wire
 
 from .scripted import Piece, RawClient, Script, ask, cancelled, hello, make_server, runs
 

@@ -11,8 +11,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from drive import AGENT_ID, PING, RUN_ID
 from letta_server.process_identity import has_died, own_name
-from sansio_letta.turn.events import CancelRun, FetchKept, FindRuns, OpenStream
 from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.commands import CancelRun, FetchKept, FindRuns, OpenStream
 from sansio_letta.upstreams.rest.lookup import read_mark
 
 from .scripted import Piece, Script, ask, found, hello, runs

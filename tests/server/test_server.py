@@ -12,12 +12,12 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from drive import AGENT_ID, DONE, PING, USAGE, agent_json, encode, error, say, stop
 from letta_server import Access, Server, Settings, TurnSettings, UpstreamError, serve
-from sansio_letta.turn.events import (
+from sansio_letta.errors import Failure
+from sansio_letta.upstreams.rest.commands import (
     CancelRun,
     CheckHealth,
     CreateConversation,
     DeleteConversation,
-    Failure,
     FetchRun,
     FindAgent,
     FindRuns,

@@ -16,7 +16,8 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 from drive import DONE, PING, RUN_ID, USAGE, encode, say, stop
 from letta_server import Server, UpstreamError
 from letta_server.shutdown import Stage
-from sansio_letta.turn.events import CancelRun, Failure, FetchRun
+from sansio_letta.errors import Failure
+from sansio_letta.upstreams.rest.commands import CancelRun, FetchRun
 
 from .commands import command
 from .gated_letta import GatedLetta, gated_letta

@@ -28,25 +28,28 @@ from drive import (
 from drive_cycle import Client, chat
 from sansio_letta import Approvals, Config, Kept, Proxy, Signal, Turn
 from sansio_letta.config import InstructionPolicy
+from sansio_letta.errors import Failure
 from sansio_letta.turn.approval import Verdict, approval_question, read_verdict
 from sansio_letta.turn.events import (
     CallsSettled,
-    CancelRun,
-    Command,
     ConversationThread,
-    DeleteConversation,
     Event,
-    Failure,
-    FetchAgent,
-    FetchLast,
     FinishReason,
-    OpenStream,
     TextDelta,
     TurnFailed,
     TurnFinished,
+    Usage,
 )
 from sansio_letta.turn.request import Instructions
 from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.commands import (
+    CancelRun,
+    Command,
+    DeleteConversation,
+    FetchAgent,
+    FetchLast,
+    OpenStream,
+)
 from sansio_letta.upstreams.rest.conversations import Chat, ThreadWish, Throwaway
 from sansio_letta.upstreams.rest.recovery import EarlierTurn
 
@@ -159,7 +162,7 @@ def test_without_a_question_the_answer_goes_on_as_one(config: Config, approve: b
     assert [item for item in first + second if isinstance(item, TurnFinished)] == [
         TurnFinished(
             reason=FinishReason.STOP,
-            usage=letta.UsageStatistics(prompt_tokens=200, completion_tokens=40, total_tokens=240),
+            usage=Usage(prompt_tokens=200, completion_tokens=40, total_tokens=240),
         )
     ]
     assert turn.next_event() is Signal.FINISHED

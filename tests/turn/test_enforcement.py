@@ -33,20 +33,13 @@ from sansio_letta.config import Approvals, InstructionPolicy
 from sansio_letta.dialects.chat_completions.decode import decode_request
 from sansio_letta.dialects.chat_completions.request import field_name
 from sansio_letta.dialects.new_input import Circumstances, Planned, plan_turn
-from sansio_letta.errors import FieldPath, RequestError, RequestField, shutting_down
+from sansio_letta.errors import Failure, FieldPath, RequestError, RequestField, shutting_down
 from sansio_letta.turn.events import (
     CallArguments,
     CallStarted,
-    CancelRun,
-    Command,
     Event,
-    Failure,
-    FetchKept,
-    FetchRun,
-    FetchUsage,
     FinishReason,
     KeepAlive,
-    OpenStream,
     ReasoningDelta,
     ServerToolStarted,
     TextDelta,
@@ -56,6 +49,7 @@ from sansio_letta.turn.events import (
 )
 from sansio_letta.turn.reply_format import CallWish, JsonWish, Wish
 from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.commands import CancelRun, Command, FetchKept, FetchRun, FetchUsage, OpenStream
 
 VALIDATE = Config(enforcement=Enforcement.VALIDATE, queue_timeout=0, connect_retry_timeout=0, resume_timeout=0)
 OBJECT = {"type": "json_object"}

@@ -9,14 +9,14 @@ from drive import AGENT, AGENT_ID, DONE, PING, RUN_ID, USAGE, agent_json, say, s
 from drive_cycle import Client, chat
 from sansio_letta import Config, HttpRequest, Proxy, Turn
 from sansio_letta.config import TaskPolicy
+from sansio_letta.errors import Failure
 from sansio_letta.proxy.memory import ThreadMemory
-from sansio_letta.turn.events import (
+from sansio_letta.turn.events import ConversationThread
+from sansio_letta.upstreams.rest.commands import (
     CancelRun,
     Command,
-    ConversationThread,
     CreateConversation,
     DeleteConversation,
-    Failure,
     FetchLast,
     FindAgent,
     FindConversations,
@@ -108,7 +108,7 @@ def test_the_conversation_lives_until_the_last_result() -> None:
     )
     assert second.commands == [FetchLast(conversation_id="conv-9")]
     second.answer(waits("call-1", "call-2"))
-    assert opened(second).thread.messages_target == "/v1/conversations/conv-9/messages"
+    assert opened(second).target == "/v1/conversations/conv-9/messages"
     [answers] = opened(second).request.messages
     assert [each.tool_return for each in answers.approvals] == ["result of call-1", "result of call-2"]  # type: ignore[union-attr]
     second.stream(*wants("call-3"))
@@ -197,7 +197,7 @@ def test_results_that_could_not_be_sent_may_come_again() -> None:
     again = Client(request, proxy, token="cccccccc")
     assert isinstance(again.commands[-1], FindConversations)
     again.answer([{**MADE, "summary": summary}]).answer(waits("call-1"))
-    assert opened(again).thread.messages_target == "/v1/conversations/conv-9/messages"
+    assert opened(again).target == "/v1/conversations/conv-9/messages"
 
 
 def test_a_client_that_leaves_in_mid_answer_takes_the_conversation_with_it() -> None:
@@ -290,7 +290,7 @@ def test_every_request_of_a_program_may_be_isolated_at_once() -> None:
         assert [type(command) for command in client.commands] == [CreateConversation]
         client.answer({**MADE, "id": f"conv-{number}"})
     for number, client in enumerate(clients):
-        assert opened(client).thread.messages_target == f"/v1/conversations/conv-{number}/messages"
+        assert opened(client).target == f"/v1/conversations/conv-{number}/messages"
         client.stream(PING, say("A name"), stop(), USAGE, DONE)
         assert client.commands[-1] == DeleteConversation(conversation_id=f"conv-{number}")
 

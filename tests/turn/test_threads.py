@@ -31,25 +31,12 @@ from sansio_letta.dialects.background_prompts import is_task
 from sansio_letta.dialects.chat_completions.decode import decode_request
 from sansio_letta.dialects.chat_completions.request import error_body
 from sansio_letta.dialects.new_input import Circumstances, plan_turn
-from sansio_letta.errors import shutting_down
+from sansio_letta.errors import Failure, shutting_down
 from sansio_letta.proxy.memory import ThreadMemory
 from sansio_letta.turn.events import (
-    PAGE_COUNT,
     AgentThread,
-    CancelRun,
-    Command,
     ConversationThread,
-    CreateConversation,
-    DeleteConversation,
     Event,
-    Failure,
-    FetchConversation,
-    FetchLast,
-    FindConversations,
-    FindRuns,
-    FindToolboxes,
-    OpenStream,
-    SearchTools,
     TextDelta,
     ThreadGone,
     TurnFailed,
@@ -57,6 +44,20 @@ from sansio_letta.turn.events import (
 )
 from sansio_letta.turn.request import Instructions, Plan
 from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.commands import (
+    PAGE_COUNT,
+    CancelRun,
+    Command,
+    CreateConversation,
+    DeleteConversation,
+    FetchConversation,
+    FetchLast,
+    FindConversations,
+    FindRuns,
+    FindToolboxes,
+    OpenStream,
+    SearchTools,
+)
 from sansio_letta.upstreams.rest.conversations import (
     MAX_PAGE_COUNT,
     Chat,

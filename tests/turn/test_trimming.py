@@ -32,20 +32,13 @@ from drive import (
 )
 from drive_cycle import Client, chat
 from sansio_letta import ClientTools, Config, Enforcement, Proxy, Turn
+from sansio_letta.errors import Failure
 from sansio_letta.turn.events import (
     CallArguments,
     CallStarted,
-    Command,
-    CreateConversation,
-    DeleteConversation,
     Event,
-    Failure,
-    FetchAgent,
-    FetchRun,
-    FindAgent,
     FinishReason,
     KeepAlive,
-    OpenStream,
     ReasoningDelta,
     TextDelta,
     TurnFinished,
@@ -54,6 +47,15 @@ from sansio_letta.turn.events import (
 from sansio_letta.turn.trimming import Trimmer
 from sansio_letta.upstreams.rest.attached_tools import lend
 from sansio_letta.upstreams.rest.calls import NO_RESULT
+from sansio_letta.upstreams.rest.commands import (
+    Command,
+    CreateConversation,
+    DeleteConversation,
+    FetchAgent,
+    FetchRun,
+    FindAgent,
+    OpenStream,
+)
 from sansio_letta.upstreams.rest.conversations import Throwaway
 
 STOPS = (stop(), USAGE, DONE)

@@ -36,30 +36,25 @@ from drive import (
 from legacy_letta import name_of
 from sansio_letta import Config, Kept, LocalProtocolError, Plan, Signal, Turn
 from sansio_letta.config import ClientTools
-from sansio_letta.errors import FieldPath, RequestField, shutting_down
+from sansio_letta.errors import Failure, FieldPath, RequestField, shutting_down
 from sansio_letta.turn.events import (
     AgentFound,
     AgentGone,
     CallsSettled,
     CallStarted,
-    CancelRun,
-    Command,
     Event,
-    Failure,
-    FetchAgent,
-    FetchRun,
-    FindAgent,
     FinishReason,
-    OpenStream,
     TextDelta,
     TurnFailed,
     TurnFinished,
     TurnStarted,
+    Usage,
 )
 from sansio_letta.turn.phases import TRANSITIONS, Phase, Step
 from sansio_letta.turn.reply_format import CallWish
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.calls import NO_RESULT_YET, TAKEN
+from sansio_letta.upstreams.rest.commands import CancelRun, Command, FetchAgent, FetchRun, FindAgent, OpenStream
 from sansio_letta.upstreams.rest.run_request import Waiting
 
 HELLO = (PING, say("Hello"), stop(), USAGE, DONE)
@@ -87,7 +82,7 @@ def test_unknown_name_is_looked_up_and_told() -> None:
     assert opened(items).target == f"/v1/agents/{AGENT_ID}/messages/stream"
     assert stream(turn, *HELLO)[-1] == TurnFinished(
         reason=FinishReason.STOP,
-        usage=letta.UsageStatistics(prompt_tokens=100, completion_tokens=20, total_tokens=120),
+        usage=Usage(prompt_tokens=100, completion_tokens=20, total_tokens=120),
     )
     assert turn.next_event() is Signal.FINISHED
 
@@ -343,7 +338,7 @@ def test_server_tool_among_the_pending_is_asked_about() -> None:
     assert isinstance(question, TextDelta)
     assert "- rm({})" in question.text
     assert "get_weather" not in question.text
-    usage = letta.UsageStatistics(prompt_tokens=0, completion_tokens=0, total_tokens=0)
+    usage = Usage(prompt_tokens=0, completion_tokens=0, total_tokens=0)
     assert finished == TurnFinished(reason=FinishReason.STOP, usage=usage), "no run: nothing was used"
     assert turn.next_event() is Signal.FINISHED
 

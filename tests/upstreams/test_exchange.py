@@ -11,8 +11,8 @@ from sansio_letta.errors import (
     RequestField,
     SansioLettaError,
 )
-from sansio_letta.turn.events import FetchAgent, FindAgent
 from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.commands import FetchAgent, FindAgent
 from sansio_letta.upstreams.rest.response import Answer, find_agent, found_agent
 
 AGENT_ID = "agent-c52d0716-1824-4a78-9f84-e5b39a7bad99"

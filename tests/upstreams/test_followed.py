@@ -22,18 +22,9 @@ from drive import (
 )
 from sansio_letta import Kept, Signal, Turn
 from sansio_letta.errors import shutting_down
-from sansio_letta.turn.events import (
-    AnswerCalls,
-    CancelRun,
-    FetchAgent,
-    FetchRun,
-    OpenStream,
-    TextDelta,
-    TurnFailed,
-    TurnFinished,
-    TurnStarted,
-)
+from sansio_letta.turn.events import TextDelta, TurnFailed, TurnFinished, TurnStarted
 from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.commands import AnswerCalls, CancelRun, FetchAgent, FetchRun, OpenStream
 
 LEGACY = evolve(AGENT, agent_type="memgpt_v2_agent")
 SLEEPER = evolve(LEGACY, enable_sleeptime=True)

@@ -17,25 +17,20 @@ from legacy_letta import (
 )
 from sansio_letta import Config, Kept, Plan, Signal
 from sansio_letta.config import Approvals, ClientTools, InstructionPolicy
-from sansio_letta.errors import Advice, FieldPath, LettaError, RemoteProtocolError, RequestField, shutting_down
+from sansio_letta.errors import (
+    Advice,
+    Failure,
+    FieldPath,
+    LettaError,
+    RemoteProtocolError,
+    RequestField,
+    shutting_down,
+)
 from sansio_letta.turn.events import (
-    AnswerCalls,
     CallArguments,
     CallsSettled,
     CallStarted,
-    CancelRun,
-    ChangeToolbox,
-    Command,
-    DeleteTool,
-    Failure,
-    FetchAgent,
-    FetchToolbox,
-    FindToolboxes,
-    FindTools,
     FinishReason,
-    MakeTool,
-    OpenStream,
-    SearchTools,
     ServerToolStarted,
     TextDelta,
     TurnFailed,
@@ -46,6 +41,20 @@ from sansio_letta.turn.request import Instructions
 from sansio_letta.turn.thread_queue import Place, ThreadQueue
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.calls import NO_CLIENT, NO_RESULT, NO_RESULT_YET
+from sansio_letta.upstreams.rest.commands import (
+    AnswerCalls,
+    CancelRun,
+    ChangeToolbox,
+    Command,
+    DeleteTool,
+    FetchAgent,
+    FetchToolbox,
+    FindToolboxes,
+    FindTools,
+    MakeTool,
+    OpenStream,
+    SearchTools,
+)
 from sansio_letta.upstreams.rest.conversations import Chat, GivenConversation, Throwaway
 from sansio_letta.upstreams.rest.run_request import RESULT_PREFACE
 from sansio_letta.upstreams.rest.tool_attachment import MadeTools

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from legacy_letta import NOW, answer_of, name_of
-from sansio_letta.turn.events import (
+from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.attached_tools import MARK, Stamp, lend, tool_tags
+from sansio_letta.upstreams.rest.commands import (
     PAGE_COUNT,
     ChangeToolbox,
     DeleteTool,
@@ -13,8 +15,6 @@ from sansio_letta.turn.events import (
     FindTools,
     SearchTools,
 )
-from sansio_letta.upstreams.rest import letta
-from sansio_letta.upstreams.rest.attached_tools import MARK, Stamp, lend, tool_tags
 from sansio_letta.upstreams.rest.tool_attachment import Loan, MadeTools, clean
 
 TOOLS = tuple(letta.ClientTool(name=f"f{number}", parameters={}) for number in range(PAGE_COUNT + 1))

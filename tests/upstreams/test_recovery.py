@@ -26,35 +26,37 @@ from drive import (
     want,
 )
 from sansio_letta import Config, Kept, LocalProtocolError, Signal, Turn
-from sansio_letta.errors import RemoteProtocolError
+from sansio_letta.errors import Failure, RemoteProtocolError
 from sansio_letta.turn.events import (
     BackgroundRefused,
     CallArguments,
     CallStarted,
-    CancelRun,
-    Command,
     Event,
-    Failure,
-    FetchKept,
-    FetchRun,
-    FetchUsage,
     FinishReason,
-    OpenStream,
     ReasoningDelta,
-    ResumeRun,
     ServerToolReturned,
     TextDelta,
     TurnFailed,
     TurnFinished,
     TurnStarted,
+    Usage,
 )
 from sansio_letta.turn.thread_queue import Place, ThreadQueue
 from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.commands import (
+    CancelRun,
+    Command,
+    FetchKept,
+    FetchRun,
+    FetchUsage,
+    OpenStream,
+    ResumeRun,
+)
 from sansio_letta.upstreams.rest.recovery import EarlierTurn
 
 CANCEL = CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)
 EARLIER = EarlierTurn(run_id="run-0")
-USED = letta.UsageStatistics(prompt_tokens=100, completion_tokens=20, total_tokens=120)
+USED = Usage(prompt_tokens=100, completion_tokens=20, total_tokens=120)
 HEARD = {"message_type": "user_message", "content": "hi"}
 RETURNED = {
     "message_type": "tool_return_message",

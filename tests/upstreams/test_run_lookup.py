@@ -9,17 +9,17 @@ from drive import AGENT, AGENT_ID, DONE, PING, RUN_ID, USAGE, say, stop
 from drive_cycle import Client, chat
 from sansio_letta import Config, Proxy
 from sansio_letta.config import Background
-from sansio_letta.turn.events import (
+from sansio_letta.errors import Failure
+from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.commands import (
     CancelRun,
     Command,
-    Failure,
     FetchKept,
     FetchRun,
     FetchUsage,
     FindRuns,
     OpenStream,
 )
-from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.lookup import RunMark, SoughtRun, read_mark
 
 if TYPE_CHECKING:

@@ -30,6 +30,7 @@ from sansio_letta.turn.events import (
     TextDelta,
     TurnFinished,
     TurnStarted,
+    Usage,
 )
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.calls import ToolBridge
@@ -74,7 +75,7 @@ def test_text() -> None:
         TextDelta(text="lo"),
         TurnFinished(
             reason=FinishReason.STOP,
-            usage=letta.UsageStatistics(prompt_tokens=100, completion_tokens=20, total_tokens=120),
+            usage=Usage(prompt_tokens=100, completion_tokens=20, total_tokens=120),
         ),
     ]
 

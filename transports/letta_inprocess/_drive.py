@@ -11,9 +11,10 @@ import anyio
 from attrs import define, field, frozen
 
 from sansio_letta import PRODUCT_ID, Cycle, LocalProtocolError, ResponseBody, ResponseHead, Signal
+from sansio_letta.errors import Failure
 from sansio_letta.proxy.cycle import Item
 from sansio_letta.recording.writer import RecordedCycle
-from sansio_letta.turn.events import CancelRun, Command, Failure
+from sansio_letta.upstreams.rest.commands import CancelRun, Command
 
 #: Letta Cloud, as the official client has it.
 LETTA_CLOUD: Final = "https://api.letta.com"

@@ -9,8 +9,9 @@ import trio
 from attrs import define, field
 
 from sansio_letta import Cycle, HttpRequest, Proxy, ResponseBody, ResponseHead, Signal
+from sansio_letta.errors import Failure
 from sansio_letta.recording.writer import RecordedCycle
-from sansio_letta.turn.events import Command, Failure
+from sansio_letta.upstreams.rest.commands import Command
 
 from .upstream.base import Upstream, UpstreamError, UpstreamExchange
 

@@ -6,7 +6,7 @@ from attrs import define, evolve, field
 from sansio_letta import LocalProtocolError, ResponseBody, ResponseHead, Signal
 from sansio_letta.dialects.chat_completions.writer import EVENT_STREAM, encode_stream_error
 from sansio_letta.proxy.endpoints import error_reply
-from sansio_letta.turn.events import Command
+from sansio_letta.upstreams.rest.commands import Command
 from sansio_letta.upstreams.rest.response import Headers
 
 from .client.connection import ClientConnection, ClientGone

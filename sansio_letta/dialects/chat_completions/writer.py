@@ -23,8 +23,8 @@ from ...turn.events import (
     TurnFailed,
     TurnFinished,
     TurnStarted,
+    Usage,
 )
-from ...upstreams.rest import letta
 from . import objects as chat
 from .request import error_body
 
@@ -227,7 +227,7 @@ def encode_stream_error(error: SansioLettaError) -> bytes:
     return sse.encode_json(orjson.dumps(body))
 
 
-def encode_usage(usage: letta.UsageStatistics, count: UsageCount = UsageCount.CONTEXT) -> chat.Usage:
+def encode_usage(usage: Usage, count: UsageCount = UsageCount.CONTEXT) -> chat.Usage:
     """Letta's counts under OpenAI's names; what Letta does not know is left out, or 0 where it must be there.
 
     :param count: which of them; without a context of Letta's it is always the sums.

@@ -17,17 +17,17 @@ from typing import Final, TypeAlias
 from attrs import frozen
 
 from ...errors import RequestError, RequestField, SansioLettaError
-from ...turn.events import (
+from ...turn.events import ConversationThread
+from . import letta
+from .commands import (
     PAGE_COUNT,
     Command,
-    ConversationThread,
     CreateConversation,
     DeleteConversation,
     FetchConversation,
     FetchLast,
     FindConversations,
 )
-from . import letta
 from .response import Answer
 
 #: Begins the summaries of chats' conversations; the chat's key follows, in quotes, and its digest.

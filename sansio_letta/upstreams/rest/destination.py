@@ -12,18 +12,9 @@ from attrs import define, field
 
 from ...errors import RequestError, RequestField, unknown_model
 from ...proxy.access import ANYONE, Caller
-from ...turn.events import (
-    AgentFound,
-    AgentGone,
-    AgentThread,
-    Command,
-    ConversationThread,
-    FetchAgent,
-    FetchLast,
-    Thread,
-    ThreadGone,
-)
+from ...turn.events import AgentFound, AgentGone, AgentThread, ConversationThread, Thread, ThreadGone
 from . import letta
+from .commands import Command, FetchAgent, FetchLast
 from .conversations import (
     Chat,
     FoundThread,

@@ -4,8 +4,8 @@ from typing import Final
 
 from attrs import define, field, frozen
 
-from ...errors import Advice, LettaError, LocalProtocolError, RemoteProtocolError, SansioLettaError
-from ...turn.events import AnswerCalls, Command, Failure, OpenStream
+from ...errors import Advice, Failure, LettaError, LocalProtocolError, RemoteProtocolError, SansioLettaError
+from .commands import AnswerCalls, Command, OpenStream
 from .reader import MessageReader
 from .response import Answer, Headers
 

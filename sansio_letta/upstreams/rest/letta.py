@@ -164,7 +164,7 @@ class UsageStatistics:
     cached_input_tokens: int | None = None
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
-    context_tokens: int | None = None  #: no sum: what the agent's context held after the last step
+    context_tokens: int | None = None  #: not a sum: what the agent's context held after the last step
     step_count: int | None = None
 
 

@@ -16,8 +16,8 @@ from typing import Final, TypeAlias
 from attrs import frozen
 
 from ...errors import SansioLettaError
-from ...turn.events import Command, FindRuns
 from . import letta
+from .commands import Command, FindRuns
 from .exchange import PAUSES, Pause
 from .response import Answer
 

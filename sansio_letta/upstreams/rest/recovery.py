@@ -14,11 +14,7 @@ from ...errors import Advice, LettaError, SansioLettaError
 from ...turn.events import (
     CallArguments,
     CallStarted,
-    Command,
     Event,
-    FetchKept,
-    FetchRun,
-    FetchUsage,
     ReasoningDelta,
     ServerToolArguments,
     ServerToolReturned,
@@ -27,6 +23,7 @@ from ...turn.events import (
     TurnStarted,
 )
 from . import letta
+from .commands import Command, FetchKept, FetchRun, FetchUsage
 from .exchange import PAUSES, Pause
 from .lookup import SoughtRun, find_run
 from .response import Answer

@@ -14,8 +14,8 @@ from ...errors import (
     http_failure,
     unknown_model,
 )
-from ...turn.events import FetchAgent, FindAgent
 from . import letta
+from .commands import FetchAgent, FindAgent
 
 #: Pairs of lower-case name and value.
 Headers: TypeAlias = Sequence[tuple[str, str]]

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from enum import Enum, auto
 from typing import Any, Final, TypeAlias
 
-from attrs import define, field, fields, frozen
+from attrs import asdict, define, field, fields, frozen
 
 from ...errors import INVALID_INPUT, LettaError, RemoteProtocolError, run_failure
 from ...turn.approval import approval_question
@@ -26,6 +26,7 @@ from ...turn.events import (
     TextDelta,
     TurnFinished,
     TurnStarted,
+    Usage,
 )
 from . import letta
 from .attached_tools import is_our_name
@@ -157,7 +158,7 @@ class SoFar:
     started: bool = False  #: `TurnStarted` was said
     has_text: bool = False
     has_reasoning: bool = False
-    usage: letta.UsageStatistics | None = None
+    usage: Usage | None = None
 
 
 @define
@@ -186,7 +187,7 @@ class RunStream:
     _text_id: str | None = field(default=None, init=False)
     _reasoning_id: str | None = field(default=None, init=False)
     _stop_reason: str | None = field(default=None, init=False)
-    _usage: letta.UsageStatistics | None = field(default=None, init=False)
+    _usage: Usage | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.started = self.before.started
@@ -278,7 +279,7 @@ class RunStream:
             case letta.StopReason(stop_reason=reason):
                 self._stop_reason = reason
             case letta.UsageStatistics():
-                self._usage = message
+                self._usage = Usage(**asdict(message))
             case letta.ErrorMessage(error_type=kind, message=text, detail=detail):
                 self.refusal = None if self.started else refusal_in(text) or refusal_in(detail)
                 is_input = detail is not None and detail.startswith(f"{INVALID_INPUT}:")
@@ -328,19 +329,17 @@ class RunStream:
         return error
 
 
-def _sum(
-    first: letta.UsageStatistics | None, second: letta.UsageStatistics | None
-) -> letta.UsageStatistics | None:
+def _sum(first: Usage | None, second: Usage | None) -> Usage | None:
     """The tokens of both; what neither knows stays unknown, and of the context the later counts."""
     if first is None or second is None:
         return first or second
     both = {}
-    for attribute in fields(letta.UsageStatistics):
+    for attribute in fields(Usage):
         counts = [getattr(usage, attribute.name) for usage in (first, second)]
         known = [count for count in counts if count is not None]
         both[attribute.name] = sum(known) if known else None
     both["context_tokens"] = second.context_tokens
-    return letta.UsageStatistics(**both)
+    return Usage(**both)
 
 
 def _tag(message: letta.Message | EndOfStream) -> str:

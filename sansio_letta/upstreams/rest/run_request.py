@@ -12,11 +12,12 @@ from attrs import frozen
 
 from ...config import Approvals, InstructionPolicy
 from ...errors import RequestError, RequestField
-from ...turn.events import AnswerCalls, OpenStream, Thread
+from ...turn.events import Thread
 from ...turn.reply_format import JsonWish
 from ...turn.request import Plan, Standing
 from . import letta
 from .calls import NO_RESULT, NO_RESULT_YET, TAKEN, Settlement, settle
+from .commands import AnswerCalls, OpenStream
 from .destination import Destination
 
 Answers: TypeAlias = tuple[letta.ToolReturn | letta.Approval, ...]

@@ -18,22 +18,7 @@ from typing import Final, TypeAlias, TypeVar
 from attrs import define, evolve, field, frozen
 
 from ...errors import FieldPath, RequestError, RequestField, SansioLettaError
-from ...turn.events import (
-    PAGE_COUNT,
-    AnswerCalls,
-    ChangeToolbox,
-    Command,
-    ConversationThread,
-    DeleteConversation,
-    DeleteTool,
-    FetchToolbox,
-    FindRuns,
-    FindToolboxes,
-    FindTools,
-    MakeTool,
-    SearchTools,
-    UpdateConversation,
-)
+from ...turn.events import ConversationThread
 from . import letta
 from .attached_tools import (
     MARK,
@@ -46,6 +31,21 @@ from .attached_tools import (
     tool_tags,
     with_tools,
     without_ours,
+)
+from .commands import (
+    PAGE_COUNT,
+    AnswerCalls,
+    ChangeToolbox,
+    Command,
+    DeleteConversation,
+    DeleteTool,
+    FetchToolbox,
+    FindRuns,
+    FindToolboxes,
+    FindTools,
+    MakeTool,
+    SearchTools,
+    UpdateConversation,
 )
 from .lookup import runs_before
 from .response import Answer

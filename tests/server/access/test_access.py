@@ -14,7 +14,7 @@ from drive import AGENT_ID, DONE, PING, USAGE, agent_json, encode, say, stop
 from letta_server import Access, LettaPool, Server, Settings
 from letta_server.access.keys import toml_lines
 from letta_server.settings.errors import SettingsError
-from sansio_letta.turn.events import CancelRun, CheckHealth, FetchAgent, ListAgents
+from sansio_letta.upstreams.rest.commands import CancelRun, CheckHealth, FetchAgent, ListAgents
 
 from ..scripted import RawClient, Response, Script, ScriptedLetta, ask, cancelled, found, hello, runs
 

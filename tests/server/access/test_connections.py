@@ -17,7 +17,7 @@ from letta_server import Access, Server, Settings, serve
 from letta_server.access.connections import Door
 from letta_server.access.tls import Certificate
 from letta_server.settings.errors import SettingsError
-from sansio_letta.turn.events import ListAgents, OpenStream
+from sansio_letta.upstreams.rest.commands import ListAgents, OpenStream
 
 from ..scripted import RawClient, Script, ScriptedLetta, ask, found, hello
 

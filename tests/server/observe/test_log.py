@@ -8,8 +8,7 @@ from attrs import evolve, fields
 from letta_server.observe.log import LogFormat, configure_log, log_request
 from sansio_letta import Summary
 from sansio_letta.proxy.summary import Repeat
-from sansio_letta.turn.events import CallsSettled
-from sansio_letta.upstreams.rest import letta
+from sansio_letta.turn.events import CallsSettled, Usage
 
 WHOLE = Summary(
     request_id="req_1",
@@ -27,7 +26,7 @@ WHOLE = Summary(
     chunk_count=7,
     call_count=1,
     cancel_count=1,
-    usage=letta.UsageStatistics(prompt_tokens=100, completion_tokens=20, total_tokens=120),
+    usage=Usage(prompt_tokens=100, completion_tokens=20, total_tokens=120),
     ignored=("temperature",),
     settled=CallsSettled(missing=("call-1", "call-2"), denied=("call-3",)),
     waited=True,

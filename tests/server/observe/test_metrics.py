@@ -13,7 +13,7 @@ from letta_server.observe.metrics import METRICS, Metrics
 from letta_server.observe.metrics_page import MetricsPage
 from sansio_letta import HttpRequest, Summary
 from sansio_letta.proxy.summary import Repeat
-from sansio_letta.upstreams.rest import letta
+from sansio_letta.turn.events import Usage
 
 from ..scripted import RawClient, ask, found, hello, make_server, runs
 
@@ -52,7 +52,7 @@ def observe(metrics: Metrics, seen: Summary, seconds: float = 1.0, first: float 
 
 def test_a_turn_is_counted() -> None:
     metrics = Metrics()
-    usage = letta.UsageStatistics(prompt_tokens=100, completion_tokens=20)
+    usage = Usage(prompt_tokens=100, completion_tokens=20)
     observe(metrics, summary(usage=usage, chunk_count=7, call_count=2), seconds=3.0, first=0.4)
     observe(metrics, summary(outcome="abandoned", status=None, cancel_count=1, stream=False), 9.0, 9.0)
     assert value(metrics, "turns_total", outcome="stop") == 1
@@ -89,7 +89,7 @@ def test_failures_of_letta_by_kind() -> None:
 
 def test_a_repeat_counts_as_such_and_its_turn_once() -> None:
     metrics = Metrics()
-    usage = letta.UsageStatistics(prompt_tokens=100, completion_tokens=20)
+    usage = Usage(prompt_tokens=100, completion_tokens=20)
     observe(metrics, summary(usage=usage, chunk_count=3, resume_count=2))
     for repeat in Repeat:
         observe(metrics, summary(usage=usage, chunk_count=3, repeat=repeat))

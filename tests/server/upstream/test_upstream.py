@@ -14,7 +14,9 @@ from trio.testing import wait_all_tasks_blocked
 
 from drive import AGENT_ID
 from letta_server import LettaPool, Settings, UpstreamError, UpstreamExchange
-from sansio_letta.turn.events import AgentThread, CancelRun, CheckHealth, Command, Failure, OpenStream
+from sansio_letta.errors import Failure
+from sansio_letta.turn.events import AgentThread
+from sansio_letta.upstreams.rest.commands import CancelRun, CheckHealth, Command, OpenStream
 from sansio_letta.upstreams.rest.letta import MessageCreate, StreamRequest
 
 JSON_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"

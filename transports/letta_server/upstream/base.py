@@ -3,7 +3,8 @@
 from contextvars import ContextVar
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from sansio_letta.turn.events import Command, Failure
+from sansio_letta.errors import Failure
+from sansio_letta.upstreams.rest.commands import Command
 
 Headers: TypeAlias = list[tuple[str, str]]
 

@@ -14,7 +14,8 @@ import trio
 from attrs import define, field, frozen
 
 from sansio_letta import PRODUCT_ID
-from sansio_letta.turn.events import Command, Failure
+from sansio_letta.errors import Failure
+from sansio_letta.upstreams.rest.commands import Command
 
 from ..http_head import head_line_count
 from ..settings.server import Settings
