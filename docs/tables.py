@@ -76,7 +76,7 @@ HONOURED: Final[Mapping[str, str]] = {
     "tool_choice": "`auto`, `none`, `allowed_tools` of mode `auto`; a forced call is "
     "[asked for and checked](structured-output.md)",
     "metadata": "`letta_chat_key`, a string or a number, names "
-    "[the chat](threads.md#how-a-client-names-its-chat) where no header does; nothing else in it is read",
+    "[the chat](threads.md#naming-a-chat) where no header does; nothing else in it is read",
     "stop": "the text ends before it: [Stop sequences](#stop-sequences)",
     "parallel_tool_calls": "`false`: [one call at a time](#one-call-at-a-time)",
     "response_format": "`text`; `json_object` and `json_schema` are "
@@ -568,11 +568,11 @@ def policies() -> str:
     for name, policy in POLICIES.items():
         values = "; ".join(_codes(value.value for value in level) for level in policy.levels)
         default = getattr(Config(), policy.field).value
-        loosens = f"no: {policy.guards}" if policy.guards else "yes: a matter of taste"
+        loosens = f"no: {policy.guards}" if policy.guards else "yes"
         header = "-".join(word.capitalize() for word in (PREFIX + name).split("-"))
         rows.append((_code(name), values, _code(default), _code(header), loosens))
     return _table(
-        ("policy", "values, the laxest first", "default", "header", "may a request loosen it?"),
+        ("policy", "values, most permissive first", "default", "header", "may a request loosen it?"),
         rows,
     )
 

@@ -359,7 +359,7 @@ def test_every_timeout_of_the_core_is_explained() -> None:
 
 def test_what_is_advised_about_is_there() -> None:
     known = {field.name for field in attrs.fields(sansio_letta.Config)}
-    advised = set(first_cells("settings.md", "When to change what"))
+    advised = set(first_cells("settings.md", "When to change a setting"))
     assert advised <= known
     assert {field.name for field in attrs.fields(letta_server.TurnSettings)} <= advised
     assert {field.name for field in attrs.fields(letta_server.ThreadSettings)} <= advised
@@ -472,7 +472,7 @@ def test_no_key_that_the_docs_show_opens_a_server(tmp_path: Path) -> None:
 
 
 def test_the_modes_of_redaction_are_all_there() -> None:
-    modes = first_cells("recording.md", "What is left out")
+    modes = first_cells("recording.md", "What is redacted")
     assert sorted(modes) == sorted(mode.value for mode in recording.TextMode)
 
 
