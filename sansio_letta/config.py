@@ -1,4 +1,4 @@
-"""Every limit and policy of the core, by name."""
+"""The limits and policies of the core."""
 
 from enum import Enum
 from typing import Any, Final
@@ -7,7 +7,7 @@ from attrs import evolve, field, frozen, validators
 
 
 class ReasoningField(Enum):
-    """Where the agent's reasoning goes in deltas and messages; clients show two fields as two texts."""
+    """Where the agent's reasoning goes in deltas and messages. One field only: clients would show both."""
 
     REASONING_CONTENT = "reasoning_content"
     """DeepSeek's name, read by Open WebUI, Roo Code, Vercel's AI SDK and openai-agents."""
@@ -17,10 +17,10 @@ class ReasoningField(Enum):
 
 
 class Background(Enum):
-    """Which runs are started in Letta's background, so that a lost stream can be taken up again.
+    """Which runs are started in Letta's background mode, so that a lost stream can be resumed.
 
-    Letta 0.16.7 gives a background run's items out every half second, not as they come. A lost stream of
-    another run is not taken up again: its end is awaited, and the rest is told in one piece.
+    Letta 0.16.7 delivers the items of a background run every half second, not as they are produced. If the
+    stream of another run is lost, the rest arrives in one piece once the run has ended.
     """
 
     AUTO = "auto"
@@ -30,181 +30,183 @@ class Background(Enum):
 
 
 class InstructionPolicy(Enum):
-    """What becomes of a client's system and developer messages; the agent has instructions of its own."""
+    """How a client's system and developer messages are handled. The agent has a system prompt of its own."""
 
     ONCE = "once"
-    """A system message before the input, when they differ from what the thread was last given."""
+    """Sent as a system message before the input, unless the same text was the last one sent to the thread."""
     ALWAYS = "always"
-    """The same before every input."""
+    """Sent as a system message before every input."""
     OVERRIDE = "override"
-    """In place of the agent's own, for the turn."""
+    """Replace the agent's own system prompt for the turn."""
     IGNORE = "ignore"
-    """Nothing; a header of the answer names them."""
+    """Not sent; a response header names them."""
 
 
 class TaskPolicy(Enum):
-    """What becomes of a prompt that is not the user's."""
+    """How background prompts are handled: those of the client program rather than of its user."""
 
     ISOLATE = "isolate"
-    """It runs in a conversation of its own, which is deleted afterwards."""
+    """Run in a temporary conversation, which is deleted afterwards."""
     PASS = "pass"
-    """It is said to the agent like any other."""
+    """Sent to the agent like any other message."""
     REFUSE = "refuse"
-    """It is answered with an error."""
+    """Refused with an error."""
     ALL = "all"
-    """Every request is taken for one, and isolated: the agent answers, and remembers nothing."""
+    """Every request is isolated: the agent answers it and remembers nothing."""
 
 
 class Speakers(Enum):
     """How the agent learns which person a user message is from."""
 
     NAME = "name"
-    """In the message's `name`, which Letta keeps and shows to models of OpenAI's wire."""
+    """From the message's `name`, which Letta stores and passes to models behind OpenAI's API."""
     TEXT = "text"
-    """The same, and in front of the text, for models that are shown no names: Anthropic's, Google's."""
+    """The same, and in front of the text, for models that see no names: Anthropic's, Google's."""
     OFF = "off"
 
 
 class Approvals(Enum):
-    """What becomes of a call of the agent's own tool that Letta will not carry out without a human."""
+    """What happens to a call of the agent's own tool that requires human approval in Letta."""
 
     ASK = "ask"
-    """The reply says what the agent wants to run; the next user message settles it."""
+    """The reply asks for it; the next user message decides."""
     ALLOW = "allow"
-    """It is allowed at once, and the reply goes on."""
+    """Approved at once; the reply continues."""
     DENY = "deny"
-    """It is denied at once, and the reply goes on."""
+    """Denied at once; the reply continues."""
 
 
 class Enforcement(Enum):
-    """What becomes of a wish that Letta cannot be held to: JSON as the reply, or a call of a certain tool."""
+    """How structured output is handled, which Letta cannot enforce: JSON as the reply, or a forced tool call."""
 
     VALIDATE = "validate"
-    """The agent is asked for it, and its reply is checked before it is told; it is asked again once."""
+    """The agent is asked for it, and its reply is validated before it is sent; it gets one more try."""
     IGNORE = "ignore"
-    """Nothing; a header of the answer names the fields."""
+    """Ignored; a response header names the fields."""
     REFUSE = "refuse"
-    """The request is an error."""
+    """Refused with an error."""
 
 
 class ClientTools(Enum):
-    """How an agent is given the tools that a client offers."""
+    """How an agent gets the tools that a client offers."""
 
     AUTO = "auto"
-    """With the request, if the agent's type takes them there; else by attaching them to the agent."""
+    """With the request, if the agent's type accepts them there; otherwise attached for the turn."""
     NATIVE = "native"
-    """With the request; for an agent that does not take them there the request is an error."""
+    """With the request; an error for agents that do not accept them there."""
     ATTACH = "attach"
-    """By attaching them to the agent, whatever its type: for servers that ignore those of a request."""
+    """Attached to the agent for the turn, whatever its type: for servers that ignore a request's tools."""
 
 
 class UsageCount(Enum):
-    """What an answer's usage counts, where the agent took several steps on its own."""
+    """What an answer's usage counts if the agent took several steps."""
 
     CONTEXT = "context"
-    """The context as the last step left it, which programs take for the size of their chat. The sum is beside
-    it, in `letta`."""
+    """The context after the last step, which programs read as the size of the chat; `letta` has the sums."""
     SUM = "sum"
-    """The tokens of all steps together: what the turn has cost."""
+    """The tokens of all steps together, which is what the turn cost."""
 
 
 class ServerTools(Enum):
-    """How the client sees the tools that Letta carries out for the agent."""
+    """How the client sees calls of the agent's own tools."""
 
     HIDDEN = "hidden"
     REASONING = "reasoning"
-    """As lines among the reasoning: the call, and how its return begins."""
+    """As lines in the reasoning: the call, and the start of its result."""
     STATUS = "status"
-    """As status events beside the answer's chunks, which Open WebUI shows. Streams alone can have them."""
+    """As status events next to the chunks, which Open WebUI shows. Only in streams."""
 
 
-#: Typed for numbers of any kind; attrs ties a validator to the type it was made with.
+#: Typed as Any, because attrs ties a validator to the type of number it was made with.
 _positive: Final[Any] = validators.gt(0)
 _not_negative: Final[Any] = validators.ge(0)
 
 
 @frozen(kw_only=True)
 class Config:
-    """Limits and policies of the core. Sizes are bytes, timeouts seconds."""
+    """Limits and policies of the core. Sizes are in bytes, timeouts in seconds."""
 
-    #: One client request; OpenAI takes 50 MB with images, nginx 1 MB.
+    #: Size of one client request. OpenAI accepts 50 MB with images, nginx 1 MB.
     max_request_size: int = field(default=32 * 1024 * 1024, validator=_positive)
-    #: JSON values of one request, by its commas: reading 500,000 takes a quarter of a second, in one piece. The
-    #: commas of texts count as well; a book has 20,000.
+    #: JSON values in one request, counted by its commas: parsing 500,000 takes a quarter of a second without
+    #: interruption. Commas in texts count as well; a book has 20,000.
     max_value_count: int = field(default=500_000, validator=_positive)
-    #: Messages of one request, old ones included: Anthropic's limit, too; OpenAI takes 2,048.
+    #: Messages in one request, including old ones. Anthropic has the same limit; OpenAI accepts 2,048.
     max_message_count: int = field(default=100_000, validator=_positive)
-    #: Parts in the content of new messages, all together. Gemini takes 3,600 pictures.
+    #: Content parts of all new messages together. Gemini accepts 3,600 images.
     max_part_count: int = field(default=10_000, validator=_positive)
-    #: Tools of one request; OpenAI takes 128.
+    #: Tools in one request. OpenAI accepts 128.
     max_tool_count: int = field(default=1024, validator=_positive)
-    #: One event of Letta's stream; aiohttp's line readers end at 128 KB, but a server tool's return comes as
-    #: one line.
+    #: One event of Letta's stream. A result of the agent's own tool is a single event, however long.
     max_event_size: int = field(default=8 * 1024 * 1024, validator=_positive)
-    #: A whole JSON answer of Letta: a page of agents with their memory blocks.
+    #: A whole JSON response from Letta, such as a page of agents with their memory blocks.
     max_answer_size: int = field(default=32 * 1024 * 1024, validator=_positive)
-    #: The longest string in one delta, as JSON: line readers of 64 KB (aiohttp's default) must get through.
+    #: The longest string in one delta, as JSON. Line readers with a limit of 64 KB (aiohttp's default) must
+    #: manage.
     max_fragment_size: int = field(default=32 * 1024, validator=validators.ge(64))
-    #: Agents in `GET /v1/models`; a listing beyond it ends there.
+    #: Agents in `GET /v1/models`; the list is cut off after this many.
     max_agent_count: int = field(default=10_000, validator=_positive)
-    #: Agents asked for at once while listing. Letta's own page is 50.
+    #: Agents per page when they are listed. Letta's own default is 50.
     agent_page_count: int = field(default=100, validator=_positive)
-    #: How long a found agent is remembered.
+    #: How long the agent found for a name is remembered.
     agent_ttl: float = field(default=60.0, validator=_not_negative)
-    #: Names remembered at most.
+    #: How many such names are remembered.
     max_remembered_agent_count: int = field(default=4096, validator=_positive)
-    #: A comment goes to a streaming client after this silence; undici gives up after 300, nginx after 60.
+    #: A streaming client gets a comment after this time without data. undici times out after 300, nginx after
+    #: 60.
     keepalive_timeout: float = field(default=15.0, validator=_positive)
-    #: A streamed answer of which nothing has come for this long begins all the same, with a comment: for a head
-    #: Vapi waits 20 seconds, nginx 60. From then on a failure is an error in the stream, and no status. 0: it
-    #: never begins before the agent's first word.
+    #: A streamed response that has no content after this time starts with a comment. Vapi waits 20 seconds for
+    #: a response to start, nginx 60. From then on a failure is an error in the stream rather than a status. 0:
+    #: never.
     early_response_timeout: float = field(default=15.0, validator=_not_negative)
-    #: No byte from Letta, pings included, for this long: the stream counts as lost. Letta pings every 20 s.
+    #: A stream from Letta counts as lost after this time without data, pings included. Letta pings every 20 s.
     letta_silence_timeout: float = field(default=120.0, validator=_positive)
-    #: Until a run's stream begins: Letta names the run at once.
+    #: Until the first item of a run's stream, which brings the run's id.
     first_item_timeout: float = field(default=60.0, validator=_positive)
-    #: A question to Letta that is not answered for this long has failed; its own lists take seconds at worst.
+    #: A lookup in Letta without a response for this long has failed. Letta's own lists take seconds at worst.
     letta_answer_timeout: float = field(default=30.0, validator=_positive)
-    #: A whole turn, from the request to its last chunk. Agents work for long; nobody waits for hours.
+    #: A whole turn, from the request to its last chunk. Agents may work for long, but no client waits for
+    #: hours.
     turn_timeout: float = field(default=3600.0, validator=_positive)
-    #: How long a turn waits for the one before it in its thread, and for Letta's own lock; then 409.
+    #: How long a turn waits for the previous one in its thread, and for Letta's own lock, before it gets a 409.
     queue_timeout: float = field(default=60.0, validator=_not_negative)
-    #: Turns that wait in one thread; chat programs send a handful at once.
+    #: Turns that may wait in one thread. Chat programs send a handful at once.
     max_queue_count: int = field(default=32, validator=_not_negative)
-    #: Pauses between attempts to connect to Letta, together: a restart behind a balancer takes this long.
+    #: Pauses between attempts to connect to Letta, in total: long enough for a restart behind a load balancer.
     connect_retry_timeout: float = field(default=0.75, validator=_not_negative)
-    #: The same, while a run of ours goes on that we have lost sight of: a restart of Letta itself.
+    #: The same while a run of ours continues unobserved: long enough for a restart of Letta itself.
     resume_timeout: float = field(default=30.0, validator=_not_negative)
-    #: What becomes of system and developer messages. Coding agents live by theirs.
+    #: How system and developer messages are handled. Coding agents depend on theirs.
     instructions: InstructionPolicy = InstructionPolicy.ONCE
-    #: What becomes of prompts that are a chat program's own, for titles and the like.
+    #: How background prompts are handled, such as a chat program's request for a title.
     tasks: TaskPolicy = TaskPolicy.ISOLATE
-    #: Beginnings of further prompts of that kind, of a system message or of the last user message.
+    #: Beginnings of further background prompts: of a system message, or of the last user message.
     task_prompts: tuple[str, ...] = ()
-    #: Whether the agent learns who speaks, where several people do.
+    #: How the agent learns who is speaking, if several people are.
     speakers: Speakers = Speakers.NAME
-    #: Chats and threads remembered at most: their conversations, and the instructions that they were given.
+    #: Threads remembered, with the conversation of their chat and the system prompt last sent to them.
     max_remembered_thread_count: int = field(default=4096, validator=_positive)
-    #: A run whose stream was lost and that goes on, as Letta has it, is ended after this long: of runs that its
-    #: own restart has killed Letta says so for ever. Who does not stream has given up by then.
+    #: A run whose stream was lost is cancelled if it still runs after this time, according to Letta. Letta
+    #: reports a run killed by a restart as running forever. A client that does not stream has timed out by
+    #: then.
     lost_run_timeout: float = field(default=600.0, validator=_positive)
-    #: Whether runs are asked for so that they can be found before they are named: without it a run whose name
-    #: never came can neither be ended nor taken up.
+    #: Whether runs are started with a marker by which they can be found before their id is known. Without it, a
+    #: run whose id never arrived can be neither cancelled nor resumed.
     finds_runs: bool = True
-    #: Whether to ask for runs whose stream can be taken up again.
+    #: Which runs are started so that their stream can be resumed.
     background: Background = Background.AUTO
-    #: A turn that broke off, and an answer that was given, are remembered for repeats this long.
+    #: How long answers and interrupted turns are remembered for retries.
     repeat_ttl: float = field(default=300.0, validator=_not_negative)
-    #: Answers kept for repeats, all together, in characters of text.
+    #: Answers stored for retries, in total, in characters of text.
     max_kept_answer_size: int = field(default=64 * 1024 * 1024, validator=_not_negative)
-    #: A client that is known to try again and leaves before its answer has begun is waited for: this long, and
-    #: as long as its own pause. The official SDKs pause for half a second, doubling up to 8.
+    #: How long to wait for the retry of a client that disconnects before its answer has begun, in addition to
+    #: the client's own pause. The official SDKs pause for half a second, doubling up to 8.
     repeat_wait_timeout: float = field(default=1.0, validator=_not_negative)
-    #: Whether a repeat listens to its turn while that runs. A program that drives both in one thread would wait
-    #: for itself: without it the repeat has a turn of its own, after the first.
+    #: Whether a retry joins its turn while that is running. A program that drives both requests in one thread
+    #: would wait for itself; without this, the retry waits for the first turn to end.
     joins_repeats: bool = True
-    #: Headers that name a chat, the first that is there: each chat has a conversation of its own at Letta.
-    #: `X-Letta-Conversation-Id` names one that exists. Without a name a request is of the agent's own thread.
+    #: Headers that name a chat, in order of precedence. Each chat has its own conversation in Letta.
+    #: `X-Letta-Conversation-Id` names an existing one. Requests without any go to the agent's main thread.
     chat_key_headers: tuple[str, ...] = (
         "x-letta-conversation-id",
         "x-letta-chat-key",
@@ -213,25 +215,25 @@ class Config:
         "agent-session-id",
         "session-id",
     )
-    #: What usage counts. Programs that sum up chats when they grow compare it with the context window.
+    #: What usage counts. Programs that compact long chats compare it with the context window.
     usage: UsageCount = UsageCount.CONTEXT
-    #: Where reasoning goes.
+    #: The field for reasoning.
     reasoning_field: ReasoningField = ReasoningField.REASONING_CONTENT
-    #: Whether a human is asked before Letta runs a tool that wants one.
+    #: What happens when one of the agent's own tools requires human approval.
     approvals: Approvals = Approvals.ASK
-    #: How often a turn may answer for the human. Letta's own limit of 50 steps begins anew with each answer.
+    #: How many approvals a turn may decide automatically. Letta's limit of 50 steps starts anew after each.
     max_approval_count: int = field(default=50, validator=_not_negative)
-    #: What becomes of `response_format` and of a `tool_choice` that forces a call.
+    #: How `response_format` and a forced `tool_choice` are handled.
     enforcement: Enforcement = Enforcement.VALIDATE
-    #: How agents are given a client's tools.
+    #: How agents get a client's tools.
     client_tools: ClientTools = ClientTools.AUTO
-    #: A client's tool that is attached to agents is kept at Letta this long, to be found again by the next turn
-    #: that brings it; and an agent has it for no longer if the process dies. Clients ask their users before
-    #: they run some tools.
+    #: How long a client tool that is attached to agents is kept in Letta, for the next turn that uses it. If
+    #: the process dies, it also stays attached for no longer. Some clients ask their users before they run a
+    #: tool.
     client_tool_ttl: float = field(default=300.0, validator=_positive)
-    #: How the agent's own tools are shown.
+    #: How calls of the agent's own tools are shown.
     server_tools: ServerTools = ServerTools.HIDDEN
 
     def without_pauses(self) -> "Config":
-        """The same for a replay, which has all the answers that it will ever get."""
+        """Return the same config for a replay, which already has all the responses it will ever get."""
         return evolve(self, queue_timeout=0.0, connect_retry_timeout=0.0, resume_timeout=0.0)
