@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 import json
 import re
+import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from functools import partial
@@ -657,6 +658,21 @@ def log_fields() -> str:
     return _table(("field", ""), [*rows, *((_code(name), what) for name, what in _ALSO_LOGGED)])
 
 
+# --- The code -------------------------------------------------------------------------------------------------
+
+
+def layers() -> str:
+    """Who may import whom in the core, as import-linter checks it."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    [contract] = [
+        each
+        for each in settings["tool"]["importlinter"]["contracts"]
+        if each["type"] == "layers" and "sansio_letta" in each.get("containers", ())
+    ]
+    rows = "\n".join(f"  {layer.replace(':', ' ')}" for layer in contract["layers"])
+    return f"```text\n{rows}\n```"
+
+
 # --- Recordings, figures --------------------------------------------------------------------------------------
 
 
@@ -725,6 +741,7 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "metrics": metrics,
     "log-fields": log_fields,
     "attacks": attacks,
+    "layers": layers,
     "secret-headers": secret_headers,
     "text-fields": text_fields,
     "budgets": budgets,
