@@ -77,7 +77,7 @@ class Approvals(Enum):
 
 
 class Enforcement(Enum):
-    """How structured output is handled, which Letta cannot enforce: JSON as the reply, or a forced tool call."""
+    """How structured output is handled: JSON as the reply, or a forced tool call. Letta cannot enforce it."""
 
     VALIDATE = "validate"
     """The agent is asked for it, and its reply is validated before it is sent; it gets one more try."""
