@@ -340,7 +340,14 @@ def test_every_setting_is_explained() -> None:
     options = tables.option_names("serve")
     assert {"--host", "--letta-url", "--record"} <= options
     assert all(f"`{option}`" in hook.GENERATED["options-serve"]() for option in options)
-    for module in ("cli/app", "settings/service", "settings/access", "settings/turns", "settings/threads"):
+    for module in (
+        "cli/app",
+        "cli/options",
+        "settings/service",
+        "settings/access",
+        "settings/turns",
+        "settings/threads",
+    ):
         source = (ROOT / "transports" / "letta_server" / f"{module}.py").read_text(encoding="utf-8")
         for variable in re.findall(r'env_var="(\w+)"', source):
             assert variable in hook.GENERATED["options-serve"]()

@@ -21,7 +21,7 @@ COMMAND = (sys.executable, "-m", "letta_server")
 #: Forks from a process that has imported the command line: an import takes a second of CPU, a fork some
 #: milliseconds. What differs from `COMMAND` is the interpreter's own start, which `command` goes through.
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["letta_server.cli.app"])
+_FORKS.set_forkserver_preload(["letta_server.cli.app", "letta_server.cli.serving", "letta_server.cli.letta"])
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

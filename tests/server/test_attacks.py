@@ -20,7 +20,8 @@ from letta_recordings.page import page
 from letta_recordings.terminal import show
 from letta_server import Access, LettaPool, Server, Settings
 from letta_server.access.keys import toml_lines
-from letta_server.observe.log import LogFormat, configure_log
+from letta_server.observe.log import configure_log
+from letta_server.settings.log import LogFormat
 from sansio_letta import Proxy, read_recording
 
 from .access.test_keys import test_guessing_compares_all_keys_over_digests_of_one_length

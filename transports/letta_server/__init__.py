@@ -1,13 +1,20 @@
-"""The trio server: OpenAI clients on one side, Letta on the other, `sansio_letta` between them."""
+"""The trio server: OpenAI clients on one side, Letta on the other, `sansio_letta` between them.
 
-from .server import Server, serve
-from .settings.access import Access
-from .settings.policies import PolicySettings
-from .settings.server import Settings
-from .settings.threads import ThreadSettings
-from .settings.turns import TurnSettings
-from .upstream.base import Upstream, UpstreamError, UpstreamExchange
-from .upstream.pool import LettaPool
+A name is imported when it is first used: a command that serves nothing must not import a server first.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from .server import Server, serve
+    from .settings.access import Access
+    from .settings.policies import PolicySettings
+    from .settings.server import Settings
+    from .settings.threads import ThreadSettings
+    from .settings.turns import TurnSettings
+    from .upstream.base import Upstream, UpstreamError, UpstreamExchange
+    from .upstream.pool import LettaPool
 
 __all__ = [
     "Access",
@@ -22,3 +29,25 @@ __all__ = [
     "UpstreamExchange",
     "serve",
 ]
+
+#: Name -> the module that defines it.
+_MODULES: Final = {
+    "Access": ".settings.access",
+    "LettaPool": ".upstream.pool",
+    "PolicySettings": ".settings.policies",
+    "Server": ".server",
+    "Settings": ".settings.server",
+    "ThreadSettings": ".settings.threads",
+    "TurnSettings": ".settings.turns",
+    "Upstream": ".upstream.base",
+    "UpstreamError": ".upstream.base",
+    "UpstreamExchange": ".upstream.base",
+    "serve": ".server",
+}
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of the package's
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_MODULES[name], __name__), name)

@@ -5,7 +5,8 @@ import pytest
 import structlog
 from attrs import evolve, fields
 
-from letta_server.observe.log import LogFormat, configure_log, log_request
+from letta_server.observe.log import configure_log, log_request
+from letta_server.settings.log import LogFormat
 from sansio_letta import Summary
 from sansio_letta.proxy.summary import Repeat
 from sansio_letta.turn.events import CallsSettled, Usage

@@ -176,5 +176,5 @@ async def test_page_lets_go_of_a_client_that_asks_nothing(autojump_clock: MockCl
 
 @pytest.mark.parametrize("library", ["prometheus_client", "opentelemetry"])
 def test_nothing_is_imported_that_was_not_asked_for(library: str) -> None:
-    code = f"import sys, letta_server.cli.app; assert {library!r} not in sys.modules"
+    code = f"import sys, letta_server.cli.serving; assert {library!r} not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,51 +1,87 @@
-"""One turn against a real Letta, saved as a fixture if it shows what it should."""
+"""``letta-proxy record``: one turn against a real Letta, saved as a fixture if it shows what it should."""
 
-import secrets
-import time
-from typing import Any
+import signal
+from pathlib import Path
+from typing import Annotated
 
 import orjson
-import trio
+from cyclopts import Parameter
 
-from letta_recordings.expectations import Outcome, read_answer
-from sansio_letta import HttpRequest, Proxy
-from sansio_letta.recording.format import RecordingHead, TextMode
-from sansio_letta.recording.writer import record
+from letta_recordings.expectations import Expectation, ExpectationError, check_all
 
-from ..cycle_driver import Carrier, ask
-from ..upstream.base import Upstream
+from ..settings.server import LETTA_CLOUD, Settings
+from .exit import stop
+from .options import LettaApiKey, LettaProject, LettaUrl
 
 
-async def record_turn(
-    upstream: Upstream, body: dict[str, Any], *, scenario: str, note: str, cancel_timeout: float
-) -> tuple[bytes, Outcome]:
-    """Send one chat request through a proxy of its own.
+def record_command(
+    agent: str,
+    out: Path,
+    /,
+    *,
+    text: Annotated[str, Parameter(help="What the user says.")],
+    expect: Annotated[
+        list[str],
+        Parameter(negative="", help="status=, finish=, text=, reasoning=, call= or error= and a value."),
+    ],
+    tool: Annotated[
+        list[str] | None,
+        Parameter(negative="", show_default=False, help="A tool's name, or a file with its JSON definition."),
+    ] = None,
+    note: Annotated[str, Parameter(help="What the recording shows.")] = "",
+    letta_url: LettaUrl = LETTA_CLOUD,
+    letta_api_key: LettaApiKey = None,
+    letta_project: LettaProject = None,
+) -> None:
+    """Run one turn against a Letta and save it, if it shows what it should.
 
-    :param body: the request, as for ``POST /v1/chat/completions``.
-    :param cancel_timeout: seconds to end the run in, if this is cancelled.
-    :return: the recording, with all texts, and what came of it.
+    Nothing is saved of a turn whose expectations do not hold. All texts are kept.
+
+    Example: letta-proxy record Milo hello.jsonl --text "Say hello." --expect finish=stop
     """
-    proxy = Proxy()
-    status, ready = await ask(proxy, upstream, "/ready")
-    server = str(orjson.loads(ready).get("letta")) if status == 200 else "unknown"
-    request = HttpRequest(
-        method="POST", target="/v1/chat/completions", body=orjson.dumps({**body, "stream": True})
-    )
-    token, created, now = secrets.token_hex(12), int(time.time()), trio.current_time()
-    head = RecordingHead.begin(
-        server=server,
-        scenario=scenario,
-        note=note,
-        token=token,
-        created=created,
-        config=proxy.config,
-        text=TextMode.KEEP,
-    )
-    lines: list[bytes] = []
-    cycle = record(
-        proxy.open(request, token=token, created=created, now=now), request, head, lines.append, now=now
-    )
-    status, answer = await Carrier(cycle, upstream).collect(cancel_timeout=cancel_timeout)
-    outcome = Outcome(status=status)
-    read_answer(answer, outcome)
-    return b"".join(lines), outcome
+    import trio
+
+    from .letta import record_until_signal
+
+    try:
+        expectations = [Expectation.parse(item) for item in expect]
+        settings = Settings(
+            letta_url=letta_url, letta_api_key=letta_api_key or None, letta_project=letta_project or None
+        )
+        tools = [_tool(item) for item in tool or ()]
+        if out.exists():
+            stop(f"{out}: is there already")
+    except ValueError as exc:
+        stop(str(exc))
+    body: dict[str, object] = {
+        "model": agent,
+        "messages": [{"role": "user", "content": text}],
+        "stream_options": {"include_usage": True},
+        **({"tools": tools} if tools else {}),
+    }
+    recorded = trio.run(record_until_signal, settings, body, out.stem, note)
+    if isinstance(recorded, signal.Signals):
+        # As a shell tells of a program that a signal ended: 130 for Ctrl-C.
+        stop("not saved: interrupted", code=128 + recorded)
+    lines, outcome = recorded
+    try:
+        check_all(outcome, expectations)
+        out.write_bytes(lines)
+    except ExpectationError as exc:
+        stop(f"not saved: {exc}")
+    except OSError as exc:
+        stop(f"{out}: {(exc.strerror or str(exc)).lower()}")
+    print(f"{out}: {outcome.finish or outcome.error}, {len(lines)} bytes")
+
+
+def _tool(text: str) -> object:
+    """A tool as the request has it: of a file, or of a name alone."""
+    path = Path(text)
+    if not path.suffix:
+        return {"type": "function", "function": {"name": text, "parameters": {"type": "object"}}}
+    try:
+        return orjson.loads(path.read_bytes())
+    except OSError as exc:
+        stop(f"{path}: {(exc.strerror or str(exc)).lower()}")
+    except orjson.JSONDecodeError as exc:
+        stop(f"{path}: expected a tool's JSON, got {exc}")

@@ -11,6 +11,8 @@ from attrs import asdict, has
 
 from sansio_letta import HttpRequest, Summary
 
+from ..settings.log import LogFormat
+
 _log: Final = structlog.get_logger("letta_server")
 
 #: Gets what happened in a request, the seconds that it took, and those until the first byte of its body.
@@ -18,12 +20,6 @@ Log: TypeAlias = Callable[[Summary, float, float | None], None]
 
 #: Sees a request when its answer begins; what it returns is called when the answer has ended.
 Observer: TypeAlias = Callable[[HttpRequest, Summary], Log]
-
-
-class LogFormat(Enum):
-    AUTO = "auto"
-    CONSOLE = "console"
-    JSON = "json"
 
 
 #: Where structlog's renderers look for a traceback that is text already.

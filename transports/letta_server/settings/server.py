@@ -12,7 +12,7 @@ from sansio_letta import Config
 from sansio_letta.proxy.policies import POLICIES, with_policies
 
 from .access import Access
-from .errors import SettingsError as SettingsError
+from .errors import SettingsError
 from .policies import PolicySettings
 from .threads import ThreadSettings
 from .turns import TurnSettings

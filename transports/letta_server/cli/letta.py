@@ -1,0 +1,96 @@
+"""Single cycles against a Letta, for the commands that serve nothing."""
+
+import secrets
+import signal
+import time
+from typing import Any
+
+import orjson
+import trio
+
+from letta_recordings.expectations import Outcome, read_answer
+from sansio_letta import HttpRequest, Proxy
+from sansio_letta.recording.format import RecordingHead, TextMode
+from sansio_letta.recording.writer import record
+
+from ..cycle_driver import Carrier, ask
+from ..settings.server import Settings
+from ..upstream.base import Upstream
+from ..upstream.pool import LettaPool
+
+
+async def list_threads(settings: Settings, agent: str) -> tuple[int, bytes]:
+    """List an agent's chats: status and body of the answer."""
+    async with trio.open_nursery() as nursery:
+        letta = LettaPool(settings)
+        await nursery.start(letta.run)
+        try:
+            cycle = Proxy(settings.config()).list_threads(
+                agent, token=secrets.token_hex(8), now=trio.current_time()
+            )
+            return await Carrier(cycle, letta).collect(cancel_timeout=0.0)
+        finally:
+            letta.stop()
+
+
+async def record_until_signal(
+    settings: Settings, body: dict[str, object], scenario: str, note: str
+) -> tuple[bytes, Outcome] | signal.Signals:
+    """The recording, or the signal that came before it was whole; its run is ended then."""
+    recorded: list[tuple[bytes, Outcome] | signal.Signals] = []
+
+    async def run(scope: trio.CancelScope) -> None:
+        async with trio.open_nursery() as nursery:
+            letta = LettaPool(settings)
+            await nursery.start(letta.run)
+            try:
+                recorded.append(
+                    await record_turn(
+                        letta, body, scenario=scenario, note=note, cancel_timeout=settings.cancel_timeout
+                    )
+                )
+            finally:
+                letta.stop()
+        scope.cancel()
+
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, nursery.cancel_scope)
+            number = await anext(signals)
+            nursery.cancel_scope.cancel()
+    return recorded[0] if recorded else signal.Signals(number)
+
+
+async def record_turn(
+    upstream: Upstream, body: dict[str, Any], *, scenario: str, note: str, cancel_timeout: float
+) -> tuple[bytes, Outcome]:
+    """Send one chat request through a proxy of its own.
+
+    :param body: the request, as for ``POST /v1/chat/completions``.
+    :param cancel_timeout: seconds to end the run in, if this is cancelled.
+    :return: the recording, with all texts, and what came of it.
+    """
+    proxy = Proxy()
+    status, ready = await ask(proxy, upstream, "/ready")
+    server = str(orjson.loads(ready).get("letta")) if status == 200 else "unknown"
+    request = HttpRequest(
+        method="POST", target="/v1/chat/completions", body=orjson.dumps({**body, "stream": True})
+    )
+    token, created, now = secrets.token_hex(12), int(time.time()), trio.current_time()
+    head = RecordingHead.begin(
+        server=server,
+        scenario=scenario,
+        note=note,
+        token=token,
+        created=created,
+        config=proxy.config,
+        text=TextMode.KEEP,
+    )
+    lines: list[bytes] = []
+    cycle = record(
+        proxy.open(request, token=token, created=created, now=now), request, head, lines.append, now=now
+    )
+    status, answer = await Carrier(cycle, upstream).collect(cancel_timeout=cancel_timeout)
+    outcome = Outcome(status=status)
+    read_answer(answer, outcome)
+    return b"".join(lines), outcome
