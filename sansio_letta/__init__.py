@@ -14,13 +14,13 @@ from .errors import (
     RequestError,
     SansioLettaError,
 )
-from .proxy.access import Caller
 from .proxy.cycle import Cycle
 from .proxy.http import HttpRequest, ResponseBody, ResponseHead
 from .proxy.proxy import Proxy
 from .proxy.summary import Repeat, Summary
 from .recording.format import Recording, RecordingError, read_recording
 from .sse import ServerSentEvent, SSEDecoder
+from .turn.agent import Caller
 from .turn.request import Plan
 from .turn.turn import Turn
 

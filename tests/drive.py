@@ -6,8 +6,10 @@ from typing import Any
 import orjson
 
 from sansio_letta import Plan, Signal, Turn
+from sansio_letta.turn.agent import Agent
 from sansio_letta.turn.events import Event
 from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.agents import to_agent
 from sansio_letta.upstreams.rest.commands import Command
 
 AGENT_ID = "agent-11111111-1111-4111-8111-111111111111"
@@ -15,7 +17,13 @@ RUN_ID = "run-22222222-2222-4222-8222-222222222222"
 SSE = [("content-type", "text/event-stream; charset=utf-8")]
 JSON = [("content-type", "application/json")]
 
-AGENT = letta.Agent(id=AGENT_ID, name="Milo", agent_type="letta_v1_agent")
+
+def agent(**fields: Any) -> Agent:
+    """The agent with these fields of Letta's."""
+    return to_agent(letta.Agent(**{"id": AGENT_ID, "name": "Milo", "agent_type": "letta_v1_agent"} | fields))
+
+
+AGENT = agent()
 WEATHER = letta.ClientTool(name="get_weather", parameters={"type": "object"})
 
 

@@ -8,7 +8,7 @@ import orjson
 from drive import JSON, SSE, encode
 from sansio_letta import Caller, Cycle, HttpRequest, Proxy, ResponseBody, ResponseHead, Signal
 from sansio_letta.errors import Failure
-from sansio_letta.proxy.access import ANYONE
+from sansio_letta.turn.agent import ANYONE
 
 if TYPE_CHECKING:
     from sansio_letta.upstreams.rest.commands import Command

@@ -9,8 +9,10 @@ from attrs import define, field
 from drive import AGENT_ID, DONE, JSON, PING, SSE, USAGE, encode, say, stop
 from sansio_letta import Config, Plan, Signal, Turn
 from sansio_letta.errors import Failure
+from sansio_letta.turn.agent import Agent
 from sansio_letta.turn.events import Event
 from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.agents import to_agent
 from sansio_letta.upstreams.rest.attached_tools import lend
 from sansio_letta.upstreams.rest.commands import (
     AnswerCalls,
@@ -42,9 +44,9 @@ Message = dict[str, Any] | str
 HELLO: tuple[Message, ...] = (PING, say("Hello"), stop(), USAGE, DONE)
 
 
-def agent(agent_type: str = "memgpt_v2_agent", agent_id: str = AGENT_ID) -> letta.Agent:
+def agent(agent_type: str = "memgpt_v2_agent", agent_id: str = AGENT_ID) -> Agent:
     """An agent of a type."""
-    return letta.Agent(id=agent_id, name="Milo", agent_type=agent_type)
+    return to_agent(letta.Agent(id=agent_id, name="Milo", agent_type=agent_type))
 
 
 def name_of(tool: letta.ClientTool) -> str:

@@ -26,7 +26,6 @@ from sansio_letta import Signal
 from sansio_letta.dialects.chat_completions.decode import decode_request
 from sansio_letta.dialects.chat_completions.writer import fragments
 from sansio_letta.errors import SansioLettaError
-from sansio_letta.proxy.access import Caller
 from sansio_letta.proxy.cycle import _header_list
 from sansio_letta.proxy.origins import OriginRules
 from sansio_letta.proxy.routing import route
@@ -36,6 +35,7 @@ from sansio_letta.recording.inspect import inspect
 from sansio_letta.recording.redact import StreamRedactor, redact_body, redact_keys, redact_target
 from sansio_letta.recording.replay import render
 from sansio_letta.sse import SSEDecoder
+from sansio_letta.turn.agent import Agent, Caller
 from sansio_letta.turn.approval import read_verdict
 from sansio_letta.turn.json_schema import Schema
 from sansio_letta.turn.reply_format import JsonWish
@@ -273,7 +273,7 @@ READERS: dict[str, tuple[Callable[[int], Work], int]] = {
     "names against a key's patterns": (
         lambda n: (
             lambda: Caller(agents=("*a*a*a*a*b",)).may_use(
-                letta.Agent(id=AGENT.id, name="a" * n, agent_type="letta_v1_agent")
+                Agent(id=AGENT.id, name="a" * n, agent_type="letta_v1_agent")
             )
         ),
         1_000_000,

@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from ..upstreams.rest import letta
+from ..turn.agent import Agent
 from .chat_completions import objects as chat
 
 
-def encode_model(agent: letta.Agent, model: str) -> chat.Model:
+def encode_model(agent: Agent, model: str) -> chat.Model:
     """An agent as a model.
 
     :param model: its id for the client; the agent's name is shown beside it where the two differ.
@@ -24,7 +24,7 @@ def encode_model(agent: letta.Agent, model: str) -> chat.Model:
     )
 
 
-def name_models(agents: Sequence[letta.Agent]) -> list[tuple[str, letta.Agent]]:
+def name_models(agents: Sequence[Agent]) -> list[tuple[str, Agent]]:
     """Agents that are for people, each with its id as a model: its name, or its own id where that is shared."""
     # An id always means its own agent, so a name that is another's id cannot be asked for. What is not shown
     # can be asked for by its name all the same.
@@ -32,7 +32,7 @@ def name_models(agents: Sequence[letta.Agent]) -> list[tuple[str, letta.Agent]]:
     return [(agent.name if counts[agent.name] == 1 else agent.id, agent) for agent in agents if agent.is_listed]
 
 
-def list_models(agents: Sequence[letta.Agent]) -> chat.ModelList:
+def list_models(agents: Sequence[Agent]) -> chat.ModelList:
     """All agents that are for people as models."""
     return chat.ModelList(data=tuple(encode_model(agent, model) for model, agent in name_models(agents)))
 

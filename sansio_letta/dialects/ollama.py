@@ -12,7 +12,7 @@ import orjson
 
 from .._convert import json_name
 from ..errors import RequestError
-from ..upstreams.rest import letta
+from ..turn.agent import Agent
 from .models import name_models
 
 #: Of the Ollama whose answers these are. Visual Studio Code wants 0.6.4 or later.
@@ -34,12 +34,12 @@ def encode_version() -> bytes:
     return orjson.dumps({"version": VERSION})
 
 
-def encode_tags(agents: Sequence[letta.Agent]) -> bytes:
+def encode_tags(agents: Sequence[Agent]) -> bytes:
     """The answer of ``GET /api/tags``: the agents that are for people."""
     return orjson.dumps({"models": [_tag(model, agent) for model, agent in name_models(agents)]})
 
 
-def _tag(model: str, agent: letta.Agent) -> dict[str, Any]:
+def _tag(model: str, agent: Agent) -> dict[str, Any]:
     return {
         "name": model,
         "model": model,
@@ -50,7 +50,7 @@ def _tag(model: str, agent: letta.Agent) -> dict[str, Any]:
     }
 
 
-def encode_show(agent: letta.Agent) -> bytes:
+def encode_show(agent: Agent) -> bytes:
     """The answer of ``POST /api/show``."""
     info: dict[str, Any] = {"general.architecture": _FAMILY, "general.basename": agent.name}
     if agent.context_window is not None:

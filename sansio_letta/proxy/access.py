@@ -1,19 +1,17 @@
-"""Who asks, and which agents there are for them: one that a caller may not use does not exist for it.
+"""The key of a request, and how its caller stands with its rate.
 
-Where keys come from, and how often one has been used, a transport knows; what follows from it stands here.
+A transport knows where keys come from and how often one was used; what follows from it is decided here.
 """
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
-from enum import Enum
+from collections.abc import Mapping
 from math import ceil
 from typing import Final
 
-from attrs import field, frozen
+from attrs import frozen
 
 from ..errors import MAX_RETRY_AFTER_SECONDS, Advice, RequestError, invalid_key
-from ..upstreams.rest import letta
-from ..upstreams.rest.response import Headers, is_agent_id
+from ..upstreams.rest.response import Headers
 from .routing import Endpoint, Route
 
 #: Answered to everybody: they tell nothing of agents, and whoever watches over the process has no key.
@@ -25,68 +23,6 @@ _KEY: Final = re.compile(r"[!-~]{1,4096}")
 
 #: Both official SDKs try three times, a minute apart at most: no repeat of theirs outwaits what takes longer.
 _HOPELESS_AFTER_SECONDS: Final = 2 * MAX_RETRY_AFTER_SECONDS
-
-
-@frozen(kw_only=True)
-class Caller:
-    """Whose request it is.
-
-    :param name: of its key, for logs and counters; never the key.
-    :param agents: what it may see and use: ids, and names in which ``*`` stands for any text; None: all.
-    :param key_is_lettas: its own key goes to Letta, so what Letta says of a key is about the caller's.
-    :param realm: what is found with one key is kept apart from what is found with another; never a key itself.
-    :param policies: of its key, by their fields of `Config`; others are the server's.
-    """
-
-    name: str | None = None
-    agents: tuple[str, ...] | None = None
-    key_is_lettas: bool = False
-    realm: str = field(default="", repr=False)
-    policies: Mapping[str, Enum] = field(factory=dict, hash=False)
-    _ids: frozenset[str] = field(init=False, repr=False, eq=False)
-    _names: tuple[tuple[str, ...], ...] = field(init=False, repr=False, eq=False)
-
-    @_ids.default
-    def _find_ids(self) -> frozenset[str]:
-        return frozenset(entry for entry in self.agents or () if is_agent_id(entry))
-
-    @_names.default
-    def _split_names(self) -> tuple[tuple[str, ...], ...]:
-        # An agent may be called what another's id is: an entry that is an id never means a name.
-        return tuple(tuple(entry.split("*")) for entry in self.agents or () if not is_agent_id(entry))
-
-    def may_use(self, agent: letta.Agent) -> bool:
-        """Whether the agent exists for this caller."""
-        if self.agents is None:
-            return True
-        return agent.id in self._ids or any(_fits(agent.name, parts) for parts in self._names)
-
-    @property
-    def scope(self) -> Hashable:
-        """Callers of the same scope see the same agents under the same names."""
-        return self.realm, self.agents
-
-
-def _fits(name: str, parts: Sequence[str]) -> bool:
-    """Whether a name consists of these parts with any text between: each is taken where it comes first."""
-    first, *between = parts
-    if not between:
-        return name == first
-    last, at = between.pop(), len(first)
-    if not name.startswith(first) or not name.endswith(last):
-        return False
-    for part in between:
-        found = name.find(part, at)
-        if found < 0:
-            return False
-        at = found + len(part)
-    return at <= len(name) - len(last)
-
-
-#: Where no key is asked for.
-ANYONE: Final = Caller()
-#: Somebody without a key, where keys are asked for: there are no agents.
-NOBODY: Final = Caller(agents=())
 
 
 def is_open(route: Route) -> bool:

@@ -13,6 +13,7 @@ from ..config import Config
 from ..dialects.chat_completions.request import field_name
 from ..dialects.chat_completions.writer import Writer
 from ..errors import Advice, Failure, FieldPath, RemoteProtocolError, RequestField, shutting_down
+from ..turn.agent import ANYONE, Caller
 from ..turn.events import (
     AgentFound,
     AgentGone,
@@ -33,7 +34,6 @@ from ..turn.thread_queue import nobody, thread_busy
 from ..turn.turn import Turn
 from ..upstreams.rest.commands import CancelRun, Command, OpenStream, ResumeRun
 from ..upstreams.rest.response import Headers
-from .access import ANYONE, Caller
 from .endpoints import Inquiry, Reply, error_reply, json_reply
 from .http import ResponseBody, ResponseHead
 from .memory import Memory

@@ -18,7 +18,9 @@ from ..dialects.chat_completions import objects as chat
 from ..dialects.chat_completions.request import error_body
 from ..dialects.models import encode_model, list_models, unix_time
 from ..errors import Failure, LettaError, LocalProtocolError, SansioLettaError, unknown_model
+from ..turn.agent import ANYONE, Agent, Caller
 from ..upstreams.rest import letta
+from ..upstreams.rest.agents import decode_agents, find_agent, found_agent
 from ..upstreams.rest.commands import (
     PAGE_COUNT,
     CancelRun,
@@ -32,9 +34,8 @@ from ..upstreams.rest.commands import (
 )
 from ..upstreams.rest.conversations import CHAT_MARK, TASK_MARK, chat_key, task_deadline
 from ..upstreams.rest.lookup import read_mark
-from ..upstreams.rest.response import Answer, Headers, find_agent, found_agent
+from ..upstreams.rest.response import Answer, Headers
 from ..upstreams.rest.tool_attachment import clean
-from .access import ANYONE, Caller
 
 
 @frozen(kw_only=True)
@@ -174,14 +175,14 @@ def ask_tags(config: Config, caller: Caller = ANYONE) -> Questions:
     return json_reply(ollama.encode_tags(agents))
 
 
-def _list_agents(config: Config, caller: Caller) -> Generator[Command, Answer, list[letta.Agent]]:
+def _list_agents(config: Config, caller: Caller) -> Generator[Command, Answer, list[Agent]]:
     """All agents that the caller may use, page after page; no SDK asks for a second page."""
-    agents: dict[str, letta.Agent] = {}
+    agents: dict[str, Agent] = {}
     if caller.agents == ():
         return []
     after: str | None = None
     while len(agents) < config.max_agent_count:
-        page = letta.decode_agents((yield ListAgents(limit=config.agent_page_count, after=after)).data)
+        page = decode_agents((yield ListAgents(limit=config.agent_page_count, after=after)).data)
         known = len(agents)
         agents.update((agent.id, agent) for agent in page)
         # A page that brings nothing new would be asked for for ever.
@@ -204,10 +205,10 @@ def ask_show(model: str, caller: Caller = ANYONE) -> Questions:
     return json_reply(ollama.encode_show(agent))
 
 
-def _find(model: str, caller: Caller) -> Generator[Command, Answer, letta.Agent]:
+def _find(model: str, caller: Caller) -> Generator[Command, Answer, Agent]:
     if caller.agents == ():
         raise unknown_model(model)
-    return found_agent(model, (yield find_agent(model)), caller.may_use)
+    return found_agent(model, (yield find_agent(model)), caller.may_use).agent
 
 
 def ask_ready() -> Questions:
@@ -302,7 +303,7 @@ def _is_over(conversation: letta.Conversation, now: int, turn_timeout: float) ->
 
 def ask_threads(model: str) -> Questions:
     """An agent's chats: each with its key, its conversation's id and when it was made, the newest first."""
-    agent = found_agent(model, (yield find_agent(model)))
+    agent = found_agent(model, (yield find_agent(model))).agent
     found = yield from _find_conversations(CHAT_MARK, agent.id)
     chats = [
         {

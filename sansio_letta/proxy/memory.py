@@ -7,15 +7,14 @@ from typing import Final
 from attrs import define, field, frozen
 
 from ..config import Config
+from ..turn.agent import ANYONE, Agent, Caller
 from ..turn.events import ConversationThread, Thread
 from ..turn.request import Standing
 from ..turn.thread_queue import ThreadQueue
 from ..turn.turn import Turn
-from ..upstreams.rest import letta
 from ..upstreams.rest.conversations import Chat, ThreadWish, Throwaway
 from ..upstreams.rest.run_request import Waiting
 from ..upstreams.rest.tool_attachment import MadeTools
-from .access import ANYONE, Caller
 from .turn_registry import KnownTurns
 
 #: Of one thread: its instructions, and schemas by their names.
@@ -26,7 +25,7 @@ _MAX_EXPIRED_COUNT: Final = 8
 
 @frozen
 class _Remembered:
-    agent: letta.Agent
+    agent: Agent
     until: float
 
 
@@ -44,7 +43,7 @@ class AgentMemory:
     max_count: int
     _agents: OrderedDict[tuple[Hashable, str], _Remembered] = field(factory=OrderedDict, init=False)
 
-    def recall(self, model: str, now: float, caller: Caller = ANYONE) -> letta.Agent | None:
+    def recall(self, model: str, now: float, caller: Caller = ANYONE) -> Agent | None:
         """The agent of this name or id, if it was found not long ago.
 
         :param now: monotonic seconds, here and below.
@@ -52,7 +51,7 @@ class AgentMemory:
         remembered = self._agents.get((caller.scope, model))
         return remembered.agent if remembered is not None and now < remembered.until else None
 
-    def remember(self, model: str, agent: letta.Agent, now: float, caller: Caller = ANYONE) -> None:
+    def remember(self, model: str, agent: Agent, now: float, caller: Caller = ANYONE) -> None:
         """What was just found; a state of the moment, like a pending call, does not count."""
         self._agents[caller.scope, model] = _Remembered(agent, now + self.ttl)
         self._agents.move_to_end((caller.scope, model))
@@ -84,7 +83,7 @@ class ThreadMemory:
     )
     """Of the same, the longest first: whose key can delete it, and since when it waits."""
 
-    def recall(self, agent: letta.Agent, wish: ThreadWish) -> ConversationThread | None:
+    def recall(self, agent: Agent, wish: ThreadWish) -> ConversationThread | None:
         """The conversation of a chat with an agent, or of results for it, if it is known."""
         match wish:
             case Chat(key=key):

@@ -26,12 +26,11 @@ from ..dialects.new_input import Circumstances, plan_turn
 from ..dialects.ollama import decode_show
 from ..dialects.tool_display import showing_tools
 from ..errors import FieldPath, RequestError, SansioLettaError
+from ..turn.agent import ANYONE, Agent, Caller
 from ..turn.events import ConversationThread
 from ..turn.thread_queue import Place
 from ..turn.turn import Turn, nothing_earlier
-from ..upstreams.rest import letta
 from ..upstreams.rest.conversations import Chat, GivenConversation, ThreadWish, kind_of
-from .access import ANYONE, Caller
 from .cycle import Cycle, Driven
 from .endpoints import (
     Inquiry,
@@ -177,7 +176,7 @@ class Proxy:
         questions = ask_threads(model)
         return self._inquire(questions, summary, now)
 
-    def remember(self, model: str, agent: letta.Agent, *, now: float) -> None:
+    def remember(self, model: str, agent: Agent, *, now: float) -> None:
         """Tell which agent a model's name or id stands for, so that Letta is not asked.
 
         :param now: monotonic seconds.

@@ -5,9 +5,10 @@ from typing import Final
 from attrs import frozen
 
 from ..errors import RemoteProtocolError
+from ..turn.agent import Agent, is_agent_id
 from ..turn.events import ConversationThread
 from ..upstreams.rest import letta
-from ..upstreams.rest.response import is_agent_id
+from ..upstreams.rest.agents import to_agent
 from .format import RecordedExchange, Recording
 
 #: Stands for an agent of which the recording names nothing.
@@ -18,7 +19,7 @@ _NO_AGENT_ID: Final = "agent-00000000-0000-4000-8000-000000000000"
 class Remembered:
     """What was known when the recorded request came."""
 
-    agent: letta.Agent | None = None
+    agent: Agent | None = None
     thread: ConversationThread | None = None
 
 
@@ -41,7 +42,7 @@ def remembered(recording: Recording, model: str) -> Remembered:
     return Remembered(agent=_agent(agent_id, model, run), thread=thread)
 
 
-def agent_of(exchange: RecordedExchange, name: str = "unknown") -> letta.Agent:
+def agent_of(exchange: RecordedExchange, name: str = "unknown") -> Agent:
     """The agent that an exchange is about, as far as its path tells.
 
     :param name: what it is called, which no path tells.
@@ -50,17 +51,18 @@ def agent_of(exchange: RecordedExchange, name: str = "unknown") -> letta.Agent:
     return _agent(parts[3] if len(parts) > 4 and parts[2] == "agents" else None, name, exchange)
 
 
-def _agent(agent_id: str | None, name: str, run: RecordedExchange | None) -> letta.Agent:
+def _agent(agent_id: str | None, name: str, run: RecordedExchange | None) -> Agent:
     # Of a legacy agent no tokens are streamed.
     body = run.request.json if run is not None else None
     is_followed = run is not None and run.request.path.endswith("/messages/async")
     is_legacy = is_followed or (isinstance(body, dict) and body.get("stream_tokens") is False)
-    return letta.Agent(
+    agent = letta.Agent(
         id=agent_id or _NO_AGENT_ID,
         name=name,
         agent_type="memgpt_v2_agent" if is_legacy else "letta_v1_agent",
         enable_sleeptime=is_followed,
     )
+    return to_agent(agent)
 
 
 def attached_tools(recording: Recording) -> bool:

@@ -15,6 +15,7 @@ from ..dialects.tool_display import showing_tools
 from ..errors import Failure, RemoteProtocolError
 from ..proxy.http import ResponseBody, ResponseHead
 from ..sse import SSEDecoder
+from ..turn.agent import PendingCall
 from ..turn.events import CallsSettled, Event, TurnFailed, TurnStarted
 from ..turn.request import Plan
 from ..turn.turn import Turn
@@ -194,7 +195,7 @@ def _comment(text: str) -> bytes:
 
 def plan_recorded(
     recording: Recording, exchange: RecordedExchange
-) -> tuple[Plan, letta.PendingApproval | None]:
+) -> tuple[Plan, tuple[PendingCall, ...] | None]:
     """The plan whose request is the recorded one, and what must have been pending for it."""
     body: Mapping[str, Any] = exchange.request.json if isinstance(exchange.request.json, dict) else {}
     results: list[letta.ToolReturn | letta.Approval] = []
@@ -211,8 +212,7 @@ def plan_recorded(
     )
     pending = None
     if results:
-        calls = tuple(letta.ToolCall(tool_call_id=result.tool_call_id) for result in results)
-        pending = letta.PendingApproval(id="recorded", tool_calls=calls)
+        pending = tuple(PendingCall(call_id=result.tool_call_id, request_id="recorded") for result in results)
     plan = Plan(model=recording.scenario, messages=tuple(messages), results=tuple(results), client_tools=tools)
     return plan, pending
 

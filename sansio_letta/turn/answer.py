@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import define, evolve, field
 
-from ..upstreams.rest import letta
 from ..upstreams.rest.calls import ToolBridge
 from ..upstreams.rest.lookup import SoughtRun
 from ..upstreams.rest.recovery import EndedRun, Reading, Said
 from ..upstreams.rest.run import RunStream, SoFar
+from .agent import Agent, PendingCall
 from .buffered_reply import HeldReply
 from .events import Event
 
@@ -25,7 +25,7 @@ class Runs:
     :param result_ids: of calls that the client has answered.
     :param held: holds back what the client is told only once it was checked.
     :param asks: whether a person is asked about the server's tools that wait for one.
-    :param is_legacy: whether the agent is.
+    :param exact_arguments: see `ToolBridge`.
     :param answers_by_tool: whether it speaks by calling a tool.
     :param speaks: see `ToolBridge`.
     """
@@ -34,7 +34,7 @@ class Runs:
     result_ids: frozenset[str] = frozenset()
     asks: bool = True
     held: HeldReply | None = None
-    is_legacy: bool = False
+    exact_arguments: bool = True
     answers_by_tool: bool = False
     speaks: bool = True
     current: RunStream = field(init=False)
@@ -62,12 +62,13 @@ class Runs:
         """What the answer holds of runs that came to their end."""
         return self._so_far
 
-    def meet(self, agent: letta.Agent) -> None:
+    def meet(self, agent: Agent) -> None:
         """The agent is known."""
-        self.is_legacy, self.answers_by_tool = agent.is_legacy, agent.answers_by_tool
-        self.speaks = not agent.has_foreign_sender
+        can = agent.capabilities
+        self.exact_arguments, self.answers_by_tool = can.exact_arguments, can.replies_by_tool
+        self.speaks = can.reads_reply_tool
 
-    def begin(self, answered: Iterable[letta.ToolCall] = (), *, results_sent: bool = False) -> None:
+    def begin(self, answered: Iterable[PendingCall] = (), *, results_sent: bool = False) -> None:
         """A run is asked for; nothing was said of it.
 
         :param answered: calls that go on with it.
@@ -75,7 +76,7 @@ class Runs:
         """
         if self.held is not None:
             self.held.begin()
-        self._names = {call.tool_call_id: call.name for call in answered if call.name}
+        self._names = {call.call_id: call.name for call in answered if call.name}
         self.results_sent, self.sought, self.was_sought = results_sent, None, False
         self.reading, self.said = Reading(), Said(started=self._so_far.started)
         self.current = self._new_stream()
@@ -117,7 +118,7 @@ class Runs:
             self.client_tools,
             self.result_ids,
             self._names,
-            self.is_legacy,
+            self.exact_arguments,
             self.answers_by_tool,
             self.speaks,
         )

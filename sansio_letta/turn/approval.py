@@ -11,7 +11,7 @@ from typing import Final
 
 from attrs import field, frozen
 
-from ..upstreams.rest import letta
+from .agent import PendingCall
 
 #: The whole of a message that allows the calls; case, blanks and punctuation around it do not matter.
 APPROVING_WORDS: Final = ("approve", "approved", "yes")
@@ -36,7 +36,7 @@ class Verdict:
     reason: str | None = field(default=None, repr=False)
     seen: str | None = field(default=None, repr=False)
 
-    def is_on(self, calls: Iterable[letta.ToolCall]) -> bool:
+    def is_on(self, calls: Iterable[PendingCall]) -> bool:
         """Whether it answers the question after these calls, and no other one.
 
         Of two chats with one agent each may show another question, or none. A client without a history shows
@@ -66,7 +66,7 @@ def read_verdict(texts: Sequence[str], seen: str | None) -> Verdict | None:
     return None
 
 
-def approval_question(calls: Iterable[letta.ToolCall]) -> str:
+def approval_question(calls: Iterable[PendingCall]) -> str:
     """What a person is asked.
 
     :param calls: that wait; all of them are settled by one answer.
@@ -79,7 +79,7 @@ def approval_question(calls: Iterable[letta.ToolCall]) -> str:
     )
 
 
-def _wish(call: letta.ToolCall) -> str:
+def _wish(call: PendingCall) -> str:
     """A call as the question has it; the same for what a stream told and for what Letta says is pending."""
     arguments = call.arguments or "{}"
     more = len(arguments) - _MAX_ARGUMENTS

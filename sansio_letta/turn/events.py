@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 from attrs import field, frozen
 
 from ..errors import Kept, SansioLettaError
-from ..upstreams.rest import letta
+from .agent import Agent
 
 #: How much of a tool's return is told: nobody reads a page of it between the lines of a chat.
 RETURN_SIZE: Final = 2000
@@ -63,7 +63,7 @@ class AgentFound:
     """Letta told which agent the model's name or id stands for; worth remembering."""
 
     model: str
-    agent: letta.Agent
+    agent: Agent
 
 
 @frozen(kw_only=True)

@@ -19,7 +19,7 @@ Two machines work together. This one walks through the exchanges with Letta, one
 - PREPARING does what must be done before the run: it attaches the client's tools to an agent that does not take
   them with a request, and gives a legacy agent the answers that it cannot be given with a message.
 - STREAMING belongs to the second machine, `RunStream`, which turns the run's messages into events.
-- RECOVERING follows a run whose stream was lost, or that has none (`letta.Agent.cannot_stream`). The stream of
+- RECOVERING follows a run whose stream was lost, or that has none (`Capabilities.event_stream`). The stream of
   a background run is taken up again behind the last item that was read (background_resume.jsonl); of another
   run the end is awaited, and what was kept is told.
 - A run may stop for a human's approval. If nobody is asked (`Config.approvals`), the turn answers and goes on
@@ -59,7 +59,6 @@ from ..errors import (
     kept_failure,
     mute_agent,
 )
-from ..proxy.access import ANYONE, Caller
 from ..upstreams.rest import letta
 from ..upstreams.rest.attached_tools import is_our_name, own_arguments
 from ..upstreams.rest.calls import answer_unasked, next_call
@@ -96,6 +95,7 @@ from ..upstreams.rest.run_request import (
     settle_plan,
 )
 from ..upstreams.rest.tool_attachment import Cleaning, MadeTools, Preparation, Prepared, clean_up, prepare
+from .agent import ANYONE, Agent, Caller, PendingCall
 from .answer import Runs
 from .approval import approval_question
 from .buffered_reply import HeldReply
@@ -170,8 +170,8 @@ class Turn:
 
     plan: Plan
     config: Config = field(factory=Config)
-    _known_agent: letta.Agent | None = field(default=None, alias="agent")
-    _known_pending: letta.PendingApproval | None = field(default=None, alias="pending")
+    _known_agent: Agent | None = field(default=None, alias="agent")
+    _known_pending: tuple[PendingCall, ...] | None = field(default=None, alias="pending")
     place: Place = field(factory=Place, kw_only=True)
     _earlier: EarlierTurn | None = field(default=None, alias="earlier", kw_only=True)
     _recall_earlier: RecallEarlier = field(default=nothing_earlier, alias="recall_earlier", kw_only=True)
@@ -205,7 +205,7 @@ class Turn:
     _tools: Toolkit = field(init=False)
     _opening: Opening | None = field(default=None, init=False)  #: the run that is being prepared
     _run_count: int = field(default=0, init=False)  #: how many were asked for
-    _waiting: tuple[letta.ToolCall, ...] = field(default=(), init=False)  #: for an answer of the turn's own
+    _waiting: tuple[PendingCall, ...] = field(default=(), init=False)  #: for an answer of the turn's own
     _approval_count: int = field(default=0, init=False)  #: how often the turn answered for a human
     _asked_again: bool = field(default=False, init=False)  #: for a reply of another form
     _resent: bool = field(default=False, init=False)
@@ -631,7 +631,7 @@ class Turn:
         self._runs.client_tools = self._tools.names
         self._runs.meet(agent)
         self._runs.begin()
-        is_shared = agent.is_legacy or self._tools.attaches_to(agent)
+        is_shared = not agent.capabilities.conversations or self._tools.attaches_to(agent)
         # Tools that are attached to an agent are there for whoever speaks to it.
         thread = self.plan.thread
         spoken_in = thread.place if isinstance(thread, Throwaway) else str(thread)
@@ -726,7 +726,7 @@ class Turn:
         settlement = settle_plan(self.plan, self._to, names, self.config.approvals, remembered)
         if self.plan.one_call and not self.plan.messages:
             answered = {result.tool_call_id for result in (*self.plan.past_results, *self.plan.results)}
-            if (call := next_call(self._to.pending, answered, names)) is not None:
+            if (call := next_call(self._to.pending or (), answered, names)) is not None:
                 self._end_calling(call, CallsSettled(stale=settlement.calls.stale))
                 return
         if settlement.undecided:
@@ -736,7 +736,7 @@ class Turn:
         # What is said in place of a result need not be said again.
         brought = {result.tool_call_id for result in (*self.plan.past_results, *self.plan.results)}
         self._runs.begin(
-            self._to.pending.tool_calls if self._to.pending else (),
+            self._to.pending or (),
             results_sent=any(
                 type(answer) is letta.ToolReturn and answer.tool_call_id in brought for answer in answers
             ),
@@ -745,7 +745,7 @@ class Turn:
             self._items.append(settlement.calls)
         self._open_stream(Step.SEND, answers, is_verdict=settlement.is_verdict)
 
-    def _end_asking(self, calls: tuple[letta.ToolCall, ...], settled: CallsSettled) -> None:
+    def _end_asking(self, calls: tuple[PendingCall, ...], settled: CallsSettled) -> None:
         """Ask a human; what the client brought is in its history when the answer comes."""
         self._items.extend([settled] if settled != CallsSettled() else [])
         self._emit(
@@ -757,23 +757,22 @@ class Turn:
         )
         self._finish(Step.ENDED)
 
-    def _end_calling(self, call: letta.ToolCall, settled: CallsSettled) -> None:
+    def _end_calling(self, call: PendingCall, settled: CallsSettled) -> None:
         """Tell one more call of those that wait; results so far are in the client's history when it is done."""
         self._items.extend([settled] if settled != CallsSettled() else [])
         arguments = call.arguments or "{}"
-        if self._to.agent.is_legacy:
+        if not self._to.agent.capabilities.exact_arguments:
             arguments = own_arguments(arguments)
         self._emit(
             (
                 TurnStarted(),
-                CallStarted(index=0, call_id=call.tool_call_id, name=self._tools.names[call.name or ""]),
+                CallStarted(index=0, call_id=call.call_id, name=self._tools.names[call.name or ""]),
                 CallArguments(index=0, fragment=arguments),
                 TurnFinished(reason=FinishReason.TOOL_CALLS, usage=_NO_TOKENS),
             )
         )
         self._tools.is_awaited = True
-        pending = self._to.pending
-        self.awaited_calls = tuple(call.tool_call_id for call in pending.tool_calls) if pending else ()
+        self.awaited_calls = tuple(call.call_id for call in self._to.pending or ())
         self._finish(Step.ENDED)
 
     def _open_stream(self, step: Step, answers: Answers, *, is_verdict: bool = False) -> None:
@@ -782,7 +781,7 @@ class Turn:
         :param is_verdict: what the user wrote is in the answers, and no message.
         """
         agent, finds = self._to.agent, bool(self._token) and self.config.finds_runs
-        is_marked = finds and not agent.is_legacy and not agent.answers_by_tool
+        is_marked = finds and agent.capabilities.marked_runs
         opening = compose(
             self.plan,
             answers,
@@ -961,8 +960,8 @@ class Turn:
                 continue
             self._emit(
                 (
-                    ServerToolStarted(call_id=call.tool_call_id, name=call.name or ""),
-                    ServerToolArguments(call_id=call.tool_call_id, fragment=call.arguments or "{}"),
+                    ServerToolStarted(call_id=call.call_id, name=call.name or ""),
+                    ServerToolArguments(call_id=call.call_id, fragment=call.arguments or "{}"),
                 )
             )
         self._approval_count += 1
@@ -1003,7 +1002,8 @@ class Turn:
         assert run.error is not None
         kept = run.step_kept or (self._runs.results_sent and run.refusal is None)
         agent = self._to.agent
-        error = mute_agent(agent.agent_type) if run.wrote_text and agent.is_mute else run.error
+        is_mute = run.wrote_text and not agent.capabilities.text_replies
+        error = mute_agent(agent.agent_type) if is_mute else run.error
         self._end_failed(error, Kept.SOMETHING if kept else Kept.NOTHING)
 
     # --- What became of a run -----------------------------------------------------------------------------

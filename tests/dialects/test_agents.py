@@ -7,11 +7,15 @@ import pytest
 
 from sansio_letta.dialects.chat_completions import objects as chat
 from sansio_letta.dialects.models import encode_model, list_models
+from sansio_letta.turn.agent import Agent
 from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.agents import decode_agents, to_agent
 
 
-def agent(number: int = 1, name: str = "Milo", **more: Any) -> letta.Agent:
-    return letta.Agent(**{"id": f"agent-{number}", "name": name, "agent_type": "letta_v1_agent", **more})
+def agent(number: int = 1, name: str = "Milo", **more: Any) -> Agent:
+    return to_agent(
+        letta.Agent(**{"id": f"agent-{number}", "name": name, "agent_type": "letta_v1_agent", **more})
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,7 +85,7 @@ def test_a_context_window_that_makes_no_sense_is_unknown(config: object) -> None
         "llm_config": config,
         "hidden": "no",
     }
-    [found] = letta.decode_agents(orjson.dumps([raw]))
+    [found] = decode_agents(orjson.dumps([raw]))
     assert (found.context_window, found.is_listed) == (None, True)
 
 

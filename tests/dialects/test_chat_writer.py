@@ -20,6 +20,7 @@ from sansio_letta.dialects.chat_completions.writer import (
     make_writer,
 )
 from sansio_letta.errors import Kept, LettaError, RequestError
+from sansio_letta.turn.agent import Agent
 from sansio_letta.turn.events import (
     AgentFound,
     AgentGone,
@@ -36,7 +37,6 @@ from sansio_letta.turn.events import (
     TurnStarted,
     Usage,
 )
-from sansio_letta.upstreams.rest import letta
 
 HEADING = Heading(completion_id="chatcmpl-1", created=1795332551, model="Milo")
 CHUNK: dict[str, Any] = {
@@ -54,7 +54,7 @@ FAILURE = {
 
 #: Events that are for the log, or for whoever remembers agents.
 SILENT: dict[str, Event] = {
-    "AgentFound": AgentFound(model="Milo", agent=letta.Agent(id="agent-1", name="Milo", agent_type="x")),
+    "AgentFound": AgentFound(model="Milo", agent=Agent(id="agent-1", name="Milo", agent_type="x")),
     "AgentGone": AgentGone(agent_id="agent-1"),
     "CallsSettled": CallsSettled(stale=("call-1",)),
 }

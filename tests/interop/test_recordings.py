@@ -112,7 +112,7 @@ def _turn(whole: Recording, exchange: RecordedExchange, number: int, section: by
         number=number,
         messages=messages,
         tools=tools or None,
-        pending=tuple(call.tool_call_id for call in pending.tool_calls) if results and pending else (),
+        pending=tuple(call.call_id for call in pending) if results and pending else (),
         resumed=tuple(
             other
             for other in whole.exchanges

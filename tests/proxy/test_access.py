@@ -9,9 +9,9 @@ from drive import AGENT_ID, JSON
 from sansio_letta import Caller, HttpRequest, Proxy, ResponseBody, ResponseHead, Signal
 from sansio_letta.dialects.chat_completions.request import error_body
 from sansio_letta.errors import RequestError
-from sansio_letta.proxy.access import ANYONE, RateLimitError, RateState, bearer, find_key, is_open
+from sansio_letta.proxy.access import RateLimitError, RateState, bearer, find_key, is_open
 from sansio_letta.proxy.routing import route
-from sansio_letta.upstreams.rest import letta
+from sansio_letta.turn.agent import ANYONE, Agent
 from sansio_letta.upstreams.rest.commands import Command, FetchAgent, FindAgent, ListAgents
 from sansio_letta.upstreams.rest.response import Headers
 
@@ -22,8 +22,8 @@ def raw(name: str, agent_id: str = AGENT_ID) -> dict[str, Any]:
     return {"id": agent_id, "name": name, "agent_type": "letta_v1_agent", "created_at": None}
 
 
-def agent(name: str, agent_id: str = AGENT_ID) -> letta.Agent:
-    return letta.Agent(id=agent_id, name=name, agent_type="letta_v1_agent")
+def agent(name: str, agent_id: str = AGENT_ID) -> Agent:
+    return Agent(id=agent_id, name=name, agent_type="letta_v1_agent")
 
 
 @pytest.mark.parametrize(

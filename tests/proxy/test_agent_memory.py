@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from sansio_letta.proxy.memory import AgentMemory
-from sansio_letta.upstreams.rest import letta
+from sansio_letta.turn.agent import Agent
 
 
-def agent(number: int = 1, name: str = "Milo", **more: Any) -> letta.Agent:
-    return letta.Agent(**{"id": f"agent-{number}", "name": name, "agent_type": "letta_v1_agent", **more})
+def agent(number: int = 1, name: str = "Milo", **more: Any) -> Agent:
+    return Agent(**{"id": f"agent-{number}", "name": name, "agent_type": "letta_v1_agent", **more})
 
 
 def test_nothing_is_recalled_that_was_not_remembered() -> None:

@@ -35,9 +35,9 @@ from sansio_letta.recording.inspect import inspect
 from sansio_letta.recording.rows import Fold, Inspection, Kind, Outcome, Part, Passage, Row, fold
 from sansio_letta.recording.summaries import event_gist, message_gist, request_gist, usage_gist
 from sansio_letta.recording.writer import RecordedCycle, record
+from sansio_letta.turn.agent import Agent
 from sansio_letta.turn.events import AgentGone, CallsSettled, FinishReason, KeepAlive, TurnFinished, Usage
 from sansio_letta.turn.phases import Phase
-from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.commands import CancelRun, OpenStream
 from sansio_letta.upstreams.rest.run import RunState
 from support import JSON as ANY_JSON
@@ -468,13 +468,13 @@ def get(target: str) -> HttpRequest:
 
 def remembering() -> Proxy:
     proxy = Proxy()
-    proxy.remember("Milo", letta.Agent(id=AGENT_ID, name="Milo", agent_type="letta_v1_agent"), now=100.0)
+    proxy.remember("Milo", Agent(id=AGENT_ID, name="Milo", agent_type="letta_v1_agent"), now=100.0)
     return proxy
 
 
 def checking() -> Proxy:
     proxy = Proxy(Config(enforcement=Enforcement.VALIDATE))
-    proxy.remember("Milo", letta.Agent(id=AGENT_ID, name="Milo", agent_type="letta_v1_agent"), now=100.0)
+    proxy.remember("Milo", Agent(id=AGENT_ID, name="Milo", agent_type="letta_v1_agent"), now=100.0)
     return proxy
 
 

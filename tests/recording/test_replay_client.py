@@ -38,7 +38,6 @@ from sansio_letta import (
 )
 from sansio_letta.config import TaskPolicy
 from sansio_letta.errors import Failure
-from sansio_letta.proxy.access import ANYONE
 from sansio_letta.recording.compare import ReplayedClient, compare
 from sansio_letta.recording.format import (
     Recording,
@@ -48,8 +47,8 @@ from sansio_letta.recording.format import (
     read_recording,
 )
 from sansio_letta.recording.writer import record
+from sansio_letta.turn.agent import ANYONE, Agent
 from sansio_letta.turn.events import ConversationThread
-from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.commands import Command, OpenStream, ResumeRun
 from sansio_letta.upstreams.rest.conversations import Chat, chat_summary
 
@@ -97,7 +96,7 @@ def recorded(
     *letta_answers: Sequence[Happening],
     mode: TextMode = TextMode.KEEP,
     config: Config | None = None,
-    known: letta.Agent | None = None,
+    known: Agent | None = None,
     thread: str | None = None,
     late: float | None = 0.001,
     caller: Caller = ANYONE,
@@ -161,7 +160,7 @@ CALL = want("call-1", "get_weather", "{}")
 TOOLS = [{"type": "function", "function": {"name": WEATHER.name, "parameters": WEATHER.parameters}}]
 
 NAMED = {"x-letta-chat-key": "c-1"}
-KNOWN = letta.Agent(id=AGENT_ID, name="Milo", agent_type="letta_v1_agent")
+KNOWN = Agent(id=AGENT_ID, name="Milo", agent_type="letta_v1_agent")
 CONVERSATION = {"id": "conv-1", "agent_id": AGENT_ID, "summary": chat_summary("c-1")}
 
 SAME: dict[str, Recording] = {
@@ -234,13 +233,13 @@ SAME: dict[str, Recording] = {
     "remembered": recorded(
         chat(),
         run(PING, say("a"), stop(), DONE),
-        known=letta.Agent(id=AGENT_ID, name="Milo", agent_type="letta_v1_agent"),
+        known=Agent(id=AGENT_ID, name="Milo", agent_type="letta_v1_agent"),
     ),
     "by id": recorded(chat(model=AGENT_ID), *answers(agent_json()), run(PING, say("a"), stop(), DONE)),
     "by id, remembered": recorded(
         chat(model=AGENT_ID),
         run(PING, say("a"), stop(), DONE),
-        known=letta.Agent(id=AGENT_ID, name="Milo", agent_type="letta_v1_agent"),
+        known=Agent(id=AGENT_ID, name="Milo", agent_type="letta_v1_agent"),
     ),
     "a policy of the request": recorded(
         chat(headers={"x-letta-policy-reasoning": "off", "x-letta-policy-background": "always"}),

@@ -29,6 +29,7 @@ from drive_cycle import Client, chat
 from sansio_letta import Approvals, Config, Kept, Proxy, Signal, Turn
 from sansio_letta.config import InstructionPolicy
 from sansio_letta.errors import Failure
+from sansio_letta.turn.agent import PendingCall
 from sansio_letta.turn.approval import Verdict, approval_question, read_verdict
 from sansio_letta.turn.events import (
     CallsSettled,
@@ -54,7 +55,7 @@ from sansio_letta.upstreams.rest.conversations import Chat, ThreadWish, Throwawa
 from sansio_letta.upstreams.rest.recovery import EarlierTurn
 
 ALLOW, DENY = Config(approvals=Approvals.ALLOW), Config(approvals=Approvals.DENY)
-RM = letta.ToolCall(tool_call_id="call-1", name="rm", arguments="{}")
+RM = PendingCall(call_id="call-1", name="rm", arguments="{}")
 QUESTION = approval_question([RM])
 WAITS = (PING, say("Hm."), want("call-1", "rm", "{}"), stop("requires_approval"), USAGE, DONE)
 GOES_ON = (PING, say("Done.", id="message-9"), stop(), USAGE, DONE)
@@ -80,7 +81,7 @@ def test_anything_else_is_a_message(text: str) -> None:
 
 
 def test_long_arguments_are_cut_in_the_question_and_known_again() -> None:
-    call = letta.ToolCall(tool_call_id="1", name="write", arguments="x" * 5000)
+    call = PendingCall(call_id="1", name="write", arguments="x" * 5000)
     question = approval_question([call])
     assert "... and 1000 characters more" in question
     assert Verdict(approve=True, seen=f"Hm.\n\n{question}").is_on([call])

@@ -18,6 +18,7 @@ from drive import (
     TOOL_RETURN,
     USAGE,
     WEATHER,
+    agent,
     agent_json,
     answer,
     drain,
@@ -507,13 +508,13 @@ def test_a_stream_that_was_lost_behind_the_first_call_brings_no_second() -> None
 
 @pytest.mark.parametrize("is_legacy", [False, True], ids=["attached", "legacy"])
 def test_a_tool_that_is_attached_has_the_clients_name(is_legacy: bool) -> None:
-    agent = evolve(AGENT, agent_type="memgpt_v2_agent") if is_legacy else AGENT
+    known = agent(agent_type="memgpt_v2_agent") if is_legacy else AGENT
     config = Config(client_tools=ClientTools.ATTACH)
     made = evolve(plan(results=["call-1"], tools=[WEATHER]), one_call=True)
     (lent,) = lend((WEATHER,), to_legacy=is_legacy)
-    waits = agent_json("call-1", "call-2", name=lent.tool.name) | {"agent_type": agent.agent_type}
+    waits = agent_json("call-1", "call-2", name=lent.tool.name) | {"agent_type": known.agent_type}
     waits["pending_approval"]["tool_calls"][1]["arguments"] = '{"city": "Bern", "request_heartbeat": true}'
-    turn = Turn(made, config, agent)
+    turn = Turn(made, config, known)
     drain(turn)
     items = answer(turn, waits)
     (started,) = [item for item in items if isinstance(item, CallStarted)]

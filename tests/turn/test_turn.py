@@ -21,6 +21,7 @@ from drive import (
     TOOL_RETURN,
     USAGE,
     WEATHER,
+    agent,
     agent_json,
     answer,
     drain,
@@ -143,7 +144,7 @@ def test_remembered_agent_that_is_gone_when_results_come() -> None:
 
 
 def test_legacy_agent_takes_no_tools_with_a_request() -> None:
-    legacy = letta.Agent(id=AGENT_ID, name="Milo", agent_type="memgpt_v2_agent")
+    legacy = agent(agent_type="memgpt_v2_agent")
     config = Config(client_tools=ClientTools.NATIVE)
     failure = failed(drain(Turn(plan("hi", tools=[WEATHER]), config, agent=legacy)))
     assert (failure.error.status_hint, failure.error.field) == (400, FieldPath(RequestField.TOOLS))
@@ -238,7 +239,7 @@ def test_a_clients_tool_named_as_one_of_the_agents_own_does_not_take_its_place()
     given = evolve(
         plan("hi", tools=tools), wish=wish, aside=(letta.MessageCreate(role="system", content=wish.asking),)
     )
-    turn = Turn(given, agent=evolve(AGENT, tools=own))
+    turn = Turn(given, agent=agent(tools=own))
     body = orjson.loads(opened(drain(turn)).body)
     renamed, other = body["client_tools"]
     assert (renamed["name"], other["name"]) == (name_of(tools[0]), "f")
@@ -250,7 +251,7 @@ def test_a_clients_tool_named_as_one_of_the_agents_own_does_not_take_its_place()
     told = stream(turn, PING, *calls, stop("requires_approval"), USAGE, DONE)
     assert [item.name for item in told if isinstance(item, CallStarted)] == ["memory_insert", "f"]
     # Its own tool of that name is carried out by Letta, and no word of it goes to the client.
-    turn = Turn(given, agent=evolve(AGENT, tools=own))
+    turn = Turn(given, agent=agent(tools=own))
     drain(turn)
     told = stream(
         turn, PING, server_call("call-1", "memory_insert", "{}"), want("call-2", "f", "{}"), end=False

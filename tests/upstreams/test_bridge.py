@@ -3,6 +3,7 @@
 import pytest
 
 from sansio_letta.config import Approvals
+from sansio_letta.turn.agent import PendingCall
 from sansio_letta.turn.events import (
     CallArguments,
     CallsSettled,
@@ -11,6 +12,7 @@ from sansio_letta.turn.events import (
     ServerToolStarted,
 )
 from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.agents import pending_calls
 from sansio_letta.upstreams.rest.calls import (
     MOVED_ON,
     NO_RESULT,
@@ -67,7 +69,7 @@ def test_server_tools_that_wait() -> None:
     assert not bridge.waiting
     list(bridge.receive_request(fragment("1", "rm", '{"path"')))
     list(bridge.receive_request(fragment("1", None, ': "/"}')))
-    assert bridge.waiting == (fragment("1", "rm", '{"path": "/"}'),)
+    assert bridge.waiting == (PendingCall(call_id="1", name="rm", arguments='{"path": "/"}'),)
     assert bridge.client_call_count == 0
 
 
@@ -98,8 +100,8 @@ def test_returns_are_told_without_the_clients_own_results() -> None:
     assert alone.name == "ls"
 
 
-def pending(*calls: letta.ToolCall) -> letta.PendingApproval:
-    return letta.PendingApproval(id="message-1", tool_calls=calls)
+def pending(*calls: letta.ToolCall) -> tuple[PendingCall, ...]:
+    return pending_calls(letta.PendingApproval(id="message-1", tool_calls=calls))
 
 
 def result(call_id: str) -> letta.ToolReturn:
@@ -169,7 +171,7 @@ def test_a_message_in_place_of_an_approval_denies_the_agents_own_call(
 
 @pytest.mark.parametrize("has_message", [True, False])
 def test_nothing_pending(has_message: bool) -> None:
-    settled = settle(None, (result("9"),), client_tools=(), has_message=has_message)
+    settled = settle((), (result("9"),), client_tools=(), has_message=has_message)
     assert settled == Settlement(calls=CallsSettled(stale=("9",)))
 
 

@@ -11,9 +11,10 @@ from sansio_letta.errors import (
     RequestField,
     SansioLettaError,
 )
-from sansio_letta.upstreams.rest import letta
+from sansio_letta.turn.agent import Agent
+from sansio_letta.upstreams.rest.agents import find_agent, found_agent
 from sansio_letta.upstreams.rest.commands import FetchAgent, FindAgent
-from sansio_letta.upstreams.rest.response import Answer, find_agent, found_agent
+from sansio_letta.upstreams.rest.response import Answer
 
 AGENT_ID = "agent-c52d0716-1824-4a78-9f84-e5b39a7bad99"
 
@@ -31,7 +32,7 @@ def raw_agent(name: str, agent_id: str = AGENT_ID) -> dict[str, str]:
     return {"id": agent_id, "name": name, "agent_type": "letta_v1_agent"}
 
 
-MILO = letta.Agent(id=AGENT_ID, name="Milo", agent_type="letta_v1_agent")
+MILO = Agent(id=AGENT_ID, name="Milo", agent_type="letta_v1_agent")
 
 # --- The answer -----------------------------------------------------------------------------------------------
 
@@ -164,11 +165,11 @@ def test_an_id_is_fetched(with_pending: bool) -> None:
 
 def test_a_name_is_found_exactly() -> None:
     agents = [raw_agent("milo", "agent-2"), raw_agent("Milo"), raw_agent("Milo 2", "agent-3")]
-    assert found_agent("Milo", answer(body=orjson.dumps(agents))) == MILO
+    assert found_agent("Milo", answer(body=orjson.dumps(agents))).agent == MILO
 
 
 def test_an_id_is_found() -> None:
-    assert found_agent(AGENT_ID, answer(body=orjson.dumps(raw_agent("Milo")))) == MILO
+    assert found_agent(AGENT_ID, answer(body=orjson.dumps(raw_agent("Milo")))).agent == MILO
 
 
 NOT_FOUND: dict[str, tuple[str, Answer, type[SansioLettaError], int, str]] = {

@@ -2,15 +2,14 @@
 
 import orjson
 import pytest
-from attrs import evolve
 
 from drive import (
-    AGENT,
     AGENT_ID,
     CONFLICT,
     DONE,
     PING,
     RUN_ID,
+    agent,
     agent_json,
     answer,
     drain,
@@ -26,8 +25,8 @@ from sansio_letta.turn.events import TextDelta, TurnFailed, TurnFinished, TurnSt
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.commands import AnswerCalls, CancelRun, FetchAgent, FetchRun, OpenStream
 
-LEGACY = evolve(AGENT, agent_type="memgpt_v2_agent")
-SLEEPER = evolve(LEGACY, enable_sleeptime=True)
+LEGACY = agent(agent_type="memgpt_v2_agent")
+SLEEPER = agent(agent_type="memgpt_v2_agent", enable_sleeptime=True)
 FOLLOWED = f"/v1/agents/{AGENT_ID}/messages/async"
 
 
@@ -101,7 +100,7 @@ def test_an_interrupted_followed_run_is_cancelled_once_it_has_a_name() -> None:
 
 @pytest.mark.parametrize(("tools", "code"), [((), "unsupported_agent"), (None, "upstream_error")])
 def test_an_agent_that_can_only_call_tools_says_so(tools: tuple[letta.OwnTool, ...] | None, code: str) -> None:
-    turn = Turn(plan("hi"), agent=evolve(LEGACY, agent_type="react_agent", tools=tools))
+    turn = Turn(plan("hi"), agent=agent(agent_type="react_agent", tools=tools))
     drain(turn)
     wrote = error("llm_error", "It failed.", "No tool calls found in response, model must make a tool call")
     (told,) = stream(turn, PING, stop("llm_api_error"), wrote, DONE)

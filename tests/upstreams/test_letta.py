@@ -244,7 +244,7 @@ def test_any_bytes_give_a_message_or_a_remote_protocol_error(data: bytes) -> Non
 def test_recorded_agents_are_decoded() -> None:
     by_name, unknown, first_page, _, _ = (exchange.body for exchange in recording("agents").exchanges)
     [milo] = letta.decode_agents(by_name)
-    assert (milo.name, milo.agent_type, milo.is_legacy) == ("Milo-0", "letta_v1_agent", False)
+    assert (milo.name, milo.agent_type) == ("Milo-0", "letta_v1_agent")
     assert milo.id.startswith("agent-")
     assert milo.created_at == "2026-11-22T08:00:19.090319Z"
     assert milo.pending_approval is None
@@ -263,39 +263,6 @@ def test_a_recorded_agent_tells_what_it_waits_for() -> None:
         ),
         run_id="run-a281bc01-b12f-422b-ae09-44f1ebe04a1d",
     )
-
-
-@pytest.mark.parametrize(
-    ("tools", "answers_by_tool", "has_foreign_sender"),
-    [
-        ([], False, False),
-        ([{"name": "send_message", "tool_type": "letta_core"}], True, False),
-        ([{"name": "send_message"}], True, False),
-        ([{"name": "send_message", "tool_type": "custom"}], False, True),
-        ([{"name": "send_message", "tool_type": "external_mcp"}], False, True),
-        ([{"name": None}, {"name": "send_messages", "tool_type": "letta_core"}], False, False),
-    ],
-)
-def test_how_an_agent_answers_shows_in_its_tools(
-    tools: list[dict[str, str]], answers_by_tool: bool, has_foreign_sender: bool
-) -> None:
-    raw = {"id": "agent-1", "name": "Milo", "agent_type": "letta_v1_agent", "tools": tools}
-    agent = letta.decode_agent(orjson.dumps(raw))
-    assert (agent.answers_by_tool, agent.has_foreign_sender) == (answers_by_tool, has_foreign_sender)
-
-
-@pytest.mark.parametrize(
-    ("agent_type", "is_legacy"),
-    [
-        ("letta_v1_agent", False),
-        ("sleeptime_agent", False),
-        ("memgpt_v2_agent", True),
-        ("react_agent", True),
-        ("", True),
-    ],
-)
-def test_types_of_agents_from_before_letta_v1_agent(agent_type: str, is_legacy: bool) -> None:
-    assert letta.Agent(id="agent-1", name="Milo", agent_type=agent_type).is_legacy is is_legacy
 
 
 LAST_STEP = (

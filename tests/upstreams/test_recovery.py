@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from attrs import evolve
 
 from drive import (
     AGENT,
@@ -13,6 +12,7 @@ from drive import (
     RUN_ID,
     USAGE,
     WEATHER,
+    agent,
     agent_json,
     answer,
     drain,
@@ -571,7 +571,7 @@ def test_messages_of_any_shape_are_read() -> None:
 def test_the_rest_of_what_was_said_by_calls_of_a_tool() -> None:
     """Letta's books tell the calls of one step as texts of one id; the stream told calls."""
     sender = letta.OwnTool(name="send_message", tool_type="letta_core")
-    turn = Turn(plan("Hello"), agent=evolve(AGENT, tools=(sender,)))
+    turn = Turn(plan("Hello"), agent=agent(tools=(sender,)))
     drain(turn)
     first = server_call("call-1", "send_message", '{"message": "One."}')
     second = server_call("call-2", "send_message", '{"message": "Tw')

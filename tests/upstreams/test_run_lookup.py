@@ -11,6 +11,7 @@ from sansio_letta import Config, Proxy
 from sansio_letta.config import Background
 from sansio_letta.errors import Failure
 from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.agents import to_agent
 from sansio_letta.upstreams.rest.commands import (
     CancelRun,
     Command,
@@ -119,7 +120,7 @@ def test_marks_of_others_are_none(text: str | None) -> None:
 def test_an_agent_that_speaks_by_a_tool_gets_no_mark(more: dict[str, Any]) -> None:
     """The mark would be the name of the argument that its text is taken from."""
     proxy = Proxy(CONFIG)
-    agent = letta.Agent(**{"id": AGENT_ID, "name": "Milo", "agent_type": "letta_v1_agent", **more})
+    agent = to_agent(letta.Agent(**{"id": AGENT_ID, "name": "Milo", "agent_type": "letta_v1_agent", **more}))
     proxy.remember("Milo", agent, now=100.0)
     client = Client(chat(), proxy)
     assert client.commands == [LIST]
@@ -134,7 +135,7 @@ def test_an_agent_that_speaks_by_a_tool_gets_no_mark(more: dict[str, Any]) -> No
 
 def test_runs_that_cannot_be_listed_before_cannot_be_told_apart() -> None:
     proxy = Proxy(CONFIG)
-    legacy = letta.Agent(id=AGENT_ID, name="Milo", agent_type="memgpt_v2_agent")
+    legacy = to_agent(letta.Agent(id=AGENT_ID, name="Milo", agent_type="memgpt_v2_agent"))
     proxy.remember("Milo", legacy, now=100.0)
     client = Client(chat(), proxy).answer({"detail": "Not Found"}, 404)
     client.fail(Failure.BROKEN)

@@ -13,6 +13,7 @@ from attrs import define, field, frozen
 
 from ...config import Approvals
 from ...errors import RemoteProtocolError
+from ...turn.agent import PendingCall
 from ...turn.approval import Verdict
 from ...turn.events import (
     RETURN_SIZE,
@@ -85,7 +86,8 @@ class ToolBridge:
     :param client_tools: the tools that the request offered: their names at Letta, and the client's for them.
     :param result_ids: of calls that the client itself has answered: Letta tells their returns, too.
     :param names: of tools that were called before this run, by the ids of their calls.
-    :param is_legacy: whether arguments come whole, and with one of Letta's own.
+    :param exact_arguments: whether calls have no arguments but the model's; otherwise they come whole, with one
+        of Letta's own.
     :param answers_by_tool: whether the agent is known to speak by such calls.
     :param speaks: False if its tool of that name is not Letta's, and says nothing to the client.
     """
@@ -93,7 +95,7 @@ class ToolBridge:
     client_tools: Mapping[str, str]
     result_ids: Collection[str] = ()
     names: Mapping[str, str] = field(factory=dict)
-    is_legacy: bool = False
+    exact_arguments: bool = True
     answers_by_tool: bool = False
     speaks: bool = True
     _own: dict[str, _Call] = field(factory=dict, init=False)  #: what Letta carries out unasked
@@ -182,7 +184,7 @@ class ToolBridge:
         if call.index is None:
             call.pieces.append(arguments)
         else:
-            fragment = own_arguments(arguments) if self.is_legacy else arguments
+            fragment = arguments if self.exact_arguments else own_arguments(arguments)
             yield CallArguments(index=call.index, fragment=fragment)
 
     def close(self) -> Iterator[CallArguments]:
@@ -197,10 +199,10 @@ class ToolBridge:
                 yield CallArguments(index=call.index, fragment="{}")
 
     @property
-    def waiting(self) -> tuple[letta.ToolCall, ...]:
+    def waiting(self) -> tuple[PendingCall, ...]:
         """The server's tools that wait for a human."""
         return tuple(
-            letta.ToolCall(tool_call_id=call.call_id, name=call.name, arguments=call.arguments)
+            PendingCall(call_id=call.call_id, name=call.name, arguments=call.arguments)
             for call in self._calls.values()
             if call.index is None
         )
@@ -212,12 +214,12 @@ class Settlement:
 
     approvals: tuple[letta.ToolReturn | letta.Approval, ...] = ()
     calls: CallsSettled = field(factory=CallsSettled)
-    undecided: tuple[letta.ToolCall, ...] = ()  #: a human must be asked about these before anything is sent
+    undecided: tuple[PendingCall, ...] = ()  #: a human must be asked about these before anything is sent
     is_verdict: bool = False  #: the user's message was the answer to a question: the agent does not get it
 
 
 def settle(
-    pending: letta.PendingApproval | None,
+    pending: Iterable[PendingCall],
     results: tuple[letta.ToolReturn | letta.Approval, ...],
     *,
     client_tools: Collection[str],
@@ -245,10 +247,10 @@ def settle(
     given: dict[str, letta.ToolReturn | letta.Approval] = {
         result.tool_call_id: result for result in (*past_results, *results)
     }
-    wanted = pending.tool_calls if pending else ()
-    pending_ids = {call.tool_call_id for call in wanted}
+    wanted = tuple(pending)
+    pending_ids = {call.call_id for call in wanted}
     stale = tuple(result.tool_call_id for result in results if result.tool_call_id not in pending_ids)
-    unanswered = tuple(call for call in wanted if call.tool_call_id not in given)
+    unanswered = tuple(call for call in wanted if call.call_id not in given)
     servers = tuple(
         call
         for call in unanswered
@@ -260,8 +262,7 @@ def settle(
         if verdict.is_on(servers):
             return Settlement(
                 approvals=tuple(
-                    given.get(call.tool_call_id)
-                    or (_judged(call, verdict) if call in servers else _no_result(call))
+                    given.get(call.call_id) or (_judged(call, verdict) if call in servers else _no_result(call))
                     for call in wanted
                 ),
                 calls=CallsSettled(
@@ -279,8 +280,7 @@ def settle(
         allows = policy is Approvals.ALLOW
         return Settlement(
             approvals=tuple(
-                given.get(call.tool_call_id) or _missing(call, call in servers, allows=allows)
-                for call in wanted
+                given.get(call.call_id) or _missing(call, call in servers, allows=allows) for call in wanted
             ),
             calls=CallsSettled(
                 missing=_ids(call for call in unanswered if not (allows and call in servers)), stale=stale
@@ -292,7 +292,7 @@ def settle(
                 _denial(call, MOVED_ON)
                 if call in servers
                 else letta.ToolReturn(
-                    tool_call_id=call.tool_call_id, tool_return=TAKEN if is_taken else NO_RESULT_YET
+                    tool_call_id=call.call_id, tool_return=TAKEN if is_taken else NO_RESULT_YET
                 )
                 for call in wanted
             ),
@@ -301,13 +301,13 @@ def settle(
     return Settlement(calls=CallsSettled(stale=stale))
 
 
-def _ids(calls: Iterable[letta.ToolCall]) -> tuple[str, ...]:
-    return tuple(call.tool_call_id for call in calls)
+def _ids(calls: Iterable[PendingCall]) -> tuple[str, ...]:
+    return tuple(call.call_id for call in calls)
 
 
 def next_call(
-    pending: letta.PendingApproval | None, answered: Collection[str], client_tools: Collection[str]
-) -> letta.ToolCall | None:
+    pending: Iterable[PendingCall], answered: Collection[str], client_tools: Collection[str]
+) -> PendingCall | None:
     """Of calls that the client takes one at a time the one that comes next; None: it has had them all.
 
     It has had those before one that it has answered: a result that is gone from its history repeats no call.
@@ -315,34 +315,34 @@ def next_call(
     :param answered: ids of calls whose results it has brought, now or before.
     :param client_tools: the names of the client's tools at Letta.
     """
-    calls = [call for call in (pending.tool_calls if pending else ()) if call.name in client_tools]
-    places = [place for place, call in enumerate(calls) if call.tool_call_id in answered]
+    calls = [call for call in pending if call.name in client_tools]
+    places = [place for place, call in enumerate(calls) if call.call_id in answered]
     return calls[places[-1] + 1] if places and places[-1] + 1 < len(calls) else None
 
 
-def answer_unasked(calls: Iterable[letta.ToolCall], *, approve: bool) -> tuple[letta.Approval, ...]:
+def answer_unasked(calls: Iterable[PendingCall], *, approve: bool) -> tuple[letta.Approval, ...]:
     """The answer to calls about which no human is asked. A tool of ours never runs at Letta."""
     return tuple(
-        letta.Approval(tool_call_id=call.tool_call_id, approve=True)
+        letta.Approval(tool_call_id=call.call_id, approve=True)
         if approve and not is_our_name(call.name)
         else _denial(call, NO_CLIENT if is_our_name(call.name) else NOT_ALLOWED)
         for call in calls
     )
 
 
-def _missing(call: letta.ToolCall, is_servers: bool, *, allows: bool) -> letta.ToolReturn | letta.Approval:
+def _missing(call: PendingCall, is_servers: bool, *, allows: bool) -> letta.ToolReturn | letta.Approval:
     return answer_unasked((call,), approve=allows)[0] if is_servers else _no_result(call)
 
 
-def _no_result(call: letta.ToolCall) -> letta.ToolReturn:
-    return letta.ToolReturn(tool_call_id=call.tool_call_id, tool_return=NO_RESULT, status="error")
+def _no_result(call: PendingCall) -> letta.ToolReturn:
+    return letta.ToolReturn(tool_call_id=call.call_id, tool_return=NO_RESULT, status="error")
 
 
-def _judged(call: letta.ToolCall, verdict: Verdict) -> letta.Approval:
+def _judged(call: PendingCall, verdict: Verdict) -> letta.Approval:
     if verdict.approve:
-        return letta.Approval(tool_call_id=call.tool_call_id, approve=True)
+        return letta.Approval(tool_call_id=call.call_id, approve=True)
     return _denial(call, verdict.reason or DENIED)
 
 
-def _denial(call: letta.ToolCall, reason: str) -> letta.Approval:
-    return letta.Approval(tool_call_id=call.tool_call_id, approve=False, reason=reason)
+def _denial(call: PendingCall, reason: str) -> letta.Approval:
+    return letta.Approval(tool_call_id=call.call_id, approve=False, reason=reason)

@@ -6,6 +6,7 @@ from attrs import define, field
 
 from ...config import ClientTools
 from ...errors import RequestError, RequestField
+from ...turn.agent import Agent
 from . import letta
 from .attached_tools import LentTool, Stamp, beside, lend
 from .tool_attachment import Cleaning, Loan, MadeTools, clean
@@ -37,14 +38,14 @@ class Toolkit:
     _tools: tuple[LentTool, ...] = field(default=(), init=False)
     _loan: Loan | None = field(default=None, init=False)  #: of these, if they are attached
 
-    def fit(self, agent: letta.Agent) -> None:
+    def fit(self, agent: Agent) -> None:
         """The agent is known: find out how it is given them.
 
         :raises RequestError: if it cannot be.
         """
         self._loan = None
         if self.attaches_to(agent):
-            self._tools = lend(self.offered, to_legacy=agent.is_legacy)
+            self._tools = lend(self.offered, to_legacy=not agent.capabilities.exact_arguments)
             if self._tools:
                 stamp = Stamp(until=self.now + int(self.ttl), owner=self.owner)
                 self._loan = Loan(
@@ -55,7 +56,7 @@ class Toolkit:
                     made=self.made,
                     scope=self.scope,
                 )
-        elif self.offered and agent.is_legacy:
+        elif self.offered and not agent.capabilities.client_tools:
             raise RequestError(
                 f"The agent is of type {agent.agent_type}, which does not take a client's tools with a "
                 "request, and this proxy attaches none: leave `{field}` out, or use an agent of type "
@@ -64,11 +65,12 @@ class Toolkit:
                 code="unsupported_parameter",
             )
         else:
-            self._tools = beside(self.offered, agent.own_tool_names)
+            self._tools = beside(self.offered, agent.tool_names or ())
 
-    def attaches_to(self, agent: letta.Agent) -> bool:
+    def attaches_to(self, agent: Agent) -> bool:
         """Whether the agent is given a client's tools by attaching them to it: all who speak to it see them."""
-        return self.policy is ClientTools.ATTACH or (self.policy is ClientTools.AUTO and agent.is_legacy)
+        is_needed = self.policy is ClientTools.AUTO and not agent.capabilities.client_tools
+        return self.policy is ClientTools.ATTACH or is_needed
 
     @property
     def names(self) -> dict[str, str]:

@@ -11,9 +11,10 @@ from typing import TypeAlias
 from attrs import define, field
 
 from ...errors import RequestError, RequestField, unknown_model
-from ...proxy.access import ANYONE, Caller
+from ...turn.agent import ANYONE, Agent, Caller, PendingCall
 from ...turn.events import AgentFound, AgentGone, AgentThread, ConversationThread, Thread, ThreadGone
 from . import letta
+from .agents import find_agent, found_agent, pending_calls
 from .commands import Command, FetchAgent, FetchLast
 from .conversations import (
     Chat,
@@ -25,13 +26,13 @@ from .conversations import (
     find_thread,
     no_conversation,
 )
-from .response import Answer, find_agent, found_agent
+from .response import Answer
 
 #: Tells which conversation a wish of an agent's came to before.
-RecallThread: TypeAlias = Callable[[letta.Agent], ConversationThread | None]
+RecallThread: TypeAlias = Callable[[Agent], ConversationThread | None]
 
 
-def nothing_known(agent: letta.Agent) -> None:
+def nothing_known(agent: Agent) -> None:
     """Nobody remembers."""
 
 
@@ -51,9 +52,9 @@ class Destination:
     model: str
     wish: ThreadWish = None
     caller: Caller = ANYONE
-    known_agent: letta.Agent | None = None
+    known_agent: Agent | None = None
     conversation: ConversationThread | None = None
-    pending: letta.PendingApproval | None = None
+    pending: tuple[PendingCall, ...] | None = None
     has_looked: bool = field(init=False)  #: `pending` is what waits in the thread
     is_new: bool = field(default=False, init=False)  #: nothing was ever said in the conversation
     has_strays: bool = field(default=False, init=False)  #: it may have been made without an answer that said so
@@ -68,9 +69,9 @@ class Destination:
     def is_own_thread(self) -> bool:
         """Whether it is said in the agent's own thread; only once the agent is known.
 
-        A legacy agent has no other: its chats are all told it in there.
+        An agent without conversations has no other: its chats are all told it in there.
         """
-        return self.wish is None or self.agent.is_legacy
+        return self.wish is None or not self.agent.capabilities.conversations
 
     @property
     def continues_task(self) -> bool:
@@ -82,7 +83,7 @@ class Destination:
 
         :raises RequestError: if it has none but its own.
         """
-        if not self.agent.is_legacy:
+        if self.agent.capabilities.conversations:
             return
         why = f"an agent of type {self.agent.agent_type} has one thread alone, its own"
         match self.wish:
@@ -98,7 +99,7 @@ class Destination:
                 )
 
     @property
-    def agent(self) -> letta.Agent:
+    def agent(self) -> Agent:
         """The agent; only once it is known."""
         assert self.known_agent is not None
         return self.known_agent
@@ -121,10 +122,11 @@ class Destination:
 
         :raises SansioLettaError: if there is no such agent, or Letta does not tell.
         """
-        self.known_agent = found_agent(self.model, answer, self.caller.may_use)
+        found = found_agent(self.model, answer, self.caller.may_use)
+        self.known_agent = found.agent
         self.is_confirmed = True
         if self.is_own_thread:
-            self.pending, self.has_looked = self.agent.pending_approval, with_pending
+            self.pending, self.has_looked = found.pending, with_pending
         return AgentFound(model=self.model, agent=self.agent)
 
     def recall_thread(self) -> bool:
@@ -157,16 +159,15 @@ class Destination:
         :raises SansioLettaError: if Letta does not tell.
         """
         if self.conversation is None:
-            self.known_agent = found_agent(self.agent.id, answer, self.caller.may_use)
-            self.pending = self.agent.pending_approval
+            found = found_agent(self.agent.id, answer, self.caller.may_use)
+            self.known_agent, self.pending = found.agent, found.pending
         else:
-            self.pending = letta.decode_last_message(answer.data)
+            self.pending = pending_calls(letta.decode_last_message(answer.data))
         self.has_looked = True
 
-    def awaits(self, calls: Iterable[letta.ToolCall]) -> bool:
+    def awaits(self, calls: Iterable[PendingCall]) -> bool:
         """Whether it is these calls that wait there."""
-        pending = self.pending.tool_calls if self.pending else ()
-        return {call.tool_call_id for call in pending} == {call.tool_call_id for call in calls}
+        return {call.call_id for call in self.pending or ()} == {call.call_id for call in calls}
 
     def forget_pending(self) -> None:
         """Others have spoken to the agent meanwhile."""

@@ -295,10 +295,6 @@ class ModelConfig:
     context_window: int | None = None  #: tokens
 
 
-#: Agents that Letta makes beside others, to work on their memory.
-_HELPER_TYPES: Final = frozenset({"sleeptime_agent", "voice_sleeptime_agent"})
-
-
 @frozen(kw_only=True)
 class Agent:
     """One agent, as listed or fetched."""
@@ -313,62 +309,6 @@ class Agent:
     enable_sleeptime: bool | None = None
     llm_config: ModelConfig | None = None
     hidden: bool | None = None
-
-    @property
-    def context_window(self) -> int | None:
-        """Tokens that its language model takes at once, as far as Letta says."""
-        return None if self.llm_config is None else self.llm_config.context_window
-
-    @property
-    def is_listed(self) -> bool:
-        """Whether it is for people: helpers of other agents, and what Letta itself hides, are not."""
-        return not self.hidden and self.agent_type not in _HELPER_TYPES
-
-    @property
-    def is_legacy(self) -> bool:
-        """Whether it is of a type from before letta_v1_agent, which Letta runs by an older loop of its own.
-
-        Such an agent speaks through a tool, ``send_message``; never offers a request's ``client_tools`` to its
-        model (legacy_ephemeral_tool.jsonl); has no conversations, though Letta takes messages for them
-        (legacy_conversation.jsonl); and loses text if tokens are streamed (legacy_token_streaming.jsonl).
-        """
-        return self.agent_type not in ("letta_v1_agent", "sleeptime_agent")
-
-    @property
-    def cannot_stream(self) -> bool:
-        """Whether Letta fails on every request for a stream: 0.16.7 does, with a TypeError of its own.
-
-        Without a stream it answers (legacy_sleeptime.jsonl).
-        """
-        return self.is_legacy and bool(self.enable_sleeptime)
-
-    @property
-    def own_tool_names(self) -> frozenset[str]:
-        """What its own tools are called."""
-        return frozenset(tool.name for tool in self.tools or () if tool.name)
-
-    @property
-    def answers_by_tool(self) -> bool:
-        """Whether it has Letta's tool `SEND_MESSAGE`: what it says may come as the argument of a call.
-
-        Letta gives it to legacy agents, and to every agent that is made with ``enable_sleeptime``
-        (sleeptime_reply.jsonl).
-        """
-        return any(tool.name == SEND_MESSAGE and not _is_foreign(tool) for tool in self.tools or ())
-
-    @property
-    def is_mute(self) -> bool:
-        """Whether it can call tools and say nothing: its loop takes no text, and it has no tool to speak by."""
-        return self.is_legacy and self.tools is not None and SEND_MESSAGE not in self.own_tool_names
-
-    @property
-    def has_foreign_sender(self) -> bool:
-        """Whether its tool of that name is somebody's own, which may send to anybody."""
-        return any(tool.name == SEND_MESSAGE and _is_foreign(tool) for tool in self.tools or ())
-
-
-def _is_foreign(tool: OwnTool) -> bool:
-    return tool.tool_type is not None and not tool.tool_type.startswith("letta_")
 
 
 def decode_agents(data: bytes) -> tuple[Agent, ...]:

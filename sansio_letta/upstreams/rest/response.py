@@ -1,8 +1,7 @@
 """One HTTP exchange with Letta that is answered whole, and what such an answer says."""
 
-import re
-from collections.abc import Callable, Sequence
-from typing import Final, TypeAlias
+from collections.abc import Sequence
+from typing import TypeAlias
 
 from attrs import define, field
 
@@ -10,21 +9,12 @@ from ...errors import (
     LettaError,
     RemoteProtocolError,
     SansioLettaError,
-    ambiguous_model,
     http_failure,
-    unknown_model,
 )
 from . import letta
-from .commands import FetchAgent, FindAgent
 
 #: Pairs of lower-case name and value.
 Headers: TypeAlias = Sequence[tuple[str, str]]
-
-#: What Letta takes for an agent's id; any other text there is answered 422 (http_errors.jsonl).
-_AGENT_ID: Final = re.compile(r"agent-[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
-
-#: Characters of a model's name. A longer one would not fit into a request line with its escapes.
-_MAX_NAME_SIZE: Final = 512
 
 
 @define
@@ -96,46 +86,3 @@ class Answer:
 
     def _header(self, name: str) -> str | None:
         return next((value for key, value in self.headers if key == name), None)
-
-
-def is_agent_id(text: str) -> bool:
-    """Whether Letta would take this for an agent's id."""
-    return _AGENT_ID.fullmatch(text) is not None
-
-
-def find_agent(model: str, *, with_pending: bool = False) -> FindAgent | FetchAgent:
-    """The question which agent a model's name, or an agent's id, stands for.
-
-    :raises RequestError: if the name is too long to be any agent's; it need not be sent.
-    """
-    if len(model) > _MAX_NAME_SIZE:
-        raise unknown_model(model)
-    if is_agent_id(model):
-        return FetchAgent(agent_id=model)
-    return FindAgent(name=model, with_pending=with_pending)
-
-
-def found_agent(
-    model: str, answer: Answer, may_use: Callable[[letta.Agent], bool] = lambda _: True
-) -> letta.Agent:
-    """The answer to `find_agent`.
-
-    :param may_use: whether an agent exists for the one who asks; there is no word of any other.
-    :raises RequestError: if no agent has the name or id, or several have.
-    :raises LettaError: if Letta refused to tell.
-    :raises RemoteProtocolError: if the answer cannot be read.
-    """
-    if is_agent_id(model):
-        if answer.status == 404:
-            raise unknown_model(model)
-        agent = letta.decode_agent(answer.data)
-        if not may_use(agent):
-            raise unknown_model(model)
-        return agent
-    # Letta's filter is exact; a gateway's or a stand-in's might not be.
-    agents = [agent for agent in letta.decode_agents(answer.data) if agent.name == model and may_use(agent)]
-    if not agents:
-        raise unknown_model(model)
-    if len(agents) > 1:
-        raise ambiguous_model(model, [agent.id for agent in agents])
-    return agents[0]

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias
 from attrs import asdict, define, field, fields, frozen
 
 from ...errors import INVALID_INPUT, LettaError, RemoteProtocolError, run_failure
+from ...turn.agent import PendingCall
 from ...turn.approval import approval_question
 from ...turn.events import (
     CallArguments,
@@ -177,7 +178,7 @@ class RunStream:
     asks: bool = True
     state: RunState = field(default=RunState.WAITING, init=False)
     started: bool = field(init=False)  #: `TurnStarted` was said
-    waiting: tuple[letta.ToolCall, ...] = field(default=(), init=False)  #: set in DONE: see `asks`
+    waiting: tuple[PendingCall, ...] = field(default=(), init=False)  #: set in DONE: see `asks`
     run_id: str | None = field(default=None, init=False)
     step_kept: bool = field(default=False, init=False)
     refusal: Refusal | None = field(default=None, init=False)  #: set in FAILED: the input may be mended

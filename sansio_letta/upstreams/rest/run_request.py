@@ -82,14 +82,14 @@ def settle_plan(
     """
     agent = destination.agent
     settlement = settle(
-        destination.pending,
+        destination.pending or (),
         plan.results,
         client_tools=client_tools,
         has_message=bool(plan.messages),
         past_results=plan.past_results,
         verdict=plan.verdict,
         policy=policy,
-        own_tools=None if agent.tools is None else agent.own_tool_names,
+        own_tools=agent.tool_names,
         # A client that forces a call again has taken the one before; so it is after a restart, too.
         is_taken=plan.forces_call or (waiting is not None and waiting.is_forced),
     )
@@ -122,7 +122,7 @@ def compose(
     :param is_verdict: what the user wrote is in the answers, and no message.
     """
     thread, given = destination.thread, plan.instructions
-    is_legacy = destination.agent.is_legacy
+    can = destination.agent.capabilities
     asked = plan.wish if plan.aside and isinstance(plan.wish, JsonWish) and plan.wish.schema else None
     aside = plan.aside
     if asked is not None and is_told(thread, asked):
@@ -134,37 +134,37 @@ def compose(
         and given is not None
         and not (is_told(thread, given) or destination.continues_task)
     )
-    if is_legacy and answers and not said:
+    if not can.message_with_answers and answers and not said:
         says = False  # they would be a message behind the answer; they go with the next one of the user's
     instructions = given if says else None
     system = (letta.MessageCreate(role="system", content=instructions.text),) if instructions else ()
     history = plan.history if destination.is_new else ()
     approvals = (_approvals(answers, destination),) if answers else ()
     first = None
-    if is_legacy and approvals and said:
+    if not can.message_with_answers and approvals and said:
         first = AnswerCalls(agent_id=destination.agent.id, answers=approvals[0])
     request = letta.StreamRequest(
         messages=(*(approvals if first is None else ()), *system, *history, *said),
         client_tools=client_tools,
-        stream_tokens=not is_legacy,
+        stream_tokens=can.token_stream,
         override_system=given.text if given and policy is InstructionPolicy.OVERRIDE else None,
         streaming=destination.conversation is not None,
         background=background,
         assistant_message_tool_kwarg=mark,
     )
-    command = OpenStream(thread=thread, request=request, is_followed=destination.agent.cannot_stream)
+    command = OpenStream(thread=thread, request=request, is_followed=not can.event_stream)
     told = tuple(standing for standing in (instructions, asked) if standing is not None)
     return Opening(command=command, first=first, told=told)
 
 
 def _approvals(answers: Answers, destination: Destination) -> letta.ApprovalCreate:
-    if not destination.agent.is_legacy:
+    if destination.agent.capabilities.call_results:
         return letta.ApprovalCreate(approvals=answers)
-    pending, answer = destination.pending, answers[0]
-    is_asked = pending is not None and answer.tool_call_id in {call.tool_call_id for call in pending.tool_calls}
+    answer = answers[0]
+    asked = (call.request_id for call in destination.pending or () if call.call_id == answer.tool_call_id)
     return letta.ApprovalCreate(
         approvals=answers,
-        approval_request_id=pending.id if pending and is_asked else None,
+        approval_request_id=next(asked, None),
         approve=False if isinstance(answer, letta.ToolReturn) else answer.approve,
         reason=_reason(answer),
     )

@@ -7,9 +7,10 @@ import structlog
 from attrs import define, field, frozen
 
 from sansio_letta import Caller, HttpRequest, RequestError
-from sansio_letta.proxy.access import ANYONE, NOBODY, RateLimitError, find_key, is_open, no_key, wrong_key
+from sansio_letta.proxy.access import RateLimitError, find_key, is_open, no_key, wrong_key
 from sansio_letta.proxy.origins import OriginRules
 from sansio_letta.proxy.routing import route
+from sansio_letta.turn.agent import ANYONE, NOBODY
 from sansio_letta.upstreams.rest.response import Headers
 
 from ..settings.errors import SettingsError
