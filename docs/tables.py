@@ -1,4 +1,4 @@
-"""Tables of the docs that are made of the code, so that they cannot say something else than it does."""
+"""Tables of the documentation that are generated from the code, so that they cannot contradict it."""
 
 import ast
 import importlib.util
@@ -66,29 +66,29 @@ def _first_line(thing: object) -> str:
 
 # --- The request ----------------------------------------------------------------------------------------------
 
-#: What becomes of fields that are honoured and take more than one value.
+#: What supported fields do that accept more than one value.
 HONOURED: Final[Mapping[str, str]] = {
-    "model": "the agent's exact name, or its id; required",
-    "messages": "what follows the last assistant message goes to the agent; required, not empty",
-    "stream": "chunks, or one completion; false if absent",
-    "stream_options": "`include_usage`: one more chunk, with the usage; `include_obfuscation` is accepted and "
-    "never acted on",
-    "tools": "functions, offered to the agent for this request; another type is refused",
-    "tool_choice": "`auto`, `none`, `allowed_tools` of mode `auto`; a forced call is "
-    "[asked for and checked](structured-output.md)",
+    "model": "the agent's exact name or its id; required",
+    "messages": "everything after the last assistant message is sent to the agent; required, not empty",
+    "stream": "chunks, or one completion; default: false",
+    "stream_options": "`include_usage`: one more chunk, with the usage; `include_obfuscation` is accepted, but "
+    "has no effect",
+    "tools": "functions, offered to the agent for this request; other types are refused",
+    "tool_choice": "`auto`, `none`, `allowed_tools` in mode `auto`; a forced call is "
+    "[requested and validated](structured-output.md)",
     "metadata": "`letta_chat_key`, a string or a number, names "
-    "[the chat](threads.md#naming-a-chat) where no header does; nothing else in it is read",
+    "[the chat](threads.md#naming-a-chat) if no header does; nothing else in it is read",
     "stop": "the text ends before it: [Stop sequences](#stop-sequences)",
     "parallel_tool_calls": "`false`: [one call at a time](#one-call-at-a-time)",
     "response_format": "`text`; `json_object` and `json_schema` are "
-    "[asked for and checked](structured-output.md)",
+    "[requested and validated](structured-output.md)",
 }
 
 
 def honoured_fields() -> str:
     """Fields that change the answer."""
     return _table(
-        ("field", "what becomes of it"),
+        ("field", "effect"),
         (
             (_code(name), HONOURED[name])
             for name, rule in FIELDS.items()
@@ -98,13 +98,15 @@ def honoured_fields() -> str:
 
 
 def refused_fields() -> str:
-    """Fields that are honoured for one value and refused for any other."""
+    """Fields that are supported with one value and refused with any other."""
     return _table(
         ("field", "accepted", "any other value"),
         (
             (
                 _code(name),
-                " or ".join("`null`, absent" if value is None else _code(_json(value)) for value in rule.only),
+                " or ".join(
+                    "`null` or absent" if value is None else _code(_json(value)) for value in rule.only
+                ),
                 f"400: {rule.why}",
             )
             for name, rule in FIELDS.items()
@@ -114,12 +116,12 @@ def refused_fields() -> str:
 
 
 def noticed_fields() -> str:
-    """Fields that are ignored and named."""
+    """Fields that are ignored and reported."""
     return _codes(name for name, rule in FIELDS.items() if rule.treatment is Treatment.NOTICE) + "."
 
 
 def quiet_fields() -> str:
-    """Fields that are ignored without a word."""
+    """Fields that are ignored silently."""
     return _codes(name for name, rule in FIELDS.items() if rule.treatment is Treatment.QUIET) + "."
 
 
@@ -135,19 +137,19 @@ def endpoints() -> str:
         if endpoint is routing.Endpoint.MODELS:
             model = routing.Endpoint.MODEL
             rows.append((_code("/models/{id}"), ", ".join(routing._METHODS[model]), _ANSWERS[model.name]))
-    return _table(("path", "methods", "answer"), rows)
+    return _table(("path", "methods", "response"), rows)
 
 
 _ANSWERS: Final = {
     "CHAT": "a turn of the agent",
     "MODELS": "all agents as models",
     "MODEL": "one agent, by name or id",
-    "OLLAMA_VERSION": "a version, as of [an Ollama](clients/coding-agents.md#visual-studio-code)",
-    "OLLAMA_TAGS": "all agents, as Ollama lists its models",
-    "OLLAMA_SHOW": "one agent, as Ollama shows a model",
+    "OLLAMA_VERSION": "a version number, as [Ollama](clients/coding-agents.md#visual-studio-code) does",
+    "OLLAMA_TAGS": "all agents, in the format of Ollama's model list",
+    "OLLAMA_SHOW": "one agent, in Ollama's format",
     "HEALTH": "200: the process is alive",
-    "READY": "200 if Letta answers, else 503 with the reason",
-    "ROOT": "where the endpoints are",
+    "READY": "200 if Letta answers, otherwise 503 with the reason",
+    "ROOT": "a list of the endpoints",
 }
 
 # --- The stream -----------------------------------------------------------------------------------------------
@@ -155,7 +157,7 @@ _ANSWERS: Final = {
 _TOOL: Final = "get_weather"
 _CALL: Final = letta.ToolCall(tool_call_id="call_1", name=_TOOL, arguments='{"city":')
 
-#: One message of each type, as the table plays it to the machine.
+#: One message of each type, as the table passes it to the machine.
 SAMPLES: Final[Mapping[str, tuple[letta.Message, ...]]] = {
     "ping": (letta.Ping(run_id="run-1"),),
     "reasoning_message": (letta.ReasoningMessage(id="m1", reasoning="Hm."),),
@@ -217,7 +219,7 @@ def _chunks(words: Sequence[events.Event]) -> str:
             case events.TurnFinished():
                 shown.append(f"{_code('finish_reason')}, usage if asked for, {_code('[DONE]')}")
             case _:
-                # With blanks, which the wire does not have: a narrow column must break somewhere.
+                # With spaces, unlike the wire format, so that a narrow column can be wrapped.
                 deltas = [json.loads(chat_wire.encode_delta(delta)) for delta in _WRITER.deltas(word)]
                 shown += [_code(_cell(json.dumps(delta))) for delta in deltas]
     return "<br>".join(shown) or "-"
@@ -242,12 +244,12 @@ STOP_REASONS: Final = (
 
 
 def stop_reasons() -> str:
-    """How a run's stop reason ends the reply."""
+    """How each stop reason ends the reply."""
     rows = []
     for reason in STOP_REASONS:
         if reason == "requires_approval":
             rows.append((f"{_code(reason)}, for the client's tools", _outcome(reason, _TOOL)))
-            rows.append((f"{_code(reason)}, for a tool of the agent's own", _outcome(reason, "delete_all")))
+            rows.append((f"{_code(reason)}, for one of the agent's own tools", _outcome(reason, "delete_all")))
         else:
             rows.append((_code(reason), _outcome(reason, None)))
     return _table(("Letta's stop reason", "the client gets"), rows)
@@ -261,10 +263,10 @@ def _outcome(reason: str, tool: str | None) -> str:
     list(run.receive_message(letta.StopReason(stop_reason=reason)))
     words = list(run.receive_message(letta.Done()))
     if run.error is not None:
-        return f"an error: {_code(run.error.code)}"
+        return f"the error {_code(run.error.code)}"
     finished = words[-1]
     assert isinstance(finished, events.TurnFinished)
-    notice = "a text that says what waits, then " if len(words) > 1 else ""
+    notice = "a text that lists the waiting calls, then " if len(words) > 1 else ""
     return f"{notice}`finish_reason` {_code(finished.reason.value)}"
 
 
@@ -314,9 +316,9 @@ _COMMANDS: Final[Mapping[type[Any], rest_commands.Command]] = {
 
 
 def commands() -> str:
-    """What the core asks of a transport."""
+    """Commands to the transport."""
     return _table(
-        ("command", "request", "asks"),
+        ("command", "request", "purpose"),
         (
             (_code(cls.__name__), _code(f"{_COMMANDS[cls].method} {_COMMANDS[cls].target}"), _first_line(cls))
             for cls in get_args(rest_commands.Command)
@@ -326,47 +328,50 @@ def commands() -> str:
 
 # --- Errors ---------------------------------------------------------------------------------------------------
 
-#: Codes of a client's faults: status, and when. Where they are raised stands in the code, one by one.
+#: Errors caused by the client: status, and when they occur. They are raised all over the code.
 REQUEST_CODES: Final[Mapping[str, tuple[str, str]]] = {
     "missing_required_parameter": ("400", "a field is missing; `param` names it"),
-    "invalid_type": ("400", "a field is of the wrong JSON type"),
-    "invalid_value": ("400", "a value makes no sense here; several agents have the name; nothing is new"),
-    "unsupported_value": ("400", "the field is known, and this value of it cannot be honoured"),
-    "unsupported_parameter": ("400", "the field cannot be honoured at all, or not with this agent"),
-    "unsupported_agent": ("400", "the agent's model wrote text, and the agent has no tool to say it by"),
+    "invalid_type": ("400", "a field has the wrong JSON type"),
+    "invalid_value": (
+        "400",
+        "a value is invalid here; several agents have this name; nothing in the request is new",
+    ),
+    "unsupported_value": ("400", "the field is supported, but not with this value"),
+    "unsupported_parameter": ("400", "the field is not supported, or not with this agent"),
+    "unsupported_agent": ("400", "the agent's model wrote text, and the agent has no tool to send it with"),
     "task_refused": (
         "400",
-        "the prompt is a chat program's own, for a title or the like, and `--tasks refuse` is set, or the "
-        "agent is [a legacy one](legacy-agents.md)",
+        "the request is a [background prompt](threads.md#background-prompts), and `--tasks refuse` is set or "
+        "the agent is [a legacy agent](legacy-agents.md#conversations)",
     ),
-    "invalid_json": ("400", "the body is no JSON"),
-    "array_above_max_length": ("400", "more messages, parts of new messages or tools than the limit"),
-    "invalid_http": ("400, 431", "the request is no HTTP, or its head is too long; of the server alone"),
-    "invalid_api_key": ("401", "no key, or one that is not known"),
-    "insufficient_permissions": ("403", "a key that is passed on, and may not do this at Letta"),
-    "host_not_allowed": ("403", "the server is called by a name that is not its own; of the server alone"),
-    "origin_not_allowed": ("403", "a page of another site asks; of the server alone"),
-    "model_not_found": ("404", "no agent has this name or id, or none that the key may use"),
+    "invalid_json": ("400", "the body is not JSON"),
+    "array_above_max_length": ("400", "more messages, parts of new messages, or tools than the limit"),
+    "invalid_http": ("400, 431", "the request is not valid HTTP, or its head is too long (server only)"),
+    "invalid_api_key": ("401", "the key is missing or unknown"),
+    "insufficient_permissions": ("403", "a key that is passed through may not do this in Letta"),
+    "host_not_allowed": ("403", "the request is for a host name that is not the server's (server only)"),
+    "origin_not_allowed": ("403", "the request is from a web page of another origin (server only)"),
+    "model_not_found": ("404", "no agent has this name or id, or the key may not use it"),
     "conversation_not_found": (
         "404",
-        "the conversation was deleted at Letta; it was named by its id, or a new one vanished, too; or the "
-        "agent can have none",
+        "the [conversation](threads.md#how-chats-are-stored) named by its id does not exist or is another "
+        "agent's; the agent is a legacy agent; or a chat's conversation and its replacement were both deleted in Letta",
     ),
     "unknown_url": ("404", "no such path; the message says what to use instead"),
-    "method_not_allowed": ("405", "the header `allow` names the methods"),
-    "request_too_large": ("413", "the body is above the limit, or comes in chunks that are too small"),
+    "method_not_allowed": ("405", "the header `allow` lists the methods"),
+    "request_too_large": ("413", "the body exceeds a limit, or comes in chunks that are too small"),
     "unsupported_media_type": ("415", "the body is compressed"),
     "idempotency_key_reused": (
         "422",
-        "the `Idempotency-Key` came with another request before: another body, model, chat or policy; nothing "
-        "was said to the agent",
+        "the `Idempotency-Key` was already used for another request: another body, model, chat or policy. "
+        "Nothing was sent to the agent",
     ),
-    "rate_limit_exceeded": ("429", "the key was used too often; `retry-after` says when to come back"),
+    "rate_limit_exceeded": ("429", "the key's rate limit is exceeded; `retry-after` says when to retry"),
 }
 
 
 def request_errors() -> str:
-    """The client's faults."""
+    """Errors caused by the client."""
     return _table(
         ("status", "code", "when"),
         ((status, _code(code), when) for code, (status, when) in REQUEST_CODES.items()),
@@ -387,34 +392,34 @@ _ADVICE: Final = ("status", "type, code", "header")
 
 
 def run_errors() -> str:
-    """Runs that ended badly."""
+    """Runs that failed."""
     rows = [(_code(reason), *_advice(advice)) for reason, advice in errors._RUN_FAILURES.items()]
     return _table(("Letta says", *_ADVICE), [*rows, ("any other", *_advice(errors.LettaError.advice))])
 
 
 def http_errors() -> str:
-    """Requests that Letta refused."""
+    """Requests that Letta rejected."""
     rows = [(str(status), *_advice(advice)) for status, advice in errors._HTTP_FAILURES.items()]
     return _table(("Letta answers", *_ADVICE), [*rows, ("any other", *_advice(errors.LettaError.advice))])
 
 
 _FAILED: Final[Mapping[Failure, str]] = {
     Failure.NOT_SENT: "no connection to Letta",
-    Failure.BROKEN: "the connection ended before the answer did",
-    Failure.SILENT: "Letta said nothing for too long",
+    Failure.BROKEN: "the connection broke before the response was complete",
+    Failure.SILENT: "Letta sent nothing for too long",
 }
 
 
 def transport_errors() -> str:
-    """Exchanges that went wrong below HTTP."""
+    """Exchanges with Letta that failed below HTTP."""
     return _table(
-        ("happened", *_ADVICE),
+        ("what happened", *_ADVICE),
         ((_FAILED[failure], *_advice(_transport_error(failure, "").advice)) for failure in Failure),
     )
 
 
 def _given_up() -> Advice:
-    """What a client is told whose turn has taken too long, before anything was sent."""
+    """The error for a turn that timed out before anything was sent to Letta."""
     body = b'{"model":"Milo","messages":[{"role":"user","content":"hi"}]}'
     request = HttpRequest(method="POST", target="/v1/chat/completions", body=body)
     cycle = Proxy().open(request, token="00000000", created=0, now=0.0)
@@ -429,34 +434,34 @@ def _given_up() -> Advice:
 
 
 def proxy_errors() -> str:
-    """What the proxy itself gives up."""
+    """Errors from the proxy itself."""
     return _table(
-        ("happened", *_ADVICE),
+        ("what happened", *_ADVICE),
         (
-            ("the turn before it did not end in time, or too many wait", *_advice(thread_busy("").advice)),
-            ("the turn was not over in time", *_advice(_given_up())),
+            ("the previous turn did not end in time, or too many turns wait", *_advice(thread_busy("").advice)),
+            ("the turn timed out", *_advice(_given_up())),
             (
-                "the reply was twice not what [the client wishes](structured-output.md)",
+                "the agent's reply was invalid twice: [Structured output](structured-output.md)",
                 *_advice(errors.invalid_reply("").advice),
             ),
             (
-                "the bodies that it is reading take all the room of `--max-buffered-size`",
+                "the bodies being read exceed `--max-buffered-size`",
                 *_advice(errors.overloaded().advice),
             ),
-            ("the proxy ends", *_advice(errors.shutting_down().advice)),
+            ("the proxy is shutting down", *_advice(errors.shutting_down().advice)),
         ),
     )
 
 
 def kept_error() -> str:
-    """The answer once something was kept."""
+    """The response once something was stored."""
     kept = errors.kept_failure(errors.LettaError("gone"))
     status, _, header = _advice(kept.advice)
-    return f"status {status}, type {_code(kept.advice.type)}, the code of the failure itself, header {header}."
+    return f"status {status}, type {_code(kept.advice.type)}, the code of the original error, header {header}."
 
 
 def codes_in_source() -> set[str]:
-    """Every ``code=`` of an error that the sources name."""
+    """Every ``code=`` of an error in the sources."""
     found: set[str] = set()
     for folder in (ROOT / "sansio_letta", ROOT / "transports" / "letta_server"):
         for path in folder.rglob("*.py"):
@@ -512,11 +517,11 @@ def _options(command: str) -> str:
         names = [*argument.names, *(argument.parameter.env_var or ())]
         rows.append(("<br>".join(map(_code, names)), default, what))
     environment = ", environment" if "_" in "".join(row[0] for row in rows) else ""
-    return _table((f"option{environment}", "default", ""), rows)
+    return _table((f"option{environment}", "default", "meaning"), rows)
 
 
 def _commented_fields(module: ModuleType, cls: type[Any]) -> dict[str, str]:
-    """What the source says about each field, in comments above it or behind it."""
+    """The comment of each field in the source, above it or at the end of its line."""
     lines = inspect.getsource(module).splitlines()
     node = next(
         item
@@ -541,7 +546,7 @@ def core_config() -> str:
     """`Config`: the core's limits and policies."""
     said = _commented_fields(config_module, Config)
     return _table(
-        ("field", "default", ""),
+        ("field", "default", "meaning"),
         (
             (_code(attribute.name), _value(attribute.default), _cell(said[attribute.name]))
             for attribute in fields(Config)
@@ -550,11 +555,11 @@ def core_config() -> str:
 
 
 def server_settings() -> str:
-    """`Settings` that the command line does not have."""
+    """`Settings` that are not on the command line."""
     said = _commented_fields(settings_module, Settings)
     options = {name.removeprefix("--").replace("-", "_") for name in option_names("serve")}
     return _table(
-        ("field", "default", ""),
+        ("field", "default", "meaning"),
         (
             (_code(attribute.name), _value(attribute.default), _cell(said[attribute.name]))
             for attribute in fields(Settings)
@@ -564,7 +569,7 @@ def server_settings() -> str:
 
 
 def policies() -> str:
-    """What a server, a key and a request may choose."""
+    """Policies and their values."""
     rows = []
     for name, policy in POLICIES.items():
         values = "; ".join(_codes(value.value for value in level) for level in policy.levels)
@@ -579,10 +584,10 @@ def policies() -> str:
 
 
 def background_prompts() -> str:
-    """What is recognised as a program's own prompt, and where."""
+    """Beginnings of background prompts, and where they are."""
     places = {Where.SYSTEM: "system", Where.LAST: "last"}
     return _table(
-        ("program", "asks for", "message", "begins with"),
+        ("program", "asks for", "message", "starts with"),
         (
             (
                 prompt.program,
@@ -596,14 +601,14 @@ def background_prompts() -> str:
 
 
 def probes() -> str:
-    """What is recognised as a gateway that tries whether the agent answers."""
+    """Test messages of gateways."""
     rows = [(_code(text), program, f"at most {PROBE_REPLY_SIZE}") for text, program in PROBES.items()]
     rows += [(_code(text), program, "any") for text, program in PLAIN_PROBES.items()]
     return _table(("text", "gateway", "`max_tokens`"), rows)
 
 
 def attacks() -> str:
-    """What was tried on the server, and what came of it."""
+    """The attacks that are tested, and their results."""
     path = ROOT / "tests" / "server" / "attacks.py"
     spec = importlib.util.spec_from_file_location("attacks", path)
     assert spec is not None
@@ -614,7 +619,7 @@ def attacks() -> str:
     for row in (*module.ATTACKS, *module.TRIALS.values()):
         kinds.setdefault(row.kind, []).append((row.what, row.outcome))
     return _table(
-        ("", "tried", "what comes of it"),
+        ("kind", "attack", "result"),
         (
             (kind if number == 0 else "", _cell(what), _cell(outcome))
             for kind, rows in kinds.items()
@@ -627,9 +632,9 @@ def attacks() -> str:
 
 
 def metrics() -> str:
-    """What Prometheus is shown."""
+    """Prometheus metrics."""
     return _table(
-        ("metric", "kind", "labels", ""),
+        ("metric", "type", "labels", "meaning"),
         (
             (_code(name), metric.kind.__name__.lower(), _codes(metric.labels), _cell(metric.help))
             for name, metric in METRICS.items()
@@ -637,25 +642,25 @@ def metrics() -> str:
     )
 
 
-#: What the log has instead of a field of the summary, and beside the summary.
+#: Log fields that replace a field of the summary, or are added to it.
 _LOGGED: Final[Mapping[str, str]] = {
     "usage": "prompt_tokens ...",
     "settled": "missing_calls, stale_calls, denied_calls",
 }
 _ALSO_LOGGED: Final = (
-    ("first_seconds", "until the first byte of the answer's body"),
-    ("seconds", "until the answer's end"),
+    ("first_seconds", "seconds until the first byte of the response body"),
+    ("seconds", "seconds until the end of the response"),
 )
 
 
 def log_fields() -> str:
-    """A request's line in the log."""
+    """Fields of a request's log line."""
     said = _commented_fields(summary_module, Summary)
     rows = [
         (_code(_LOGGED.get(attribute.name, attribute.name)), said[attribute.name])
         for attribute in fields(Summary)
     ]
-    return _table(("field", ""), [*rows, *((_code(name), what) for name, what in _ALSO_LOGGED)])
+    return _table(("field", "meaning"), [*rows, *((_code(name), what) for name, what in _ALSO_LOGGED)])
 
 
 # --- The code -------------------------------------------------------------------------------------------------
@@ -687,7 +692,7 @@ def text_fields() -> str:
 
 
 def budgets() -> str:
-    """The figures that the bench holds against a budget."""
+    """The figures of the benchmark that have a budget."""
     source = ast.parse((ROOT / "tests" / "bench" / "run.py").read_text(encoding="utf-8"))
     figures = sorted(
         (
@@ -711,7 +716,7 @@ def budgets() -> str:
 
 
 def minimal_transport() -> str:
-    """The example, as it stands."""
+    """The example's source."""
     source = (ROOT / "examples" / "minimal_transport.py").read_text(encoding="utf-8")
     return f"```python\n{source}```"
 
