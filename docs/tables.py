@@ -355,7 +355,7 @@ REQUEST_CODES: Final[Mapping[str, tuple[str, str]]] = {
     "conversation_not_found": (
         "404",
         "the [conversation](threads.md#how-chats-are-stored) named by its id does not exist or is another "
-        "agent's; or the agent is a legacy agent; or a chat's conversation and its replacement were both deleted",
+        "agent's; or the agent is a legacy agent; or a chat's conversation and its replacement were deleted",
     ),
     "unknown_url": ("404", "no such path; the message says what to use instead"),
     "method_not_allowed": ("405", "the header `allow` lists the methods"),

@@ -1,4 +1,4 @@
-"""Strict conversion: JSON of the wrong type is an error that names its place, never a value made to fit."""
+"""Strict conversion from JSON: a wrong type is an error that names its location, and is never coerced."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, get_args, get_origin
@@ -15,7 +15,7 @@ from cattrs.gen import make_dict_structure_fn
 
 _T = TypeVar("_T")
 
-#: How a person who writes JSON calls the types.
+#: The types, as people who write JSON call them.
 _JSON_NAMES: dict[type, str] = {
     str: "a string",
     int: "an integer",
@@ -28,9 +28,9 @@ _JSON_NAMES: dict[type, str] = {
 
 
 class WrongType(TypeError):
-    """A JSON value of another type than expected.
+    """A JSON value has another type than expected.
 
-    :param expected: in words, as they go into the message: ``"a string"``.
+    :param expected: the expected type in words, as in the message: ``"a string"``.
     """
 
     def __init__(self, value: object, expected: str) -> None:
@@ -38,14 +38,14 @@ class WrongType(TypeError):
 
 
 def json_name(value: object) -> str:
-    """``"a string"``, ``"null"``...: the JSON type of a value as `orjson` decodes it."""
+    """Return the JSON type of a value decoded by orjson, in words: ``"a string"``, ``"null"``."""
     return _JSON_NAMES.get(type(value), type(value).__name__)
 
 
 def exactly(value: object, kind: type[_T]) -> _T:
-    """The value itself if it is of just this type; a bool is no integer.
+    """Return the value if it has exactly this type; a bool is not an integer.
 
-    :raises WrongType: if it is of another.
+    :raises WrongType: if it has another type.
     """
     if type(value) is not kind:
         raise WrongType(value, _JSON_NAMES[kind])
@@ -53,17 +53,17 @@ def exactly(value: object, kind: type[_T]) -> _T:
 
 
 def strict_converter() -> Converter:
-    """A cattrs converter that coerces nothing.
+    """Make a cattrs converter that does not coerce.
 
-    Left alone cattrs calls ``str()`` and ``int()``: a null content would become the text "None" in a chat.
-    Detailed validation stays on, it costs nothing on the good path and `first_error` lives by it.
+    By default, cattrs calls ``str()`` and ``int()``: a null content would become the text "None" in a chat.
+    Detailed validation stays on, because valid input costs nothing more and `first_error` needs it.
     """
     converter = Converter()
     for kind in (str, int, bool, dict):
         converter.register_structure_hook(kind, exactly)
     converter.register_structure_hook(float, _number)
     for kind in (str, int):
-        # cattrs would ask for each value which hook is the right one.
+        # cattrs would look up the hook for each value.
         converter.register_structure_hook(kind | None, _or_null(kind))
     converter.register_structure_hook_factory(attrs.has, _strict_class)
     converter.register_structure_hook_factory(_is_tuple, _strict_tuple)
@@ -71,7 +71,7 @@ def strict_converter() -> Converter:
 
 
 def _number(value: object, _: object) -> float:
-    """JSON does not tell 1 from 1.0."""
+    """JSON does not distinguish 1 from 1.0."""
     if type(value) is int:
         return value
     return exactly(value, float)
@@ -108,7 +108,7 @@ def _strict_tuple(kind: object, converter: Converter) -> Callable[[object, objec
 
 
 def first_error(error: BaseException) -> tuple[str, BaseException]:
-    """Where a structuring error comes from: the path, like ``messages[0].content``, and the cause itself."""
+    """Return where a structuring error comes from: the path, like ``messages[0].content``, and its cause."""
     path = ""
     for step, cause in _descend(error):
         path += step

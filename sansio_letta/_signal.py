@@ -1,4 +1,4 @@
-"""What `next_event` says when it has no item to hand over."""
+"""What `next_event` returns when it has no item."""
 
 from enum import Enum, auto
 
@@ -7,11 +7,11 @@ class Signal(Enum):
     """Neither an event nor a command: tells the caller what to do next."""
 
     NEED_DATA = auto()
-    """Nothing to hand over until Letta says more: wait, then call a ``receive_*`` method."""
+    """No item until Letta sends more: wait for it, then call a ``receive_*`` method."""
     WAITING = auto()
-    """Nothing to hand over until another turn has ended, or time has passed; Letta has nothing to say."""
+    """No item until another turn wakes this one, or a deadline passes; there is nothing to read from Letta."""
     FINISHED = auto()
-    """Nothing will ever be handed over again."""
+    """No more items, ever."""
 
     def __repr__(self) -> str:
         return self.name

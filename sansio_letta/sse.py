@@ -1,7 +1,7 @@
-"""Server-sent events, bytes to values and back (WHATWG HTML, "Server-sent events").
+"""Server-sent events, from bytes to values and back (WHATWG HTML, "Server-sent events").
 
-Only what Letta and Chat Completions use of them: the event's name and its data. Data stays bytes, because its
-only reader is a JSON decoder, and because a string could be split at U+2028 by mistake.
+Only the parts that Letta and Chat Completions use: the event's name and its data. Data stays bytes, because it
+is only passed to a JSON decoder, and because a string could be split at U+2028 by mistake.
 """
 
 import re
@@ -19,7 +19,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 
 @frozen(kw_only=True)
 class ServerSentEvent:
-    """One event that was closed by its blank line."""
+    """A complete event, ended by its blank line."""
 
     data: bytes  #: the data lines joined by LF
     event: str = "message"  #: the event's name
@@ -27,15 +27,15 @@ class ServerSentEvent:
 
 @define
 class SSEDecoder:
-    """Bytes of a stream in, events out; where the bytes were cut never shows.
+    """Decoder from the bytes of a stream, cut anywhere, to its events.
 
-    :param max_size: bytes of one event; beyond it the stream is broken.
+    :param max_size: maximum size of an event in bytes. A larger one is an error.
     """
 
     max_size: int
     _received: deque[bytes] = field(factory=deque, init=False)
     _lines: deque[bytes] = field(factory=deque, init=False)
-    _tail: bytearray = field(factory=bytearray, init=False)  #: of a line that has not ended
+    _tail: bytearray = field(factory=bytearray, init=False)  #: the start of a line that has not ended yet
     _skip_lf: bool = field(default=False, init=False)
     _first_line: bool = field(default=True, init=False)
     _ended: bool = field(default=False, init=False)
@@ -45,9 +45,9 @@ class SSEDecoder:
     _event: str = field(default="message", init=False)
 
     def receive_data(self, data: bytes) -> None:
-        """Add bytes of the stream; nothing is parsed until `next_event`.
+        """Store bytes of the stream; nothing is parsed before `next_event`.
 
-        :param data: any number of bytes, cut anywhere; ``b""`` is the end of the stream.
+        :param data: any number of bytes, cut anywhere; ``b""`` marks the end of the stream.
         :raises LocalProtocolError: after the end.
         """
         if self._ended:
@@ -58,11 +58,11 @@ class SSEDecoder:
             self._ended = True
 
     def next_event(self) -> ServerSentEvent | Signal:
-        """The next whole event, NEED_DATA if it is still incomplete, FINISHED after the last.
+        """Return the next complete event, NEED_DATA if there is none yet, or FINISHED after the last one.
 
-        What follows the last blank line when the stream ends is no event and is dropped, as the standard says.
+        As the standard requires, an event without its blank line at the end of the stream is dropped.
 
-        :raises RemoteProtocolError: if an event outgrows `max_size`; again ever after.
+        :raises RemoteProtocolError: if an event is larger than `max_size`; from then on, always.
         """
         if self._broken is not None:
             raise self._broken
@@ -84,7 +84,7 @@ class SSEDecoder:
 
     @property
     def is_between(self) -> bool:
-        """Whether nothing of another event has been received."""
+        """Whether no part of a further event has been received."""
         return not (
             self._received
             or self._lines
@@ -103,9 +103,9 @@ class SSEDecoder:
             raise self._broken
 
     def _split(self, data: bytes) -> None:
-        """Add the lines that these bytes end."""
+        """Add the lines that these bytes complete."""
         if self._skip_lf:
-            # The line's CR came at the end of the bytes so far; an LF after it belongs to the same line end.
+            # The bytes so far ended with the line's CR; an LF after it belongs to the same line ending.
             data = data.removeprefix(b"\n")
             self._skip_lf = False
         has_cr = b"\r" in data
@@ -132,23 +132,23 @@ class SSEDecoder:
                 self._check_size(0)
         elif name == b"event":
             self._event = value.removeprefix(b" ").decode("utf-8", "replace") or "message"
-        # A comment has an empty name. `id` and `retry` are for readers that reconnect by themselves.
+        # A comment has an empty name. `id` and `retry` are for clients that reconnect by themselves.
 
 
 def encode_data(data: bytes) -> bytes:
-    """An event without a name: a field for each line of the data, which a reader joins again."""
+    """Encode an event without a name, with one field per line of the data."""
     if b"\n" in data:
         data = data.replace(b"\n", b"\ndata: ")
     return b"data: %b\n\n" % data
 
 
-#: Ends of lines to Python's `str.splitlines`, and so to readers that use it, `requests` and httpx among them;
-#: the standard knows CR and LF alone. JSON escapes the others of that kind by itself.
+#: Line endings for `str.splitlines`, and so for clients that use it, such as `requests` and httpx. The standard
+#: has only CR and LF. JSON itself escapes the other characters at which `splitlines` splits.
 _LINE_ENDS: Final = tuple((end.encode(), b"\\u%04x" % ord(end)) for end in ("\u0085", "\u2028", "\u2029"))
 
 
 def on_one_line(json: bytes) -> bytes:
-    """JSON in which nothing ends a line for any reader: outside its strings it is ASCII."""
+    """Escape all characters at which a client might split lines. Outside its strings, JSON is ASCII."""
     if json.isascii():
         return json
     for end, escape in _LINE_ENDS:
@@ -158,12 +158,12 @@ def on_one_line(json: bytes) -> bytes:
 
 
 def encode_json(json: bytes) -> bytes:
-    """An event whose data is JSON."""
+    """Encode an event whose data is JSON."""
     return encode_data(on_one_line(json))
 
 
 def encode_comment(text: str) -> bytes:
-    """A line that every reader skips and every timeout counts as life.
+    """Encode a comment, which clients skip, but which resets their timeouts.
 
     :param text: one line of ASCII.
     """

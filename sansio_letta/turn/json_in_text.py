@@ -1,4 +1,4 @@
-"""JSON that stands among other words."""
+"""JSON that is surrounded by other text."""
 
 import re
 from json import JSONDecodeError, JSONDecoder
@@ -7,17 +7,19 @@ from typing import Final
 import orjson
 
 _BRACKET: Final = re.compile(r"[{\[]")
-#: Brackets that are looked into. Each costs time of its own: the library counts the lines before an error.
+#: Brackets that are tried. Each failure takes time, because the library counts the lines before it.
 _MAX_TRY_COUNT: Final = 32
-#: Where a value ends is all that is asked of it: no number is made, however long it is.
+#: Only used to find where a value ends, so it does not convert numbers, however long they are.
 _reader: Final = JSONDecoder(parse_int=str, parse_float=str)
 
 
 def only_json(text: str) -> str | None:
-    """The JSON in a text that holds one object, or no object and one array; None if it holds more, or none.
+    """Return the JSON in a text that contains exactly one object, or no object and exactly one array.
 
-    What is empty does not count, as words like "call f() with {}" have it. What was said twice counts once.
-    Behind an error the search goes on where the error is, so that each character is read once.
+    Empty objects and arrays do not count, since a text may say "call f() with {}". Repeated ones count once.
+    After an error, the search continues where the error is, so that each character is read only once.
+
+    :return: None if there is no such object or array, or more than one.
     """
     found: dict[type, set[str]] = {dict: set(), list: set()}
     place = 0
@@ -32,13 +34,13 @@ def only_json(text: str) -> str | None:
         except RecursionError:
             return None
         except orjson.JSONDecodeError:
-            continue  # NaN, and what else only Python reads: `place` is behind it
+            continue  # NaN and the like, which only Python accepts; `place` is after it
         except JSONDecodeError as exc:
             place = max(exc.pos, begin + 1)
             continue
         if value:
             found[type(value)].add(text[begin:place])
     else:
-        return None  # more than anybody would look through
+        return None  # too many brackets
     candidates = found[dict] or found[list]
     return candidates.pop() if len(candidates) == 1 else None

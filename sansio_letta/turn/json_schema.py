@@ -1,8 +1,8 @@
-"""JSON Schema, as far as a reply is checked against one: by the jsonschema library, imported on first use.
+"""Validation of replies against JSON Schema, by the jsonschema library, which is imported on first use.
 
-A schema comes from a client, and it is checked in the one thread that serves all of them. So nothing that it
-refers to is fetched, it is limited in size and depth, the work of a check is counted, and no pattern of it is
-ever matched: a regular expression can take longer than anybody lives.
+A schema comes from a client, and is used in the one thread that serves all clients. So its references are not
+fetched, its size and depth are limited, the steps of a validation are counted, and its patterns are never
+matched, since a regular expression can take forever.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -17,15 +17,15 @@ from ..errors import RequestError, RequestField
 if TYPE_CHECKING:
     from jsonschema import SchemaError, ValidationError
 
-#: Bytes of JSON. The schema is put to the agent; of a model with a hundred fields it is 10 KiB.
+#: Bytes of JSON. The schema is sent to the agent; that of a class with a hundred fields takes 10 KiB.
 MAX_SCHEMA_SIZE: Final = 32 * 1024
-#: Arrays and objects within one another. The library takes a dozen of Python's 1,000 frames for two of them.
+#: Nesting of arrays and objects. For two levels, the library uses a dozen of Python's 1,000 frames.
 MAX_SCHEMA_DEPTH: Final = 64
-#: Of one check, each some 10 us: a keyword, an entry of what it goes through, or this many characters that are
-#: compared or written into an error. A list of 200 objects with 30 fields each takes 20,000.
+#: Steps of one validation, about 10 us each: applying a keyword, visiting an item, or comparing `_STEP_SIZE`
+#: characters or writing them into an error. A list of 200 objects with 30 fields each takes 20,000.
 MAX_STEP_COUNT: Final = 50_000
 _STEP_SIZE: Final = 128
-#: What is wrong with a reply, at most: it is put to the agent, which mends all of it at once.
+#: Problems of a reply that are reported to the agent, which corrects all of them at once.
 MAX_COMPLAINT_COUNT: Final = 5
 _MAX_COMPLAINT_SIZE: Final = 240  #: characters
 
@@ -48,14 +48,14 @@ class _Steps:
 
 @define(eq=False)
 class Schema:
-    """A schema that a reply can be checked against.
+    """A schema that replies can be validated against.
 
     :param raw: Draft 2020-12, or the draft that its ``$schema`` names.
-    :raises RequestError: 400, if it is no schema, or none that can be checked here.
+    :raises RequestError: 400, if it is not a valid schema, or uses unsupported features.
     """
 
     raw: Mapping[str, Any] = field(repr=False)
-    data: bytes = field(init=False, repr=False)  #: the same as JSON
+    data: bytes = field(init=False, repr=False)  #: the schema as JSON
     _dialect: Any = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -79,18 +79,18 @@ class Schema:
         try:
             self._check_parts()
         except (Unresolvable, ValueError) as exc:
-            # The library's word for a URL or a pointer that cannot be read is ValueError.
+            # The library raises ValueError for a URL or a pointer that it cannot parse.
             raise self._error(
                 f"refers to what is not within it, and nothing is fetched: {_short(str(exc))}"
             ) from None
 
     def complaints(self, value: object) -> tuple[str, ...]:
-        """What is wrong with a value: where, and what; the first few. Nothing if it satisfies the schema."""
+        """Return the first few problems of a value, with their locations. None if it satisfies the schema."""
         from jsonschema.exceptions import best_match
         from referencing import Registry
 
         try:
-            # The registry is empty, and without one the library would fetch what it does not know.
+            # Without an empty registry, the library would fetch unknown schemas.
             validator = self._counting()(self._nameless(), registry=Registry())
             found = [best_match([error]) for error in islice(validator.iter_errors(value), MAX_COMPLAINT_COUNT)]
         except (_TooManyStepsError, RecursionError):
@@ -101,7 +101,7 @@ class Schema:
         from jsonschema import FormatChecker, SchemaError
 
         try:
-            # Without formats: that of a pattern would be tried, and no pattern is ever used.
+            # No format is checked: the format of a pattern would compile it.
             self._dialect.check_schema(value, format_checker=FormatChecker(formats=()))
         except SchemaError as exc:
             raise self._error(f"is no JSON Schema: {_line(exc)}") from None
@@ -109,11 +109,11 @@ class Schema:
             raise self._error("is nested too deeply") from None
 
     def _nameless(self) -> Mapping[str, Any]:
-        """Without its dialect's name: by that the library would find its own class again, not ours."""
+        """Return the schema without ``$schema``, by which the library would pick its own class."""
         return {name: value for name, value in self.raw.items() if name != "$schema"}
 
     def _counting(self) -> Callable[..., Any]:
-        """The dialect's class, with every step counted and no pattern matched."""
+        """Make a validator class of the draft that counts every step and matches no patterns."""
         from jsonschema.validators import extend
 
         steps = _Steps()
@@ -122,7 +122,7 @@ class Schema:
             def step(validator: object, wanted: object, value: object, schema: object) -> Iterator[Any]:
                 steps.take(_cost(name, wanted, value, steps))
                 for error in check(validator, wanted, value, schema) or ():
-                    # The message holds all of the value, and each of those around it is told of it again.
+                    # The message contains the whole value, and passes through every level around it.
                     steps.take(len(error.message) // _STEP_SIZE)
                     error.message = _short(error.message)
                     error.args = ()
@@ -131,14 +131,14 @@ class Schema:
             return step
 
         checks = {name: counted(name, check) for name, check in self._dialect.VALIDATORS.items()}
-        made: Callable[..., Any] = extend(  # type: ignore[no-untyped-call]  # the stubs leave it so
+        made: Callable[..., Any] = extend(  # type: ignore[no-untyped-call]  # untyped in the stubs
             self._dialect,
-            {**checks, "pattern": _told_only, "uniqueItems": counted("uniqueItems", _unique_items)},
+            {**checks, "pattern": _not_validated, "uniqueItems": counted("uniqueItems", _unique_items)},
         )
         return made
 
     def _check_parts(self) -> None:
-        """All that it refers to must be within it, and a schema of the same draft."""
+        """Check that all references stay inside the schema and lead to schemas of the same draft."""
         from referencing import Registry
         from referencing.jsonschema import specification_with
 
@@ -152,7 +152,7 @@ class Schema:
             if parts:
                 part, resolver = parts.pop()
             else:
-                # All parts were seen, and are schemas; what only a reference leads to may be anything.
+                # All subschemas have been checked; the target of a reference may be anything.
                 reference, resolver = references.pop()
                 found = resolver.lookup(reference)
                 part, resolver = specification.create_resource(found.contents), found.resolver
@@ -172,14 +172,14 @@ class Schema:
         return RequestError(f"`{{field}}` {what}.", field=RequestField.REPLY_SCHEMA)
 
 
-def _told_only(validator: object, wanted: object, value: object, schema: object) -> None:
-    """A keyword that the agent is told of, and that nobody checks."""
+def _not_validated(validator: object, wanted: object, value: object, schema: object) -> None:
+    """Accept anything: the agent is told about this keyword, but it is not validated."""
 
 
 def _unique_items(
     validator: object, wanted: object, value: object, schema: object
 ) -> "Iterator[ValidationError]":
-    """As the library's, which compares each item with each."""
+    """Like the library's check, but in linear time: that one compares each item with each."""
     from jsonschema import ValidationError
 
     if wanted and isinstance(value, list) and len({_frozen(item) for item in value}) < len(value):
@@ -187,7 +187,7 @@ def _unique_items(
 
 
 def _frozen(value: object) -> Hashable:
-    """What two values have in common if they are the same JSON: 1 is 1.0, and neither is true."""
+    """Return a hashable value that is equal for equal JSON: 1 equals 1.0, but not true."""
     match value:
         case bool():
             return (bool, value)
@@ -204,7 +204,7 @@ def _quoted(value: object) -> str:
 
 
 def _cost(name: str, wanted: object, value: object, steps: "_Steps") -> int:
-    """Steps of one keyword's check, but for what it asks of other keywords."""
+    """Return the steps that a keyword takes, without those of the keywords inside it."""
     cost = 1
     if isinstance(wanted, list | dict):
         cost += len(wanted)
@@ -218,7 +218,7 @@ def _cost(name: str, wanted: object, value: object, steps: "_Steps") -> int:
 
 
 def _size(value: object, limit: int) -> int:
-    """Entries in a value, and its text in steps; it is not looked at beyond the limit."""
+    """Return the number of items in a value, plus its text in steps; stop at the limit."""
     size, parts = 0, [value]
     while parts and size <= limit:
         part = parts.pop()
@@ -244,7 +244,7 @@ def _is_deeper(value: object, depth: int) -> bool:
 
 
 def _line(error: "ValidationError | SchemaError") -> str:
-    """An error of the library's: the place, and its message, which has the value before the reason."""
+    """Format an error of the library: its location, and its message, in which the value precedes the reason."""
     return f"{_short(error.json_path)}: {_short(error.message)}"
 
 

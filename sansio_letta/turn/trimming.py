@@ -1,6 +1,6 @@
-"""What a client has asked not to get of an answer: text from a stop sequence on, and a second call.
+"""Parts of an answer that the client does not want: text after a stop sequence, and further calls.
 
-Letta is asked for neither: its run goes on to its end, and the agent remembers all of it.
+Letta supports neither. Its run continues to its end, and the agent remembers all of it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,23 +22,23 @@ from .events import (
     TurnFinished,
 )
 
-#: What a model that had stopped would not have said.
+#: Events that a model that had stopped would not have caused.
 _SAID: Final = (ReasoningDelta, ServerToolStarted, ServerToolArguments, ServerToolReturned)
-#: Times the size of a sequence.
+#: A piece of text is long if it has this many times the length of the sequence.
 _LONG: Final = 4
 
 
 @define
 class _Sequence:
-    """A stop sequence, looked for in a text that comes in pieces: the automaton of Knuth, Morris and Pratt.
+    """Search for a stop sequence in a text that arrives in pieces, by Knuth, Morris and Pratt.
 
-    Each character is looked at twice at most, whatever the text and the sequence are.
+    Each character is compared at most twice, whatever the text and the sequence.
     """
 
     text: str
-    size: int = field(default=0, init=False)  #: how much of the sequence the text so far ends with
+    size: int = field(default=0, init=False)  #: how many characters of the sequence the text so far ends with
     _borders: list[int] = field(init=False)
-    """For each beginning of the sequence: the longest shorter one that it ends with."""
+    """For each prefix of the sequence: the length of its longest proper prefix that is also a suffix."""
 
     def __attrs_post_init__(self) -> None:
         self._borders, border = [0], 0
@@ -49,9 +49,9 @@ class _Sequence:
             self._borders.append(border)
 
     def find(self, piece: str) -> int | None:
-        """Where in the next piece of the text the sequence ends; None if it does not."""
+        """Return where in the next piece of the text the sequence ends; None if it does not."""
         if len(piece) > _LONG * len(self.text):
-            # Python looks through long pieces faster; what matters of one that is none is its end.
+            # `str.find` is faster for long pieces. If it finds nothing, only the end of the piece matters.
             text = self.text[: self.size] + piece
             if (begin := text.find(self.text)) >= 0:
                 return begin + len(self.text) - self.size
@@ -59,7 +59,7 @@ class _Sequence:
         sequence, borders, size, place = self.text, self._borders, self.size, 0
         while place < len(piece):
             if not size:
-                # Most of a text looks like no beginning of it.
+                # Skip text that cannot be the start of the sequence.
                 place = piece.find(sequence[0], place)
                 if place < 0:
                     break
@@ -75,17 +75,17 @@ class _Sequence:
 
 @define
 class Trimmer:
-    """Leaves out of a turn's events what its client does not want. Once for all runs of the turn.
+    """Filter for the events of a turn, across all its runs.
 
-    :param stop: the text ends before the first of these that it holds, wherever its pieces were cut.
-    :param one_call: of the calls of the client's tools only the first is told.
-    :param must_call: the reply must be a call: it is told, whatever the text before it was.
+    :param stop: the text ends before the first of these that occurs, wherever its pieces were cut.
+    :param one_call: only the first call of a client tool is passed on.
+    :param must_call: the reply must be a call, which is passed on whatever the text before it.
     """
 
     stop: Iterable[str] = ()
     one_call: bool = False
     must_call: bool = False
-    has_stopped: bool = field(default=False, init=False)  #: the text has come to a stop sequence
+    has_stopped: bool = field(default=False, init=False)  #: a stop sequence has occurred
     _sequences: list[_Sequence] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -93,15 +93,15 @@ class Trimmer:
 
     @property
     def hides_calls(self) -> bool:
-        """Whether no call is told any more."""
+        """Whether calls are no longer passed on."""
         return self.has_stopped and not self.must_call
 
     def trim(self, event: Event) -> Iterator[Event]:
-        """What is left of an event, behind the text that was held back and may be told by now."""
+        """Yield withheld text that may be sent by now, then what is left of the event."""
         match event:
             case TextDelta(text=text) if self._sequences:
-                if not self.has_stopped and (told := self._told(text)):
-                    yield TextDelta(text=told)
+                if not self.has_stopped and (sendable := self._sendable(text)):
+                    yield TextDelta(text=sendable)
                 return
             case CallStarted(index=index) | CallArguments(index=index) if self.one_call and index:
                 return
@@ -114,31 +114,31 @@ class Trimmer:
                 yield event if called else evolve(event, reason=FinishReason.STOP)
                 return
             case CallStarted() | TurnFinished() | TurnFailed():
-                # No text comes behind these that could go on with it.
+                # No text follows that could continue the withheld text.
                 yield from self._release()
         if not (self.has_stopped and isinstance(event, _SAID)):
             yield event
 
-    def _told(self, piece: str) -> str:
-        """Of the text so far what was not told and cannot be the beginning of a stop sequence."""
-        held = self._held
+    def _sendable(self, piece: str) -> str:
+        """Return unsent text that cannot be the start of a stop sequence."""
+        withheld = self._withheld
         ends = [(end, len(sequence.text)) for sequence in self._sequences if (end := sequence.find(piece))]
         if ends:
-            # The one that is whole first; of two that end at the same place the longer one.
+            # The one that ends first; of two that end at the same place, the longer one.
             end, size = min(ends, key=lambda found: (found[0], -found[1]))
             self.has_stopped = True
             self._forget()
-            return (held + piece)[: len(held) + end - size]
-        return (held + piece)[: len(held) + len(piece) - len(self._held)]
+            return (withheld + piece)[: len(withheld) + end - size]
+        return (withheld + piece)[: len(withheld) + len(piece) - len(self._withheld)]
 
     @property
-    def _held(self) -> str:
-        """The end of the text so far that may be the beginning of a stop sequence."""
+    def _withheld(self) -> str:
+        """The end of the text so far that may be the start of a stop sequence."""
         return max((sequence.text[: sequence.size] for sequence in self._sequences), key=len, default="")
 
     def _release(self) -> Iterator[TextDelta]:
-        if held := self._held:
-            yield TextDelta(text=held)
+        if withheld := self._withheld:
+            yield TextDelta(text=withheld)
         self._forget()
 
     def _forget(self) -> None:
