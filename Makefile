@@ -1,4 +1,4 @@
-# `make demo` and `make check` set up all that they need: a virtual environment in .venv.
+# `make demo` and `make check` create the virtual environment that they need, in .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)  ## Serve recorded agents: no Letta needed
 	$(BIN)/letta-proxy demo
 
-check: lint  ## All that must hold before a commit lands
+check: lint  ## Everything that must pass before a commit lands
 	$(MAKE) --jobs 2 --output-sync types wheel
 	$(MAKE) test
 
@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]'
 	touch $(STAMP)
 
-format: $(STAMP)  ## Put every file into the house's form
+format: $(STAMP)  ## Format every file
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -31,16 +31,16 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy sansio_letta transports/letta_server transports/letta_recordings transports/letta_inprocess transports/letta_httpx transports/letta_httpx2 tests examples
 
-test: $(STAMP)  ## What stands for all: docs/promises.md says why it is enough
+test: $(STAMP)  ## A representative part of the tests: docs/promises.md says why it is enough
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --quiet
 
-thorough: $(STAMP)  ## Every cut, every fault, the whole matrix, and coverage; PART=1/3 a third of it, without the floor
+thorough: $(STAMP)  ## All tests, with coverage; PART=1/3 runs a third of them, without the coverage threshold
 	rm -f .coverage .coverage.*
 	THOROUGH=1 $(BIN)/coverage run -m pytest --numprocesses 2 --dist worksteal --quiet
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report $(if $(PART),--fail-under=0)
 
-wheel: $(STAMP)  ## A wheel, and its command in an environment of its own
+wheel: $(STAMP)  ## Build a wheel, and run its command in a new environment
 	rm -rf dist build/wheel-venv
 	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
 	$(PYTHON) -m venv --without-pip build/wheel-venv
@@ -49,44 +49,44 @@ wheel: $(STAMP)  ## A wheel, and its command in an environment of its own
 	build/wheel-venv/bin/letta-proxy --help
 	cd build && wheel-venv/bin/python ../tests/wheel_demo.py wheel-venv/bin/letta-proxy
 
-golden: $(STAMP)  ## Write fixtures/expected anew; read the difference before you commit it
+golden: $(STAMP)  ## Rewrite fixtures/expected; review the difference before you commit it
 	PYTHONPATH=tests $(BIN)/python tests/update_golden.py
 
-live: $(STAMP)  ## Against a real Letta server, which is installed on first use; PART=1/4 a quarter of it
+live: $(STAMP)  ## Test with a real Letta server, which is installed on first use; PART=1/4 runs a quarter
 	$(BIN)/python tests/live/rig.py up
 	status=0; \
 	$(BIN)/python -m pytest -p no:cacheprovider tests/live || status=1; \
 	$(BIN)/python tests/live/rig.py down; \
 	exit $$status
 
-live-clients: $(STAMP)  ## The client libraries in-process against it
+live-clients: $(STAMP)  ## Test the client libraries in-process with a real Letta server
 	$(BIN)/python tests/live/rig.py up
 	status=0; \
 	$(BIN)/python tests/clients_inprocess/run.py --letta http://127.0.0.1:8283 || status=1; \
 	$(BIN)/python tests/live/rig.py down; \
 	exit $$status
 
-clients: $(STAMP)  ## The client libraries in-process, in environments of their own
+clients: $(STAMP)  ## Test the client libraries in-process, each in its own environment
 	$(BIN)/python tests/clients_inprocess/run.py
 
-programs: $(STAMP)  ## Programs of others against a real Letta server, all installed on first use; PART=1/2 a half
+programs: $(STAMP)  ## Test client programs with a real Letta server, all installed on first use; PART=1/2 runs half
 	$(BIN)/python -m pytest -p no:cacheprovider tests/clients --ignore=tests/clients/test_open_webui.py
 
-open-webui: $(STAMP)  ## Open WebUI in a headless browser, the same way: 7 GB, once
+open-webui: $(STAMP)  ## Test Open WebUI in a headless browser; installs 7 GB on first use
 	$(BIN)/python -m pytest -p no:cacheprovider tests/clients/test_open_webui.py
 
-docs: $(STAMP)  ## The documentation site, in build/site
+docs: $(STAMP)  ## Build the documentation site in build/site
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement docs/requirements.txt
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: $(STAMP)  ## The table of the budgets
+bench: $(STAMP)  ## Measure the performance budgets
 	$(BIN)/python tests/bench/run.py
 
 fuzz: $(STAMP)  ## Coverage-guided fuzzing, SECONDS for each target
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement tests/fuzz/requirements.txt
 	$(BIN)/python tests/fuzz/harness.py --seconds $(or $(SECONDS),60)
 
-load: $(STAMP)  ## 1,000 streams for a minute, and MINUTES of mixed traffic with faults
+load: $(STAMP)  ## 1,000 streams for a minute, then MINUTES of mixed traffic with faults
 	mkdir -p build
 	$(BIN)/python tests/load/run.py --minutes $(or $(MINUTES),30) --json build/load.json
 

@@ -1,4 +1,4 @@
-"""A whole transport over the core, on the standard library alone: one request, answered by a Letta server.
+"""A complete transport on the standard library: one request, answered by a Letta server.
 
     python examples/minimal_transport.py http://127.0.0.1:8283 /v1/models
     python examples/minimal_transport.py http://127.0.0.1:8283 /v1/chat/completions \
@@ -18,7 +18,7 @@ from sansio_letta.errors import Failure
 
 
 def answer(proxy: Proxy, letta_url: str, request: HttpRequest) -> Iterator[ResponseHead | ResponseBody]:
-    """The response to a request, piece by piece as it comes. Closed before its end, it ends the run."""
+    """Yield the response to a request as it arrives. Closing the generator early cancels the run."""
     cycle = proxy.open(request, token=secrets.token_hex(8), created=int(time.time()), now=time.monotonic())
     woken = threading.Event()
     cycle.wake = woken.set
@@ -44,7 +44,7 @@ def answer(proxy: Proxy, letta_url: str, request: HttpRequest) -> Iterator[Respo
                     headers = [(name.lower(), value) for name, value in response.getheaders()]
                     cycle.receive_response(response.status, headers, time.monotonic())
         except GeneratorExit:
-            cycle.stop(time.monotonic())  # the client has left: all that may still come is the end of the run
+            cycle.stop(time.monotonic())  # the client has disconnected: cancel the run
         except (OSError, http.client.HTTPException) as exc:
             failure = Failure.NOT_SENT if isinstance(exc, ConnectionRefusedError) else Failure.BROKEN
             cycle.receive_failure(failure, type(exc).__name__, time.monotonic())

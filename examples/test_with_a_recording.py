@@ -1,4 +1,4 @@
-"""A recording in a test of your own: what did the client get, and does it still?
+"""Use a recording in your own test: what did the client get, and does it still get that?
 
 Record one with ``letta-proxy serve --record recordings``, or with ``record=`` of an in-process transport.
 
@@ -15,13 +15,13 @@ from sansio_letta.turn.events import CallStarted, TextDelta
 RECORDING = Path(__file__).parent.parent / "fixtures" / "recordings" / "client_tool.jsonl"
 
 
-def test_agent_asks_for_the_weather_and_tells_it() -> None:
-    asked, answered = replay(read_recording(RECORDING.read_bytes()))
-    (call,) = [replayed.item for replayed in asked if isinstance(replayed.item, CallStarted)]
+def test_agent_calls_the_weather_tool_and_answers() -> None:
+    call_turn, answer_turn = replay(read_recording(RECORDING.read_bytes()))
+    (call,) = [replayed.item for replayed in call_turn if isinstance(replayed.item, CallStarted)]
     assert call.name == "get_weather"
-    assert any(isinstance(replayed.item, TextDelta) for replayed in answered)
+    assert any(isinstance(replayed.item, TextDelta) for replayed in answer_turn)
 
 
-def test_what_the_agent_said() -> None:
+def test_the_answer_contains_the_result() -> None:
     text = b"".join(rendered.data for rendered in render_text(read_recording(RECORDING.read_bytes())))
     assert b"18 C, sunny" in text

@@ -1,4 +1,4 @@
-"""An agent uses a tool of yours, with no server in between: the in-process transport, sync.
+"""An agent uses your tool, without a server: the in-process transport, sync.
 
 pip install 'sansio-letta[httpx2]' openai
 python examples/tool_loop.py http://127.0.0.1:8283 Milo "How is the weather in Rome?"
@@ -26,12 +26,12 @@ TOOLS: list[Any] = [
 
 
 def get_weather(city: str) -> str:
-    """What the tool does: yours would ask somebody."""
+    """Execute the tool; yours would call a weather service."""
     return f"18 C and sunny in {city}"
 
 
 def main(letta_url: str, agent: str, question: str) -> None:
-    """Ask, carry out what the agent wants, and print what it says."""
+    """Send the question, execute tool calls, and print the answer."""
     with OpenAI(
         api_key="none", http_client=httpx2.Client(transport=LettaTransport(base_url=letta_url))
     ) as client:

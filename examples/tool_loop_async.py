@@ -1,4 +1,4 @@
-"""The same tool loop, async and streamed: the words appear as the agent says them.
+"""The same tool loop, async and streamed: the answer is printed as it arrives.
 
 pip install 'sansio-letta[httpx2]' openai
 python examples/tool_loop_async.py http://127.0.0.1:8283 Milo "How is the weather in Rome?"
@@ -17,7 +17,7 @@ from letta_httpx2 import AsyncLettaTransport
 
 
 async def main(letta_url: str, agent: str, question: str) -> None:
-    """Ask, carry out what the agent wants, and print what it says."""
+    """Send the question, execute tool calls, and print the answer as it arrives."""
     transport = AsyncLettaTransport(base_url=letta_url)
     async with AsyncOpenAI(api_key="none", http_client=httpx2.AsyncClient(transport=transport)) as client:
         messages: list[Any] = [{"role": "user", "content": question}]

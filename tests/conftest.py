@@ -1,7 +1,7 @@
-"""How much is tried. What is left out is deselected, and counted as such.
+"""Which tests run. The others are deselected, and pytest counts them as such.
 
-`THOROUGH=1` tries all of the matrix, not its representatives alone. `PART=2/4` is the second of four parts, by
-whole files, for runs that have no time for all of them.
+`THOROUGH=1` runs the whole matrix rather than its representatives. `PART=2/4` runs the second of four parts, by
+whole files, if there is no time for all of them.
 """
 
 import os
@@ -13,7 +13,7 @@ from support import THOROUGH
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what this run is not for."""
+    """Deselect tests according to `THOROUGH` and `PART`."""
     if not THOROUGH:
         leave_out(config, items, {item for item in items if item.get_closest_marker("matrix")})
     if part := os.environ.get("PART"):
@@ -25,14 +25,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def leave_out(config: pytest.Config, items: list[pytest.Item], others: set[pytest.Item]) -> None:
-    """Deselect some."""
+    """Deselect these items."""
     if others:
         config.hook.pytest_deselected(items=[item for item in items if item in others])
         items[:] = [item for item in items if item not in others]
 
 
 def part_of(sizes: Counter[str], number: int, count: int) -> set[str]:
-    """Of files with so many tests those of one part; all parts have about as many tests."""
+    """Return the files of one part, such that all parts have about the same number of tests."""
     loads, parts = [0] * count, [set[str]() for _ in range(count)]
     for name, size in sorted(sizes.items(), key=lambda file: (-file[1], file[0])):
         lightest = loads.index(min(loads))

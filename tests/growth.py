@@ -1,9 +1,8 @@
-"""How the cost of reading an input grows with its size.
+"""How the cost of processing an input grows with its size.
 
-The CPU time of one input is compared with that of an input of twice the size: for a reader that is linear
-the second takes twice as long, for one that is quadratic four times. A busy machine makes a measurement
-longer, never shorter: the least of several counts, and is compared after each. The attempts become rarer, so
-that they outlast what keeps the machine busy.
+The CPU time for one input is compared with that for an input of twice the size. A linear function takes twice
+as long for the second, a quadratic one four times. A busy machine makes a measurement longer, never shorter, so
+the minimum of several counts. The pauses between attempts grow, so that they outlast other work.
 """
 
 import gc
@@ -13,16 +12,16 @@ from typing import Final
 
 Work = Callable[[], object]
 
-#: Attempts to see that twice the input takes at most so much of the time.
+#: Attempts to measure at most `MOST` times the CPU for twice the input.
 ATTEMPTS: Final = 30
 MOST: Final = 2.5
-#: Seconds by which the pauses between them grow.
+#: Seconds by which the pauses between attempts grow.
 PAUSE: Final = 0.02
 
 
 def seconds(work: Work) -> float:
-    """CPU time of one run of it."""
-    gc.disable()  # how long a collection takes depends on what else the process holds
+    """Return the CPU time of one call."""
+    gc.disable()  # its duration depends on everything else in the process
     try:
         began = time.process_time()
         work()
@@ -32,18 +31,18 @@ def seconds(work: Work) -> float:
 
 
 def check_growth(make: Callable[[int], Work], size: int, *, attempts: int = ATTEMPTS) -> None:
-    """Make sure that twice the input takes no more than `MOST` times the CPU.
+    """Check that twice the input takes at most `MOST` times the CPU.
 
-    :raises AssertionError: if no attempt has shown that.
+    :raises AssertionError: if it took more in all attempts.
     """
     once, twice = make(size), make(2 * size)
-    once()  # what is imported or compiled on first use
+    once()  # imports and compiles what is needed
     least, most = [], []
     for number in range(attempts):
         time.sleep(number * PAUSE)
         least.append(seconds(once))
         most.append(seconds(twice))
-        # A little more is a clock that ticks, not a reader.
+        # The constant allows for the resolution of the clock.
         if min(most) <= MOST * min(least) + 0.002:
             return
     raise AssertionError(f"{min(least):.4f} s for an input, {min(most):.4f} s for twice as much")

@@ -1,4 +1,4 @@
-"""A Letta over HTTP on a thread, for programs that run in processes of their own."""
+"""A stand-in for Letta over HTTP, in a thread, for programs that run in their own processes."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -31,7 +31,7 @@ def http_letta(answer: Callable[[str, bytes], tuple[str, bytes | Iterable[bytes]
         do_POST = do_GET
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)

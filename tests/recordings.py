@@ -1,4 +1,4 @@
-"""The recordings in fixtures/, and other ways to have received the same bytes."""
+"""The recordings in fixtures/, and variants of them with the same bytes in other pieces."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,27 +14,27 @@ TURNS = sorted(path.stem for path in (FIXTURES / "turns").glob("*.jsonl"))
 
 
 def recording(scenario: str) -> Recording:
-    """A recording by its scenario's name."""
+    """Read a recording by the name of its scenario."""
     return read_recording((FIXTURES / "recordings" / f"{scenario}.jsonl").read_bytes())
 
 
 def recorded_turn(name: str) -> Recording:
-    """A client's whole request, as the server recorded it."""
+    """Read a whole request of a client, as recorded by the server."""
     return read_recording((FIXTURES / "turns" / f"{name}.jsonl").read_bytes())
 
 
 def expected_path(scenario: str) -> Path:
-    """Where the reviewed outcome of a recording, or of a recorded turn, lies."""
+    """Return the path of the reviewed outcome of a recording or a recorded turn."""
     return FIXTURES / "expected" / f"{scenario}.sse"
 
 
 def translate(recording: Recording) -> bytes:
-    """All that the clients of a recording would have got, with comments on what was asked of Letta."""
+    """Return what the clients of a recording get, with comments about requests to Letta."""
     return b"".join(rendered.data for rendered in render(recording))
 
 
 def recut(recording: Recording, exchange: RecordedExchange, parts: Sequence[bytes]) -> Recording:
-    """The same recording, one exchange of which arrived in other pieces."""
+    """Return the same recording with one exchange cut into other pieces."""
     data = tuple(RecordedData(t=0.0, data=part) for part in parts if part)
     return evolve(
         recording,
@@ -45,11 +45,11 @@ def recut(recording: Recording, exchange: RecordedExchange, parts: Sequence[byte
 
 
 def only(recording: Recording, exchange: RecordedExchange) -> Recording:
-    """The recording with this turn alone; questions that it asks stay answered."""
+    """Return the recording with only this turn, and the lookups it needs."""
     kept = (item for item in recording.exchanges if item.x == exchange.x or not item.starts_run)
     return evolve(recording, exchanges=tuple(kept))
 
 
 def turns(recording: Recording) -> Iterator[RecordedExchange]:
-    """The exchanges that start a run."""
+    """Return the exchanges that start a run."""
     return (exchange for exchange in recording.exchanges if exchange.starts_run)

@@ -1,4 +1,4 @@
-"""What several test modules share: how much is tried, cuts of bytes, spoiled JSON, recorded events."""
+"""Shared by several test modules: thoroughness, cuts of bytes, mutated JSON, recorded events."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from recordings import recording
 
-#: `THOROUGH=1`: every cut, every fault, the whole matrix. Without it a part that README.md argues for.
+#: `THOROUGH=1`: every cut, every fault, the whole matrix. docs/promises.md explains what is left out otherwise.
 THOROUGH: Final = os.environ.get("THOROUGH") == "1"
 
 settings.register_profile("quick", max_examples=40, deadline=None)
 settings.register_profile("thorough", max_examples=250, deadline=None)
 settings.load_profile("thorough" if THOROUGH else "quick")
 
-#: Any JSON value, as `orjson` decodes it: small ones, for hypothesis to build requests and messages of.
+#: Any small JSON value, as orjson decodes it, from which hypothesis builds requests and messages.
 JSON: Final[st.SearchStrategy[Any]] = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
@@ -26,7 +26,7 @@ JSON: Final[st.SearchStrategy[Any]] = st.recursive(
 
 
 def matrix(values: Iterable[Any], *representatives: Any) -> list[Any]:
-    """Parameters of which these few stand for all: the others are tried by `THOROUGH=1` alone."""
+    """Mark all parameters but the representatives as `matrix`, which only `THOROUGH=1` runs."""
     return [
         value if value in representatives else pytest.param(value, marks=pytest.mark.matrix) for value in values
     ]
@@ -34,7 +34,7 @@ def matrix(values: Iterable[Any], *representatives: Any) -> list[Any]:
 
 @st.composite
 def spoiled(draw: st.DrawFn, value: Any) -> Any:
-    """The value with one place in it, at any depth, exchanged for anything."""
+    """Replace one place in the value, at any depth, by any JSON."""
     if isinstance(value, dict | list) and value and draw(st.integers(0, 9)):
         places = sorted(value) if isinstance(value, dict) else range(len(value))
         place = draw(st.sampled_from(places))
@@ -46,14 +46,14 @@ def spoiled(draw: st.DrawFn, value: Any) -> Any:
 
 
 def every_cut(data: bytes) -> Iterator[list[bytes]]:
-    """The bytes byte by byte, and cut in two at every place."""
+    """Yield the bytes one by one, and cut in two at every place."""
     yield [data[at : at + 1] for at in range(len(data))]
     for at in range(1, len(data)):
         yield [data[:at], data[at:]]
 
 
 def payloads(scenario: str) -> list[bytes]:
-    """The data of all events of a recording's streams; Letta writes each as one line."""
+    """Return the data of all events of a recording's streams. Letta writes each as one line."""
     return [
         line.removeprefix(b"data: ")
         for exchange in recording(scenario).exchanges

@@ -1,10 +1,10 @@
-"""``make golden``: writes fixtures/expected anew from the recordings and today's code."""
+"""``make golden``: rewrite fixtures/expected from the recordings and today's code."""
 
 from recordings import SCENARIOS, TURNS, expected_path, recorded_turn, recording, translate
 
 
 def main() -> None:
-    """Write each outcome that differs, and say which."""
+    """Rewrite each outcome that differs, and print its name."""
     recordings = [(name, recording(name)) for name in SCENARIOS] + [
         (name, recorded_turn(name)) for name in TURNS
     ]

@@ -1,4 +1,4 @@
-"""Checks an installed `letta-proxy`, away from the checkout: its demo must find the recordings in the wheel."""
+"""Check an installed `letta-proxy` outside the checkout: its demo must find the recordings in the wheel."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import urllib.request
 
 
 def main(command: str) -> None:
-    """Start the demo, ask for its models and one reply, and stop it."""
+    """Start the demo, send one request, and stop the demo."""
     process = subprocess.Popen([command, "demo", "--port", "0"], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
