@@ -25,8 +25,9 @@ from sansio_letta import Config, HttpRequest, Kept, Proxy, ResponseBody, Respons
 from sansio_letta import config as config_module
 from sansio_letta.dialects.background_prompts import PLAIN_PROBES, PROBE_REPLY_SIZE, PROBES, TASK_PROMPTS, Where
 from sansio_letta.dialects.chat_completions import objects as chat_wire
-from sansio_letta.dialects.chat_completions.decode import FIELDS, Treatment
+from sansio_letta.dialects.chat_completions.request import FIELDS
 from sansio_letta.dialects.chat_completions.writer import ChunkWriter, Heading
+from sansio_letta.dialects.fields import Treatment
 from sansio_letta.errors import Advice, Failure
 from sansio_letta.proxy import routing
 from sansio_letta.proxy import summary as summary_module

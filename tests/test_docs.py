@@ -28,7 +28,8 @@ from letta_server.cli.app import app
 from letta_server.observe.metrics import METRICS
 from letta_server.settings.errors import SettingsError
 from sansio_letta import errors
-from sansio_letta.dialects.chat_completions.decode import FIELDS, Treatment
+from sansio_letta.dialects.chat_completions.request import FIELDS
+from sansio_letta.dialects.fields import Treatment
 from sansio_letta.errors import Failure
 from sansio_letta.proxy import policies
 from sansio_letta.recording import format as recording

@@ -2,7 +2,8 @@
 
 import pytest
 
-from sansio_letta.dialects.chat_completions.request import error_body
+from sansio_letta.dialects.chat_completions.request import field_name
+from sansio_letta.dialects.errors import error_body
 from sansio_letta.errors import (
     Advice,
     FieldPath,
@@ -23,7 +24,7 @@ from sansio_letta.errors import (
 
 def told(error: SansioLettaError) -> tuple[int, str, str, dict[str, str]]:
     """What a client decides by: status, type, code and headers."""
-    inner = error_body(error)["error"]
+    inner = error_body(error, field_name)["error"]
     assert inner["code"] == error.code
     assert inner["message"] == error.message == str(error)
     return error.status_hint, inner["type"], inner["code"], dict(error.headers())
@@ -36,7 +37,7 @@ NEVER = {"x-should-retry": "false"}
 
 def test_an_error_has_the_body_of_chat_completions() -> None:
     error = RequestError("Not so.", param="messages[0].content", code="invalid_type")
-    assert error_body(error) == {
+    assert error_body(error, field_name) == {
         "error": {
             "message": "Not so.",
             "type": "invalid_request_error",
@@ -58,11 +59,11 @@ DEFAULTS = {
 @pytest.mark.parametrize(("error", "status", "kind", "code"), DEFAULTS.values(), ids=DEFAULTS)
 def test_each_class_has_its_advice(error: SansioLettaError, status: int, kind: str, code: str) -> None:
     assert told(error) == (status, kind, code, {})
-    assert error_body(error)["error"]["param"] is None
+    assert error_body(error, field_name)["error"]["param"] is None
 
 
 def test_an_error_that_quotes_much_is_cut() -> None:
-    error = error_body(RequestError("x" * 1_000_000, param="y" * 1_000_000))["error"]
+    error = error_body(RequestError("x" * 1_000_000, param="y" * 1_000_000), field_name)["error"]
     assert error["message"] == "x" * 4000 + "..."
     assert error["param"] == "y" * 500 + "..."
 
@@ -70,7 +71,7 @@ def test_an_error_that_quotes_much_is_cut() -> None:
 def test_no_detail_of_a_bug_goes_to_the_client() -> None:
     error = LocalProtocolError("receive_data called twice", param="secret")
     assert error.status_hint == 500
-    assert error_body(error) == {
+    assert error_body(error, field_name) == {
         "error": {"message": "Internal error.", "type": "server_error", "param": None, "code": "internal_error"}
     }
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from attrs import frozen
 
-from .chat_completions import decode as chat
+from .items import AssistantMessage, ClientRequest, Content, InstructionMessage, Message, TextPart, UserMessage
 
 #: Headers that mark a request as a background prompt, whatever it says. Open WebUI's is set by its
 #: administrator.
@@ -172,7 +172,7 @@ _ASKED_FOR: Final = ("summar", "title", "compact", "condense")
 _ASKED_ABOUT: Final = ("conversation", "chat", "discussion", "history", "transcript")
 
 
-def is_task(request: chat.ChatRequest, headers: Mapping[str, str], patterns: Sequence[str] = ()) -> bool:
+def is_task(request: ClientRequest, headers: Mapping[str, str], patterns: Sequence[str] = ()) -> bool:
     """Whether a request is a background prompt.
 
     :param headers: by lower-case name.
@@ -183,7 +183,7 @@ def is_task(request: chat.ChatRequest, headers: Mapping[str, str], patterns: Seq
     system = [
         head
         for message in request.messages
-        if isinstance(message, chat.InstructionMessage)
+        if isinstance(message, InstructionMessage)
         for head in _heads(message.content)
     ]
     last = [head for message in _last_said(request.messages) for head in _heads(message.content)]
@@ -196,12 +196,12 @@ def is_task(request: chat.ChatRequest, headers: Mapping[str, str], patterns: Seq
     )
 
 
-def is_probe(request: chat.ChatRequest) -> bool:
+def is_probe(request: ClientRequest) -> bool:
     """Whether a gateway only tries whether the model answers."""
     if len(request.messages) != 1 or request.tools:
         return False
     [message] = request.messages
-    if not isinstance(message, chat.UserMessage):
+    if not isinstance(message, UserMessage):
         return False
     text = text_of(message.content)
     if len(text) > _MAX_PROBE_SIZE:
@@ -211,11 +211,11 @@ def is_probe(request: chat.ChatRequest) -> bool:
     return said in PLAIN_PROBES or (is_short and said in PROBES)
 
 
-def text_of(content: chat.Content | None) -> str:
+def text_of(content: Content | None) -> str:
     """A message's text, without pictures."""
     if content is None or isinstance(content, str):
         return content or ""
-    return "\n".join(part.text for part in content if isinstance(part, chat.TextPart))
+    return "\n".join(part.text for part in content if isinstance(part, TextPart))
 
 
 def _is_filled_in(value: str) -> bool:
@@ -230,25 +230,25 @@ def _is_known(head: str, where: Where) -> bool:
     )
 
 
-def _is_open_webui_task(request: chat.ChatRequest) -> bool:
+def _is_open_webui_task(request: ClientRequest) -> bool:
     """Titles, tags, follow-ups, and in its old mode the choice of a tool: none of them is streamed.
 
     Its template for documents begins like the first ones, and holds what the user asks.
     """
-    if request.stream or request.tools or not isinstance(request.messages[-1], chat.UserMessage):
+    if request.stream or request.tools or not isinstance(request.messages[-1], UserMessage):
         return False
     head = next(_heads(request.messages[-1].content), "")
     match request.messages:
-        case (chat.UserMessage(),):
+        case (UserMessage(),):
             return head.startswith("### Task:") and not head.startswith("### Task:\nRespond to the user query")
-        case (chat.InstructionMessage(content=str(chosen_from)), chat.UserMessage()):
+        case (InstructionMessage(content=str(chosen_from)), UserMessage()):
             return chosen_from.startswith("Available Tools: [") and head.startswith(
                 ("History:\n", "Query: History:\n")
             )
     return False
 
 
-def _asks_about_its_conversation(request: chat.ChatRequest) -> bool:
+def _asks_about_its_conversation(request: ClientRequest) -> bool:
     """Whether a program wants the conversation in front summed up or named.
 
     Tools were called in it of which the request offers none, and a long last message asks about the
@@ -257,13 +257,13 @@ def _asks_about_its_conversation(request: chat.ChatRequest) -> bool:
     called = {
         call.name
         for message in request.messages
-        if isinstance(message, chat.AssistantMessage)
+        if isinstance(message, AssistantMessage)
         for call in message.calls
     }
     if not called or not called.isdisjoint(tool.name for tool in request.tools):
         return False
     message = request.messages[-1]
-    if not isinstance(message, chat.UserMessage):
+    if not isinstance(message, UserMessage):
         return False
     text = text_of(message.content)
     head = text[:_HEAD_SIZE].lower()
@@ -274,18 +274,18 @@ def _asks_about_its_conversation(request: chat.ChatRequest) -> bool:
     )
 
 
-def _last_said(messages: Sequence[chat.Message]) -> Iterator[chat.UserMessage | chat.InstructionMessage]:
+def _last_said(messages: Sequence[Message]) -> Iterator[UserMessage | InstructionMessage]:
     """The last user message, and the system messages behind it. What the agent does about it may follow."""
     for message in reversed(messages):
-        if isinstance(message, chat.UserMessage):
+        if isinstance(message, UserMessage):
             yield message
             return
-        if isinstance(message, chat.InstructionMessage):
+        if isinstance(message, InstructionMessage):
             yield message
 
 
-def _heads(content: chat.Content) -> Iterator[str]:
+def _heads(content: Content) -> Iterator[str]:
     """How a message begins, and each text part of it: programs put a prompt of theirs behind other parts."""
-    texts = [content] if isinstance(content, str) else [p.text for p in content if isinstance(p, chat.TextPart)]
+    texts = [content] if isinstance(content, str) else [p.text for p in content if isinstance(p, TextPart)]
     for text in texts:
         yield text[:_HEAD_SIZE].lstrip()

@@ -1,20 +1,64 @@
-"""Agents as models: how all are listed, how one is shown."""
+"""Agents as models of the OpenAI API: how all are listed, how one is shown."""
 
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+import orjson
+from attrs import frozen
+from cattrs import Converter
+from cattrs.gen import make_dict_unstructure_fn, override
 
 from ..turn.agent import Agent
-from .chat_completions import objects as chat
 
 
-def encode_model(agent: Agent, model: str) -> chat.Model:
+@frozen(kw_only=True)
+class Model:
+    """One agent, as a model."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int  #: Unix time, seconds; 0 if Letta does not tell
+    name: str | None = None  #: the agent's name where the id is not; Open WebUI shows it
+    owned_by: Literal["letta"] = "letta"
+    #: Tokens of the language model, under the three names that programs look for: OpenRouter's, vLLM's, Groq's.
+    context_length: int | None = None
+    max_model_len: int | None = None
+    context_window: int | None = None
+
+
+@frozen(kw_only=True)
+class ModelList:
+    object: Literal["list"] = "list"
+    data: tuple[Model, ...]
+
+
+def encode(value: Model | ModelList) -> bytes:
+    """The value as a JSON body."""
+    return orjson.dumps(_wire.unstructure(value))
+
+
+def _make_converter() -> Converter:
+    converter = Converter(unstruct_collection_overrides={tuple: list})
+    omit: Any = override(omit_if_default=True)
+    names = ("name", "context_length", "max_model_len", "context_window")
+    converter.register_unstructure_hook(
+        Model, make_dict_unstructure_fn(Model, converter, **dict.fromkeys(names, omit))
+    )
+    return converter
+
+
+_wire: Final = _make_converter()
+
+
+def encode_model(agent: Agent, model: str) -> Model:
     """An agent as a model.
 
     :param model: its id for the client; the agent's name is shown beside it where the two differ.
     """
     size = agent.context_window
-    return chat.Model(
+    return Model(
         id=model,
         created=unix_time(agent.created_at),
         name=agent.name if agent.name != model else None,
@@ -32,9 +76,9 @@ def name_models(agents: Sequence[Agent]) -> list[tuple[str, Agent]]:
     return [(agent.name if counts[agent.name] == 1 else agent.id, agent) for agent in agents if agent.is_listed]
 
 
-def list_models(agents: Sequence[Agent]) -> chat.ModelList:
+def list_models(agents: Sequence[Agent]) -> ModelList:
     """All agents that are for people as models."""
-    return chat.ModelList(data=tuple(encode_model(agent, model) for model, agent in name_models(agents)))
+    return ModelList(data=tuple(encode_model(agent, model) for model, agent in name_models(agents)))
 
 
 def unix_time(created_at: str | None) -> int:

@@ -7,10 +7,10 @@ assistant message: results of calls (Roo Code sends a user message after them), 
 from collections.abc import Mapping
 from typing import Final
 
-from attrs import field, frozen
+from attrs import frozen
 
 from .._convert import json_name
-from ..config import Config, Enforcement, InstructionPolicy, Speakers, TaskPolicy
+from ..config import Enforcement, InstructionPolicy, Speakers, TaskPolicy
 from ..errors import RequestError, RequestField
 from ..turn.approval import Verdict, read_verdict
 from ..turn.json_schema import Schema
@@ -27,7 +27,20 @@ from ..upstreams.rest.conversations import (
     task_end,
 )
 from .background_prompts import is_probe, is_task, text_of
-from .chat_completions import decode as chat
+from .base import RequestContext
+from .items import (
+    AssistantMessage,
+    ClientRequest,
+    Content,
+    FunctionTool,
+    ImagePart,
+    InstructionMessage,
+    Message,
+    Part,
+    TextPart,
+    ToolMessage,
+    UserMessage,
+)
 from .speakers import as_field, named_in, readable
 
 #: Names a chat in `metadata`, where no header does.
@@ -53,51 +66,36 @@ class Planned:
     ignored: tuple[RequestField, ...] = ()
 
 
-@frozen(kw_only=True)
-class Circumstances:
-    """What is known of a request beside its body.
-
-    :param headers: by lower-case name.
-    :param token: unique.
-    :param created: when it came, Unix time in seconds.
-    """
-
-    config: Config = field(factory=Config)
-    headers: Mapping[str, str] = field(factory=dict, repr=False)
-    token: str = ""
-    created: int = 0
-
-
-def plan_turn(request: chat.ChatRequest, given: Circumstances | None = None) -> Planned:
+def plan_turn(request: ClientRequest, context: RequestContext | None = None) -> Planned:
     """What the request asks of the agent.
 
     :raises RequestError: if there is nothing new in it, or if it is none that is wanted.
     """
-    given = given or Circumstances()
-    config = given.config
+    context = context or RequestContext()
+    config = context.config
     tail = _tail(request.messages)
     earlier = request.messages[: len(request.messages) - len(tail)]
     thread: ThreadWish
-    if _is_isolated(request, given):
+    if _is_isolated(request, context):
         thread = Throwaway(
-            token=given.token,
-            until=task_end(given.created, config.turn_timeout),
-            call_ids=tuple(message.tool_call_id for message in tail if isinstance(message, chat.ToolMessage)),
+            token=context.token,
+            until=task_end(context.created, config.turn_timeout),
+            call_ids=tuple(message.tool_call_id for message in tail if isinstance(message, ToolMessage)),
         )
         tail = _with_closing_prompt(tail)
     else:
-        thread = _thread(request, given)
+        thread = _thread(request, context)
     instructions = _instructions((*earlier, *tail), config.instructions)
     # A background prompt is nobody's.
-    person = None if isinstance(thread, Throwaway) else named_in(given.headers)
+    person = None if isinstance(thread, Throwaway) else named_in(context.headers)
     voice = _Voice(policy=config.speakers, person=person)
     messages, results = [], []
     for message in tail:
         match message:
             # Letta refuses an empty message, and with it the whole turn.
-            case chat.UserMessage(content=content) if content:
+            case UserMessage(content=content) if content:
                 messages.append(voice.say(message))
-            case chat.ToolMessage(tool_call_id=call_id, content=content):
+            case ToolMessage(tool_call_id=call_id, content=content):
                 results.append(letta.ToolReturn(tool_call_id=call_id, tool_return=_result(content)))
     if not messages and not results:
         raise RequestError(
@@ -123,7 +121,7 @@ def plan_turn(request: chat.ChatRequest, given: Circumstances | None = None) -> 
             past_results=tuple(
                 letta.ToolReturn(tool_call_id=message.tool_call_id, tool_return=_result(message.content))
                 for message in earlier
-                if isinstance(message, chat.ToolMessage)
+                if isinstance(message, ToolMessage)
             ),
             # What the user says is no answer where nobody is asked.
             verdict=_verdict(earlier, tail) if wish is None else None,
@@ -142,20 +140,20 @@ def plan_turn(request: chat.ChatRequest, given: Circumstances | None = None) -> 
     )
 
 
-def _leaves_calls(earlier: tuple[chat.Message, ...]) -> bool:
+def _leaves_calls(earlier: tuple[Message, ...]) -> bool:
     last = earlier[-1] if earlier else None
-    return isinstance(last, chat.AssistantMessage) and bool(last.calls)
+    return isinstance(last, AssistantMessage) and bool(last.calls)
 
 
-def _is_isolated(request: chat.ChatRequest, given: Circumstances) -> bool:
+def _is_isolated(request: ClientRequest, context: RequestContext) -> bool:
     """Whether a request is put to the agent in a conversation that is thrown away.
 
     :raises RequestError: if it is put to no agent.
     """
-    config = given.config
+    config = context.config
     if config.tasks is TaskPolicy.ALL:
         return True
-    if config.tasks is TaskPolicy.PASS or not is_task(request, given.headers, config.task_prompts):
+    if config.tasks is TaskPolicy.PASS or not is_task(request, context.headers, config.task_prompts):
         return False
     # A gateway that tries whether the agent answers would take a refusal for an outage.
     if config.tasks is TaskPolicy.REFUSE and not is_probe(request):
@@ -168,14 +166,14 @@ def _is_isolated(request: chat.ChatRequest, given: Circumstances) -> bool:
     return True
 
 
-def _with_closing_prompt(tail: tuple[chat.Message, ...]) -> tuple[chat.Message, ...]:
+def _with_closing_prompt(tail: tuple[Message, ...]) -> tuple[Message, ...]:
     """What is new in a background prompt: a system message that comes last is the prompt itself."""
-    if any(isinstance(message, chat.UserMessage | chat.ToolMessage) for message in tail):
+    if any(isinstance(message, UserMessage | ToolMessage) for message in tail):
         return tail
     last = tail[-1] if tail else None
-    if not isinstance(last, chat.InstructionMessage):
+    if not isinstance(last, InstructionMessage):
         return tail
-    return (*tail[:-1], chat.UserMessage(content=last.content))
+    return (*tail[:-1], UserMessage(content=last.content))
 
 
 @frozen(kw_only=True)
@@ -188,7 +186,7 @@ class _Voice:
     policy: Speakers
     person: str | None
 
-    def say(self, message: chat.UserMessage, *, is_new: bool = True) -> letta.MessageCreate:
+    def say(self, message: UserMessage, *, is_new: bool = True) -> letta.MessageCreate:
         """A user message for Letta."""
         content = _content(message.content)
         name = message.name or (self.person if is_new else None)
@@ -203,14 +201,14 @@ class _Voice:
             )
         return letta.MessageCreate(content=content, name=as_field(name))
 
-    def is_unheard(self, messages: tuple[chat.Message, ...]) -> bool:
+    def is_unheard(self, messages: tuple[Message, ...]) -> bool:
         """Whether a message names its speaker, and the agent is not told."""
         return self.policy is Speakers.OFF and any(
-            isinstance(message, chat.UserMessage) and message.name for message in messages
+            isinstance(message, UserMessage) and message.name for message in messages
         )
 
 
-def _wish(request: chat.ChatRequest, enforcement: Enforcement) -> tuple[Wish | None, tuple[RequestField, ...]]:
+def _wish(request: ClientRequest, enforcement: Enforcement) -> tuple[Wish | None, tuple[RequestField, ...]]:
     """What the reply must be, and the fields that say so if that is ignored.
 
     :raises RequestError: if it is refused, or if there is no way to check it.
@@ -235,16 +233,16 @@ def _wish(request: chat.ChatRequest, enforcement: Enforcement) -> tuple[Wish | N
     return JsonWish(schema=schema, name=wanted.name, description=wanted.description or ""), ()
 
 
-def _instructions(messages: tuple[chat.Message, ...], policy: InstructionPolicy) -> Instructions | None:
-    texts = [text_of(item.content) for item in messages if isinstance(item, chat.InstructionMessage)]
+def _instructions(messages: tuple[Message, ...], policy: InstructionPolicy) -> Instructions | None:
+    texts = [text_of(item.content) for item in messages if isinstance(item, InstructionMessage)]
     text = "\n\n".join(text for text in texts if text)
     return Instructions(text=text, policy=policy) if text else None
 
 
-def _thread(request: chat.ChatRequest, given: Circumstances) -> ThreadWish:
+def _thread(request: ClientRequest, context: RequestContext) -> ThreadWish:
     """The thread that a request names: by a header, the first that is there, or else by its metadata."""
-    for name in given.config.chat_key_headers:
-        value = given.headers.get(name, "").strip()
+    for name in context.config.chat_key_headers:
+        value = context.headers.get(name, "").strip()
         # A chat program that has nothing to fill in sends its template.
         if value and not value.startswith("{{"):
             # Any other header names a chat by a key of the client's.
@@ -270,11 +268,11 @@ def _key_in(metadata: Mapping[str, object]) -> str:
 
 
 def _history(
-    messages: tuple[chat.Message, ...],
+    messages: tuple[Message, ...],
     voice: _Voice,
     *,
     with_calls: bool = False,
-    calls_of: tuple[chat.Message, ...] = (),
+    calls_of: tuple[Message, ...] = (),
     is_new: bool = False,
 ) -> tuple[letta.MessageCreate, ...]:
     """What was said before, for a conversation that begins with it.
@@ -287,16 +285,16 @@ def _history(
     calls = {
         call.call_id: call
         for message in (*calls_of, *messages)
-        if isinstance(message, chat.AssistantMessage)
+        if isinstance(message, AssistantMessage)
         for call in message.calls
     }
     for message in messages:
         match message:
-            case chat.UserMessage(content=content) if content:
+            case UserMessage(content=content) if content:
                 said.append(voice.say(message, is_new=is_new))
-            case chat.AssistantMessage(content=content) if text := text_of(content):
+            case AssistantMessage(content=content) if text := text_of(content):
                 said.append(letta.MessageCreate(role="assistant", content=text))
-            case chat.ToolMessage(tool_call_id=call_id, content=content) if with_calls:
+            case ToolMessage(tool_call_id=call_id, content=content) if with_calls:
                 call = calls.get(call_id)
                 what = (
                     "A tool was called"
@@ -307,50 +305,50 @@ def _history(
     return tuple(said)
 
 
-def _verdict(earlier: tuple[chat.Message, ...], tail: tuple[chat.Message, ...]) -> Verdict | None:
+def _verdict(earlier: tuple[Message, ...], tail: tuple[Message, ...]) -> Verdict | None:
     """What the user says if the agent has asked for an approval; a message with an image is no answer."""
-    written = [message.content for message in tail if isinstance(message, chat.UserMessage) and message.content]
+    written = [message.content for message in tail if isinstance(message, UserMessage) and message.content]
     if any(
-        not isinstance(part, chat.TextPart)
+        not isinstance(part, TextPart)
         for content in written
         if not isinstance(content, str)
         for part in content
     ):
         return None
     last = earlier[-1] if earlier else None
-    seen = text_of(last.content) if isinstance(last, chat.AssistantMessage) else None
+    seen = text_of(last.content) if isinstance(last, AssistantMessage) else None
     return read_verdict([text_of(content) for content in written], seen)
 
 
-def _tail(messages: tuple[chat.Message, ...]) -> tuple[chat.Message, ...]:
+def _tail(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     """What follows the last assistant message; everything if the agent has not spoken yet."""
-    spoken = [index for index, message in enumerate(messages) if isinstance(message, chat.AssistantMessage)]
+    spoken = [index for index, message in enumerate(messages) if isinstance(message, AssistantMessage)]
     return messages[spoken[-1] + 1 :] if spoken else messages
 
 
-def _result_text(content: chat.Content) -> str:
+def _result_text(content: Content) -> str:
     if isinstance(content, str):
         return content
-    return "\n".join(part.text if isinstance(part, chat.TextPart) else "[image]" for part in content)
+    return "\n".join(part.text if isinstance(part, TextPart) else "[image]" for part in content)
 
 
-def _result(content: chat.Content) -> letta.Content:
+def _result(content: Content) -> letta.Content:
     """A result as Letta takes it; parts only where there is a picture among them."""
-    if isinstance(content, str) or all(isinstance(part, chat.TextPart) for part in content):
+    if isinstance(content, str) or all(isinstance(part, TextPart) for part in content):
         return text_of(content)
     return _content(content)
 
 
-def _content(content: chat.Content) -> letta.Content:
+def _content(content: Content) -> letta.Content:
     return content if isinstance(content, str) else tuple(_part(part) for part in content)
 
 
-def _part(part: chat.Part) -> letta.TextContent | letta.ImageContent:
+def _part(part: Part) -> letta.TextContent | letta.ImageContent:
     match part:
-        case chat.TextPart(text=text):
+        case TextPart(text=text):
             return letta.TextContent(text=text)
-        case chat.ImagePart(image_url=image):
-            return letta.ImageContent(source=_image_source(image.url))
+        case ImagePart(url=url):
+            return letta.ImageContent(source=_image_source(url))
 
 
 def _image_source(url: str) -> letta.Base64Source | letta.UrlSource:
@@ -361,6 +359,6 @@ def _image_source(url: str) -> letta.Base64Source | letta.UrlSource:
     return letta.UrlSource(url=url)
 
 
-def _client_tool(tool: chat.FunctionTool) -> letta.ClientTool:
+def _client_tool(tool: FunctionTool) -> letta.ClientTool:
     parameters = tool.parameters if tool.parameters is not None else _EMPTY_SCHEMA
     return letta.ClientTool(name=tool.agent_name, description=tool.description, parameters=parameters)

@@ -19,7 +19,7 @@ from ..turn.events import (
     TurnFailed,
     TurnFinished,
 )
-from .chat_completions.writer import ChunkWriter, Writer
+from .base import StatusWriter, Writer
 
 #: Characters of a call's arguments that are shown.
 MAX_ARGUMENTS: Final = 500
@@ -33,7 +33,7 @@ def showing_tools(writer: Writer, view: ServerTools) -> Writer:
     """The writer, with the agent's own tools shown as configured."""
     if view is ServerTools.REASONING:
         return ReasoningView(writer)
-    if view is ServerTools.STATUS and isinstance(writer, ChunkWriter):
+    if view is ServerTools.STATUS and isinstance(writer, StatusWriter):
         return StatusView(writer)
     return writer
 
@@ -100,7 +100,7 @@ class StatusView:
     Open WebUI lists them all below each other, so that each must say which of the two it is.
     """
 
-    inner: ChunkWriter
+    inner: StatusWriter
     content_type: str = field(init=False)
     streaming: bool = field(init=False)
     _open: dict[str, str] = field(factory=dict, init=False)  #: names of the tools at work, by call

@@ -10,8 +10,8 @@ from attrs import define, field, frozen
 
 from .._signal import Signal
 from ..config import Config
-from ..dialects.chat_completions.request import field_name
-from ..dialects.chat_completions.writer import Writer
+from ..dialects.base import Dialect, Writer
+from ..dialects.chat_completions.dialect import CHAT_COMPLETIONS
 from ..errors import Advice, Failure, FieldPath, RemoteProtocolError, RequestField, shutting_down
 from ..turn.agent import ANYONE, Caller
 from ..turn.events import (
@@ -81,6 +81,7 @@ class Cycle:
     _head_only: bool = False
     config: Config = field(kw_only=True)
     """The limits and policies that it goes by: the proxy's, with what its key and its request have chosen."""
+    _dialect: Dialect = field(default=CHAT_COMPLETIONS, kw_only=True)
     _driven: Driven | None = field(default=None, kw_only=True)
     _caller: Caller = field(default=ANYONE, kw_only=True)
     _patience: float = field(default=0.0, kw_only=True)
@@ -401,7 +402,7 @@ class Cycle:
             case CallsSettled(stale=stale):
                 summary.settled = event
                 if stale:
-                    summary.ignored += (field_name(FieldPath(RequestField.CALL_ID)),)
+                    summary.ignored += (self._dialect.field_name(FieldPath(RequestField.CALL_ID)),)
             case CallStarted():
                 summary.call_count += 1
             case TurnFinished(reason=reason, usage=usage):
@@ -418,7 +419,7 @@ class Cycle:
                 if isinstance(self._source, Turn):
                     self._memory.threads.learn_told(self._source)
                 if not self._responding:
-                    self._reply(error_reply(error))
+                    self._reply(error_reply(error, self._dialect))
                     return
             case TurnStarted():
                 if writer.streaming:

@@ -14,9 +14,9 @@ from attrs import define, field, frozen
 from .._signal import Signal
 from ..config import Config
 from ..dialects import ollama
-from ..dialects.chat_completions import objects as chat
-from ..dialects.chat_completions.request import error_body
-from ..dialects.models import encode_model, list_models, unix_time
+from ..dialects.base import Dialect
+from ..dialects.chat_completions.dialect import CHAT_COMPLETIONS
+from ..dialects.models import encode, encode_model, list_models, unix_time
 from ..errors import Failure, LettaError, LocalProtocolError, SansioLettaError, unknown_model
 from ..turn.agent import ANYONE, Agent, Caller
 from ..upstreams.rest import letta
@@ -156,17 +156,19 @@ def json_reply(body: bytes, status: int = 200) -> Reply:
     return Reply(status=status, body=body, headers=_JSON)
 
 
-def error_reply(error: SansioLettaError) -> Reply:
-    """A failure before anything else was said: its status, its headers and its body."""
-    return Reply(
-        status=error.status_hint, body=orjson.dumps(error_body(error)), headers=(*_JSON, *error.headers())
-    )
+def error_reply(error: SansioLettaError, dialect: Dialect = CHAT_COMPLETIONS) -> Reply:
+    """A failure before anything else was said: its status, its headers and its body.
+
+    :param dialect: of the client, as far as it is known.
+    """
+    headers = (*_JSON, *error.headers())
+    return Reply(status=error.status_hint, body=dialect.error_body(error), headers=headers)
 
 
 def ask_models(config: Config, caller: Caller = ANYONE) -> Questions:
     """`GET /v1/models`: all agents for people that the caller may use."""
     agents = yield from _list_agents(config, caller)
-    return json_reply(chat.encode(list_models(agents)))
+    return json_reply(encode(list_models(agents)))
 
 
 def ask_tags(config: Config, caller: Caller = ANYONE) -> Questions:
@@ -196,7 +198,7 @@ def _list_agents(config: Config, caller: Caller) -> Generator[Command, Answer, l
 def ask_model(model: str, caller: Caller = ANYONE) -> Questions:
     """`GET /v1/models/{id}`: one agent, under the id that was asked for."""
     agent = yield from _find(model, caller)
-    return json_reply(chat.encode(encode_model(agent, model)))
+    return json_reply(encode(encode_model(agent, model)))
 
 
 def ask_show(model: str, caller: Caller = ANYONE) -> Questions:

@@ -19,12 +19,11 @@ from functools import partial
 from attrs import define, field
 
 from ..config import Background, Config
-from ..dialects.chat_completions.decode import ChatRequest, decode_request
-from ..dialects.chat_completions.request import field_name
-from ..dialects.chat_completions.writer import Heading, Writer, make_writer
-from ..dialects.new_input import Circumstances, plan_turn
+from ..dialects.base import Dialect, RequestContext
+from ..dialects.chat_completions.dialect import CHAT_COMPLETIONS
+from ..dialects.items import ClientRequest
+from ..dialects.new_input import plan_turn
 from ..dialects.ollama import decode_show
-from ..dialects.tool_display import showing_tools
 from ..errors import FieldPath, RequestError, SansioLettaError
 from ..turn.agent import ANYONE, Agent, Caller
 from ..turn.events import ConversationThread
@@ -53,7 +52,7 @@ from .endpoints import (
 from .http import HttpRequest
 from .memory import Memory
 from .policies import shape, with_headers, with_policies
-from .routing import Endpoint, Route, route
+from .routing import DIALECTS, Endpoint, Route, route
 from .summary import Repeat, Summary
 from .turn_registry import (
     KnownTurn,
@@ -132,16 +131,23 @@ class Proxy:
         """
         summary = _summary(request, token, caller)
         config = with_policies(self.config, caller.policies)
+        dialect: Dialect | None = None
         try:
             wanted = route(request.method, request.target)
-            if wanted.endpoint is Endpoint.CHAT:
+            if (dialect := DIALECTS.get(wanted.endpoint)) is not None:
                 if refusal := self.refuse(request):
                     raise refusal
-                return self._open_chat(request, summary, token, created, now, caller, config)
+                context = RequestContext(
+                    config=with_headers(config, request.headers),
+                    headers=dict(request.headers),
+                    token=token,
+                    created=created,
+                )
+                return self._open_turn(request, dialect, context, summary, now, caller)
             questions = self._questions(wanted, caller, request)
         except RequestError as exc:
             summary.outcome = exc.code
-            questions = error_reply(exc)
+            questions = error_reply(exc, dialect or CHAT_COMPLETIONS)
         return self._inquire(questions, summary, now, caller, config)
 
     def sweep(
@@ -218,24 +224,22 @@ class Proxy:
         head_only = summary.method == "HEAD"
         return Cycle(inquiry, None, self._memory, summary, now, head_only, config=config or self.config)
 
-    def _open_chat(
+    def _open_turn(
         self,
         request: HttpRequest,
+        dialect: Dialect,
+        context: RequestContext,
         summary: Summary,
-        token: str,
-        created: int,
         now: float,
         caller: Caller,
-        config: Config,
     ) -> Cycle:
-        headers = dict(request.headers)
-        config = with_headers(config, request.headers)
-        asked = decode_request(request.body, config)
+        config, headers = context.config, context.headers
+        asked = dialect.decode(request.body, config)
         summary.stream, summary.model = asked.stream, asked.model
-        planned = plan_turn(asked, Circumstances(config=config, headers=headers, token=token, created=created))
+        planned = plan_turn(asked, context)
         plan = planned.plan
-        summary.ignored = (*asked.ignored, *(field_name(FieldPath(field)) for field in planned.ignored))
-        summary.thread = kind_of(plan.thread)
+        ignored = (dialect.field_name(FieldPath(field)) for field in planned.ignored)
+        summary.ignored, summary.thread = (*asked.ignored, *ignored), kind_of(plan.thread)
         named = repr(plan.thread) if isinstance(plan.thread, Chat | GivenConversation) else ""
         wanted = shape(config, request.headers)
         key = fingerprint(summary.path, headers, request.body, named, caller.scope, wanted)
@@ -264,20 +268,20 @@ class Proxy:
                 recall_waiting=self._memory.threads.recall_waiting,
                 made_tools=self._memory.made_tools,
                 expired=self._memory.threads.take_expired(caller.scope, now - config.client_tool_ttl),
-                token=token,
+                token=context.token,
                 owner=self.owner,
-                created=created,
+                created=context.created,
             )
             begun = self._memory.turns.begin(key, source, is_sent_again=sending.tells, content=content)
             driven = Driven(known=begun, fingerprint=key)
-        heading = Heading(completion_id=f"chatcmpl-{token}", created=created, model=asked.model)
         return Cycle(
             source,
-            _writer(asked, heading, config),
+            dialect.writer(asked, context),
             self._memory,
             summary,
             now,
             config=config,
+            dialect=dialect,
             driven=driven,
             caller=caller,
             patience=self._patience(sending),
@@ -319,14 +323,9 @@ class Proxy:
                 return Reply(status=204, body=b"", headers=(("allow", "GET, HEAD, POST, OPTIONS"),))
 
 
-def _wants_background(asked: ChatRequest, config: Config) -> bool:
+def _wants_background(asked: ClientRequest, config: Config) -> bool:
     policy = config.background
     return policy is Background.ALWAYS or (policy is Background.AUTO and not asked.stream)
-
-
-def _writer(asked: ChatRequest, heading: Heading, config: Config) -> Writer:
-    writer = make_writer(heading, config, stream=asked.stream, include_usage=asked.include_usage)
-    return showing_tools(writer, config.server_tools)
 
 
 def _summary(request: HttpRequest, token: str, caller: Caller) -> Summary:

@@ -8,6 +8,8 @@ from urllib.parse import unquote
 
 from attrs import frozen
 
+from ..dialects.base import Dialect
+from ..dialects.chat_completions.dialect import CHAT_COMPLETIONS
 from ..errors import RequestError
 
 
@@ -22,6 +24,10 @@ class Endpoint(Enum):
     READY = auto()  #: Letta answers
     ROOT = auto()
     PREFLIGHT = auto()
+
+
+#: Endpoints at which clients speak to agents -> how they do.
+DIALECTS: Final[Mapping[Endpoint, Dialect]] = {Endpoint.CHAT: CHAT_COMPLETIONS}
 
 
 @frozen(kw_only=True)

@@ -15,8 +15,9 @@ from attrs import define, evolve, field, frozen
 
 from .._signal import Signal
 from ..config import ClientTools, Config
+from ..dialects.base import RequestContext
 from ..dialects.chat_completions.decode import decode_request
-from ..dialects.new_input import Circumstances, plan_turn
+from ..dialects.new_input import plan_turn
 from ..errors import Failure, RequestError
 from ..proxy.cycle import Cycle, Item
 from ..proxy.http import HttpRequest, ResponseBody, ResponseHead
@@ -116,7 +117,7 @@ class ReplayedClient:
     def _plan(self) -> Plan | None:
         """What the client asked for; None if it was refused."""
         head, body = self.recording.head, self._client.request.json
-        given = Circumstances(config=head.config, headers=dict(self._client.request.headers), token="replayed")
+        given = RequestContext(config=head.config, headers=dict(self._client.request.headers), token="replayed")
         try:
             return plan_turn(decode_request(_body(body), head.config), given).plan
         except RequestError:

@@ -13,10 +13,12 @@ from attrs import define, evolve, field
 
 from .._signal import Signal
 from ..config import Config
+from ..dialects.base import RequestContext, Writer
 from ..dialects.chat_completions.decode import decode_request
-from ..dialects.chat_completions.request import error_body
-from ..dialects.chat_completions.writer import Heading, Writer, make_writer
-from ..dialects.new_input import Circumstances, plan_turn
+from ..dialects.chat_completions.request import field_name
+from ..dialects.chat_completions.writer import Heading, make_writer
+from ..dialects.errors import error_body
+from ..dialects.new_input import plan_turn
 from ..dialects.tool_display import showing_tools
 from ..errors import Failure, RemoteProtocolError, RequestError, SansioLettaError, shutting_down
 from ..proxy.routing import Endpoint, route
@@ -152,10 +154,10 @@ class _Walk:
         known = remembered(self.recording, plan.model)
         self.turn = Turn(plan, self.recording.head.config, known.agent, thread=known.thread)
 
-    def _circumstances(self) -> Circumstances:
+    def _circumstances(self) -> RequestContext:
         head, client = self.recording.head, self.recording.client
         headers = dict(client.request.headers) if client is not None else {}
-        return Circumstances(config=head.config, headers=headers, token=head.token or "")
+        return RequestContext(config=head.config, headers=headers, token=head.token or "")
 
     def begin(self) -> None:
         """Take what the turn asks first."""
@@ -375,7 +377,7 @@ def _told_event(event: Event, turn: Turn, writer: Writer) -> Outcome:
     name, text, payload = type(event).__name__, event_gist(event), decoded(writer.write(event))
     if isinstance(event, TurnFailed):
         if not (turn.started and writer.streaming):
-            payload = pretty(error_body(event.error))
+            payload = pretty(error_body(event.error, field_name))
         return Outcome(part=Part.FAILURE, name=name, text=text, payload=payload)
     return Outcome(part=Part.EVENT, name=name, text=text, payload=payload, chunk_count=_chunk_count(payload))
 

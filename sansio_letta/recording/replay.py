@@ -9,8 +9,9 @@ from attrs import define, field, frozen
 from .. import sse
 from .._signal import Signal
 from ..config import Config
-from ..dialects.chat_completions.request import error_body
+from ..dialects.chat_completions.request import field_name
 from ..dialects.chat_completions.writer import Heading, make_writer
+from ..dialects.errors import error_body
 from ..dialects.tool_display import showing_tools
 from ..errors import Failure, RemoteProtocolError
 from ..proxy.http import ResponseBody, ResponseHead
@@ -154,7 +155,7 @@ def render(recording: Recording, config: Config | None = None) -> Iterator[Rende
                 elif isinstance(item, TurnFailed) and not started:
                     headers = "".join(f", {name}: {value}" for name, value in item.error.headers())
                     data = _comment(f"status {item.error.status_hint}{headers}, not a stream")
-                    data += sse.encode_data(orjson.dumps(error_body(item.error)))
+                    data += sse.encode_data(orjson.dumps(error_body(item.error, field_name)))
                 else:
                     data += writer.write(item)
             if data:

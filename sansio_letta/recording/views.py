@@ -6,8 +6,9 @@ import orjson
 from attrs import asdict
 
 from ..config import Config
-from ..dialects.chat_completions.request import error_body
+from ..dialects.chat_completions.request import field_name
 from ..dialects.chat_completions.writer import Heading, make_writer
+from ..dialects.errors import error_body
 from ..turn.events import TextDelta, TurnFailed, TurnFinished
 from ..upstreams.rest.commands import Command
 from .format import Recording
@@ -52,6 +53,11 @@ def _event(turn: int, replayed: Replayed) -> dict[str, object]:
         body = orjson.loads(item.body) if item.body else None
         return {**head, "method": item.method, "target": item.target, "body": body}
     if isinstance(item, TurnFailed):
-        return {**head, "status": item.error.status_hint, "kept": item.kept.value, **error_body(item.error)}
+        return {
+            **head,
+            "status": item.error.status_hint,
+            "kept": item.kept.value,
+            **error_body(item.error, field_name),
+        }
     fields = asdict(item)
     return {**head, **{name: getattr(value, "value", value) for name, value in fields.items()}}

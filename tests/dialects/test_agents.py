@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from sansio_letta.dialects.chat_completions import objects as chat
+from sansio_letta.dialects import models
 from sansio_letta.dialects.models import encode_model, list_models
 from sansio_letta.turn.agent import Agent
 from sansio_letta.upstreams.rest import letta
@@ -22,7 +22,7 @@ def agent(number: int = 1, name: str = "Milo", **more: Any) -> Agent:
     ("model", "name"), [("Milo", None), ("agent-1", "Milo")], ids=["by its name", "by its id"]
 )
 def test_an_agent_is_a_model_under_the_id_that_was_asked_for(model: str, name: str | None) -> None:
-    assert encode_model(agent(), model) == chat.Model(id=model, created=0, name=name)
+    assert encode_model(agent(), model) == models.Model(id=model, created=0, name=name)
 
 
 CREATED = {
@@ -54,18 +54,18 @@ def test_agents_are_listed_by_name_and_by_id_where_names_are_shared() -> None:
 
 
 def test_no_agents_are_an_empty_list() -> None:
-    assert list_models([]) == chat.ModelList(data=())
+    assert list_models([]) == models.ModelList(data=())
 
 
 def test_a_model_tells_its_context_window_under_the_names_that_programs_read() -> None:
     known = agent(llm_config=letta.ModelConfig(context_window=128_000))
-    told = orjson.loads(chat.encode(encode_model(known, "Milo")))
+    told = orjson.loads(models.encode(encode_model(known, "Milo")))
     assert {name: told.get(name) for name in ("context_length", "max_model_len", "context_window")} == {
         "context_length": 128_000,
         "max_model_len": 128_000,
         "context_window": 128_000,
     }
-    assert orjson.loads(chat.encode(encode_model(agent(), "Milo"))).keys() == {
+    assert orjson.loads(models.encode(encode_model(agent(), "Milo"))).keys() == {
         "id",
         "object",
         "created",
@@ -102,3 +102,20 @@ def test_helpers_of_other_agents_are_not_listed() -> None:
         agent(8, "twin", agent_type="sleeptime_agent"),
     ]
     assert [model.id for model in list_models(agents).data] == ["Milo", "old", "open", "agent-7"]
+
+
+MODEL = {"object": "model", "created": 0, "owned_by": "letta"}
+
+
+def test_models_are_listed_with_a_name_where_it_differs() -> None:
+    listed = models.ModelList(
+        data=(models.Model(id="Milo", created=0), models.Model(id="agent-1", created=0, name="Ada"))
+    )
+    assert orjson.loads(models.encode(listed)) == {
+        "object": "list",
+        "data": [{"id": "Milo", **MODEL}, {"id": "agent-1", "name": "Ada", **MODEL}],
+    }
+
+
+def test_a_model_alone_looks_as_in_the_list() -> None:
+    assert orjson.loads(models.encode(models.Model(id="Milo", created=0))) == {"id": "Milo", **MODEL}

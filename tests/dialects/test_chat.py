@@ -173,23 +173,6 @@ def test_a_message_has_calls_and_reasoning_only_if_there_are_some(
     assert completion(message)["choices"][0]["message"] == expected
 
 
-MODEL = {"object": "model", "created": 0, "owned_by": "letta"}
-
-
-def test_models_are_listed_with_a_name_where_it_differs() -> None:
-    models = chat.ModelList(
-        data=(chat.Model(id="Milo", created=0), chat.Model(id="agent-1", created=0, name="Ada"))
-    )
-    assert orjson.loads(chat.encode(models)) == {
-        "object": "list",
-        "data": [{"id": "Milo", **MODEL}, {"id": "agent-1", "name": "Ada", **MODEL}],
-    }
-
-
-def test_a_model_alone_looks_as_in_the_list() -> None:
-    assert orjson.loads(chat.encode(chat.Model(id="Milo", created=0))) == {"id": "Milo", **MODEL}
-
-
 def test_done_is_the_sign_of_success() -> None:
     assert chat.DONE == b"data: [DONE]\n\n"
 

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from sansio_letta.config import Config, Enforcement
 from sansio_letta.dialects.background_prompts import text_of
-from sansio_letta.dialects.chat_completions.decode import (
-    FIELDS,
+from sansio_letta.dialects.chat_completions.decode import decode_request
+from sansio_letta.dialects.chat_completions.request import FIELDS
+from sansio_letta.dialects.items import (
     AssistantMessage,
-    ChatRequest,
+    ClientRequest,
     FunctionTool,
     ImagePart,
-    ImageUrl,
     InstructionMessage,
     JsonFormat,
     JsonSchema,
@@ -26,7 +26,6 @@ from sansio_letta.dialects.chat_completions.decode import (
     TextPart,
     ToolMessage,
     UserMessage,
-    decode_request,
 )
 from sansio_letta.errors import RequestError
 from support import JSON, spoiled
@@ -38,7 +37,7 @@ TOOL = {"type": "function", "function": FUNCTION}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
 
 
-def decode(**fields: Any) -> ChatRequest:
+def decode(**fields: Any) -> ClientRequest:
     """A request that has these fields besides the two that every request has."""
     return decode_request(orjson.dumps({"model": "Milo", "messages": [USER], **fields}))
 
@@ -57,7 +56,7 @@ PLAIN = decode()
 
 
 def test_the_least_request() -> None:
-    assert ChatRequest(model="Milo", messages=(UserMessage(content="Hi"),)) == PLAIN
+    assert ClientRequest(model="Milo", messages=(UserMessage(content="Hi"),)) == PLAIN
 
 
 MALFORMED: dict[str, tuple[bytes, str]] = {
@@ -375,7 +374,7 @@ MESSAGES: dict[str, tuple[dict[str, Any], Message]] = {
     "user, empty": ({"role": "user", "content": ""}, UserMessage(content="")),
     "user, parts": (
         {"role": "user", "content": [TEXT, image(PNG)]},
-        UserMessage(content=(TextPart(text="Hi"), ImagePart(image_url=ImageUrl(url=PNG)))),
+        UserMessage(content=(TextPart(text="Hi"), ImagePart(url=PNG))),
     ),
     "user, null": ({**USER, "name": None}, UserMessage(content="Hi")),
     "system": ({"role": "system", "content": "Be brief."}, InstructionMessage(content="Be brief.")),
@@ -468,14 +467,11 @@ DETAILS: list[object] = ["auto", "low", "original", None, 5, {}]
 
 PARTS: dict[str, tuple[dict[str, Any], TextPart | ImagePart]] = {
     "a text": (TEXT, TextPart(text="Hi")),
-    "a PNG": (image(PNG), ImagePart(image_url=ImageUrl(url=PNG))),
-    "a bare string": ({"type": "image_url", "image_url": PNG}, ImagePart(image_url=ImageUrl(url=PNG))),
+    "a PNG": (image(PNG), ImagePart(url=PNG)),
+    "a bare string": ({"type": "image_url", "image_url": PNG}, ImagePart(url=PNG)),
+    **{f"detail {detail}": (image(PNG, detail=detail), ImagePart(url=PNG)) for detail in DETAILS},
     **{
-        f"detail {detail}": (image(PNG, detail=detail), ImagePart(image_url=ImageUrl(url=PNG)))
-        for detail in DETAILS
-    },
-    **{
-        url[:30]: (image(url), ImagePart(image_url=ImageUrl(url=taken)))
+        url[:30]: (image(url), ImagePart(url=taken))
         for url, taken in (
             ("data:image/jpeg;base64,AAAA", "data:image/jpeg;base64,AAAA"),
             ("data:image/jpg;base64,AAAA", "data:image/jpeg;base64,AAAA"),
@@ -581,7 +577,7 @@ FILE_PART = {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:ap
         (FILE_PART, TextPart(text="[file a.pdf]"), ("messages.content.file",)),
         ({"type": "output_text", "text": "Hi"}, TextPart(text="Hi"), ()),
         ({"type": "resource", "uri": "x"}, TextPart(text="[resource]"), ("messages.content.resource",)),
-        (image(PNG), ImagePart(image_url=ImageUrl(url=PNG)), ()),
+        (image(PNG), ImagePart(url=PNG), ()),
     ],
 )
 def test_a_result_may_be_made_of_parts(part: object, told: object, odd: tuple[str, ...]) -> None:
@@ -704,15 +700,15 @@ OLD: dict[str, tuple[object, object, tuple[str, ...]]] = {
     "texts": ([TEXT, "a", {"type": "input_text", "text": "b"}, {"text": "c"}, None], "Hi\na\nb\nc", ()),
     "numbers": ([1, 2.5], "1\n2.5", ()),
     "a text that is none": ([{"type": "text", "text": None}], "[text]", ("messages.content.text",)),
-    "an image": ([image(LINK)], (ImagePart(image_url=ImageUrl(url=LINK)),), ()),
+    "an image": ([image(LINK)], (ImagePart(url=LINK),), ()),
     "an image among texts": (
         [TEXT, TEXT, {"type": "input_image", "image_url": LINK}, TEXT],
-        (*[TextPart(text="Hi")] * 2, ImagePart(image_url=ImageUrl(url=LINK)), TextPart(text="Hi")),
+        (*[TextPart(text="Hi")] * 2, ImagePart(url=LINK), TextPart(text="Hi")),
         (),
     ),
     "an image among very many texts": (
         [*[TEXT] * 20, {"type": "input_image", "image_url": LINK}, TEXT],
-        (TextPart(text="\n".join(["Hi"] * 20)), ImagePart(image_url=ImageUrl(url=LINK)), TextPart(text="Hi")),
+        (TextPart(text="\n".join(["Hi"] * 20)), ImagePart(url=LINK), TextPart(text="Hi")),
         (),
     ),
     "very many texts": ([TEXT] * 20, "\n".join(["Hi"] * 20), ()),
@@ -1394,6 +1390,6 @@ def test_a_spoiled_request_is_taken_or_its_field_is_named(raw: Any) -> None:
         assert error.status_hint == 400
         assert error.param or (not isinstance(raw, dict) and "body" in error.message)
     else:
-        assert isinstance(request, ChatRequest)
+        assert isinstance(request, ClientRequest)
         assert request.model
         assert request.messages

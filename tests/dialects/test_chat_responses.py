@@ -6,12 +6,12 @@ import orjson
 import pytest
 
 from sansio_letta.config import Config, Enforcement
-from sansio_letta.dialects.chat_completions.decode import (
+from sansio_letta.dialects.chat_completions.decode import decode_request
+from sansio_letta.dialects.items import (
     AssistantMessage,
-    ChatRequest,
+    ClientRequest,
     FunctionTool,
     ImagePart,
-    ImageUrl,
     InstructionMessage,
     JsonFormat,
     JsonSchema,
@@ -19,14 +19,13 @@ from sansio_letta.dialects.chat_completions.decode import (
     TextPart,
     ToolMessage,
     UserMessage,
-    decode_request,
 )
 from sansio_letta.errors import RequestError
 
 VALIDATE = Config(enforcement=Enforcement.VALIDATE)
 
 
-def decode(value: object, **more: Any) -> ChatRequest:
+def decode(value: object, **more: Any) -> ClientRequest:
     return decode_request(orjson.dumps({"model": "Milo", "input": value, **more}), VALIDATE)
 
 
@@ -58,7 +57,7 @@ def test_messages_with_and_without_their_type_and_parts() -> None:
             },
         ]
     )
-    image = ImagePart(image_url=ImageUrl(url="data:image/png;base64,AAAA"))
+    image = ImagePart(url="data:image/png;base64,AAAA")
     assert asked.messages[1:2] == (UserMessage(content="One"),)
     assert asked.messages[3] == UserMessage(content=(TextPart(text="Three"), image))
     assert [type(message) for message in asked.messages] == [

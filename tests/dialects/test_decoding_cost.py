@@ -9,8 +9,9 @@ import pytest
 
 from growth import Work, check_growth
 from sansio_letta.config import Config
+from sansio_letta.dialects.base import RequestContext
 from sansio_letta.dialects.chat_completions.decode import decode_request
-from sansio_letta.dialects.new_input import Circumstances, plan_turn
+from sansio_letta.dialects.new_input import plan_turn
 from sansio_letta.errors import RequestError
 
 USER = {"role": "user", "content": "Hi"}
@@ -99,7 +100,7 @@ def test_twice_as_much_costs_twice_as_much(make: Callable[[int], bytes]) -> None
 
         def work() -> None:
             with suppress(RequestError):
-                plan_turn(decode_request(data, NO_LIMITS), Circumstances(config=NO_LIMITS, headers=HEADERS))
+                plan_turn(decode_request(data, NO_LIMITS), RequestContext(config=NO_LIMITS, headers=HEADERS))
 
         return work
 

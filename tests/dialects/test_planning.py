@@ -11,21 +11,21 @@ from hypothesis import strategies as st
 from recordings import FIXTURES
 from sansio_letta import Config
 from sansio_letta.config import Enforcement, InstructionPolicy
-from sansio_letta.dialects.chat_completions.decode import (
+from sansio_letta.dialects.base import RequestContext
+from sansio_letta.dialects.chat_completions.decode import decode_request
+from sansio_letta.dialects.chat_completions.request import field_name
+from sansio_letta.dialects.items import (
     AssistantMessage,
-    ChatRequest,
+    ClientRequest,
     FunctionTool,
     ImagePart,
-    ImageUrl,
     InstructionMessage,
     Message,
     TextPart,
     ToolMessage,
     UserMessage,
-    decode_request,
 )
-from sansio_letta.dialects.chat_completions.request import field_name
-from sansio_letta.dialects.new_input import Circumstances, Planned, plan_turn
+from sansio_letta.dialects.new_input import Planned, plan_turn
 from sansio_letta.errors import FieldPath, RequestError, RequestField
 from sansio_letta.turn.reply_format import CallWish
 from sansio_letta.upstreams.rest import letta
@@ -52,7 +52,7 @@ def shown(message: letta.MessageCreate | letta.ApprovalCreate) -> dict[str, Any]
     return {"role": message.role, **named, "parts": parts}
 
 
-def outcome(asked: ChatRequest, planned: Planned) -> dict[str, Any]:
+def outcome(asked: ClientRequest, planned: Planned) -> dict[str, Any]:
     """A plan as the fixtures write it."""
     plan = planned.plan
     results = [result for result in plan.results if isinstance(result, letta.ToolReturn)]
@@ -76,7 +76,7 @@ def outcome(asked: ChatRequest, planned: Planned) -> dict[str, Any]:
 def test_a_client_s_request_is_planned(path: Path) -> None:
     captured = orjson.loads(path.read_bytes())
     try:
-        given = Circumstances(headers=captured["headers"], token="abcdef12")
+        given = RequestContext(headers=captured["headers"], token="abcdef12")
         asked = decode_request(orjson.dumps(captured["body"]))
         found = outcome(asked, plan_turn(asked, given))
     except RequestError as error:
@@ -101,8 +101,8 @@ def test_the_clients_are_many() -> None:
 # --- What is new ----------------------------------------------------------------------------------------------
 
 
-def request(*messages: Message, **more: Any) -> ChatRequest:
-    return ChatRequest(model="Milo", messages=messages, **more)
+def request(*messages: Message, **more: Any) -> ClientRequest:
+    return ClientRequest(model="Milo", messages=messages, **more)
 
 
 def user(text: str) -> UserMessage:
@@ -180,19 +180,19 @@ def test_the_plan_asks_for_the_model_in_the_agent_s_own_thread() -> None:
 PARTS: dict[str, tuple[TextPart | ImagePart, letta.TextContent | letta.ImageContent]] = {
     "a text": (TextPart(text="Hi"), letta.TextContent(text="Hi")),
     "an image in the URL": (
-        ImagePart(image_url=ImageUrl(url="data:image/png;base64,iVBO,/+=")),
+        ImagePart(url="data:image/png;base64,iVBO,/+="),
         letta.ImageContent(source=letta.Base64Source(media_type="image/png", data="iVBO,/+=")),
     ),
     "capitals": (
-        ImagePart(image_url=ImageUrl(url="DATA:Image/JPEG;BASE64,iVBO")),
+        ImagePart(url="DATA:Image/JPEG;BASE64,iVBO"),
         letta.ImageContent(source=letta.Base64Source(media_type="image/jpeg", data="iVBO")),
     ),
     "an image elsewhere": (
-        ImagePart(image_url=ImageUrl(url="https://example.org/a,b.png")),
+        ImagePart(url="https://example.org/a,b.png"),
         letta.ImageContent(source=letta.UrlSource(url="https://example.org/a,b.png")),
     ),
     "a URL without a comma": (
-        ImagePart(image_url=ImageUrl(url="https://example.org/a.png")),
+        ImagePart(url="https://example.org/a.png"),
         letta.ImageContent(source=letta.UrlSource(url="https://example.org/a.png")),
     ),
 }
@@ -321,7 +321,7 @@ def test_a_tool_whose_name_models_do_not_take_has_another_at_letta() -> None:
 
 def test_a_call_is_asked_for_by_the_name_that_the_agent_knows() -> None:
     tools = (FunctionTool(name="a.b", alias="a_b_1"),)
-    given = Circumstances(config=Config(enforcement=Enforcement.VALIDATE))
+    given = RequestContext(config=Config(enforcement=Enforcement.VALIDATE))
     plan = plan_turn(request(user("a"), tools=tools, must_call=True), given).plan
     assert isinstance(plan.wish, CallWish)
     assert plan.wish.names == ("a_b_1",)
@@ -345,7 +345,7 @@ def test_instructions_are_ignored_and_named_once(
     history: list[Message], ignored: tuple[RequestField, ...]
 ) -> None:
     config = Config(instructions=InstructionPolicy.IGNORE)
-    assert plan_turn(request(*history), Circumstances(config=config)).ignored == ignored
+    assert plan_turn(request(*history), RequestContext(config=config)).ignored == ignored
     assert plan_turn(request(*history)).ignored == ()
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from sansio_letta import Config
 from sansio_letta.config import Speakers
+from sansio_letta.dialects.base import RequestContext
 from sansio_letta.dialects.chat_completions.decode import decode_request
-from sansio_letta.dialects.new_input import Circumstances, Planned, plan_turn
+from sansio_letta.dialects.new_input import Planned, plan_turn
 from sansio_letta.dialects.speakers import as_field, named_in, readable
 from sansio_letta.errors import RequestField
 from sansio_letta.upstreams.rest import letta
@@ -27,7 +28,7 @@ def planned(
     *messages: Any, speakers: Speakers = Speakers.NAME, headers: Mapping[str, str] | None = None
 ) -> Planned:
     body = orjson.dumps({"model": "Milo", "messages": messages})
-    given = Circumstances(config=Config(speakers=speakers), headers=headers or {}, token="abcdef12")
+    given = RequestContext(config=Config(speakers=speakers), headers=headers or {}, token="abcdef12")
     return plan_turn(decode_request(body), given)
 
 

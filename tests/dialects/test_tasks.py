@@ -18,8 +18,10 @@ from sansio_letta.dialects.background_prompts import (
     is_probe,
     is_task,
 )
-from sansio_letta.dialects.chat_completions.decode import ChatRequest, decode_request
-from sansio_letta.dialects.new_input import Circumstances, plan_turn
+from sansio_letta.dialects.base import RequestContext
+from sansio_letta.dialects.chat_completions.decode import decode_request
+from sansio_letta.dialects.items import ClientRequest
+from sansio_letta.dialects.new_input import plan_turn
 from sansio_letta.upstreams.rest.conversations import Throwaway
 
 HISTORY: list[dict[str, Any]] = [
@@ -44,7 +46,7 @@ def tool(name: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name}}
 
 
-def request(*messages: dict[str, Any], **more: Any) -> ChatRequest:
+def request(*messages: dict[str, Any], **more: Any) -> ClientRequest:
     return decode_request(orjson.dumps({"model": "Milo", "messages": messages, **more}))
 
 
@@ -224,10 +226,10 @@ def test_a_short_reply_alone_makes_no_probe(said: str) -> None:
 
 
 def planned(
-    asked: ChatRequest, *, tasks: TaskPolicy = TaskPolicy.ISOLATE, headers: Mapping[str, str] | None = None
+    asked: ClientRequest, *, tasks: TaskPolicy = TaskPolicy.ISOLATE, headers: Mapping[str, str] | None = None
 ) -> Any:
     config = Config(tasks=tasks)
-    return plan_turn(asked, Circumstances(config=config, headers=headers or {}, token="abcdef12")).plan
+    return plan_turn(asked, RequestContext(config=config, headers=headers or {}, token="abcdef12")).plan
 
 
 def test_a_refusing_server_still_tells_a_gateway_that_the_agent_answers() -> None:

@@ -12,8 +12,8 @@ from openai import BadRequestError
 from live.asking import PAIR, Form, Message, ask, attempt, fetch, result, user
 from live.letta_api import Agent, LettaApi
 from sansio_letta.config import Config
-from sansio_letta.dialects.chat_completions.fields import Notices
 from sansio_letta.dialects.chat_completions.tools import decode_tools
+from sansio_letta.dialects.fields import Notices
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 FILE = {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,AAAA"}}

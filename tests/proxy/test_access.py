@@ -7,7 +7,8 @@ import pytest
 
 from drive import AGENT_ID, JSON
 from sansio_letta import Caller, HttpRequest, Proxy, ResponseBody, ResponseHead, Signal
-from sansio_letta.dialects.chat_completions.request import error_body
+from sansio_letta.dialects.chat_completions.request import field_name
+from sansio_letta.dialects.errors import error_body
 from sansio_letta.errors import RequestError
 from sansio_letta.proxy.access import RateLimitError, RateState, bearer, find_key, is_open
 from sansio_letta.proxy.routing import route
@@ -274,7 +275,7 @@ def test_a_rate_that_is_used_up(
     error = RateLimitError(state, "60 per 1 minute")
     headers = dict(error.headers())
     assert (headers["retry-after"], headers.get("x-should-retry")) == (retry_after, should_retry)
-    assert (error.status_hint, error_body(error)["error"]["type"], error.code) == (
+    assert (error.status_hint, error_body(error, field_name)["error"]["type"], error.code) == (
         429,
         "rate_limit_error",
         "rate_limit_exceeded",

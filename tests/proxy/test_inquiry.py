@@ -7,7 +7,8 @@ import pytest
 
 from sansio_letta._signal import Signal
 from sansio_letta.config import Config
-from sansio_letta.dialects.chat_completions.request import error_body
+from sansio_letta.dialects.chat_completions.request import field_name
+from sansio_letta.dialects.errors import error_body
 from sansio_letta.errors import Failure, LocalProtocolError, RequestError
 from sansio_letta.proxy.endpoints import (
     Inquiry,
@@ -188,7 +189,7 @@ def test_an_error_reply_has_status_headers_and_body() -> None:
     error = RequestError("Not so.", status=405, code="method_not_allowed", allow="GET")
     reply = error_reply(error)
     assert (reply.status, reply.headers) == (405, (JSON, ("allow", "GET")))
-    assert body(reply) == error_body(error)
+    assert body(reply) == error_body(error, field_name)
 
 
 # --- Trouble on the way ---------------------------------------------------------------------------------------

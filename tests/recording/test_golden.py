@@ -21,7 +21,8 @@ from recordings import (
     turns,
 )
 from sansio_letta import Recording, Signal, SSEDecoder
-from sansio_letta.dialects.chat_completions.request import error_body
+from sansio_letta.dialects.chat_completions.request import field_name
+from sansio_letta.dialects.errors import error_body
 from sansio_letta.recording.compare import compare
 from sansio_letta.recording.replay import replay
 from sansio_letta.sse import ServerSentEvent
@@ -143,7 +144,9 @@ def items(recording: Recording) -> list[object]:
 
 def comparable(item: Event | Command) -> object:
     """An exception equals only itself; what it tells may be compared."""
-    return (error_body(item.error), item.error.headers(), item.kept) if isinstance(item, TurnFailed) else item
+    if not isinstance(item, TurnFailed):
+        return item
+    return error_body(item.error, field_name), item.error.headers(), item.kept
 
 
 def decode(parts: list[bytes]) -> list[ServerSentEvent]:

@@ -30,9 +30,10 @@ from drive import (
 from drive_cycle import Client, chat
 from sansio_letta import Config, Enforcement, Kept, Proxy, Turn
 from sansio_letta.config import Approvals, InstructionPolicy
+from sansio_letta.dialects.base import RequestContext
 from sansio_letta.dialects.chat_completions.decode import decode_request
 from sansio_letta.dialects.chat_completions.request import field_name
-from sansio_letta.dialects.new_input import Circumstances, Planned, plan_turn
+from sansio_letta.dialects.new_input import Planned, plan_turn
 from sansio_letta.errors import Failure, FieldPath, RequestError, RequestField, shutting_down
 from sansio_letta.turn.events import (
     CallArguments,
@@ -72,7 +73,7 @@ def planned(
     config: Config | None = None, messages: list[dict[str, Any]] | None = None, **fields: Any
 ) -> Planned:
     body = {"model": "Milo", "messages": messages or [{"role": "user", "content": "hi"}], **fields}
-    return plan_turn(decode_request(orjson.dumps(body)), Circumstances(config=config or VALIDATE))
+    return plan_turn(decode_request(orjson.dumps(body)), RequestContext(config=config or VALIDATE))
 
 
 WISHES: dict[str, tuple[dict[str, Any], str]] = {

@@ -28,9 +28,11 @@ from drive_cycle import Client, chat
 from sansio_letta import Config, HttpRequest, Proxy, RemoteProtocolError, RequestError, Signal, Turn
 from sansio_letta.config import InstructionPolicy, TaskPolicy
 from sansio_letta.dialects.background_prompts import is_task
+from sansio_letta.dialects.base import RequestContext
 from sansio_letta.dialects.chat_completions.decode import decode_request
-from sansio_letta.dialects.chat_completions.request import error_body
-from sansio_letta.dialects.new_input import Circumstances, plan_turn
+from sansio_letta.dialects.chat_completions.request import field_name
+from sansio_letta.dialects.errors import error_body
+from sansio_letta.dialects.new_input import plan_turn
 from sansio_letta.errors import Failure, shutting_down
 from sansio_letta.proxy.memory import ThreadMemory
 from sansio_letta.turn.events import (
@@ -279,7 +281,7 @@ def test_whether_another_agent_has_a_given_conversation_is_not_told() -> None:
         drain(turn)
         [failure] = answer(turn, *told)
         assert isinstance(failure, TurnFailed)
-        failures.append((failure.error.status_hint, error_body(failure.error), failure.kept))
+        failures.append((failure.error.status_hint, error_body(failure.error, field_name), failure.kept))
     assert failures[0] == failures[1] == failures[2]
     status, body, _ = failures[0]
     assert (status, body["error"]["code"]) == (404, "conversation_not_found")
@@ -436,7 +438,7 @@ def test_instructions_are_ignored() -> None:
 
 def planned(headers: dict[str, str] | None = None, config: Config | None = None, **body: Any) -> Plan:
     raw = {"model": "Milo", "messages": [{"role": "user", "content": "hi"}], **body}
-    given = Circumstances(config=config or Config(), headers=headers or {}, token="t-1")
+    given = RequestContext(config=config or Config(), headers=headers or {}, token="t-1")
     return plan_turn(decode_request(orjson.dumps(raw)), given).plan
 
 

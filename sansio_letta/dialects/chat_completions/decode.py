@@ -3,61 +3,17 @@
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
-from attrs import field, frozen
-
 from ...config import Config, Enforcement
 from ...errors import RequestError
+from ..fields import Notices, check_fields, checked, flag, missing, object_at, string_at, string_in
+from ..items import ClientRequest, JsonFormat, JsonSchema
+from ..schemas import read_schema
+from ..tool_names import check_name
 from .body import read_body
-from .fields import (
-    FIELDS,
-    Notices,
-    Treatment,
-    check_fields,
-    checked,
-    flag,
-    missing,
-    object_at,
-    string_at,
-    string_in,
-)
-from .messages import (
-    AssistantMessage,
-    Content,
-    ImagePart,
-    ImageUrl,
-    InstructionMessage,
-    MadeCall,
-    Message,
-    Part,
-    TextPart,
-    ToolMessage,
-    UserMessage,
-    decode_messages,
-)
+from .messages import decode_messages
+from .request import FIELDS
 from .responses_body import as_chat_body, is_responses_body
-from .schemas import read_schema
-from .tools import FunctionTool, check_name, choose_tools, decode_tools
-
-__all__ = [
-    "FIELDS",
-    "AssistantMessage",
-    "ChatRequest",
-    "Content",
-    "FunctionTool",
-    "ImagePart",
-    "ImageUrl",
-    "InstructionMessage",
-    "JsonFormat",
-    "JsonSchema",
-    "MadeCall",
-    "Message",
-    "Part",
-    "TextPart",
-    "ToolMessage",
-    "Treatment",
-    "UserMessage",
-    "decode_request",
-]
+from .tools import choose_tools, decode_tools
 
 _T = TypeVar("_T")
 
@@ -67,44 +23,7 @@ _MAX_STOP_COUNT: Final = 4
 _MAX_STOP_SIZE: Final = 16 * 1024
 
 
-@frozen(kw_only=True)
-class JsonSchema:
-    """What JSON must satisfy; whether that is a schema at all is not checked here."""
-
-    name: str
-    description: str | None = None
-    schema: Mapping[str, Any] | None = field(default=None, repr=False)
-
-
-@frozen(kw_only=True)
-class JsonFormat:
-    """The reply must be JSON.
-
-    :param json_schema: what it must satisfy; None: any object will do.
-    """
-
-    json_schema: JsonSchema | None = None
-
-
-@frozen(kw_only=True)
-class ChatRequest:
-    """One valid request."""
-
-    model: str
-    messages: tuple[Message, ...]
-    stream: bool = False
-    include_usage: bool = False
-    tools: tuple[FunctionTool, ...] = ()  #: those that `tool_choice` leaves
-    must_call: bool = False  #: `tool_choice` forces a call of one of them
-    response_format: JsonFormat | None = None  #: None: text
-    parallel_tool_calls: bool = True  #: otherwise calls are told one at a time
-    stop: tuple[str, ...] = ()  #: the text ends before the first of these
-    max_tokens: int | None = None  #: of the reply; what tells a gateway's probe, and is not honoured
-    metadata: Mapping[str, Any] = field(factory=dict, repr=False)  #: as it came: it may hold anything
-    ignored: tuple[str, ...] = ()  #: fields that were given and have no effect, each once
-
-
-def decode_request(data: bytes, config: Config | None = None) -> ChatRequest:
+def decode_request(data: bytes, config: Config | None = None) -> ClientRequest:
     """The body of ``POST /v1/chat/completions``.
 
     :param data: JSON, whatever the Content-Type said.
@@ -115,7 +34,7 @@ def decode_request(data: bytes, config: Config | None = None) -> ChatRequest:
     body = read_body(data, config.max_value_count)
     given = as_chat_body(body.fields) if is_responses_body(body.fields) else body.fields
     notices = Notices()
-    check_fields(given, notices)
+    check_fields(FIELDS, given, notices)
     for name in ("model", "messages"):
         if given.get(name) is None:
             raise missing(name)
@@ -127,7 +46,7 @@ def decode_request(data: bytes, config: Config | None = None) -> ChatRequest:
     metadata = given.get("metadata")
     if metadata is not None and not isinstance(metadata, dict):
         notices.add("metadata")
-    return ChatRequest(
+    return ClientRequest(
         model=given["model"],
         messages=messages,
         stream=_given(given, "stream", False),

@@ -1,4 +1,4 @@
-"""The Chat Completions wire, outgoing: chunks, completions, models and usage.
+"""The Chat Completions wire, outgoing: chunks, completions and usage.
 
 Shapes as the official SDKs need them: an empty field of a delta is never written, ``finish_reason`` always is,
 and ``usage`` is absent or null as the request decided. OpenAPI document of 2026-08-21.
@@ -159,27 +159,6 @@ class Completion:
     usage: Usage | None = None
 
 
-@frozen(kw_only=True)
-class Model:
-    """One agent, as a model."""
-
-    id: str
-    object: Literal["model"] = "model"
-    created: int  #: Unix time, seconds; 0 if Letta does not tell
-    name: str | None = None  #: the agent's name where the id is not; Open WebUI shows it
-    owned_by: Literal["letta"] = "letta"
-    #: Tokens of the language model, under the three names that programs look for: OpenRouter's, vLLM's, Groq's.
-    context_length: int | None = None
-    max_model_len: int | None = None
-    context_window: int | None = None
-
-
-@frozen(kw_only=True)
-class ModelList:
-    object: Literal["list"] = "list"
-    data: tuple[Model, ...]
-
-
 #: The one sign of success at a stream's end: after an error it does not come.
 DONE: Final = sse.encode_data(b"[DONE]")
 
@@ -194,9 +173,9 @@ def encode_delta(delta: Delta) -> bytes:
     return sse.on_one_line(orjson.dumps(_unstructure_delta(delta)))
 
 
-def encode(value: Completion | Model | ModelList) -> bytes:
-    """The value as a JSON body."""
-    return orjson.dumps(_wire.unstructure(value))
+def encode(completion: Completion) -> bytes:
+    """The whole answer as a JSON body."""
+    return orjson.dumps(_wire.unstructure(completion))
 
 
 def _make_converter() -> Converter:
@@ -213,7 +192,6 @@ def _make_converter() -> Converter:
         Chunk: ("usage", "event"),
         AssistantMessage: ("reasoning_content", "reasoning", "tool_calls"),
         Completion: ("usage",),
-        Model: ("name", "context_length", "max_model_len", "context_window"),
     }
     for cls, names in partly.items():
         converter.register_unstructure_hook(

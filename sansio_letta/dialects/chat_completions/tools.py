@@ -1,46 +1,17 @@
 """The tools of a chat request, and which of them its `tool_choice` leaves.
 
-One bad tool among forty must not keep the others from being used. A name that models do not take is another one
-towards the agent; the client never sees that. What is there twice is taken once.
+One bad tool among forty must not keep the others from being used. What is there twice is taken once.
 """
 
-import re
-from collections.abc import Iterable, Mapping
-from hashlib import sha256
-from typing import Any, Final
-
-from attrs import evolve, field, frozen
+from collections.abc import Mapping
 
 from ..._convert import WrongType
 from ...config import Config
 from ...errors import RequestError
-from .fields import Notices, array_at, missing, object_at, string_at, string_in, too_many, wrong_type
-from .schemas import read_parameters
-
-#: What models take for a name; Letta itself takes anything.
-_MAX_NAME_SIZE: Final = 64
-_NAME: Final = re.compile(rf"[A-Za-z0-9_-]{{1,{_MAX_NAME_SIZE}}}")
-_NO_LETTER: Final = re.compile(r"[^A-Za-z0-9_-]")
-_DIGEST_SIZE: Final = 8
-
-
-@frozen(kw_only=True)
-class FunctionTool:
-    """A tool that the client carries out.
-
-    :param alias: its name towards the agent, if `name` is one that models do not take.
-    """
-
-    name: str
-    description: str | None = None
-    parameters: Mapping[str, Any] | None = field(default=None, repr=False)
-    strict: bool | None = None
-    alias: str | None = None
-
-    @property
-    def agent_name(self) -> str:
-        """What the agent calls it."""
-        return self.alias or self.name
+from ..fields import Notices, array_at, missing, object_at, string_at, string_in, too_many, wrong_type
+from ..items import FunctionTool
+from ..schemas import read_parameters
+from ..tool_names import with_aliases
 
 
 def decode_tools(value: object, config: Config, notices: Notices) -> tuple[FunctionTool, ...]:
@@ -60,7 +31,7 @@ def decode_tools(value: object, config: Config, notices: Notices) -> tuple[Funct
             # Of two tools of one name a program that keeps them by their names has the last one.
             notices.add("tools.function.name")
         tools[tool.name] = tool
-    return _with_aliases(tools.values())
+    return with_aliases(tools.values())
 
 
 def _decode_tool(value: object, path: str) -> FunctionTool:
@@ -90,41 +61,6 @@ def _decode_tool(value: object, path: str) -> FunctionTool:
         parameters=read_parameters(function.get("parameters"), f"{where}.parameters"),
         strict=strict if isinstance(strict, bool) else None,
     )
-
-
-def _with_aliases(tools: Iterable[FunctionTool]) -> tuple[FunctionTool, ...]:
-    """The tools, each with a name of its own that models take."""
-    named = tuple(tools)
-    taken = {tool.name for tool in named if _NAME.fullmatch(tool.name)}
-    if len(taken) == len(named):
-        return named
-    found = []
-    for tool in named:
-        if tool.name not in taken:
-            alias = _alias(tool.name)
-            while alias in taken:
-                alias = _alias(tool.name, alias)
-            taken.add(alias)
-            found.append(evolve(tool, alias=alias))
-        else:
-            found.append(tool)
-    return tuple(found)
-
-
-def _alias(name: str, refused: str = "") -> str:
-    """A name like this one: the same each time, and no other name's.
-
-    :param refused: that is taken.
-    """
-    digest = sha256(f"{refused}\0{name}".encode()).hexdigest()[:_DIGEST_SIZE]
-    like = _NO_LETTER.sub("_", name[: _MAX_NAME_SIZE - _DIGEST_SIZE - 1])
-    return f"{like}_{digest}"
-
-
-def check_name(name: str, path: str) -> None:
-    """A name that models take."""
-    if not _NAME.fullmatch(name):
-        raise RequestError(f"`{path}` must be 1 to 64 letters, digits, underscores or dashes.", param=path)
 
 
 def choose_tools(tools: tuple[FunctionTool, ...], choice: object) -> tuple[tuple[FunctionTool, ...], bool]:

@@ -1,10 +1,9 @@
 """The Chat Completions dialect of a turn's events: a stream of chunks, or one completion.
 
-Both writers take the same events and give the bytes of the answer's body, so a turn never knows which of them
-listens. A second dialect is a second pair of writers.
+Both writers take the same events and give the bytes of the answer's body.
 """
 
-from typing import Final, Protocol
+from typing import Final
 
 import orjson
 from attrs import define, evolve, field, frozen
@@ -25,8 +24,10 @@ from ...turn.events import (
     TurnStarted,
     Usage,
 )
+from ..base import Writer
+from ..errors import error_body
 from . import objects as chat
-from .request import error_body
+from .request import field_name
 
 _FINISH_REASONS: Final[dict[FinishReason, chat.FinishReason]] = {
     FinishReason.STOP: "stop",
@@ -46,17 +47,6 @@ class Heading:
     completion_id: str
     created: int  #: Unix time, seconds
     model: str  #: as the client asked for it
-
-
-class Writer(Protocol):
-    """Makes an answer's body of a turn's events."""
-
-    content_type: str
-    streaming: bool  #: whether bytes go out before the turn is over
-
-    def write(self, event: Event) -> bytes:
-        """The bytes that the event adds to the body; none is the rule while an answer is collected."""
-        ...
 
 
 @define
@@ -190,7 +180,7 @@ class CompletionWriter:
             case TurnFinished():
                 return chat.encode(self.completion(event))
             case TurnFailed(error=error):
-                return orjson.dumps(error_body(error))
+                return encode_error(error)
         return b""
 
     def completion(self, finished: TurnFinished) -> chat.Completion:
@@ -215,13 +205,18 @@ class CompletionWriter:
         )
 
 
+def encode_error(error: SansioLettaError) -> bytes:
+    """The body of a failure while there is a status to tell it by."""
+    return orjson.dumps(error_body(error, field_name))
+
+
 def encode_stream_error(error: SansioLettaError) -> bytes:
     """A failure after the first chunk: the form that every SDK raises (no flat one does).
 
     There is no status any more, nor a header: the type alone tells whether to try again. opencode repeats
     ``server_error`` and not ``upstream_error``.
     """
-    body = error_body(error)
+    body = error_body(error, field_name)
     if error.advice.type != "invalid_request_error":
         body["error"]["type"] = "upstream_error" if error.advice.should_retry is False else "server_error"
     return sse.encode_json(orjson.dumps(body))

@@ -1,4 +1,4 @@
-"""Pictures in chat messages: what programs write for one, and what Letta and the models behind it take."""
+"""Pictures in messages: what programs write for one, and what Letta and the models behind it take."""
 
 from ipaddress import ip_address
 from typing import Final

@@ -1,4 +1,4 @@
-"""JSON Schemas in chat requests: what programs write for one, and what Letta and the models behind it take.
+"""JSON Schemas in requests: what programs write for one, and what Letta and the models behind it take.
 
 Go writes null for a list that was never made, PHP an empty array for an empty object. Both stand where JSON
 Schema has nothing of the kind, and with one of them every run that has the tool breaks inside of Letta.
@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import orjson
 
-from ..._convert import WrongType
-from ...errors import RequestError
+from .._convert import WrongType
+from ..errors import RequestError
 from .fields import wrong_type
 
 #: Keywords whose value is an object of schemas, a schema, and a list of schemas.

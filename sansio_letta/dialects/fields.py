@@ -1,8 +1,9 @@
-"""The fields of a chat request, what becomes of each, and the errors that name them.
+"""The fields of a client's request, what becomes of each, and the errors that name them.
 
-`FIELDS` has a line for each. A field is judged if it has an effect, and no other one is: *honoured* fields must
-be of their type, and a value that would change the answer and cannot be honoured is refused by name. A *notice*
-is ignored, whatever it holds, and named in the answer's ``x-ignored-parameters``; *quiet* fields are ignored
+A dialect has a table with a `Field` for each. A field is judged if it has an effect, and no other one is:
+*honoured* fields must be of their type, and a value that would change the answer and cannot be honoured is
+refused by name. A *notice* is ignored, whatever it holds, and named in the answer's ``x-ignored-parameters``;
+*quiet* fields are ignored
 without a word. ``null`` means absent, SDKs send it. Unknown fields are a notice: clients add their own.
 """
 
@@ -12,8 +13,8 @@ from typing import Any, Final, TypeVar
 
 from attrs import frozen
 
-from ..._convert import WrongType, exactly
-from ...errors import RequestError
+from .._convert import WrongType, exactly
+from ..errors import RequestError
 
 _T = TypeVar("_T")
 
@@ -29,11 +30,13 @@ class Treatment(Enum):
     QUIET = auto()
 
 
-def _string(value: object) -> str:
+def string(value: object) -> str:
+    """A string."""
     return exactly(value, str)
 
 
-def _number(value: object) -> object:
+def number(value: object) -> object:
+    """A number."""
     return value if type(value) is int else exactly(value, float)
 
 
@@ -42,12 +45,14 @@ def flag(value: object) -> bool:
     return exactly(value, bool)
 
 
-def _object(value: object) -> dict[str, Any]:
+def json_object(value: object) -> dict[str, Any]:
+    """An object."""
     # PHP writes an empty object as an empty array.
     return {} if isinstance(value, list) and not value else exactly(value, dict)
 
 
-def _strings(value: object) -> object:
+def strings(value: object) -> object:
+    """A string, or an array of them."""
     return value if type(value) is str else [exactly(item, str) for item in exactly(value, list)]
 
 
@@ -62,6 +67,7 @@ class Field:
     :param check: raises `WrongType` if the value is not of the field's type.
     :param only: values that can be honoured; any other is refused with `why`.
     :param harmless: values that ask for what happens anyway: nothing was ignored.
+    :param is_unsupported: a refusal says that the field is not there, rather than that its value is not.
     """
 
     treatment: Treatment
@@ -69,53 +75,7 @@ class Field:
     only: tuple[object, ...] = ()
     why: str = ""
     harmless: tuple[object, ...] = ()
-
-
-_HONOUR, _NOTICE, _QUIET = Treatment.HONOUR, Treatment.NOTICE, Treatment.QUIET
-_DEPRECATED: Final = "`functions` and `function_call` are deprecated: use `tools`"
-
-FIELDS: Final[Mapping[str, Field]] = {
-    "model": Field(_HONOUR, _string),
-    "messages": Field(_HONOUR),
-    "stream": Field(_HONOUR, flag),
-    "stream_options": Field(_HONOUR, _object),
-    "tools": Field(_HONOUR),
-    "tool_choice": Field(_HONOUR),
-    "metadata": Field(_HONOUR),
-    "stop": Field(_HONOUR, _strings),
-    "response_format": Field(_HONOUR),
-    "modalities": Field(_HONOUR, only=(["text"],), why="an agent answers in text alone"),
-    "parallel_tool_calls": Field(_HONOUR, flag),
-    "functions": Field(_HONOUR, only=([],), why=_DEPRECATED),
-    "function_call": Field(_HONOUR, only=("none", "auto"), why=_DEPRECATED),
-    "n": Field(_HONOUR, _number, (1,), "an agent has one memory and so one answer"),
-    "audio": Field(_HONOUR, only=(None,), why="an agent answers in text alone"),
-    "logprobs": Field(_HONOUR, flag, (False, 0), "Letta does not give log probabilities"),
-    "top_logprobs": Field(_HONOUR, _number, (0,), "Letta does not give log probabilities"),
-    "temperature": Field(_NOTICE),
-    "top_p": Field(_NOTICE),
-    "frequency_penalty": Field(_NOTICE),
-    "presence_penalty": Field(_NOTICE),
-    "seed": Field(_NOTICE),
-    "logit_bias": Field(_NOTICE, harmless=([], {})),
-    "verbosity": Field(_NOTICE),
-    "reasoning_effort": Field(_NOTICE),
-    "max_completion_tokens": Field(_NOTICE),
-    "max_tokens": Field(_NOTICE),
-    "prediction": Field(_NOTICE),
-    "web_search_options": Field(_NOTICE),
-    "moderation": Field(_NOTICE),
-    "store": Field(_NOTICE, harmless=(False,)),
-    "user": Field(_QUIET),
-    "safety_identifier": Field(_QUIET),
-    "prompt_cache_key": Field(_QUIET),
-    "service_tier": Field(_QUIET),
-    "prompt_cache_options": Field(_QUIET),
-    "prompt_cache_retention": Field(_QUIET),
-}
-
-#: Fields whose refusal says that they are not there, rather than that a value is not.
-_UNSUPPORTED: Final = ("functions", "function_call", "audio")
+    is_unsupported: bool = False
 
 
 class Notices:
@@ -142,19 +102,19 @@ class Notices:
         return (*self._names, *([f"and {self._more_count} more"] if self._more_count else []))
 
 
-def check_fields(given: Mapping[str, object], notices: Notices) -> None:
+def check_fields(fields: Mapping[str, Field], given: Mapping[str, object], notices: Notices) -> None:
     """Judge the fields that have an effect, and name the others."""
-    for name, rule in FIELDS.items():
+    for name, rule in fields.items():
         value = given.get(name)
         if value is None or _is_one_of(value, rule.only):
             continue
         checked(rule.check, value, name)
         if rule.only:
-            code = "unsupported_parameter" if name in _UNSUPPORTED else "unsupported_value"
+            code = "unsupported_parameter" if rule.is_unsupported else "unsupported_value"
             raise RequestError(f"`{name}` cannot be honoured: {rule.why}.", param=name, code=code)
     for index, (name, value) in enumerate(given.items()):
-        rule = FIELDS.get(name, _UNKNOWN)
-        if rule.treatment is _NOTICE and value is not None and not _is_one_of(value, rule.harmless):
+        rule = fields.get(name, _UNKNOWN)
+        if rule.treatment is Treatment.NOTICE and value is not None and not _is_one_of(value, rule.harmless):
             notices.add(name)
         if index > _MAX_LOOKED_AT:
             # A million of them are counted, and not looked at one by one.
@@ -162,7 +122,7 @@ def check_fields(given: Mapping[str, object], notices: Notices) -> None:
             break
 
 
-_UNKNOWN: Final = Field(_NOTICE)
+_UNKNOWN: Final = Field(Treatment.NOTICE)
 
 
 def _is_one_of(value: object, others: tuple[object, ...]) -> bool:
@@ -180,7 +140,7 @@ def checked(check: Callable[[object], _T], value: object, path: str) -> _T:
 
 def string_at(value: object, path: str) -> str:
     """A string."""
-    return checked(_string, value, path)
+    return checked(string, value, path)
 
 
 def array_at(value: object, path: str) -> list[Any]:
@@ -190,7 +150,7 @@ def array_at(value: object, path: str) -> list[Any]:
 
 def object_at(value: object, path: str) -> dict[str, Any]:
     """An object; an empty array counts as one."""
-    return checked(_object, value, path)
+    return checked(json_object, value, path)
 
 
 def string_in(raw: Mapping[str, object], name: str, path: str) -> str:
