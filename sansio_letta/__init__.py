@@ -21,8 +21,11 @@ from .proxy.summary import Repeat, Summary
 from .recording.format import Recording, RecordingError, read_recording
 from .sse import ServerSentEvent, SSEDecoder
 from .turn.agent import Caller
-from .turn.request import Plan
+from .turn.request import TurnRequest
 from .turn.turn import Turn
+
+#: The same class, by its name until now.
+Plan = TurnRequest
 
 #: Names this library to Letta, as a User-Agent does.
 PRODUCT_ID = "sansio-letta/0.1.0"
@@ -57,5 +60,6 @@ __all__ = [
     "Signal",
     "Summary",
     "Turn",
+    "TurnRequest",
     "read_recording",
 ]

@@ -5,9 +5,10 @@ from typing import Any
 
 import orjson
 
-from sansio_letta import Plan, Signal, Turn
+from sansio_letta import Signal, Turn, TurnRequest
 from sansio_letta.turn.agent import Agent
 from sansio_letta.turn.events import Event
+from sansio_letta.turn.request import Tool, ToolResult, UserMessage
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.agents import to_agent
 from sansio_letta.upstreams.rest.commands import Command
@@ -24,17 +25,17 @@ def agent(**fields: Any) -> Agent:
 
 
 AGENT = agent()
-WEATHER = letta.ClientTool(name="get_weather", parameters={"type": "object"})
+WEATHER = Tool(name="get_weather", parameters={"type": "object"})
 
 
 def plan(
-    *texts: str, results: Iterable[str] = (), tools: Sequence[letta.ClientTool] = (), model: str = "Milo"
-) -> Plan:
+    *texts: str, results: Iterable[str] = (), tools: Sequence[Tool] = (), model: str = "Milo"
+) -> TurnRequest:
     """A plan for user messages and results of the calls with these ids."""
-    return Plan(
+    return TurnRequest(
         model=model,
-        messages=tuple(letta.MessageCreate(content=text) for text in texts),
-        results=tuple(letta.ToolReturn(tool_call_id=call_id, tool_return="18 C") for call_id in results),
+        messages=tuple(UserMessage(content=text) for text in texts),
+        results=tuple(ToolResult(call_id=call_id, content="18 C") for call_id in results),
         client_tools=tuple(tools),
     )
 

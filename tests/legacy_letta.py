@@ -7,10 +7,11 @@ import orjson
 from attrs import define, field
 
 from drive import AGENT_ID, DONE, JSON, PING, SSE, USAGE, encode, say, stop
-from sansio_letta import Config, Plan, Signal, Turn
+from sansio_letta import Config, Signal, Turn, TurnRequest
 from sansio_letta.errors import Failure
 from sansio_letta.turn.agent import Agent
 from sansio_letta.turn.events import Event
+from sansio_letta.turn.request import Tool
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.agents import to_agent
 from sansio_letta.upstreams.rest.attached_tools import lend
@@ -38,7 +39,7 @@ from sansio_letta.upstreams.rest.tool_attachment import clean
 
 NOW = 1_795_332_551
 SAYING: dict[str, Any] = {"id": "tool-say", "name": "send_message", "tags": ["letta_core"]}
-READ = letta.ClientTool(name="read_file", description="Reads.", parameters={"type": "object", "properties": {}})
+READ = Tool(name="read_file", description="Reads.", parameters={"type": "object", "properties": {}})
 
 Message = dict[str, Any] | str
 HELLO: tuple[Message, ...] = (PING, say("Hello"), stop(), USAGE, DONE)
@@ -49,7 +50,7 @@ def agent(agent_type: str = "memgpt_v2_agent", agent_id: str = AGENT_ID) -> Agen
     return to_agent(letta.Agent(id=agent_id, name="Milo", agent_type=agent_type))
 
 
-def name_of(tool: letta.ClientTool) -> str:
+def name_of(tool: Tool) -> str:
     """What a client's tool is called at Letta."""
     return lend([tool], to_legacy=True)[0].tool.name
 
@@ -117,7 +118,7 @@ class LegacyLetta:
         calls = [{"tool_call_id": call_id, "name": name, "arguments": "{}"}]
         self.pending = {"id": "message-2", "tool_calls": calls}
 
-    def has(self, *tools: letta.ClientTool, agent_id: str = AGENT_ID) -> bool:
+    def has(self, *tools: Tool, agent_id: str = AGENT_ID) -> bool:
         """Whether the agent has these tools of a client's, with their rules, and no others."""
         described = self.agents[agent_id]
         names = {self.tools[tool_id]["name"] for tool_id in described["tool_ids"]} - {"send_message"}
@@ -249,7 +250,12 @@ def answer_of(value: object, status: int = 200) -> Answer:
 
 
 def turn_of(
-    plan: Plan, *, token: str = "t1", created: int = NOW, agent_type: str = "memgpt_v2_agent", **more: Any
+    plan: TurnRequest,
+    *,
+    token: str = "t1",
+    created: int = NOW,
+    agent_type: str = "memgpt_v2_agent",
+    **more: Any,
 ) -> Turn:
     """A turn with an agent that the proxy knows."""
     config = more.pop("config", Config(connect_retry_timeout=0))

@@ -10,7 +10,8 @@ from typing import Final
 
 from attrs import frozen
 
-from .items import AssistantMessage, ClientRequest, Content, InstructionMessage, Message, TextPart, UserMessage
+from ..turn.request import Content, Text
+from .items import AssistantMessage, ClientRequest, InstructionMessage, Message, UserMessage
 
 #: Headers that mark a request as a background prompt, whatever it says. Open WebUI's is set by its
 #: administrator.
@@ -215,7 +216,7 @@ def text_of(content: Content | None) -> str:
     """A message's text, without pictures."""
     if content is None or isinstance(content, str):
         return content or ""
-    return "\n".join(part.text for part in content if isinstance(part, TextPart))
+    return "\n".join(part.text for part in content if isinstance(part, Text))
 
 
 def _is_filled_in(value: str) -> bool:
@@ -286,6 +287,6 @@ def _last_said(messages: Sequence[Message]) -> Iterator[UserMessage | Instructio
 
 def _heads(content: Content) -> Iterator[str]:
     """How a message begins, and each text part of it: programs put a prompt of theirs behind other parts."""
-    texts = [content] if isinstance(content, str) else [p.text for p in content if isinstance(p, TextPart)]
+    texts = [content] if isinstance(content, str) else [p.text for p in content if isinstance(p, Text)]
     for text in texts:
         yield text[:_HEAD_SIZE].lstrip()

@@ -5,24 +5,7 @@ from typing import Any, TypeAlias
 
 from attrs import field, frozen
 
-
-@frozen(kw_only=True)
-class TextPart:
-    text: str = field(repr=False)
-
-
-@frozen(kw_only=True)
-class ImagePart:
-    """An image.
-
-    :param url: an ``http:`` or ``https:`` one, or a ``data:`` one with an image that models take.
-    """
-
-    url: str = field(repr=False)
-
-
-Part: TypeAlias = TextPart | ImagePart
-Content: TypeAlias = str | tuple[Part, ...]
+from ..turn.request import Content
 
 
 @frozen(kw_only=True)

@@ -12,18 +12,22 @@ from attrs import frozen
 from .._convert import json_name
 from ..config import Enforcement, InstructionPolicy, Speakers, TaskPolicy
 from ..errors import RequestError, RequestField
+from ..turn import request as turn
 from ..turn.approval import Verdict, read_verdict
 from ..turn.json_schema import Schema
 from ..turn.reply_format import CallWish, JsonWish, Wish
-from ..turn.request import Instructions, Plan
-from ..upstreams.rest import letta
-from ..upstreams.rest.conversations import (
-    GIVEN_HEADER,
+from ..turn.request import (
+    CONVERSATION_HEADER,
     Chat,
-    GivenConversation,
-    ThreadWish,
+    Content,
+    Instructions,
+    NamedConversation,
+    Text,
+    ThreadChoice,
     Throwaway,
-    check_key,
+    Tool,
+    ToolResult,
+    TurnRequest,
     task_end,
 )
 from .background_prompts import is_probe, is_task, text_of
@@ -31,13 +35,9 @@ from .base import RequestContext
 from .items import (
     AssistantMessage,
     ClientRequest,
-    Content,
     FunctionTool,
-    ImagePart,
     InstructionMessage,
     Message,
-    Part,
-    TextPart,
     ToolMessage,
     UserMessage,
 )
@@ -55,6 +55,9 @@ _REFUSALS: Final[Mapping[RequestField, str]] = {
     "X-Letta-Policy-Enforcement: validate.",
 }
 
+#: Longer keys are refused: OpenAI's `metadata` values end there, too.
+_MAX_KEY_SIZE: Final = 512
+
 _EMPTY_SCHEMA: Final = {"type": "object", "properties": {}}
 
 
@@ -62,7 +65,7 @@ _EMPTY_SCHEMA: Final = {"type": "object", "properties": {}}
 class Planned:
     """A plan, and what of the request had no part in it."""
 
-    plan: Plan
+    plan: TurnRequest
     ignored: tuple[RequestField, ...] = ()
 
 
@@ -75,7 +78,7 @@ def plan_turn(request: ClientRequest, context: RequestContext | None = None) -> 
     config = context.config
     tail = _tail(request.messages)
     earlier = request.messages[: len(request.messages) - len(tail)]
-    thread: ThreadWish
+    thread: ThreadChoice
     if _is_isolated(request, context):
         thread = Throwaway(
             token=context.token,
@@ -89,14 +92,14 @@ def plan_turn(request: ClientRequest, context: RequestContext | None = None) -> 
     # A background prompt is nobody's.
     person = None if isinstance(thread, Throwaway) else named_in(context.headers)
     voice = _Voice(policy=config.speakers, person=person)
-    messages, results = [], []
+    messages, results = list[turn.Message](), list[ToolResult]()
     for message in tail:
         match message:
             # Letta refuses an empty message, and with it the whole turn.
             case UserMessage(content=content) if content:
                 messages.append(voice.say(message))
             case ToolMessage(tool_call_id=call_id, content=content):
-                results.append(letta.ToolReturn(tool_call_id=call_id, tool_return=_result(content)))
+                results.append(ToolResult(call_id=call_id, content=_result(content)))
     if not messages and not results:
         raise RequestError(
             "`{field}` has nothing new for the agent: it must end with a user message that is not empty, or "
@@ -106,7 +109,7 @@ def plan_turn(request: ClientRequest, context: RequestContext | None = None) -> 
     wish, ignored_wishes = _wish(request, config.enforcement)
     is_ignored = instructions is not None and instructions.policy is InstructionPolicy.IGNORE
     return Planned(
-        plan=Plan(
+        plan=TurnRequest(
             model=request.model,
             messages=tuple(messages),
             results=tuple(results),
@@ -119,7 +122,7 @@ def plan_turn(request: ClientRequest, context: RequestContext | None = None) -> 
             else (),
             instructions=instructions,
             past_results=tuple(
-                letta.ToolReturn(tool_call_id=message.tool_call_id, tool_return=_result(message.content))
+                ToolResult(call_id=message.tool_call_id, content=_result(message.content))
                 for message in earlier
                 if isinstance(message, ToolMessage)
             ),
@@ -128,7 +131,7 @@ def plan_turn(request: ClientRequest, context: RequestContext | None = None) -> 
             wish=wish,
             stop=request.stop,
             one_call=bool(request.tools) and not request.parallel_tool_calls,
-            aside=(letta.MessageCreate(role="system", content=wish.asking),) if wish else (),
+            aside=(turn.SystemMessage(content=wish.asking),) if wish else (),
             forces_call=request.must_call,
             leaves_calls=_leaves_calls(earlier) and not results,
         ),
@@ -186,20 +189,16 @@ class _Voice:
     policy: Speakers
     person: str | None
 
-    def say(self, message: UserMessage, *, is_new: bool = True) -> letta.MessageCreate:
-        """A user message for Letta."""
-        content = _content(message.content)
+    def say(self, message: UserMessage, *, is_new: bool = True) -> turn.UserMessage:
+        """A user message for the agent."""
+        content = message.content
         name = message.name or (self.person if is_new else None)
         if self.policy is Speakers.OFF or readable(name) is None:
-            return letta.MessageCreate(content=content)
+            return turn.UserMessage(content=content)
         if self.policy is Speakers.TEXT:
             said_by = f"{readable(name)}: "
-            content = (
-                said_by + content
-                if isinstance(content, str)
-                else (letta.TextContent(text=said_by.rstrip()), *content)
-            )
-        return letta.MessageCreate(content=content, name=as_field(name))
+            content = said_by + content if isinstance(content, str) else (Text(text=said_by.rstrip()), *content)
+        return turn.UserMessage(content=content, name=as_field(name))
 
     def is_unheard(self, messages: tuple[Message, ...]) -> bool:
         """Whether a message names its speaker, and the agent is not told."""
@@ -239,18 +238,18 @@ def _instructions(messages: tuple[Message, ...], policy: InstructionPolicy) -> I
     return Instructions(text=text, policy=policy) if text else None
 
 
-def _thread(request: ClientRequest, context: RequestContext) -> ThreadWish:
+def _thread(request: ClientRequest, context: RequestContext) -> ThreadChoice:
     """The thread that a request names: by a header, the first that is there, or else by its metadata."""
     for name in context.config.chat_key_headers:
         value = context.headers.get(name, "").strip()
         # A chat program that has nothing to fill in sends its template.
         if value and not value.startswith("{{"):
             # Any other header names a chat by a key of the client's.
-            if name == GIVEN_HEADER.lower():
-                return GivenConversation(conversation_id=check_key(value, header=name))
-            return Chat(key=check_key(value, header=name))
+            if name == CONVERSATION_HEADER.lower():
+                return NamedConversation(conversation_id=_check_key(value, header=name))
+            return Chat(key=_check_key(value, header=name))
     key = _key_in(request.metadata)
-    return Chat(key=check_key(key)) if key else None
+    return Chat(key=_check_key(key)) if key else None
 
 
 def _key_in(metadata: Mapping[str, object]) -> str:
@@ -267,6 +266,22 @@ def _key_in(metadata: Mapping[str, object]) -> str:
     return str(value)
 
 
+def _check_key(key: str, *, header: str | None = None) -> str:
+    """A chat's key, if it can be one.
+
+    :param header: that holds it; None: the body does.
+    :raises RequestError: if it is too long or holds what cannot be read.
+    """
+    if not key.isprintable() or len(key) > _MAX_KEY_SIZE:
+        raise RequestError(
+            f"A chat's key is up to {_MAX_KEY_SIZE} printable characters; this one has {len(key)} characters"
+            f"{'' if key.isprintable() else ', some of them not printable'}.",
+            param=header,
+            field=RequestField.CHAT_KEY if header is None else None,
+        )
+    return key
+
+
 def _history(
     messages: tuple[Message, ...],
     voice: _Voice,
@@ -274,14 +289,14 @@ def _history(
     with_calls: bool = False,
     calls_of: tuple[Message, ...] = (),
     is_new: bool = False,
-) -> tuple[letta.MessageCreate, ...]:
+) -> tuple[turn.Message, ...]:
     """What was said before, for a conversation that begins with it.
 
     :param with_calls: whether calls and results are told, as text. A chat's conversation does without.
     :param calls_of: earlier messages, with the calls that the results are of.
     :param is_new: whether the person who sent the request has said it.
     """
-    said = []
+    said: list[turn.Message] = []
     calls = {
         call.call_id: call
         for message in (*calls_of, *messages)
@@ -293,7 +308,7 @@ def _history(
             case UserMessage(content=content) if content:
                 said.append(voice.say(message, is_new=is_new))
             case AssistantMessage(content=content) if text := text_of(content):
-                said.append(letta.MessageCreate(role="assistant", content=text))
+                said.append(turn.AgentMessage(content=text))
             case ToolMessage(tool_call_id=call_id, content=content) if with_calls:
                 call = calls.get(call_id)
                 what = (
@@ -301,7 +316,7 @@ def _history(
                     if call is None
                     else f"The tool {call.name} was called with {call.arguments}"
                 )
-                said.append(letta.MessageCreate(content=f"[{what}. It returned:]\n{_result_text(content)}"))
+                said.append(turn.UserMessage(content=f"[{what}. It returned:]\n{_result_text(content)}"))
     return tuple(said)
 
 
@@ -309,10 +324,7 @@ def _verdict(earlier: tuple[Message, ...], tail: tuple[Message, ...]) -> Verdict
     """What the user says if the agent has asked for an approval; a message with an image is no answer."""
     written = [message.content for message in tail if isinstance(message, UserMessage) and message.content]
     if any(
-        not isinstance(part, TextPart)
-        for content in written
-        if not isinstance(content, str)
-        for part in content
+        not isinstance(part, Text) for content in written if not isinstance(content, str) for part in content
     ):
         return None
     last = earlier[-1] if earlier else None
@@ -329,36 +341,16 @@ def _tail(messages: tuple[Message, ...]) -> tuple[Message, ...]:
 def _result_text(content: Content) -> str:
     if isinstance(content, str):
         return content
-    return "\n".join(part.text if isinstance(part, TextPart) else "[image]" for part in content)
+    return "\n".join(part.text if isinstance(part, Text) else "[image]" for part in content)
 
 
-def _result(content: Content) -> letta.Content:
-    """A result as Letta takes it; parts only where there is a picture among them."""
-    if isinstance(content, str) or all(isinstance(part, TextPart) for part in content):
+def _result(content: Content) -> Content:
+    """A result as the agent gets it; parts only where there is a picture among them."""
+    if isinstance(content, str) or all(isinstance(part, Text) for part in content):
         return text_of(content)
-    return _content(content)
+    return content
 
 
-def _content(content: Content) -> letta.Content:
-    return content if isinstance(content, str) else tuple(_part(part) for part in content)
-
-
-def _part(part: Part) -> letta.TextContent | letta.ImageContent:
-    match part:
-        case TextPart(text=text):
-            return letta.TextContent(text=text)
-        case ImagePart(url=url):
-            return letta.ImageContent(source=_image_source(url))
-
-
-def _image_source(url: str) -> letta.Base64Source | letta.UrlSource:
-    head, comma, data = url.partition(",")
-    if comma and head.lower().startswith("data:"):
-        media_type = head[len("data:") :].partition(";")[0].lower()
-        return letta.Base64Source(media_type=media_type, data=data)
-    return letta.UrlSource(url=url)
-
-
-def _client_tool(tool: FunctionTool) -> letta.ClientTool:
+def _client_tool(tool: FunctionTool) -> Tool:
     parameters = tool.parameters if tool.parameters is not None else _EMPTY_SCHEMA
-    return letta.ClientTool(name=tool.agent_name, description=tool.description, parameters=parameters)
+    return Tool(name=tool.agent_name, description=tool.description, parameters=parameters)

@@ -9,10 +9,9 @@ from attrs import define, field, frozen
 from ..config import Config
 from ..turn.agent import ANYONE, Agent, Caller
 from ..turn.events import ConversationThread, Thread
-from ..turn.request import Standing
+from ..turn.request import Chat, Standing, ThreadChoice, Throwaway
 from ..turn.thread_queue import ThreadQueue
 from ..turn.turn import Turn
-from ..upstreams.rest.conversations import Chat, ThreadWish, Throwaway
 from ..upstreams.rest.run_request import Waiting
 from ..upstreams.rest.tool_attachment import MadeTools
 from .turn_registry import KnownTurns
@@ -83,7 +82,7 @@ class ThreadMemory:
     )
     """Of the same, the longest first: whose key can delete it, and since when it waits."""
 
-    def recall(self, agent: Agent, wish: ThreadWish) -> ConversationThread | None:
+    def recall(self, agent: Agent, wish: ThreadChoice) -> ConversationThread | None:
         """The conversation of a chat with an agent, or of results for it, if it is known."""
         match wish:
             case Chat(key=key):
@@ -157,7 +156,7 @@ class ThreadMemory:
             for thread, standing in turn.told:
                 self.tell(thread, standing)
 
-    def remember(self, agent_id: str | None, wish: ThreadWish, thread: ConversationThread) -> None:
+    def remember(self, agent_id: str | None, wish: ThreadChoice, thread: ConversationThread) -> None:
         """What was just found; conversations that no chat's key stands for are not remembered."""
         if agent_id is None or not isinstance(wish, Chat):
             return

@@ -27,9 +27,9 @@ from ..dialects.ollama import decode_show
 from ..errors import FieldPath, RequestError, SansioLettaError
 from ..turn.agent import ANYONE, Agent, Caller
 from ..turn.events import ConversationThread
+from ..turn.request import Chat, NamedConversation, ThreadChoice, thread_kind
 from ..turn.thread_queue import Place
 from ..turn.turn import Turn, nothing_earlier
-from ..upstreams.rest.conversations import Chat, GivenConversation, ThreadWish, kind_of
 from .cycle import Cycle, Driven
 from .endpoints import (
     Inquiry,
@@ -193,7 +193,7 @@ class Proxy:
         """Tell that this Letta has no background streams, so that it is not asked for one."""
         self._memory.has_background = False
 
-    def remember_thread(self, agent_id: str, wish: ThreadWish, thread: ConversationThread) -> None:
+    def remember_thread(self, agent_id: str, wish: ThreadChoice, thread: ConversationThread) -> None:
         """Tell which conversation a chat of an agent's has, so that Letta is not asked."""
         self._memory.threads.remember(agent_id, wish, thread)
 
@@ -239,8 +239,8 @@ class Proxy:
         planned = plan_turn(asked, context)
         plan = planned.plan
         ignored = (dialect.field_name(FieldPath(field)) for field in planned.ignored)
-        summary.ignored, summary.thread = (*asked.ignored, *ignored), kind_of(plan.thread)
-        named = repr(plan.thread) if isinstance(plan.thread, Chat | GivenConversation) else ""
+        summary.ignored, summary.thread = (*asked.ignored, *ignored), thread_kind(plan.thread)
+        named = repr(plan.thread) if isinstance(plan.thread, Chat | NamedConversation) else ""
         wanted = shape(config, request.headers)
         key = fingerprint(summary.path, headers, request.body, named, caller.scope, wanted)
         content = content_digest(request.body, named, wanted)

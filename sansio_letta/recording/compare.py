@@ -23,9 +23,8 @@ from ..proxy.cycle import Cycle, Item
 from ..proxy.http import HttpRequest, ResponseBody, ResponseHead
 from ..proxy.proxy import Proxy
 from ..sse import ServerSentEvent, SSEDecoder
-from ..turn.request import Plan
+from ..turn.request import ThreadChoice, TurnRequest
 from ..upstreams.rest.commands import Command
-from ..upstreams.rest.conversations import ThreadWish
 from .format import INTERRUPTED, RecordedExchange, RecordedWait, Recording, RecordingError, TextMode
 from .redact import StreamRedactor, redact_body
 from .remembered import attached_tools, found_agent_id, remembered
@@ -95,7 +94,7 @@ class ReplayedClient:
         self._remember(proxy, plan.thread if plan else None)
         self._cycle = proxy.open(request, token=head.token or "replayed", created=head.created or 0, now=0.0)
 
-    def _remember(self, proxy: Proxy, wish: ThreadWish) -> None:
+    def _remember(self, proxy: Proxy, wish: ThreadChoice) -> None:
         """The proxy that was recorded may have known the agent, the chat's conversation, and Letta."""
         first = next((item for item in self.recording.exchanges if item.starts_run), None)
         if (
@@ -114,7 +113,7 @@ class ReplayedClient:
         if agent_id is not None and known.thread is not None:
             proxy.remember_thread(agent_id, wish, known.thread)
 
-    def _plan(self) -> Plan | None:
+    def _plan(self) -> TurnRequest | None:
         """What the client asked for; None if it was refused."""
         head, body = self.recording.head, self._client.request.json
         given = RequestContext(config=head.config, headers=dict(self._client.request.headers), token="replayed")

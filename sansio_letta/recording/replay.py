@@ -1,7 +1,7 @@
 """A recording through today's turn: what a client would have got of it, the same every time."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import orjson
 from attrs import define, field, frozen
@@ -18,7 +18,7 @@ from ..proxy.http import ResponseBody, ResponseHead
 from ..sse import SSEDecoder
 from ..turn.agent import PendingCall
 from ..turn.events import CallsSettled, Event, TurnFailed, TurnStarted
-from ..turn.request import Plan
+from ..turn.request import CallAnswer, Decision, Message, Tool, ToolResult, TurnRequest, UserMessage
 from ..turn.turn import Turn
 from ..upstreams.rest import letta
 from ..upstreams.rest.commands import Command
@@ -196,25 +196,27 @@ def _comment(text: str) -> bytes:
 
 def plan_recorded(
     recording: Recording, exchange: RecordedExchange
-) -> tuple[Plan, tuple[PendingCall, ...] | None]:
+) -> tuple[TurnRequest, tuple[PendingCall, ...] | None]:
     """The plan whose request is the recorded one, and what must have been pending for it."""
     body: Mapping[str, Any] = exchange.request.json if isinstance(exchange.request.json, dict) else {}
-    results: list[letta.ToolReturn | letta.Approval] = []
-    messages: list[letta.MessageCreate] = []
+    results: list[CallAnswer] = []
+    messages: list[Message] = []
     for message in _objects(body.get("messages")):
         approvals = _objects(message.get("approvals"))
         results.extend(_result(approval) for approval in approvals)
         if not approvals:
             # Content and role have no part in the answer.
-            messages.append(letta.MessageCreate(content=str(message.get("content") or message.get("reason"))))
+            messages.append(UserMessage(content=str(message.get("content") or message.get("reason"))))
     tools = tuple(
-        letta.ClientTool(name=str(tool.get("name")), parameters=tool.get("parameters") or {})
+        Tool(name=str(tool.get("name")), parameters=tool.get("parameters") or {})
         for tool in _objects(body.get("client_tools"))
     )
     pending = None
     if results:
-        pending = tuple(PendingCall(call_id=result.tool_call_id, request_id="recorded") for result in results)
-    plan = Plan(model=recording.scenario, messages=tuple(messages), results=tuple(results), client_tools=tools)
+        pending = tuple(PendingCall(call_id=result.call_id, request_id="recorded") for result in results)
+    plan = TurnRequest(
+        model=recording.scenario, messages=tuple(messages), results=tuple(results), client_tools=tools
+    )
     return plan, pending
 
 
@@ -246,14 +248,15 @@ def pending_after(exchange: RecordedExchange) -> letta.PendingApproval | None:
     )
 
 
-def _result(approval: Mapping[str, Any]) -> letta.ToolReturn | letta.Approval:
+def _result(approval: Mapping[str, Any]) -> CallAnswer:
     call_id = str(approval.get("tool_call_id"))
     if approval.get("type") == "tool":
-        status: Literal["success", "error"] = "error" if approval.get("status") == "error" else "success"
-        return letta.ToolReturn(
-            tool_call_id=call_id, tool_return=str(approval.get("tool_return")), status=status
+        return ToolResult(
+            call_id=call_id,
+            content=str(approval.get("tool_return")),
+            is_error=approval.get("status") == "error",
         )
-    return letta.Approval(tool_call_id=call_id, approve=approval.get("approve") is True)
+    return Decision(call_id=call_id, approve=approval.get("approve") is True)
 
 
 def _objects(value: object) -> Sequence[Mapping[str, Any]]:

@@ -1,21 +1,173 @@
-"""What a turn is to do, in no client's dialect."""
+"""What a client asks of a turn, in the wire format of neither side: a dialect makes it, an upstream maps it."""
 
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import ClassVar, TypeAlias
+from math import ceil
+from typing import Any, ClassVar, Final, TypeAlias
 
 from attrs import evolve, field, frozen
 
 from ..config import InstructionPolicy
-from ..upstreams.rest import letta
-from ..upstreams.rest.conversations import ThreadWish
 from .approval import Verdict
 from .reply_format import CallWish, JsonWish, Wish, text_to_ask_again
+
+#: The header by which a client names an existing conversation.
+CONVERSATION_HEADER: Final = "X-Letta-Conversation-Id"
+_YEAR: Final = 365 * 24 * 3600
+
+# --- Input ----------------------------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class Text:
+    """Text among the parts of a message."""
+
+    text: str = field(repr=False)
+
+
+@frozen(kw_only=True)
+class Image:
+    """An image among the parts of a message.
+
+    :param url: ``http:``, ``https:``, or ``data:`` with the image in base64.
+    """
+
+    url: str = field(repr=False)
+
+
+Part: TypeAlias = Text | Image
+Content: TypeAlias = str | tuple[Part, ...]
+
+
+@frozen(kw_only=True)
+class UserMessage:
+    """A message to the agent.
+
+    :param name: of the person who wrote it.
+    """
+
+    content: Content = field(repr=False)
+    name: str | None = field(default=None, repr=False)
+
+
+@frozen(kw_only=True)
+class AgentMessage:
+    """A message that the agent is said to have written, in a history."""
+
+    content: str = field(repr=False)
+
+
+@frozen(kw_only=True)
+class SystemMessage:
+    """A message to the agent that comes from no person."""
+
+    content: str = field(repr=False)
+
+
+Message: TypeAlias = UserMessage | AgentMessage | SystemMessage
+
+
+@frozen(kw_only=True)
+class ToolResult:
+    """The result of a pending call."""
+
+    call_id: str
+    content: Content = field(repr=False)
+    is_error: bool = False
+
+
+@frozen(kw_only=True)
+class Decision:
+    """A pending call allowed or denied; the agent is told the reason."""
+
+    call_id: str
+    approve: bool
+    reason: str | None = field(default=None, repr=False)
+
+
+#: What ends the wait for a call.
+CallAnswer: TypeAlias = ToolResult | Decision
+
+
+@frozen(kw_only=True)
+class Tool:
+    """A tool that the client carries out.
+
+    :param parameters: a JSON Schema.
+    """
+
+    name: str
+    parameters: Mapping[str, Any] = field(repr=False)
+    description: str | None = field(default=None, repr=False)
+
+
+# --- Where it is said -----------------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class Chat:
+    """The client's chat of this key."""
+
+    key: str
+
+
+@frozen(kw_only=True)
+class NamedConversation:
+    """A conversation that the client names by its id at the upstream."""
+
+    conversation_id: str
+
+
+@frozen(kw_only=True)
+class Throwaway:
+    """A conversation for one prompt, which lives until the agent needs nothing more of the client's.
+
+    :param token: unique.
+    :param until: Unix time in seconds; the request's turn is over then.
+    :param call_ids: of the calls that the request has results of: the conversation has been made before.
+    """
+
+    token: str
+    until: int = 0
+    call_ids: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """The same for all requests with results of the same calls: they are said in the same conversation."""
+        return f"task {self.call_ids if self.call_ids else self.token}"
+
+
+#: None: the agent's own thread.
+ThreadChoice: TypeAlias = Chat | NamedConversation | Throwaway | None
+
+
+def thread_kind(choice: ThreadChoice) -> str:
+    """In one word, for logs and counters."""
+    match choice:
+        case Chat():
+            return "chat"
+        case NamedConversation():
+            return "conversation"
+        case Throwaway():
+            return "task"
+        case None:
+            return "agent"
+
+
+def task_end(start: int, seconds: float) -> int:
+    """Until when something may take, Unix time in seconds; a year if it may take for ever.
+
+    :param start: Unix time in seconds.
+    """
+    return start + ceil(min(seconds, _YEAR))
+
+
+# --- The request ----------------------------------------------------------------------------------------------
 
 
 @frozen(kw_only=True)
 class Instructions:
-    """What the client wants the agent to go by."""
+    """The client's instructions to the agent."""
 
     text: str = field(repr=False)
     policy: InstructionPolicy
@@ -34,15 +186,15 @@ Standing: TypeAlias = Instructions | JsonWish
 
 
 @frozen(kw_only=True)
-class Plan:
-    """What a client's request asks of Letta, made before the agent is known.
+class TurnRequest:
+    """What a client asks for, made before the agent is known.
 
     :param model: the agent's name or id, as asked.
     :param messages: the new input, in order.
     :param results: the results of calls that the client brings, in order.
     :param client_tools: the tools that the client offers for this turn.
     :param client_tool_names: the client's names for those that are offered under another.
-    :param thread: where it is said.
+    :param thread: where the input is said.
     :param history: what was said before, for a conversation that is made for it.
     :param retold: the results and the new input as text, for a conversation that has never heard of the calls.
     :param past_results: results in the client's history: their calls may wait still.
@@ -56,24 +208,24 @@ class Plan:
     """
 
     model: str
-    messages: tuple[letta.MessageCreate, ...] = ()
-    results: tuple[letta.ToolReturn | letta.Approval, ...] = ()
-    client_tools: tuple[letta.ClientTool, ...] = ()
+    messages: tuple[Message, ...] = ()
+    results: tuple[CallAnswer, ...] = ()
+    client_tools: tuple[Tool, ...] = ()
     client_tool_names: Mapping[str, str] = field(factory=dict)
-    thread: ThreadWish = None
-    history: tuple[letta.MessageCreate, ...] = ()
-    retold: tuple[letta.MessageCreate, ...] = ()
+    thread: ThreadChoice = None
+    history: tuple[Message, ...] = ()
+    retold: tuple[Message, ...] = ()
     instructions: Instructions | None = None
-    past_results: tuple[letta.ToolReturn, ...] = ()
+    past_results: tuple[ToolResult, ...] = ()
     verdict: Verdict | None = None
     wish: Wish | None = None
     stop: tuple[str, ...] = ()
     one_call: bool = False
-    aside: tuple[letta.MessageCreate, ...] = ()
+    aside: tuple[Message, ...] = ()
     forces_call: bool = False
     leaves_calls: bool = False
 
-    def without_input(self) -> "Plan":
+    def without_input(self) -> "TurnRequest":
         """The same once the agent has heard the input: what it waits for later is answered alone."""
         given = self.instructions
         lasts = given is not None and given.policy is InstructionPolicy.OVERRIDE
@@ -88,7 +240,7 @@ class Plan:
             aside=(),
         )
 
-    def calling(self, names: Mapping[str, str]) -> "Plan":
+    def calling(self, names: Mapping[str, str]) -> "TurnRequest":
         """The same where the agent knows tools by other names.
 
         :param names: the agent's, by those in which the client's tools are offered.
@@ -96,14 +248,14 @@ class Plan:
         if not isinstance(self.wish, CallWish) or not names:
             return self
         wish = evolve(self.wish, names=tuple(names.get(name, name) for name in self.wish.names))
-        aside = (letta.MessageCreate(role="system", content=wish.asking),) if self.aside else ()
+        aside = (SystemMessage(content=wish.asking),) if self.aside else ()
         return evolve(self, wish=wish, aside=aside)
 
-    def with_results_as_text(self) -> "Plan":
+    def with_results_as_text(self) -> "TurnRequest":
         """The same for a conversation that waits for nothing."""
         return evolve(self, messages=self.retold, results=(), retold=(), past_results=())
 
-    def again(self, complaint: str, *, in_full: bool) -> "Plan":
+    def again(self, complaint: str, *, in_full: bool) -> "TurnRequest":
         """What follows a reply that is not as the client wishes.
 
         :param complaint: what is wrong with it.
@@ -111,5 +263,5 @@ class Plan:
         """
         assert self.wish is not None
         text = text_to_ask_again(self.wish, complaint, in_full=in_full)
-        message = letta.MessageCreate(role="system", content=text)
+        message = SystemMessage(content=text)
         return evolve(self.without_input(), messages=(message,))

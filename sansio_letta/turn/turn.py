@@ -24,8 +24,8 @@ Two machines work together. This one walks through the exchanges with Letta, one
   run the end is awaited, and what was kept is told.
 - A run may stop for a human's approval. If nobody is asked (`Config.approvals`), the turn answers and goes on
   with the next run's stream, from STREAMING to SENDING again: for the client it is one answer.
-- A reply that must be of some form (`Plan.wish`) is held back until its run has ended, and checked. If it is
-  not as wished, the agent is asked once more, and the next run's stream is told, the same way.
+- A reply that must be of some form (`TurnRequest.wish`) is held back until its run has ended, and checked. If
+  it is not as wished, the agent is asked once more, and the next run's stream is told, the same way.
 - CANCELLING ends a run that nobody reads: Letta goes on without a reader (disconnect.jsonl). The run must be
   named, and its name comes with the first ping, so a client that leaves before that is LEAVING until then.
 - SEEKING looks for a run whose stream will not name it any more, since it broke, or since there is no time left
@@ -76,7 +76,7 @@ from ..upstreams.rest.commands import (
     ResumeRun,
     UpdateConversation,
 )
-from ..upstreams.rest.conversations import FoundThread, Search, Throwaway, delete_strays, task_end
+from ..upstreams.rest.conversations import FoundThread, Search, delete_strays, waiting_summary
 from ..upstreams.rest.destination import Destination, RecallThread, nothing_known
 from ..upstreams.rest.exchange import Asking, Pause
 from ..upstreams.rest.lookup import FoundRun, RunMark, RunSearch, SoughtRun, find_run, kept_nothing
@@ -95,6 +95,7 @@ from ..upstreams.rest.run_request import (
     settle_plan,
 )
 from ..upstreams.rest.tool_attachment import Cleaning, MadeTools, Preparation, Prepared, clean_up, prepare
+from ..upstreams.rest.turn_input import to_result
 from .agent import ANYONE, Agent, Caller, PendingCall
 from .answer import Runs
 from .approval import approval_question
@@ -119,7 +120,7 @@ from .events import (
 )
 from .phases import LOOKING_BACK, OVER, READING_STREAM, TRANSITIONS, UNNAMED, Phase, Step
 from .reply_format import CallWish
-from .request import Plan, Standing
+from .request import Standing, Throwaway, ToolResult, TurnRequest, task_end
 from .thread_queue import Place
 from .trimming import Trimmer
 
@@ -168,7 +169,7 @@ class Turn:
     :param created: when it came, Unix time in seconds.
     """
 
-    plan: Plan
+    plan: TurnRequest
     config: Config = field(factory=Config)
     _known_agent: Agent | None = field(default=None, alias="agent")
     _known_pending: tuple[PendingCall, ...] | None = field(default=None, alias="pending")
@@ -245,9 +246,7 @@ class Turn:
             now=self._created,
         )
         self._runs = Runs(
-            result_ids=frozenset(
-                result.tool_call_id for result in (*self.plan.past_results, *self.plan.results)
-            ),
+            result_ids=frozenset(result.call_id for result in (*self.plan.past_results, *self.plan.results)),
             asks=config.approvals is Approvals.ASK,
             held=None if wish is None else HeldReply(wish),
         )
@@ -594,7 +593,7 @@ class Turn:
             return None
         ident = self._to.conversation.conversation_id
         if self.awaited_calls and step is Step.ENDED and not self._abandoned:
-            summary = task.waiting_for(self.awaited_calls, self.config.client_tool_ttl)
+            summary = waiting_summary(task, self.awaited_calls, self.config.client_tool_ttl)
             return UpdateConversation(conversation_id=ident, summary=summary)
         if self._left_nothing and self._to.continues_task:
             return None  # the client may bring the results again
@@ -725,20 +724,20 @@ class Turn:
         remembered = self._recall_waiting(self._to.thread)
         settlement = settle_plan(self.plan, self._to, names, self.config.approvals, remembered)
         if self.plan.one_call and not self.plan.messages:
-            answered = {result.tool_call_id for result in (*self.plan.past_results, *self.plan.results)}
+            answered = {result.call_id for result in (*self.plan.past_results, *self.plan.results)}
             if (call := next_call(self._to.pending or (), answered, names)) is not None:
                 self._end_calling(call, CallsSettled(stale=settlement.calls.stale))
                 return
         if settlement.undecided:
             self._end_asking(settlement.undecided, settlement.calls)
             return
-        answers = settlement.approvals
+        answers = settlement.answers
         # What is said in place of a result need not be said again.
-        brought = {result.tool_call_id for result in (*self.plan.past_results, *self.plan.results)}
+        brought = {result.call_id for result in (*self.plan.past_results, *self.plan.results)}
         self._runs.begin(
             self._to.pending or (),
             results_sent=any(
-                type(answer) is letta.ToolReturn and answer.tool_call_id in brought for answer in answers
+                isinstance(answer, ToolResult) and answer.call_id in brought for answer in answers
             ),
         )
         if settlement.calls != CallsSettled():
@@ -1160,7 +1159,7 @@ class Turn:
             self.plan = self.plan.without_input()
         self._runs.begin(results_sent=True)
         # Results that Letta has already make the agent go on from them (kept_results.jsonl).
-        self._open_stream(Step.SEND, kept.returns)
+        self._open_stream(Step.SEND, tuple(map(to_result, kept.returns)))
 
     def _cancel(self) -> None:
         run_id = self._runs.current.run_id

@@ -17,17 +17,16 @@ from sansio_letta.dialects.items import (
     AssistantMessage,
     ClientRequest,
     FunctionTool,
-    ImagePart,
     InstructionMessage,
     JsonFormat,
     JsonSchema,
     MadeCall,
     Message,
-    TextPart,
     ToolMessage,
     UserMessage,
 )
 from sansio_letta.errors import RequestError
+from sansio_letta.turn.request import Image, Text
 from support import JSON, spoiled
 
 ROLES = st.sampled_from(["user", "assistant", "system", "developer", "tool", "function", "critic"])
@@ -374,18 +373,18 @@ MESSAGES: dict[str, tuple[dict[str, Any], Message]] = {
     "user, empty": ({"role": "user", "content": ""}, UserMessage(content="")),
     "user, parts": (
         {"role": "user", "content": [TEXT, image(PNG)]},
-        UserMessage(content=(TextPart(text="Hi"), ImagePart(url=PNG))),
+        UserMessage(content=(Text(text="Hi"), Image(url=PNG))),
     ),
     "user, null": ({**USER, "name": None}, UserMessage(content="Hi")),
     "system": ({"role": "system", "content": "Be brief."}, InstructionMessage(content="Be brief.")),
     "system, parts": (
         {"role": "system", "content": [TEXT]},
-        InstructionMessage(content=(TextPart(text="Hi"),)),
+        InstructionMessage(content=(Text(text="Hi"),)),
     ),
     "developer": ({"role": "developer", "content": "Be brief."}, InstructionMessage(content="Be brief.")),
     "developer, parts": (
         {"role": "developer", "content": [TEXT]},
-        InstructionMessage(content=(TextPart(text="Hi"),)),
+        InstructionMessage(content=(Text(text="Hi"),)),
     ),
     "assistant": ({"role": "assistant", "content": "Hi"}, AssistantMessage(content="Hi")),
     "assistant, parts": (
@@ -411,7 +410,7 @@ MESSAGES: dict[str, tuple[dict[str, Any], Message]] = {
     ),
     "tool, parts": (
         {"role": "tool", "tool_call_id": "call-1", "content": [TEXT, TEXT]},
-        ToolMessage(tool_call_id="call-1", content=(TextPart(text="Hi"), TextPart(text="Hi"))),
+        ToolMessage(tool_call_id="call-1", content=(Text(text="Hi"), Text(text="Hi"))),
     ),
 }
 
@@ -465,13 +464,13 @@ def test_a_bad_message_is_named_by_its_index(raw: object, where: str, code: str)
 
 DETAILS: list[object] = ["auto", "low", "original", None, 5, {}]
 
-PARTS: dict[str, tuple[dict[str, Any], TextPart | ImagePart]] = {
-    "a text": (TEXT, TextPart(text="Hi")),
-    "a PNG": (image(PNG), ImagePart(url=PNG)),
-    "a bare string": ({"type": "image_url", "image_url": PNG}, ImagePart(url=PNG)),
-    **{f"detail {detail}": (image(PNG, detail=detail), ImagePart(url=PNG)) for detail in DETAILS},
+PARTS: dict[str, tuple[dict[str, Any], Text | Image]] = {
+    "a text": (TEXT, Text(text="Hi")),
+    "a PNG": (image(PNG), Image(url=PNG)),
+    "a bare string": ({"type": "image_url", "image_url": PNG}, Image(url=PNG)),
+    **{f"detail {detail}": (image(PNG, detail=detail), Image(url=PNG)) for detail in DETAILS},
     **{
-        url[:30]: (image(url), ImagePart(url=taken))
+        url[:30]: (image(url), Image(url=taken))
         for url, taken in (
             ("data:image/jpeg;base64,AAAA", "data:image/jpeg;base64,AAAA"),
             ("data:image/jpg;base64,AAAA", "data:image/jpeg;base64,AAAA"),
@@ -496,7 +495,7 @@ PARTS: dict[str, tuple[dict[str, Any], TextPart | ImagePart]] = {
 
 
 @pytest.mark.parametrize(("raw", "part"), PARTS.values(), ids=PARTS)
-def test_a_part_of_the_user_s_is_taken(raw: dict[str, Any], part: TextPart | ImagePart) -> None:
+def test_a_part_of_the_user_s_is_taken(raw: dict[str, Any], part: Text | Image) -> None:
     request = decode(messages=[{"role": "user", "content": [raw]}])
     assert request.messages == (UserMessage(content=(part,)),)
     assert request.ignored == ()
@@ -573,18 +572,18 @@ FILE_PART = {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:ap
 @pytest.mark.parametrize(
     ("part", "told", "odd"),
     [
-        (AUDIO_PART, TextPart(text="[audio]"), ("messages.content.input_audio",)),
-        (FILE_PART, TextPart(text="[file a.pdf]"), ("messages.content.file",)),
-        ({"type": "output_text", "text": "Hi"}, TextPart(text="Hi"), ()),
-        ({"type": "resource", "uri": "x"}, TextPart(text="[resource]"), ("messages.content.resource",)),
-        (image(PNG), ImagePart(url=PNG), ()),
+        (AUDIO_PART, Text(text="[audio]"), ("messages.content.input_audio",)),
+        (FILE_PART, Text(text="[file a.pdf]"), ("messages.content.file",)),
+        ({"type": "output_text", "text": "Hi"}, Text(text="Hi"), ()),
+        ({"type": "resource", "uri": "x"}, Text(text="[resource]"), ("messages.content.resource",)),
+        (image(PNG), Image(url=PNG), ()),
     ],
 )
 def test_a_result_may_be_made_of_parts(part: object, told: object, odd: tuple[str, ...]) -> None:
     request = decode(messages=[{"role": "tool", **CALL_ID, "content": [TEXT, part]}])
     (result,) = request.messages
     assert isinstance(result, ToolMessage)
-    assert result.content == (TextPart(text="Hi"), told)
+    assert result.content == (Text(text="Hi"), told)
     assert request.ignored == odd
 
 
@@ -700,15 +699,15 @@ OLD: dict[str, tuple[object, object, tuple[str, ...]]] = {
     "texts": ([TEXT, "a", {"type": "input_text", "text": "b"}, {"text": "c"}, None], "Hi\na\nb\nc", ()),
     "numbers": ([1, 2.5], "1\n2.5", ()),
     "a text that is none": ([{"type": "text", "text": None}], "[text]", ("messages.content.text",)),
-    "an image": ([image(LINK)], (ImagePart(url=LINK),), ()),
+    "an image": ([image(LINK)], (Image(url=LINK),), ()),
     "an image among texts": (
         [TEXT, TEXT, {"type": "input_image", "image_url": LINK}, TEXT],
-        (*[TextPart(text="Hi")] * 2, ImagePart(url=LINK), TextPart(text="Hi")),
+        (*[Text(text="Hi")] * 2, Image(url=LINK), Text(text="Hi")),
         (),
     ),
     "an image among very many texts": (
         [*[TEXT] * 20, {"type": "input_image", "image_url": LINK}, TEXT],
-        (TextPart(text="\n".join(["Hi"] * 20)), ImagePart(url=LINK), TextPart(text="Hi")),
+        (Text(text="\n".join(["Hi"] * 20)), Image(url=LINK), Text(text="Hi")),
         (),
     ),
     "very many texts": ([TEXT] * 20, "\n".join(["Hi"] * 20), ()),
@@ -792,18 +791,18 @@ OLD_MESSAGES: dict[str, tuple[object, list[Message], tuple[str, ...]]] = {
     "null": (None, [], ("messages",)),
     "no role": (
         {"content": "Hi"},
-        [UserMessage(content=(TextPart(text="[?]"), TextPart(text="Hi")))],
+        [UserMessage(content=(Text(text="[?]"), Text(text="Hi")))],
         ("messages.role",),
     ),
     "an unknown role": (
         {"role": "critic", "content": "Hi"},
-        [UserMessage(content=(TextPart(text="[critic]"), TextPart(text="Hi")))],
+        [UserMessage(content=(Text(text="[critic]"), Text(text="Hi")))],
         ("messages.role",),
     ),
     "an unknown role, silent": ({"role": "critic"}, [], ("messages.role",)),
     "a role that is a list": (
         {"role": [], "content": "Hi"},
-        [UserMessage(content=(TextPart(text="[?]"), TextPart(text="Hi")))],
+        [UserMessage(content=(Text(text="[?]"), Text(text="Hi")))],
         ("messages.role",),
     ),
     "a result in the old form": ({"role": "function", "name": "f", "content": "x"}, [], ()),
@@ -812,7 +811,7 @@ OLD_MESSAGES: dict[str, tuple[object, list[Message], tuple[str, ...]]] = {
     "instructions that are null": ({"role": "system", "content": None}, [InstructionMessage(content="")], ()),
     "instructions with an image": (
         {"role": "system", "content": [TEXT, image(PNG)]},
-        [InstructionMessage(content=(TextPart(text="Hi"), TextPart(text="[image]")))],
+        [InstructionMessage(content=(Text(text="Hi"), Text(text="[image]")))],
         (),
     ),
     "fields that nobody knows": ({**USER, "a": 1, "b": {}}, [UserMessage(content="Hi")], ()),
@@ -846,7 +845,7 @@ def test_of_very_many_odd_parts_some_are_told() -> None:
 def test_parts_are_kept_where_a_program_s_own_prompt_may_be() -> None:
     said = {"role": "user", "content": [TEXT, TEXT]}
     messages = decode(messages=[{**said, "role": "system"}, said, REPLY, said, REPLY, USER]).messages
-    parts = (TextPart(text="Hi"), TextPart(text="Hi"))
+    parts = (Text(text="Hi"), Text(text="Hi"))
     assert [message.content for message in messages] == [parts, "Hi\nHi", "ok", parts, "ok", "Hi"]
 
 

@@ -11,16 +11,15 @@ from sansio_letta.dialects.items import (
     AssistantMessage,
     ClientRequest,
     FunctionTool,
-    ImagePart,
     InstructionMessage,
     JsonFormat,
     JsonSchema,
     MadeCall,
-    TextPart,
     ToolMessage,
     UserMessage,
 )
 from sansio_letta.errors import RequestError
+from sansio_letta.turn.request import Image, Text
 
 VALIDATE = Config(enforcement=Enforcement.VALIDATE)
 
@@ -57,9 +56,9 @@ def test_messages_with_and_without_their_type_and_parts() -> None:
             },
         ]
     )
-    image = ImagePart(url="data:image/png;base64,AAAA")
+    image = Image(url="data:image/png;base64,AAAA")
     assert asked.messages[1:2] == (UserMessage(content="One"),)
-    assert asked.messages[3] == UserMessage(content=(TextPart(text="Three"), image))
+    assert asked.messages[3] == UserMessage(content=(Text(text="Three"), image))
     assert [type(message) for message in asked.messages] == [
         InstructionMessage,
         UserMessage,

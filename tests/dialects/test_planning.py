@@ -18,27 +18,27 @@ from sansio_letta.dialects.items import (
     AssistantMessage,
     ClientRequest,
     FunctionTool,
-    ImagePart,
     InstructionMessage,
     Message,
-    TextPart,
     ToolMessage,
     UserMessage,
 )
 from sansio_letta.dialects.new_input import Planned, plan_turn
 from sansio_letta.errors import FieldPath, RequestError, RequestField
+from sansio_letta.turn import request as turn_request
 from sansio_letta.turn.reply_format import CallWish
+from sansio_letta.turn.request import Chat, Image, Text, Tool, ToolResult, thread_kind
 from sansio_letta.upstreams.rest import letta
-from sansio_letta.upstreams.rest.conversations import Chat, kind_of
+from sansio_letta.upstreams.rest.turn_input import to_client_tool, to_message
 
 # --- What real clients sent -----------------------------------------------------------------------------------
 
 REQUESTS = sorted((FIXTURES / "requests").glob("*.json"))
 
 
-def shown(message: letta.MessageCreate | letta.ApprovalCreate) -> dict[str, Any]:
+def shown(said: turn_request.Message) -> dict[str, Any]:
     """A new message as the fixtures write it: an image is its media type."""
-    assert isinstance(message, letta.MessageCreate)
+    message = to_message(said)
     named = {"name": message.name} if message.name else {}
     if isinstance(message.content, str):
         return {"role": message.role, **named, "text": message.content}
@@ -55,13 +55,13 @@ def shown(message: letta.MessageCreate | letta.ApprovalCreate) -> dict[str, Any]
 def outcome(asked: ClientRequest, planned: Planned) -> dict[str, Any]:
     """A plan as the fixtures write it."""
     plan = planned.plan
-    results = [result for result in plan.results if isinstance(result, letta.ToolReturn)]
+    results = [result for result in plan.results if isinstance(result, ToolResult)]
     assert len(results) == len(plan.results)
     return {
         "messages": [shown(message) for message in plan.messages],
-        "results": [{"tool_call_id": result.tool_call_id, "text": result.tool_return} for result in results],
+        "results": [{"tool_call_id": result.call_id, "text": result.content} for result in results],
         "tools": len(plan.client_tools),
-        "thread": kind_of(plan.thread),
+        "thread": thread_kind(plan.thread),
         "history": len(plan.history),
         "instructions": len(plan.instructions.text) if plan.instructions else 0,
         "ignored": [*asked.ignored, *(field_name(FieldPath(field)) for field in planned.ignored)],
@@ -139,7 +139,7 @@ def test_new_is_what_follows_the_last_assistant_message(
 ) -> None:
     plan = plan_turn(request(*history)).plan
     assert [shown(message) for message in plan.messages] == [{"role": "user", "text": text} for text in texts]
-    assert [result.tool_call_id for result in plan.results] == call_ids
+    assert [result.call_id for result in plan.results] == call_ids
 
 
 NOTHING_NEW: dict[str, list[Message]] = {
@@ -177,67 +177,48 @@ def test_the_plan_asks_for_the_model_in_the_agent_s_own_thread() -> None:
     assert (plan.model, plan.thread, plan.client_tools) == ("Milo", None, ())
 
 
-PARTS: dict[str, tuple[TextPart | ImagePart, letta.TextContent | letta.ImageContent]] = {
-    "a text": (TextPart(text="Hi"), letta.TextContent(text="Hi")),
-    "an image in the URL": (
-        ImagePart(url="data:image/png;base64,iVBO,/+="),
-        letta.ImageContent(source=letta.Base64Source(media_type="image/png", data="iVBO,/+=")),
-    ),
-    "capitals": (
-        ImagePart(url="DATA:Image/JPEG;BASE64,iVBO"),
-        letta.ImageContent(source=letta.Base64Source(media_type="image/jpeg", data="iVBO")),
-    ),
-    "an image elsewhere": (
-        ImagePart(url="https://example.org/a,b.png"),
-        letta.ImageContent(source=letta.UrlSource(url="https://example.org/a,b.png")),
-    ),
-    "a URL without a comma": (
-        ImagePart(url="https://example.org/a.png"),
-        letta.ImageContent(source=letta.UrlSource(url="https://example.org/a.png")),
-    ),
-}
+def test_parts_of_a_message_go_to_the_agent_as_they_came() -> None:
+    content = (
+        Text(text="Look:"),
+        Image(url="https://example.org/a.png"),
+        Image(url="data:image/png;base64,"),
+    )
+    plan = plan_turn(request(UserMessage(content=content))).plan
+    assert plan.messages == (turn_request.UserMessage(content=content),)
 
 
-@pytest.mark.parametrize(("part", "content"), PARTS.values(), ids=PARTS)
-def test_a_part_becomes_letta_s(
-    part: TextPart | ImagePart, content: letta.TextContent | letta.ImageContent
-) -> None:
-    plan = plan_turn(request(UserMessage(content=(TextPart(text="Look:"), part)))).plan
-    assert plan.messages == (letta.MessageCreate(content=(letta.TextContent(text="Look:"), content)),)
-
-
-RESULTS: dict[str, tuple[str | tuple[TextPart, ...], str]] = {
+RESULTS: dict[str, tuple[str | tuple[Text, ...], str]] = {
     "a text": ("18 C", "18 C"),
     "nothing": ("", ""),
-    "a part": ((TextPart(text="18 C"),), "18 C"),
-    "parts": ((TextPart(text="18 C"), TextPart(text="sunny")), "18 C\nsunny"),
+    "a part": ((Text(text="18 C"),), "18 C"),
+    "parts": ((Text(text="18 C"), Text(text="sunny")), "18 C\nsunny"),
     "no parts": ((), ""),
 }
 
 
 @pytest.mark.parametrize(("content", "text"), RESULTS.values(), ids=RESULTS)
-def test_a_result_is_one_text(content: str | tuple[TextPart, ...], text: str) -> None:
+def test_a_result_is_one_text(content: str | tuple[Text, ...], text: str) -> None:
     plan = plan_turn(request(SAID, ToolMessage(tool_call_id="call-1", content=content))).plan
-    assert plan.results == (letta.ToolReturn(tool_call_id="call-1", tool_return=text, status="success"),)
+    assert plan.results == (ToolResult(call_id="call-1", content=text),)
 
 
 SCHEMA = {"type": "object", "properties": {"a": {}}}
 
-TOOLS: dict[str, tuple[FunctionTool, letta.ClientTool]] = {
+TOOLS: dict[str, tuple[FunctionTool, Tool]] = {
     "with a schema": (
         FunctionTool(name="f", description="Does it.", parameters=SCHEMA, strict=True),
-        letta.ClientTool(name="f", description="Does it.", parameters=SCHEMA),
+        Tool(name="f", description="Does it.", parameters=SCHEMA),
     ),
     "without one": (
         FunctionTool(name="f"),
-        letta.ClientTool(name="f", parameters={"type": "object", "properties": {}}),
+        Tool(name="f", parameters={"type": "object", "properties": {}}),
     ),
-    "an empty one stays": (FunctionTool(name="f", parameters={}), letta.ClientTool(name="f", parameters={})),
+    "an empty one stays": (FunctionTool(name="f", parameters={}), Tool(name="f", parameters={})),
 }
 
 
 @pytest.mark.parametrize(("tool", "client_tool"), TOOLS.values(), ids=TOOLS)
-def test_a_tool_is_offered_to_letta(tool: FunctionTool, client_tool: letta.ClientTool) -> None:
+def test_a_tool_is_offered_to_the_agent(tool: FunctionTool, client_tool: Tool) -> None:
     assert plan_turn(request(user("a"), tools=(tool,))).plan.client_tools == (client_tool,)
 
 
@@ -253,7 +234,7 @@ def test_a_schema_that_is_taken_can_be_sent(depth: int) -> None:
         assert depth > 200
         assert error.param == "tools[0].function.parameters"
     else:
-        sent = letta.StreamRequest(messages=plan.messages, client_tools=plan.client_tools)
+        sent = letta.StreamRequest(messages=(), client_tools=tuple(map(to_client_tool, plan.client_tools)))
         assert schema[1:-1] in letta.encode_stream_request(sent)
 
 
@@ -349,7 +330,7 @@ def test_instructions_are_ignored_and_named_once(
     assert plan_turn(request(*history)).ignored == ()
 
 
-def test_a_result_with_a_picture_goes_to_letta_in_parts() -> None:
+def test_a_result_with_a_picture_is_made_of_parts() -> None:
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     results = [
         {"role": "tool", "tool_call_id": "call-1", "content": [{"type": "text", "text": "Seen:"}, picture]},
@@ -361,8 +342,7 @@ def test_a_result_with_a_picture_goes_to_letta_in_parts() -> None:
     history = [{"role": "user", "content": "x"}, {"role": "assistant", "content": None, "tool_calls": calls}]
     body = orjson.dumps({"model": "Milo", "messages": [*history, *results]})
     seen, plain = plan_turn(decode_request(body)).plan.results
-    assert isinstance(seen, letta.ToolReturn)
-    source = letta.Base64Source(media_type="image/png", data="AAAA")
-    assert seen.tool_return == (letta.TextContent(text="Seen:"), letta.ImageContent(source=source))
-    assert isinstance(plain, letta.ToolReturn)
-    assert plain.tool_return == "a"
+    assert isinstance(seen, ToolResult)
+    assert seen.content == (Text(text="Seen:"), Image(url="data:image/png;base64,AAAA"))
+    assert isinstance(plain, ToolResult)
+    assert plain.content == "a"

@@ -13,7 +13,9 @@ from sansio_letta.dialects.chat_completions.decode import decode_request
 from sansio_letta.dialects.new_input import Planned, plan_turn
 from sansio_letta.dialects.speakers import as_field, named_in, readable
 from sansio_letta.errors import RequestField
+from sansio_letta.turn.request import Message
 from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.turn_input import to_message
 
 ANN, BOB = (
     {"role": "user", "content": "Hello!", "name": "Ann"},
@@ -32,8 +34,8 @@ def planned(
     return plan_turn(decode_request(body), given)
 
 
-def heard(messages: tuple[letta.MessageCreate, ...]) -> list[tuple[str | None, Any]]:
-    return [(message.name, message.content) for message in messages]
+def heard(messages: tuple[Message, ...]) -> list[tuple[str | None, Any]]:
+    return [(message.name, message.content) for message in map(to_message, messages)]
 
 
 def test_two_people_in_one_thread_are_two_speakers() -> None:
@@ -115,7 +117,9 @@ def test_names(name: str | None, shown: str | None, field: str | None) -> None:
 
 def test_the_name_is_sent_only_where_there_is_one() -> None:
     sent = orjson.loads(
-        letta.encode_stream_request(letta.StreamRequest(messages=planned(ANN, NAMELESS).plan.messages))
+        letta.encode_stream_request(
+            letta.StreamRequest(messages=tuple(map(to_message, planned(ANN, NAMELESS).plan.messages)))
+        )
     )
     assert sent["messages"] == [
         {"content": "Hello!", "role": "user", "name": "Ann"},

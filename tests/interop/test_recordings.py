@@ -17,7 +17,7 @@ from recordings import SCENARIOS, expected_path, recording, turns
 from sansio_letta.errors import Failure
 from sansio_letta.recording.format import RecordedExchange, Recording
 from sansio_letta.recording.replay import plan_recorded
-from sansio_letta.upstreams.rest import letta as wire
+from sansio_letta.turn.request import ToolResult, UserMessage
 from sansio_letta.upstreams.rest.commands import OpenStream
 from server.scripted import Script, hello
 from support import THOROUGH
@@ -92,16 +92,16 @@ def recorded_turns() -> Iterator[RecordedTurn]:
 
 def _turn(whole: Recording, exchange: RecordedExchange, number: int, section: bytes) -> RecordedTurn:
     plan, pending = plan_recorded(whole, exchange)
-    results = [result for result in plan.results if isinstance(result, wire.ToolReturn)]
+    results = [result for result in plan.results if isinstance(result, ToolResult)]
     messages = [user("earlier")]
     if results:
         function = {"name": "unread", "arguments": "{}"}
-        calls = [{"id": item.tool_call_id, "type": "function", "function": function} for item in results]
+        calls = [{"id": item.call_id, "type": "function", "function": function} for item in results]
         messages.append({"role": "assistant", "tool_calls": calls})
         messages += [
-            {"role": "tool", "tool_call_id": item.tool_call_id, "content": item.tool_return} for item in results
+            {"role": "tool", "tool_call_id": item.call_id, "content": item.content} for item in results
         ]
-    messages += [user(str(message.content)) for message in plan.messages]
+    messages += [user(str(message.content)) for message in plan.messages if isinstance(message, UserMessage)]
     tools = [
         {"type": "function", "function": {"name": tool.name, "parameters": dict(tool.parameters)}}
         for tool in plan.client_tools

@@ -12,7 +12,7 @@ from sansio_letta import Background, Config, HttpRequest, LocalProtocolError, Pr
 from sansio_letta.errors import Failure
 from sansio_letta.proxy.turn_registry import KnownTurn, KnownTurns, fingerprint, read_sending
 from sansio_letta.turn.events import FinishReason, TextDelta, TurnFinished
-from sansio_letta.turn.request import Plan
+from sansio_letta.turn.request import TurnRequest
 from sansio_letta.turn.turn import Turn
 from sansio_letta.upstreams.rest.commands import CancelRun, FetchRun, FindAgent, FindRuns, OpenStream
 
@@ -436,7 +436,7 @@ def test_an_agent_that_is_found_is_remembered_though_the_client_has_left() -> No
 
 
 def turn() -> Turn:
-    return Turn(Plan(model="Milo"), agent=AGENT)
+    return Turn(TurnRequest(model="Milo"), agent=AGENT)
 
 
 def test_answers_take_up_a_limited_room() -> None:

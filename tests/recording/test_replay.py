@@ -10,7 +10,7 @@ from sansio_letta.recording.format import RecordedExchange, RecordingHead, TextM
 from sansio_letta.recording.replay import pending_after, plan_recorded, render, replay
 from sansio_letta.recording.writer import record
 from sansio_letta.turn.events import TurnFailed
-from sansio_letta.upstreams.rest import letta
+from sansio_letta.turn.request import Decision
 from sansio_letta.upstreams.rest.commands import CancelRun, FetchAgent, FetchRun, OpenStream
 
 
@@ -70,7 +70,7 @@ def test_what_is_pending_after_a_turn() -> None:
 def test_plans_are_those_of_the_recorded_requests() -> None:
     denied, pending = plan_recorded(recording("pending_denied"), exchange("pending_denied", 2))
     (denial,) = denied.results
-    assert isinstance(denial, letta.Approval)
+    assert isinstance(denial, Decision)
     assert not denial.approve
     assert pending is not None
     odd = evolve(exchange("text", 1), request=evolve(exchange("text", 1).request, json=None))

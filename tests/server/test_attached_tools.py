@@ -10,7 +10,7 @@ from drive import DONE, PING, USAGE, agent_json, say, stop
 from legacy_letta import calling, name_of, stopped_by
 from letta_server import TurnSettings
 from letta_server.server import Server, keep_clean, sweep
-from sansio_letta.upstreams.rest import letta as wire
+from sansio_letta.turn.request import Tool
 from sansio_letta.upstreams.rest.commands import (
     CancelRun,
     ChangeToolbox,
@@ -30,7 +30,7 @@ from .scripted import Piece, RawClient, Script, ask, cancelled, hello, make_serv
 TOOL: dict[str, Any] = {"type": "function", "function": {"name": "f", "parameters": {}}}
 MADE: dict[str, Any] = {
     "id": "tool-1",
-    "name": name_of(wire.ClientTool(name="f", parameters={})),
+    "name": name_of(Tool(name="f", parameters={})),
     "tags": ["letta-proxy-client-tools"],
 }
 AGENT = agent_json() | {"agent_type": "memgpt_v2_agent", "tools": [], "tool_rules": [], "tags": []}
@@ -147,7 +147,7 @@ async def test_a_server_that_ends_deletes_what_it_has_made(nursery: trio.Nursery
     gate = trio.Event()
     gate.set()
     young = ["letta-proxy-client-tools", "letta-proxy-client-tools until 99999999999"]
-    theirs = {"id": "tool-2", "name": name_of(wire.ClientTool(name="g", parameters={})), "tags": young}
+    theirs = {"id": "tool-2", "name": name_of(Tool(name="g", parameters={})), "tags": young}
     listed = [MADE | {"tags": young}, theirs]
     server, letta = make_server(found(), *given(), hello(), *cleaned(gate)[:2], says(SearchTools, listed))
     client, _ = connect(nursery, server)

@@ -41,7 +41,7 @@ from sansio_letta.turn.events import (
     TurnFinished,
     Usage,
 )
-from sansio_letta.turn.request import Instructions
+from sansio_letta.turn.request import Chat, Instructions, ThreadChoice, Throwaway, UserMessage
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.commands import (
     CancelRun,
@@ -51,7 +51,6 @@ from sansio_letta.upstreams.rest.commands import (
     FetchLast,
     OpenStream,
 )
-from sansio_letta.upstreams.rest.conversations import Chat, ThreadWish, Throwaway
 from sansio_letta.upstreams.rest.recovery import EarlierTurn
 
 ALLOW, DENY = Config(approvals=Approvals.ALLOW), Config(approvals=Approvals.DENY)
@@ -201,12 +200,12 @@ def test_an_agent_that_never_ends_is_ended() -> None:
     assert finished.reason is FinishReason.LENGTH
 
 
-def begun_in(thread: ThreadWish, config: Config, **more: Any) -> tuple[Turn, OpenStream]:
+def begun_in(thread: ThreadChoice, config: Config, **more: Any) -> tuple[Turn, OpenStream]:
     """A turn that a new conversation was made for."""
     asked = evolve(
         plan("hi"),
         thread=thread,
-        history=(letta.MessageCreate(content="before"),),
+        history=(UserMessage(content="before"),),
         instructions=Instructions(text="Be kind.", policy=more.pop("policy", InstructionPolicy.ALWAYS)),
     )
     turn = Turn(asked, config, AGENT, **more)

@@ -49,8 +49,10 @@ from sansio_letta.turn.events import (
     TurnStarted,
 )
 from sansio_letta.turn.reply_format import CallWish, JsonWish, Wish
+from sansio_letta.turn.request import SystemMessage
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.commands import CancelRun, Command, FetchKept, FetchRun, FetchUsage, OpenStream
+from sansio_letta.upstreams.rest.turn_input import to_client_tool, to_message
 
 VALIDATE = Config(enforcement=Enforcement.VALIDATE, queue_timeout=0, connect_retry_timeout=0, resume_timeout=0)
 OBJECT = {"type": "json_object"}
@@ -124,8 +126,7 @@ def test_what_is_ignored_need_not_make_sense() -> None:
 def test_a_wish_goes_beside_the_input() -> None:
     made = planned(response_format=NUMBER)
     assert isinstance(made.plan.wish, JsonWish)
-    (aside,) = made.plan.aside
-    assert (aside.role, aside.content) == ("system", made.plan.wish.asking)
+    assert made.plan.aside == (SystemMessage(content=made.plan.wish.asking),)
     assert "count" in made.plan.wish.asking
     assert made.ignored == ()
 
@@ -173,7 +174,11 @@ def test_the_wish_goes_whatever_becomes_of_instructions(policy: InstructionPolic
     # The same instructions again, another wish, and none: nothing new is told but the wish.
     always = [("system", "Be brief.")] if policy is InstructionPolicy.ALWAYS else []
     client = asked(proxy, messages=messages, response_format=NUMBER)
-    assert sent(client) == [*always, ("system", planned(response_format=NUMBER).plan.aside[0].content), user]
+    assert sent(client) == [
+        *always,
+        ("system", to_message(planned(response_format=NUMBER).plan.aside[0]).content),
+        user,
+    ]
     client.stream(PING, say(GOOD), *STOPS)
     assert sent(asked(proxy, messages=messages)) == [*always, user]
 
@@ -473,7 +478,7 @@ def test_words_in_place_of_a_call_are_dropped_and_it_is_asked_for() -> None:
         message.content
         == "Your last reply cannot be used: no tool was called. Reply once more, and call the tool get_weather."
     )
-    assert command.request.client_tools == (WEATHER,)
+    assert command.request.client_tools == (to_client_tool(WEATHER),)
     items = stream(turn, PING, say("Sorry.", id="m-2"), want("call-1", "get_weather", "{}"), end=False)
     assert texts(items) == ["Sorry."], "with no blank line before it: nothing was told yet"
     items = more(turn, *WAITS)

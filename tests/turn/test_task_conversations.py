@@ -12,6 +12,7 @@ from sansio_letta.config import TaskPolicy
 from sansio_letta.errors import Failure
 from sansio_letta.proxy.memory import ThreadMemory
 from sansio_letta.turn.events import ConversationThread
+from sansio_letta.turn.request import Throwaway
 from sansio_letta.upstreams.rest.commands import (
     CancelRun,
     Command,
@@ -23,7 +24,7 @@ from sansio_letta.upstreams.rest.commands import (
     OpenStream,
     UpdateConversation,
 )
-from sansio_letta.upstreams.rest.conversations import Throwaway, task_deadline
+from sansio_letta.upstreams.rest.conversations import task_deadline, waiting_summary
 
 MEMORY = "You are now acting as the managed memory extraction subagent for a coding assistant."
 TOOLS = [{"type": "function", "function": {"name": "read_file"}}]
@@ -313,5 +314,5 @@ def test_a_deadline_is_read_whatever_stands_behind_it(tail: str) -> None:
 
 
 def test_a_summary_has_an_end() -> None:
-    summary = Throwaway(token="t").waiting_for([f"call-{number}" for number in range(1000)], 300)
+    summary = waiting_summary(Throwaway(token="t"), [f"call-{number}" for number in range(1000)], 300)
     assert len(summary) < 1200

@@ -44,7 +44,17 @@ from sansio_letta.turn.events import (
     TurnFailed,
     TurnFinished,
 )
-from sansio_letta.turn.request import Instructions, Plan
+from sansio_letta.turn.request import (
+    Chat,
+    Instructions,
+    NamedConversation,
+    ThreadChoice,
+    Throwaway,
+    ToolResult,
+    TurnRequest,
+    UserMessage,
+    thread_kind,
+)
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.commands import (
     PAGE_COUNT,
@@ -60,23 +70,15 @@ from sansio_letta.upstreams.rest.commands import (
     OpenStream,
     SearchTools,
 )
-from sansio_letta.upstreams.rest.conversations import (
-    MAX_PAGE_COUNT,
-    Chat,
-    GivenConversation,
-    ThreadWish,
-    Throwaway,
-    chat_key,
-    chat_summary,
-    kind_of,
-)
+from sansio_letta.upstreams.rest.conversations import MAX_PAGE_COUNT, chat_key, chat_summary, task_summary
 from sansio_letta.upstreams.rest.run_request import Waiting
+from sansio_letta.upstreams.rest.turn_input import to_answer
 
 HELLO = (PING, say("Hello"), stop(), USAGE, DONE)
 CHAT, TASK, GIVEN = (
     Chat(key="c-1"),
     Throwaway(token="t-1", until=3600),
-    GivenConversation(conversation_id="conv-7"),
+    NamedConversation(conversation_id="conv-7"),
 )
 DIGEST = "a6f7ef47ee8dc84af9056a3051ddc302"
 SUMMARY = f'letta-proxy chat: "c-1" {DIGEST}'
@@ -90,10 +92,10 @@ def conversation(name: str, summary: str = SUMMARY, created: str = "2026-11-22T0
     return {"id": name, "agent_id": AGENT_ID, "summary": summary, "created_at": created}
 
 
-def begin(thread: ThreadWish, *, config: Config | None = None, **more: Any) -> Turn:
-    told = letta.MessageCreate(content="before")
-    plan = Plan(
-        model="Milo", messages=(letta.MessageCreate(content="hi"),), thread=thread, history=(told,), **more
+def begin(thread: ThreadChoice, *, config: Config | None = None, **more: Any) -> Turn:
+    told = UserMessage(content="before")
+    plan = TurnRequest(
+        model="Milo", messages=(UserMessage(content="hi"),), thread=thread, history=(told,), **more
     )
     return Turn(plan, config or Config(), AGENT)
 
@@ -228,23 +230,21 @@ def test_a_conversation_that_was_deleted_is_made_again() -> None:
 
 
 def test_results_are_looked_up_in_the_conversation() -> None:
-    plan = Plan(
+    plan = TurnRequest(
         model="Milo",
-        results=(letta.ToolReturn(tool_call_id="call-1", tool_return="18 C"),),
+        results=(ToolResult(call_id="call-1", content="18 C"),),
         client_tools=(WEATHER,),
         thread=CHAT,
     )
     turn = Turn(plan, agent=AGENT, thread=ConversationThread(conversation_id="conv-1"))
     assert drain(turn) == [FetchLast(conversation_id="conv-1")]
     command = opened(answer(turn, [want("call-1", "get_weather", "{}") | {"run_id": RUN_ID}]))
-    assert command.request.messages == (letta.ApprovalCreate(approvals=plan.results),)
+    assert command.request.messages == (letta.ApprovalCreate(approvals=tuple(map(to_answer, plan.results))),)
 
 
 @pytest.mark.parametrize("last", [[], [say("Hello")]], ids=["nothing", "text"])
 def test_results_that_the_conversation_does_not_wait_for(last: list[Any]) -> None:
-    plan = Plan(
-        model="Milo", results=(letta.ToolReturn(tool_call_id="call-1", tool_return="18 C"),), thread=CHAT
-    )
+    plan = TurnRequest(model="Milo", results=(ToolResult(call_id="call-1", content="18 C"),), thread=CHAT)
     turn = Turn(plan, agent=AGENT, thread=ConversationThread(conversation_id="conv-1"))
     drain(turn)
     [failure] = answer(turn, last)
@@ -294,7 +294,7 @@ def test_whether_another_agent_has_a_given_conversation_is_not_told() -> None:
 
 def test_a_task_leaves_nothing_behind() -> None:
     turn = begin(TASK)
-    assert drain(turn) == [CreateConversation(agent_id=AGENT_ID, summary=TASK.summary)]
+    assert drain(turn) == [CreateConversation(agent_id=AGENT_ID, summary=task_summary(TASK))]
     assert texts(opened(answer(turn, conversation("conv-9")))) == [("user", "before"), ("user", "hi")]
     items = stream(turn, *HELLO)
     assert isinstance(items[-2], TurnFinished)
@@ -341,9 +341,9 @@ def test_a_conversation_that_may_have_been_made_is_looked_for(end: Callable[[Tur
     end(turn)
     failure, look = drain(turn)
     assert isinstance(failure, TurnFailed)
-    assert look == FindConversations(agent_id=AGENT_ID, summary=TASK.summary)
-    other = conversation("conv-8", TASK.summary + "0")
-    assert answer(turn, [conversation("conv-9", TASK.summary), other]) == [
+    assert look == FindConversations(agent_id=AGENT_ID, summary=task_summary(TASK))
+    other = conversation("conv-8", task_summary(TASK) + "0")
+    assert answer(turn, [conversation("conv-9", task_summary(TASK)), other]) == [
         DeleteConversation(conversation_id="conv-9")
     ]
     assert answer(turn, None) == []
@@ -356,12 +356,12 @@ def test_of_two_conversations_that_were_made_none_is_left() -> None:
     turn.receive_failure(Failure.BROKEN, "it broke")
     drain(turn)
     turn.end_pause()
-    assert drain(turn) == [CreateConversation(agent_id=AGENT_ID, summary=TASK.summary)]
-    answer(turn, conversation("conv-9", TASK.summary))
+    assert drain(turn) == [CreateConversation(agent_id=AGENT_ID, summary=task_summary(TASK))]
+    answer(turn, conversation("conv-9", task_summary(TASK)))
     assert stream(turn, *HELLO)[-1] == DeleteConversation(conversation_id="conv-9")
     [look] = answer(turn, None)
     assert isinstance(look, FindConversations)
-    assert answer(turn, [conversation("conv-8", TASK.summary)]) == [
+    assert answer(turn, [conversation("conv-8", task_summary(TASK))]) == [
         DeleteConversation(conversation_id="conv-8")
     ]
 
@@ -393,9 +393,9 @@ def test_a_task_that_fails_leaves_nothing_behind() -> None:
 
 
 def instructed(policy: InstructionPolicy, memory: ThreadMemory | None = None, text: str = "Be kind.") -> Turn:
-    plan = Plan(
+    plan = TurnRequest(
         model="Milo",
-        messages=(letta.MessageCreate(content="hi"),),
+        messages=(UserMessage(content="hi"),),
         instructions=Instructions(text=text, policy=policy),
     )
     return Turn(plan, agent=AGENT, is_told=(memory or ThreadMemory(10)).is_told)
@@ -436,7 +436,7 @@ def test_instructions_are_ignored() -> None:
 # --- What a request is of
 
 
-def planned(headers: dict[str, str] | None = None, config: Config | None = None, **body: Any) -> Plan:
+def planned(headers: dict[str, str] | None = None, config: Config | None = None, **body: Any) -> TurnRequest:
     raw = {"model": "Milo", "messages": [{"role": "user", "content": "hi"}], **body}
     given = RequestContext(config=config or Config(), headers=headers or {}, token="t-1")
     return plan_turn(decode_request(orjson.dumps(raw)), given).plan
@@ -456,7 +456,7 @@ def planned(headers: dict[str, str] | None = None, config: Config | None = None,
         ({"x-letta-chat-key": "{{CHAT_ID}}"}, None),
     ],
 )
-def test_a_header_names_the_thread(headers: dict[str, str], thread: ThreadWish) -> None:
+def test_a_header_names_the_thread(headers: dict[str, str], thread: ThreadChoice) -> None:
     assert planned(headers).thread == thread
 
 
@@ -516,8 +516,8 @@ def test_further_tasks_are_known_by_their_beginning() -> None:
 @pytest.mark.parametrize(
     ("wish", "kind"), [(CHAT, "chat"), (GIVEN, "conversation"), (TASK, "task"), (None, "agent")]
 )
-def test_a_thread_in_a_word(wish: ThreadWish, kind: str) -> None:
-    assert kind_of(wish) == kind
+def test_a_thread_in_a_word(wish: ThreadChoice, kind: str) -> None:
+    assert thread_kind(wish) == kind
 
 
 # --- What a process remembers

@@ -45,6 +45,7 @@ from sansio_letta.turn.events import (
     TurnFinished,
     TurnStarted,
 )
+from sansio_letta.turn.request import Throwaway
 from sansio_letta.turn.trimming import Trimmer
 from sansio_letta.upstreams.rest.attached_tools import lend
 from sansio_letta.upstreams.rest.calls import NO_RESULT
@@ -57,7 +58,6 @@ from sansio_letta.upstreams.rest.commands import (
     FindAgent,
     OpenStream,
 )
-from sansio_letta.upstreams.rest.conversations import Throwaway
 
 STOPS = (stop(), USAGE, DONE)
 WAITS = (stop("requires_approval"), USAGE, DONE)

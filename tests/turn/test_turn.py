@@ -35,7 +35,7 @@ from drive import (
     want,
 )
 from legacy_letta import name_of
-from sansio_letta import Config, Kept, LocalProtocolError, Plan, Signal, Turn
+from sansio_letta import Config, Kept, LocalProtocolError, Signal, Turn, TurnRequest
 from sansio_letta.config import ClientTools
 from sansio_letta.errors import Failure, FieldPath, RequestField, shutting_down
 from sansio_letta.turn.events import (
@@ -53,6 +53,7 @@ from sansio_letta.turn.events import (
 )
 from sansio_letta.turn.phases import TRANSITIONS, Phase, Step
 from sansio_letta.turn.reply_format import CallWish
+from sansio_letta.turn.request import SystemMessage, Tool, UserMessage
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.calls import NO_RESULT_YET, TAKEN
 from sansio_letta.upstreams.rest.commands import CancelRun, Command, FetchAgent, FetchRun, FindAgent, OpenStream
@@ -232,13 +233,9 @@ def test_conflict_is_settled_once() -> None:
 def test_a_clients_tool_named_as_one_of_the_agents_own_does_not_take_its_place() -> None:
     own = (letta.OwnTool(name="memory_insert", tool_type="letta_sleeptime_core"),)
     schema = {"type": "object", "properties": {}, "required": list[str]()}
-    tools = [
-        letta.ClientTool(name=name, description="Mine.", parameters=schema) for name in ("memory_insert", "f")
-    ]
+    tools = [Tool(name=name, description="Mine.", parameters=schema) for name in ("memory_insert", "f")]
     wish = CallWish(names=("memory_insert", "f"))
-    given = evolve(
-        plan("hi", tools=tools), wish=wish, aside=(letta.MessageCreate(role="system", content=wish.asking),)
-    )
+    given = evolve(plan("hi", tools=tools), wish=wish, aside=(SystemMessage(content=wish.asking),))
     turn = Turn(given, agent=agent(tools=own))
     body = orjson.loads(opened(drain(turn)).body)
     renamed, other = body["client_tools"]
@@ -807,7 +804,8 @@ def test_texts_and_arguments_arrive_as_they_were(text: str, arguments: str, data
         return [whole[a:b] for a, b in zip([0, *at], [*at, len(whole)], strict=True)]
 
     turn = Turn(
-        Plan(model="Milo", messages=(letta.MessageCreate(content="x"),), client_tools=(WEATHER,)), agent=AGENT
+        TurnRequest(model="Milo", messages=(UserMessage(content="x"),), client_tools=(WEATHER,)),
+        agent=AGENT,
     )
     drain(turn)
     calls = [want("call-1", "get_weather", None), *[want("call-1", None, piece) for piece in cut(arguments)]]

@@ -11,6 +11,7 @@ from sansio_letta.turn.events import (
     ServerToolArguments,
     ServerToolStarted,
 )
+from sansio_letta.turn.request import Decision, ToolResult
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.agents import pending_calls
 from sansio_letta.upstreams.rest.calls import (
@@ -104,8 +105,8 @@ def pending(*calls: letta.ToolCall) -> tuple[PendingCall, ...]:
     return pending_calls(letta.PendingApproval(id="message-1", tool_calls=calls))
 
 
-def result(call_id: str) -> letta.ToolReturn:
-    return letta.ToolReturn(tool_call_id=call_id, tool_return="18 C")
+def result(call_id: str) -> ToolResult:
+    return ToolResult(call_id=call_id, content="18 C")
 
 
 @pytest.mark.parametrize("has_message", [True, False])
@@ -116,7 +117,7 @@ def test_all_results_there(has_message: bool) -> None:
         client_tools=("f",),
         has_message=has_message,
     )
-    assert settled == Settlement(approvals=(result("1"), result("2")))
+    assert settled == Settlement(answers=(result("1"), result("2")))
 
 
 @pytest.mark.parametrize(("policy", "has_message"), [(Approvals.ASK, True), (Approvals.DENY, False)])
@@ -130,10 +131,10 @@ def test_missing_results_are_errors_for_client_tools_and_denials_for_others(
         has_message=has_message,
         policy=policy,
     )
-    assert settled.approvals == (
+    assert settled.answers == (
         result("1"),
-        letta.ToolReturn(tool_call_id="2", tool_return=NO_RESULT, status="error"),
-        letta.Approval(tool_call_id="3", approve=False, reason=NOT_ALLOWED),
+        ToolResult(call_id="2", content=NO_RESULT, is_error=True),
+        Decision(call_id="3", approve=False, reason=NOT_ALLOWED),
     )
     assert settled.calls == CallsSettled(missing=("2", "3"))
 
@@ -153,7 +154,7 @@ def test_a_message_in_place_of_results_denies_no_call_of_a_client(
         own_tools=own_tools,
         is_taken=is_taken,
     )
-    assert settled.approvals == (letta.ToolReturn(tool_call_id="1", tool_return=text, status="success"),)
+    assert settled.answers == (ToolResult(call_id="1", content=text),)
     assert settled.calls == CallsSettled(denied=("1",), stale=("9",))
 
 
@@ -163,9 +164,9 @@ def test_a_message_in_place_of_an_approval_denies_the_agents_own_call(
 ) -> None:
     waiting = pending(fragment("1", "rm"), fragment("2", "f"))
     settled = settle(waiting, (), client_tools=("f",), has_message=True, own_tools=own_tools, is_taken=True)
-    assert settled.approvals == (
-        letta.Approval(tool_call_id="1", approve=False, reason=MOVED_ON),
-        letta.ToolReturn(tool_call_id="2", tool_return=TAKEN),
+    assert settled.answers == (
+        Decision(call_id="1", approve=False, reason=MOVED_ON),
+        ToolResult(call_id="2", content=TAKEN),
     )
 
 

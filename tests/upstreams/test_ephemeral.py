@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sansio_letta import RequestError
 from sansio_letta.errors import FieldPath, RequestField
+from sansio_letta.turn.request import Tool
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.attached_tools import (
     MARK,
@@ -30,7 +31,7 @@ SCHEMA: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "str
 
 
 def name_at_letta(name: str = "f", description: str | None = None, parameters: dict[str, Any] = SCHEMA) -> str:
-    tool = letta.ClientTool(name=name, description=description, parameters=parameters)
+    tool = Tool(name=name, description=description, parameters=parameters)
     return lend([tool], to_legacy=True)[0].tool.name
 
 
@@ -134,9 +135,7 @@ def test_what_is_lent_is_taken_back_and_nothing_else() -> None:
     ],
 )
 def test_a_schema_that_would_fail_every_run_is_refused(parameters: dict[str, Any], param: str) -> None:
-    good, bad = (
-        letta.ClientTool(name=name, parameters=value) for name, value in (("f", {}), ("g", parameters))
-    )
+    good, bad = (Tool(name=name, parameters=value) for name, value in (("f", {}), ("g", parameters)))
     with pytest.raises(RequestError) as caught:
         lend([good, bad], to_legacy=True)
     assert caught.value.field == FieldPath(RequestField.TOOL_PARAMETERS, 1, tuple(param.split(".")))
@@ -144,13 +143,13 @@ def test_a_schema_that_would_fail_every_run_is_refused(parameters: dict[str, Any
 
 
 def test_only_legacy_agents_take_arguments_away() -> None:
-    tool = letta.ClientTool(name="f", parameters={"properties": {"thinking": {}}})
+    tool = Tool(name="f", parameters={"properties": {"thinking": {}}})
     assert lend([tool], to_legacy=False)[0].tool.parameters["properties"] == {"thinking": {}}
 
 
 def test_the_rest_of_a_schema_goes_out_as_it_came() -> None:
     schema = {**SCHEMA, "$defs": {"A": {}}, "additionalProperties": False}
-    assert lend([letta.ClientTool(name="f", parameters=schema)], to_legacy=True)[0].tool.parameters == schema
+    assert lend([Tool(name="f", parameters=schema)], to_legacy=True)[0].tool.parameters == schema
 
 
 # --- Arguments

@@ -15,7 +15,7 @@ from legacy_letta import (
     stopped_by,
     turn_of,
 )
-from sansio_letta import Config, Kept, Plan, Signal
+from sansio_letta import Config, Kept, Signal, TurnRequest
 from sansio_letta.config import Approvals, ClientTools, InstructionPolicy
 from sansio_letta.errors import (
     Advice,
@@ -37,9 +37,17 @@ from sansio_letta.turn.events import (
     TurnFinished,
 )
 from sansio_letta.turn.reply_format import CallWish
-from sansio_letta.turn.request import Instructions
+from sansio_letta.turn.request import (
+    Chat,
+    Instructions,
+    NamedConversation,
+    SystemMessage,
+    Throwaway,
+    Tool,
+    ToolResult,
+    UserMessage,
+)
 from sansio_letta.turn.thread_queue import Place, ThreadQueue
-from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.calls import NO_CLIENT, NO_RESULT, NO_RESULT_YET
 from sansio_letta.upstreams.rest.commands import (
     AnswerCalls,
@@ -55,7 +63,6 @@ from sansio_letta.upstreams.rest.commands import (
     OpenStream,
     SearchTools,
 )
-from sansio_letta.upstreams.rest.conversations import Chat, GivenConversation, Throwaway
 from sansio_letta.upstreams.rest.run_request import RESULT_PREFACE
 from sansio_letta.upstreams.rest.tool_attachment import MadeTools
 
@@ -378,7 +385,7 @@ def test_agents_that_keep_their_threads_apart_do_not_wait() -> None:
 def test_two_schemas_of_one_name_are_two_tools() -> None:
     house = LegacyLetta([stopped_by(CALL), HELLO])
     house.drive(turn_of(plan("hi", tools=[WEATHER])))
-    other = letta.ClientTool(name="get_weather", parameters={"type": "object", "properties": {"town": {}}})
+    other = Tool(name="get_weather", parameters={"type": "object", "properties": {"town": {}}})
     turn = turn_of(plan("hi", tools=[other]), token="t2")
     house.drive(turn, until=OpenStream)
     assert house.has(other)
@@ -413,7 +420,7 @@ def test_what_the_agent_reads_for_it() -> None:
 def test_one_that_waits_and_is_not_offered_any_more_is_no_tool_for_a_human() -> None:
     house = LegacyLetta([HELLO])
     house.wait_for("call-1", WANTED)
-    asks = evolve(plan("yes"), results=(letta.ToolReturn(tool_call_id="call-0", tool_return="x"),))
+    asks = evolve(plan("yes"), results=(ToolResult(call_id="call-0", content="x"),))
     house.drive(turn_of(asks))
     assert CallsSettled(stale=("call-0",), denied=("call-1",)) in house.told
     assert [type(command) for command in house.asked] == [FetchAgent, AnswerCalls, OpenStream]
@@ -475,10 +482,8 @@ def test_results_that_went_ahead_are_known_if_the_message_is_sent_again() -> Non
 def test_a_call_without_its_result_gets_one_that_says_so() -> None:
     house = LegacyLetta([HELLO])
     house.wait_for("call-1", name_of(READ))
-    stale = evolve(
-        plan("x", tools=[WEATHER]), past_results=(letta.ToolReturn(tool_call_id="call-1", tool_return="old"),)
-    )
-    house.drive(turn_of(evolve(stale, results=(letta.ToolReturn(tool_call_id="call-9", tool_return="new"),))))
+    stale = evolve(plan("x", tools=[WEATHER]), past_results=(ToolResult(call_id="call-1", content="old"),))
+    house.drive(turn_of(evolve(stale, results=(ToolResult(call_id="call-9", content="new"),))))
     answers = next(command for command in house.asked if isinstance(command, AnswerCalls))
     assert orjson.loads(answers.body)["messages"][0]["reason"] == f"{RESULT_PREFACE}old"
 
@@ -521,7 +526,7 @@ def test_instructions_wait_for_the_next_message_if_results_come_alone() -> None:
 def test_what_is_said_beside_results_goes_behind_them() -> None:
     house = LegacyLetta([(PING, stop("llm_api_error"), error())])
     house.wait_for("call-1", WANTED)
-    aside = (letta.MessageCreate(role="system", content="JSON, please."),)
+    aside = (SystemMessage(content="JSON, please."),)
     house.drive(turn_of(evolve(plan(results=["call-1"], tools=[WEATHER]), aside=aside)))
     assert run_request(house)["messages"] == [{"role": "system", "content": "JSON, please."}]
     assert asked(house) == [FetchAgent, *GIVE, AnswerCalls, OpenStream, *CLEAN]
@@ -555,7 +560,7 @@ def test_a_tool_of_the_agents_own_is_allowed_in_the_old_form() -> None:
 
 def test_a_chat_is_told_in_the_agents_own_thread() -> None:
     house = LegacyLetta([HELLO])
-    history = (letta.MessageCreate(content="before"),)
+    history = (UserMessage(content="before"),)
     turn = turn_of(evolve(plan("hi"), thread=Chat(key="c-1"), history=history))
     house.drive(turn)
     assert run_request(house)["messages"] == [{"role": "user", "content": "hi"}]
@@ -565,12 +570,12 @@ def test_a_chat_is_told_in_the_agents_own_thread() -> None:
 @pytest.mark.parametrize(
     ("wish", "status", "code"),
     [
-        (GivenConversation(conversation_id="conv-1"), 404, "conversation_not_found"),
+        (NamedConversation(conversation_id="conv-1"), 404, "conversation_not_found"),
         (Throwaway(token="t"), 400, "task_refused"),
     ],
     ids=["given", "throwaway"],
 )
-def test_other_threads_are_refused(wish: GivenConversation | Throwaway, status: int, code: str) -> None:
+def test_other_threads_are_refused(wish: NamedConversation | Throwaway, status: int, code: str) -> None:
     house = LegacyLetta()
     house.drive(turn_of(evolve(plan("hi"), thread=wish)))
     assert asked(house) == []
@@ -582,7 +587,7 @@ def test_other_threads_are_refused(wish: GivenConversation | Throwaway, status: 
 
 def test_a_schema_that_no_agent_could_be_given() -> None:
     house = LegacyLetta()
-    tool = letta.ClientTool(name="f", parameters={"type": "string"})
+    tool = Tool(name="f", parameters={"type": "string"})
     house.drive(turn_of(plan("hi", tools=[READ, tool])))
     assert (failed(house).error.status_hint, failed(house).error.field) == (
         400,
@@ -796,5 +801,5 @@ def test_an_answer_that_waits_is_spared_the_missing_tool() -> None:
 
 def test_a_plan_without_tools_lends_nothing() -> None:
     house = LegacyLetta([HELLO])
-    house.drive(turn_of(Plan(model="Milo", messages=(letta.MessageCreate(content="hi"),))))
+    house.drive(turn_of(TurnRequest(model="Milo", messages=(UserMessage(content="hi"),))))
     assert asked(house) == [OpenStream]

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from legacy_letta import NOW, answer_of, name_of
+from sansio_letta.turn.request import Tool
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.attached_tools import MARK, Stamp, lend, tool_tags
 from sansio_letta.upstreams.rest.commands import (
@@ -17,7 +18,7 @@ from sansio_letta.upstreams.rest.commands import (
 )
 from sansio_letta.upstreams.rest.tool_attachment import Loan, MadeTools, clean
 
-TOOLS = tuple(letta.ClientTool(name=f"f{number}", parameters={}) for number in range(PAGE_COUNT + 1))
+TOOLS = tuple(Tool(name=f"f{number}", parameters={}) for number in range(PAGE_COUNT + 1))
 
 
 def tool(number: int, until: int = NOW) -> dict[str, Any]:

@@ -12,17 +12,8 @@ from typing import Any, Final
 import orjson
 
 from ...config import Config
-from ..items import (
-    AssistantMessage,
-    Content,
-    ImagePart,
-    InstructionMessage,
-    MadeCall,
-    Message,
-    TextPart,
-    ToolMessage,
-    UserMessage,
-)
+from ...turn.request import Content, Image, Text
+from ..items import AssistantMessage, InstructionMessage, MadeCall, Message, ToolMessage, UserMessage
 from ..pictures import picture_url
 
 #: Names of odd things in messages that are counted.
@@ -119,9 +110,9 @@ class History:
             content = self._told(content, has_pictures=False)
         if not content:
             return None
-        speaker = TextPart(text=_note(role))
+        speaker = Text(text=_note(role))
         return UserMessage(
-            content=(speaker, TextPart(text=content)) if type(content) is str else (speaker, *content)
+            content=(speaker, Text(text=content)) if type(content) is str else (speaker, *content)
         )
 
     def _told(self, content: object, *, has_pictures: bool, keeps_parts: bool = True) -> Content:
@@ -131,7 +122,7 @@ class History:
         :param keeps_parts: whether somebody asks for each; otherwise texts that follow each other are one.
         """
         items = content if type(content) is list else [content]
-        parts: list[str | ImagePart] = []
+        parts: list[str | Image] = []
         for item in items:
             if type(item) is dict and type(text := item.get("text")) is str and item.get("type") in TEXTS:
                 parts.append(text)
@@ -149,9 +140,9 @@ class History:
             parts = _joined(parts)
         if len(parts) == 1 and isinstance(parts[0], str):
             return parts[0]
-        return tuple(TextPart(text=part) if isinstance(part, str) else part for part in parts)
+        return tuple(Text(text=part) if isinstance(part, str) else part for part in parts)
 
-    def _told_part(self, part: object) -> str | ImagePart | None:
+    def _told_part(self, part: object) -> str | Image | None:
         """A part that is no text; None: it is not told."""
         if type(part) is str or part is None:
             return part
@@ -168,15 +159,15 @@ class History:
             url = image.get("url") if type(image) is dict else image
             known = picture_url(url) if type(url) is str else None
             if known is not None:
-                return ImagePart(url=known)
+                return Image(url=known)
             self._odd["messages.content.image_url"] = None
             return "[image]"
         return note_of_part(part, kind, self._odd)
 
 
-def _joined(parts: Sequence[str | ImagePart]) -> list[str | ImagePart]:
+def _joined(parts: Sequence[str | Image]) -> list[str | Image]:
     """The same with one text where several follow each other."""
-    joined: list[str | ImagePart] = []
+    joined: list[str | Image] = []
     for is_text, group in groupby(parts, lambda part: isinstance(part, str)):
         if is_text:
             joined.append("\n".join(part for part in group if isinstance(part, str)))

@@ -11,6 +11,7 @@ from typing import Any, Final
 from ..._convert import WrongType
 from ...config import Config
 from ...errors import RequestError
+from ...turn.request import Content, Image, Part, Text
 from ..fields import (
     Notices,
     array_at,
@@ -21,7 +22,7 @@ from ..fields import (
     too_many,
     wrong_type,
 )
-from ..items import Content, ImagePart, InstructionMessage, Message, Part, TextPart, ToolMessage, UserMessage
+from ..items import InstructionMessage, Message, ToolMessage, UserMessage
 from ..pictures import EXPECTED, picture_url
 from .history import MAX_ODD_COUNT, TEXTS, History, note_of_part
 
@@ -81,7 +82,7 @@ def decode_messages(
 def _has_mark(content: Content | None) -> bool:
     if content is None or isinstance(content, str):
         return "\ufffd" in (content or "")
-    return any(isinstance(part, TextPart) and "\ufffd" in part.text for part in content)
+    return any(isinstance(part, Text) and "\ufffd" in part.text for part in content)
 
 
 def _first_new(items: Sequence[object]) -> int:
@@ -152,10 +153,10 @@ class _New:
             if type(part) is dict and len(part) == 2 and part.get("type") == "text":
                 text = part.get("text")
                 if type(text) is str:
-                    parts.append(TextPart(text=text))
+                    parts.append(Text(text=text))
                     continue
             if is_result and type(part) is dict and (note := self._note_of_result(part, allowed)) is not None:
-                parts.append(TextPart(text=note))
+                parts.append(Text(text=note))
                 continue
             parts.append(self._part(part, f"{path}[{index}]", allowed))
         return tuple(parts)
@@ -187,7 +188,7 @@ class _New:
         if len(raw) > 2:
             self._name_odd(raw, raw.keys() - _QUIET_PART_FIELDS - {kind}, "messages.content")
         if kind == "text":
-            return TextPart(text=self._text(raw, path))
+            return Text(text=self._text(raw, path))
         where = f"{path}.image_url"
         if "image_url" not in raw:
             raise missing(where)
@@ -197,7 +198,7 @@ class _New:
         url = picture_url(image)
         if url is None:
             raise RequestError(f"`{where}`: {EXPECTED}.", param=where)
-        return ImagePart(url=url)
+        return Image(url=url)
 
     def _name_odd(self, raw: Mapping[str, object], names: Set[str], path: str) -> None:
         # Nobody reads more than a few, and to sort a million takes a second.

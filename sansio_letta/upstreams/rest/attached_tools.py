@@ -24,6 +24,7 @@ import orjson
 from attrs import evolve, frozen
 
 from ...errors import FieldPath, RequestError, RequestField
+from ...turn.request import Tool
 from . import letta
 
 #: Begins the names of our tools; a hash and the client's own name follow.
@@ -52,7 +53,7 @@ class LentTool:
     """
 
     name: str
-    tool: letta.ClientTool
+    tool: Tool
 
 
 @frozen(kw_only=True)
@@ -125,7 +126,7 @@ def with_tools(toolbox: letta.Toolbox, tools: Iterable[letta.Tool], stamp: Stamp
     return evolve(own, tools=(*own.tools, *lent), rules=(*own.rules, *rules), tags=(*own.tags, MARK, stamp.tag))
 
 
-def lend(tools: Iterable[letta.ClientTool], *, to_legacy: bool) -> tuple[LentTool, ...]:
+def lend(tools: Iterable[Tool], *, to_legacy: bool) -> tuple[LentTool, ...]:
     """The client's tools as an agent gets them.
 
     :param to_legacy: whether it is an agent whose calls Letta takes arguments from.
@@ -137,14 +138,14 @@ def lend(tools: Iterable[letta.ClientTool], *, to_legacy: bool) -> tuple[LentToo
     )
 
 
-def _lend(tool: letta.ClientTool) -> LentTool:
+def _lend(tool: Tool) -> LentTool:
     known_by = orjson.dumps([tool.name, tool.description, tool.parameters], option=orjson.OPT_SORT_KEYS)
     digest = b32encode(sha256(known_by).digest()).decode().lower()[:12]
     # What is cut off of a long name is in the hash.
     return LentTool(name=tool.name, tool=evolve(tool, name=f"{PREFIX}{digest}_{tool.name}"[:_MAX_NAME_SIZE]))
 
 
-def beside(tools: Iterable[letta.ClientTool], own_names: Collection[str]) -> tuple[LentTool, ...]:
+def beside(tools: Iterable[Tool], own_names: Collection[str]) -> tuple[LentTool, ...]:
     """The client's tools as they go with a request to an agent that has tools of its own.
 
     Letta would give the agent the client's in place of its own of the same name, and the agent's memory might
@@ -157,7 +158,7 @@ def beside(tools: Iterable[letta.ClientTool], own_names: Collection[str]) -> tup
     )
 
 
-def _renamed(tool: letta.ClientTool) -> LentTool:
+def _renamed(tool: Tool) -> LentTool:
     lent = _lend(tool)
     whose = f"The user's program has this tool and calls it {tool.name}; your own tool of that name is another."
     description = f"{tool.description}\n\n{whose}" if tool.description else whose

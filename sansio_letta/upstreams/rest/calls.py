@@ -24,6 +24,7 @@ from ...turn.events import (
     ServerToolReturned,
     ServerToolStarted,
 )
+from ...turn.request import CallAnswer, Decision, ToolResult
 from . import letta
 from .attached_tools import is_our_name, own_arguments
 from .spoken import SpokenText
@@ -212,7 +213,7 @@ class ToolBridge:
 class Settlement:
     """How to answer everything that is pending, at once: a part would be refused (parallel_partial.jsonl)."""
 
-    approvals: tuple[letta.ToolReturn | letta.Approval, ...] = ()
+    answers: tuple[CallAnswer, ...] = ()
     calls: CallsSettled = field(factory=CallsSettled)
     undecided: tuple[PendingCall, ...] = ()  #: a human must be asked about these before anything is sent
     is_verdict: bool = False  #: the user's message was the answer to a question: the agent does not get it
@@ -220,11 +221,11 @@ class Settlement:
 
 def settle(
     pending: Iterable[PendingCall],
-    results: tuple[letta.ToolReturn | letta.Approval, ...],
+    results: tuple[CallAnswer, ...],
     *,
     client_tools: Collection[str],
     has_message: bool,
-    past_results: tuple[letta.ToolReturn, ...] = (),
+    past_results: tuple[ToolResult, ...] = (),
     verdict: Verdict | None = None,
     policy: Approvals = Approvals.ASK,
     own_tools: Collection[str] | None = None,
@@ -244,12 +245,10 @@ def settle(
     :param own_tools: the names of the agent's own tools, if they are known: other calls are some client's.
     :param is_taken: whether the client's calls were asked for, and are all that it wanted.
     """
-    given: dict[str, letta.ToolReturn | letta.Approval] = {
-        result.tool_call_id: result for result in (*past_results, *results)
-    }
+    given: dict[str, CallAnswer] = {result.call_id: result for result in (*past_results, *results)}
     wanted = tuple(pending)
     pending_ids = {call.call_id for call in wanted}
-    stale = tuple(result.tool_call_id for result in results if result.tool_call_id not in pending_ids)
+    stale = tuple(result.call_id for result in results if result.call_id not in pending_ids)
     unanswered = tuple(call for call in wanted if call.call_id not in given)
     servers = tuple(
         call
@@ -261,7 +260,7 @@ def settle(
     if verdict is not None and servers and not (verdict.approve and policy is Approvals.DENY):
         if verdict.is_on(servers):
             return Settlement(
-                approvals=tuple(
+                answers=tuple(
                     given.get(call.call_id) or (_judged(call, verdict) if call in servers else _no_result(call))
                     for call in wanted
                 ),
@@ -279,7 +278,7 @@ def settle(
             return Settlement(undecided=servers, calls=CallsSettled(stale=stale))
         allows = policy is Approvals.ALLOW
         return Settlement(
-            approvals=tuple(
+            answers=tuple(
                 given.get(call.call_id) or _missing(call, call in servers, allows=allows) for call in wanted
             ),
             calls=CallsSettled(
@@ -288,12 +287,10 @@ def settle(
         )
     if has_message and wanted:
         return Settlement(
-            approvals=tuple(
+            answers=tuple(
                 _denial(call, MOVED_ON)
                 if call in servers
-                else letta.ToolReturn(
-                    tool_call_id=call.call_id, tool_return=TAKEN if is_taken else NO_RESULT_YET
-                )
+                else ToolResult(call_id=call.call_id, content=TAKEN if is_taken else NO_RESULT_YET)
                 for call in wanted
             ),
             calls=CallsSettled(denied=_ids(wanted), stale=stale),
@@ -320,29 +317,29 @@ def next_call(
     return calls[places[-1] + 1] if places and places[-1] + 1 < len(calls) else None
 
 
-def answer_unasked(calls: Iterable[PendingCall], *, approve: bool) -> tuple[letta.Approval, ...]:
+def answer_unasked(calls: Iterable[PendingCall], *, approve: bool) -> tuple[Decision, ...]:
     """The answer to calls about which no human is asked. A tool of ours never runs at Letta."""
     return tuple(
-        letta.Approval(tool_call_id=call.call_id, approve=True)
+        Decision(call_id=call.call_id, approve=True)
         if approve and not is_our_name(call.name)
         else _denial(call, NO_CLIENT if is_our_name(call.name) else NOT_ALLOWED)
         for call in calls
     )
 
 
-def _missing(call: PendingCall, is_servers: bool, *, allows: bool) -> letta.ToolReturn | letta.Approval:
+def _missing(call: PendingCall, is_servers: bool, *, allows: bool) -> CallAnswer:
     return answer_unasked((call,), approve=allows)[0] if is_servers else _no_result(call)
 
 
-def _no_result(call: PendingCall) -> letta.ToolReturn:
-    return letta.ToolReturn(tool_call_id=call.call_id, tool_return=NO_RESULT, status="error")
+def _no_result(call: PendingCall) -> ToolResult:
+    return ToolResult(call_id=call.call_id, content=NO_RESULT, is_error=True)
 
 
-def _judged(call: PendingCall, verdict: Verdict) -> letta.Approval:
+def _judged(call: PendingCall, verdict: Verdict) -> Decision:
     if verdict.approve:
-        return letta.Approval(tool_call_id=call.call_id, approve=True)
+        return Decision(call_id=call.call_id, approve=True)
     return _denial(call, verdict.reason or DENIED)
 
 
-def _denial(call: PendingCall, reason: str) -> letta.Approval:
-    return letta.Approval(tool_call_id=call.call_id, approve=False, reason=reason)
+def _denial(call: PendingCall, reason: str) -> Decision:
+    return Decision(call_id=call.call_id, approve=False, reason=reason)

@@ -7,7 +7,7 @@ from attrs import define, field
 from ...config import ClientTools
 from ...errors import RequestError, RequestField
 from ...turn.agent import Agent
-from . import letta
+from ...turn.request import Tool
 from .attached_tools import LentTool, Stamp, beside, lend
 from .tool_attachment import Cleaning, Loan, MadeTools, clean
 
@@ -26,7 +26,7 @@ class Toolkit:
     :param now: when its request came, Unix time in seconds.
     """
 
-    offered: tuple[letta.ClientTool, ...]
+    offered: tuple[Tool, ...]
     client_names: Mapping[str, str] = field(factory=dict)
     policy: ClientTools
     ttl: float
@@ -83,7 +83,7 @@ class Toolkit:
         return {lent.name: lent.tool.name for lent in self._tools if lent.name != lent.tool.name}
 
     @property
-    def in_request(self) -> tuple[letta.ClientTool, ...]:
+    def in_request(self) -> tuple[Tool, ...]:
         """Those that go with the request for a run."""
         return () if self._loan is not None else tuple(lent.tool for lent in self._tools)
 

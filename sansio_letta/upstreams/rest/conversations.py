@@ -11,13 +11,13 @@ by which the request with their results finds it.
 
 from collections.abc import Generator, Sequence
 from hashlib import sha256
-from math import ceil
 from typing import Final, TypeAlias
 
 from attrs import frozen
 
-from ...errors import RequestError, RequestField, SansioLettaError
+from ...errors import RequestError, SansioLettaError
 from ...turn.events import ConversationThread
+from ...turn.request import CONVERSATION_HEADER, Chat, NamedConversation, Throwaway, task_end
 from . import letta
 from .commands import (
     PAGE_COUNT,
@@ -38,72 +38,27 @@ CHAT_MARK: Final = "letta-proxy chat: "
 TASK_MARK: Final = "letta-proxy task: "
 _UNTIL: Final = " until "
 _CALLS: Final = " calls "
-_YEAR: Final = 365 * 24 * 3600
 #: Calls named in a summary. One is enough to find it by.
 _MAX_CALL_COUNT: Final = 32
 
-#: Names an existing conversation of Letta's.
-GIVEN_HEADER: Final = "X-Letta-Conversation-Id"
 _LISTING: Final = "GET /v1/conversations/?agent_id=... at Letta lists them."
 
-#: Longer keys are refused: OpenAI's `metadata` values end there, too.
-MAX_KEY_SIZE: Final = 512
 #: Pages of one search. A digest fills none; a key of wildcards alone finds all the agent's chats without one.
 MAX_PAGE_COUNT: Final = 100
 
 
-@frozen(kw_only=True)
-class Chat:
-    """The client's chat of this key."""
-
-    key: str
+def task_summary(task: Throwaway) -> str:
+    """The summary of a conversation for one prompt, by which it is found."""
+    return f"{TASK_MARK}{task.token}{_UNTIL}{task.until}"
 
 
-@frozen(kw_only=True)
-class GivenConversation:
-    """A conversation that the client names by its id at Letta."""
+def waiting_summary(task: Throwaway, call_ids: Sequence[str], seconds: float) -> str:
+    """The same while the agent waits for results.
 
-    conversation_id: str
-
-
-@frozen(kw_only=True)
-class Throwaway:
-    """A conversation for one prompt, which lives until the agent needs nothing more of the client's.
-
-    :param token: unique.
-    :param until: Unix time in seconds; the request's turn is over then.
-    :param call_ids: of the calls that the request has results of: the conversation has been made before.
+    :param seconds: how long the client may take to bring them, once the turn is over.
     """
-
-    token: str
-    until: int = 0
-    call_ids: tuple[str, ...] = ()
-
-    @property
-    def summary(self) -> str:
-        """By which it is found at Letta."""
-        return f"{TASK_MARK}{self.token}{_UNTIL}{self.until}"
-
-    def waiting_for(self, call_ids: Sequence[str], seconds: float) -> str:
-        """Its summary while the agent waits for results.
-
-        :param seconds: how long the client may take to bring them, once the turn is over.
-        """
-        digests = " ".join(map(_digest, call_ids[:_MAX_CALL_COUNT]))
-        return f"{TASK_MARK}{self.token}{_UNTIL}{task_end(self.until, seconds)}{_CALLS}{digests}"
-
-    @property
-    def place(self) -> str:
-        """Whoever brings results of the same calls speaks in the same conversation."""
-        return f"task {self.call_ids if self.call_ids else self.token}"
-
-
-def task_end(start: int, seconds: float) -> int:
-    """Until when something may take, Unix time in seconds; a year if it may take for ever.
-
-    :param start: Unix time in seconds.
-    """
-    return start + ceil(min(seconds, _YEAR))
+    digests = " ".join(map(_digest, call_ids[:_MAX_CALL_COUNT]))
+    return f"{TASK_MARK}{task.token}{_UNTIL}{task_end(task.until, seconds)}{_CALLS}{digests}"
 
 
 def _waits_for(summary: str | None, call_id: str) -> bool:
@@ -120,23 +75,6 @@ def task_deadline(summary: str) -> int | None:
     return int(until) if until.isascii() and until.isdigit() and len(until) <= 15 else None
 
 
-#: None: the agent's own thread.
-ThreadWish: TypeAlias = Chat | GivenConversation | Throwaway | None
-
-
-def kind_of(wish: ThreadWish) -> str:
-    """In one word, for logs and counters."""
-    match wish:
-        case Chat():
-            return "chat"
-        case GivenConversation():
-            return "conversation"
-        case Throwaway():
-            return "task"
-        case None:
-            return "agent"
-
-
 @frozen(kw_only=True)
 class FoundThread:
     """A conversation that a wish came to.
@@ -151,23 +89,7 @@ class FoundThread:
 Search: TypeAlias = Generator[Command, Answer | None, FoundThread]
 
 
-def check_key(key: str, *, header: str | None = None) -> str:
-    """A chat's key, if it can be one.
-
-    :param header: that holds it; None: the body does.
-    :raises RequestError: if it is too long or holds what cannot be read.
-    """
-    if not key.isprintable() or len(key) > MAX_KEY_SIZE:
-        raise RequestError(
-            f"A chat's key is up to {MAX_KEY_SIZE} printable characters; this one has {len(key)} characters"
-            f"{'' if key.isprintable() else ', some of them not printable'}.",
-            param=header,
-            field=RequestField.CHAT_KEY if header is None else None,
-        )
-    return key
-
-
-def find_thread(agent_id: str, wish: Chat | GivenConversation | Throwaway) -> Search:
+def find_thread(agent_id: str, wish: Chat | NamedConversation | Throwaway) -> Search:
     """Find a conversation, or make it.
 
     :raises RequestError: if the agent has no conversation of a given id.
@@ -176,7 +98,7 @@ def find_thread(agent_id: str, wish: Chat | GivenConversation | Throwaway) -> Se
     match wish:
         case Chat(key=key):
             return _find_chat(agent_id, key)
-        case GivenConversation(conversation_id=conversation_id):
+        case NamedConversation(conversation_id=conversation_id):
             return _check_given(agent_id, conversation_id)
         case Throwaway() as task:
             return _find_task(agent_id, task)
@@ -230,7 +152,7 @@ def _find_task(agent_id: str, task: Throwaway) -> Search:
         for item in letta.decode_conversations(answer.data):
             if _waits_for(item.summary, call_id):
                 return FoundThread(thread=ConversationThread(conversation_id=item.id))
-    return (yield from _make(agent_id, task.summary))
+    return (yield from _make(agent_id, task_summary(task)))
 
 
 def _look(conversation_id: str) -> Search:
@@ -243,13 +165,13 @@ def _look(conversation_id: str) -> Search:
 
 def delete_strays(agent_id: str, task: Throwaway) -> Generator[Command, Answer | None, None]:
     """Delete what was made for a request though no answer said so. Nothing is raised: it is swept later."""
-    answer = yield FindConversations(agent_id=agent_id, summary=task.summary)
+    answer = yield FindConversations(agent_id=agent_id, summary=task_summary(task))
     try:
         found = letta.decode_conversations(answer.data) if answer is not None else ()
     except SansioLettaError:
         return
     for item in found:
-        if item.summary == task.summary:
+        if item.summary == task_summary(task):
             yield DeleteConversation(conversation_id=item.id)
 
 
@@ -293,8 +215,8 @@ def _check_given(agent_id: str, conversation_id: str) -> Search:
 def no_conversation(why: str) -> RequestError:
     """A conversation that the client named is not there."""
     return RequestError(
-        f"{GIVEN_HEADER}: {why}. {_LISTING}",
-        param=GIVEN_HEADER.lower(),
+        f"{CONVERSATION_HEADER}: {why}. {_LISTING}",
+        param=CONVERSATION_HEADER.lower(),
         code="conversation_not_found",
         status=404,
     )

@@ -13,19 +13,11 @@ from attrs import define, field
 from ...errors import RequestError, RequestField, unknown_model
 from ...turn.agent import ANYONE, Agent, Caller, PendingCall
 from ...turn.events import AgentFound, AgentGone, AgentThread, ConversationThread, Thread, ThreadGone
+from ...turn.request import Chat, NamedConversation, ThreadChoice, Throwaway
 from . import letta
 from .agents import find_agent, found_agent, pending_calls
 from .commands import Command, FetchAgent, FetchLast
-from .conversations import (
-    Chat,
-    FoundThread,
-    GivenConversation,
-    Search,
-    ThreadWish,
-    Throwaway,
-    find_thread,
-    no_conversation,
-)
+from .conversations import FoundThread, Search, find_thread, no_conversation
 from .response import Answer
 
 #: Tells which conversation a wish of an agent's came to before.
@@ -50,7 +42,7 @@ class Destination:
     """
 
     model: str
-    wish: ThreadWish = None
+    wish: ThreadChoice = None
     caller: Caller = ANYONE
     known_agent: Agent | None = None
     conversation: ConversationThread | None = None
@@ -87,7 +79,7 @@ class Destination:
             return
         why = f"an agent of type {self.agent.agent_type} has one thread alone, its own"
         match self.wish:
-            case GivenConversation():
+            case NamedConversation():
                 raise no_conversation(why)
             case Throwaway():
                 raise RequestError(

@@ -14,13 +14,24 @@ from ...config import Approvals, InstructionPolicy
 from ...errors import RequestError, RequestField
 from ...turn.events import Thread
 from ...turn.reply_format import JsonWish
-from ...turn.request import Plan, Standing
+from ...turn.request import (
+    CallAnswer,
+    Content,
+    Decision,
+    Standing,
+    SystemMessage,
+    Text,
+    Tool,
+    ToolResult,
+    TurnRequest,
+)
 from . import letta
 from .calls import NO_RESULT, NO_RESULT_YET, TAKEN, Settlement, settle
 from .commands import AnswerCalls, OpenStream
 from .destination import Destination
+from .turn_input import to_answer, to_client_tool, to_message
 
-Answers: TypeAlias = tuple[letta.ToolReturn | letta.Approval, ...]
+Answers: TypeAlias = tuple[CallAnswer, ...]
 #: What a legacy agent reads before a result, behind Letta's own words that its call was denied.
 RESULT_PREFACE: Final = "Not denied: the user's program has carried it out, with this result:\n"
 #: The same before what is said in place of a result.
@@ -68,7 +79,7 @@ class Opening:
 
 
 def settle_plan(
-    plan: Plan,
+    plan: TurnRequest,
     destination: Destination,
     client_tools: Collection[str],
     policy: Approvals,
@@ -93,7 +104,7 @@ def settle_plan(
         # A client that forces a call again has taken the one before; so it is after a restart, too.
         is_taken=plan.forces_call or (waiting is not None and waiting.is_forced),
     )
-    if not settlement.undecided and not settlement.approvals and not plan.messages:
+    if not settlement.undecided and not settlement.answers and not plan.messages:
         raise RequestError(
             "The agent waits for none of these results: the calls were answered before, or its run has "
             "ended. Send a new user message to go on.",
@@ -103,12 +114,12 @@ def settle_plan(
 
 
 def compose(
-    plan: Plan,
+    plan: TurnRequest,
     answers: Answers,
     destination: Destination,
     is_told: IsTold,
     *,
-    client_tools: tuple[letta.ClientTool, ...] = (),
+    client_tools: tuple[Tool, ...] = (),
     background: bool = False,
     mark: str | None = None,
     is_verdict: bool = False,
@@ -126,7 +137,7 @@ def compose(
     asked = plan.wish if plan.aside and isinstance(plan.wish, JsonWish) and plan.wish.schema else None
     aside = plan.aside
     if asked is not None and is_told(thread, asked):
-        aside, asked = (letta.MessageCreate(role="system", content=asked.reminder),), None
+        aside, asked = (SystemMessage(content=asked.reminder),), None
     said = (*aside, *(() if is_verdict else plan.messages))
     policy = given.policy if given else InstructionPolicy.IGNORE
     says = policy is InstructionPolicy.ALWAYS or (
@@ -137,15 +148,15 @@ def compose(
     if not can.message_with_answers and answers and not said:
         says = False  # they would be a message behind the answer; they go with the next one of the user's
     instructions = given if says else None
-    system = (letta.MessageCreate(role="system", content=instructions.text),) if instructions else ()
+    system = (SystemMessage(content=instructions.text),) if instructions else ()
     history = plan.history if destination.is_new else ()
     approvals = (_approvals(answers, destination),) if answers else ()
     first = None
     if not can.message_with_answers and approvals and said:
         first = AnswerCalls(agent_id=destination.agent.id, answers=approvals[0])
     request = letta.StreamRequest(
-        messages=(*(approvals if first is None else ()), *system, *history, *said),
-        client_tools=client_tools,
+        messages=(*(approvals if first is None else ()), *map(to_message, (*system, *history, *said))),
+        client_tools=tuple(map(to_client_tool, client_tools)),
         stream_tokens=can.token_stream,
         override_system=given.text if given and policy is InstructionPolicy.OVERRIDE else None,
         streaming=destination.conversation is not None,
@@ -158,27 +169,28 @@ def compose(
 
 
 def _approvals(answers: Answers, destination: Destination) -> letta.ApprovalCreate:
+    approvals = tuple(map(to_answer, answers))
     if destination.agent.capabilities.call_results:
-        return letta.ApprovalCreate(approvals=answers)
+        return letta.ApprovalCreate(approvals=approvals)
     answer = answers[0]
-    asked = (call.request_id for call in destination.pending or () if call.call_id == answer.tool_call_id)
+    asked = (call.request_id for call in destination.pending or () if call.call_id == answer.call_id)
     return letta.ApprovalCreate(
-        approvals=answers,
+        approvals=approvals,
         approval_request_id=next(asked, None),
-        approve=False if isinstance(answer, letta.ToolReturn) else answer.approve,
+        approve=False if isinstance(answer, ToolResult) else answer.approve,
         reason=_reason(answer),
     )
 
 
-def _reason(answer: letta.ToolReturn | letta.Approval) -> str | None:
-    if isinstance(answer, letta.Approval):
+def _reason(answer: CallAnswer) -> str | None:
+    if isinstance(answer, Decision):
         return answer.reason
-    is_result = answer.tool_return not in (NO_RESULT, NO_RESULT_YET, TAKEN)
-    return (RESULT_PREFACE if is_result else _NO_DENIAL) + _text(answer.tool_return)
+    is_result = answer.content not in (NO_RESULT, NO_RESULT_YET, TAKEN)
+    return (RESULT_PREFACE if is_result else _NO_DENIAL) + _text(answer.content)
 
 
-def _text(content: letta.Content) -> str:
+def _text(content: Content) -> str:
     """Parts in words: a reason is text."""
     if isinstance(content, str):
         return content
-    return "\n".join(part.text if isinstance(part, letta.TextContent) else _NO_IMAGE for part in content)
+    return "\n".join(part.text if isinstance(part, Text) else _NO_IMAGE for part in content)

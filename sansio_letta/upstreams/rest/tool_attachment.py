@@ -49,6 +49,7 @@ from .commands import (
 )
 from .lookup import runs_before
 from .response import Answer
+from .turn_input import to_client_tool
 
 _T = TypeVar("_T", letta.Tool, letta.Toolbox)
 
@@ -174,7 +175,7 @@ class Loan:
             if tool is None or is_expired(tool, self.now):
                 self.has_made = True
                 self.made.add(lent.tool.name, self.stamp.until, self.scope)
-                answer = yield MakeTool(tool=lent.tool, tags=tool_tags(self.stamp.until))
+                answer = yield MakeTool(tool=to_client_tool(lent.tool), tags=tool_tags(self.stamp.until))
                 assert answer is not None
                 if answer.status in (400, 413, 422):
                     raise RequestError(

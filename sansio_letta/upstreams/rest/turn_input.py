@@ -1,0 +1,69 @@
+"""What a client asks of a turn, in Letta's JSON: messages, answers to calls, and tools."""
+
+from ...turn.request import (
+    AgentMessage,
+    CallAnswer,
+    Content,
+    Decision,
+    Image,
+    Message,
+    SystemMessage,
+    Text,
+    Tool,
+    ToolResult,
+    UserMessage,
+)
+from . import letta
+
+
+def to_message(message: Message) -> letta.MessageCreate:
+    """A message as it goes out."""
+    match message:
+        case UserMessage(content=content, name=name):
+            return letta.MessageCreate(content=_content(content), name=name)
+        case AgentMessage(content=content):
+            return letta.MessageCreate(role="assistant", content=content)
+        case SystemMessage(content=content):
+            return letta.MessageCreate(role="system", content=content)
+
+
+def to_answer(answer: CallAnswer) -> letta.ToolReturn | letta.Approval:
+    """The answer to a pending call as it goes out."""
+    match answer:
+        case ToolResult(call_id=call_id, content=content, is_error=is_error):
+            return letta.ToolReturn(
+                tool_call_id=call_id, tool_return=_content(content), status="error" if is_error else "success"
+            )
+        case Decision(call_id=call_id, approve=approve, reason=reason):
+            return letta.Approval(tool_call_id=call_id, approve=approve, reason=reason)
+
+
+def to_client_tool(tool: Tool) -> letta.ClientTool:
+    """A tool as it goes out with a request for a run."""
+    return letta.ClientTool(name=tool.name, description=tool.description, parameters=tool.parameters)
+
+
+def to_result(kept: letta.ToolReturn) -> ToolResult:
+    """A result that Letta has kept, to be brought again."""
+    content = kept.tool_return if isinstance(kept.tool_return, str) else ""
+    return ToolResult(call_id=kept.tool_call_id, content=content, is_error=kept.status == "error")
+
+
+def _content(content: Content) -> letta.Content:
+    return content if isinstance(content, str) else tuple(map(_part, content))
+
+
+def _part(part: Text | Image) -> letta.TextContent | letta.ImageContent:
+    match part:
+        case Text(text=text):
+            return letta.TextContent(text=text)
+        case Image(url=url):
+            return letta.ImageContent(source=_image_source(url))
+
+
+def _image_source(url: str) -> letta.Base64Source | letta.UrlSource:
+    head, comma, data = url.partition(",")
+    if comma and head.lower().startswith("data:"):
+        media_type = head[len("data:") :].partition(";")[0].lower()
+        return letta.Base64Source(media_type=media_type, data=data)
+    return letta.UrlSource(url=url)
