@@ -1,0 +1,449 @@
+"""Letta's JSON to values and back."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+import orjson
+from cattrs import BaseValidationError, Converter
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+
+from ...._convert import WrongType, exactly, first_error, strict_converter
+from ....errors import RemoteProtocolError
+from .messages import (
+    MESSAGE_TYPES,
+    ApprovalRequestMessage,
+    AssistantMessage,
+    Done,
+    Message,
+    SystemMessage,
+    ToolCallMessage,
+    ToolReturnMessage,
+    UnknownMessage,
+    UsageStatistics,
+    UserMessage,
+)
+from .requests import Approval, ApprovalCreate, ClientTool, MessageCreate, StreamRequest, ToolReturn
+from .resources import Agent, Conversation, Health, KeptMessages, PendingApproval, Run, Tool, Toolbox
+
+_T = TypeVar("_T")
+
+# --- Messages -------------------------------------------------------------------------------------------------
+
+
+def decode_message(data: bytes) -> Message:
+    """One event's data as a typed message.
+
+    :raises RemoteProtocolError: if it is no JSON object with a known shape.
+    """
+    if data.startswith(b"[DONE]"):
+        return Done()
+    try:
+        return _message(exactly(orjson.loads(data), dict))
+    except (orjson.JSONDecodeError, WrongType, KeyError, BaseValidationError) as exc:
+        raise _unreadable("a message of its stream", exc) from exc
+
+
+def _message(raw: Mapping[str, Any]) -> Message:
+    tag = exactly(raw["message_type"], str)
+    cls = MESSAGE_TYPES.get(tag)
+    if cls is None:
+        return UnknownMessage(message_type=tag, raw=raw)
+    message: Message = _STRUCTURE[cls](raw, cls)
+    return message
+
+
+def _unreadable(what: str, exc: Exception) -> RemoteProtocolError:
+    path, cause = first_error(exc)
+    if isinstance(cause, orjson.JSONDecodeError):
+        why = "not JSON"
+    elif isinstance(cause, KeyError):
+        why = "missing"
+    else:
+        why = str(cause)
+    return RemoteProtocolError(f"Letta sent {what} that cannot be read: {path + ': ' if path else ''}{why}.")
+
+
+# --- Resources ------------------------------------------------------------------------------------------------
+
+
+def decode_agents(data: bytes) -> tuple[Agent, ...]:
+    """The answer of ``GET /v1/agents/``.
+
+    :raises RemoteProtocolError: if it is no list of agents.
+    """
+    return _decode(data, tuple[Agent, ...], "a list of agents")
+
+
+def decode_agent(data: bytes) -> Agent:
+    """The answer of ``GET /v1/agents/{id}``.
+
+    :raises RemoteProtocolError: if it is no agent.
+    """
+    return _decode(data, Agent, "an agent")
+
+
+def decode_health(data: bytes) -> Health:
+    """:raises RemoteProtocolError: if it is no health report."""
+    return _decode(data, Health, "a health report")
+
+
+def decode_run(data: bytes) -> Run:
+    """The answer of ``GET /v1/runs/{id}``.
+
+    :raises RemoteProtocolError: if it is no run.
+    """
+    return _decode(data, Run, "a run")
+
+
+def decode_runs(data: bytes) -> tuple[Run, ...]:
+    """The answer of ``GET /v1/runs/``.
+
+    :raises RemoteProtocolError: if it is no list of runs.
+    """
+    return _decode(data, tuple[Run, ...], "a list of runs")
+
+
+def decode_usage(data: bytes) -> UsageStatistics:
+    """The answer of ``GET /v1/runs/{id}/usage``, which leaves out what is cached and what is reasoning.
+
+    :raises RemoteProtocolError: if it is no usage.
+    """
+    return _decode(data, UsageStatistics, "a run's usage")
+
+
+def decode_conversation(data: bytes) -> Conversation:
+    """The answer of ``GET /v1/conversations/{id}``, and of making one.
+
+    :raises RemoteProtocolError: if it is no conversation.
+    """
+    return _decode(data, Conversation, "a conversation")
+
+
+def decode_conversations(data: bytes) -> tuple[Conversation, ...]:
+    """The answer of ``GET /v1/conversations/``.
+
+    :raises RemoteProtocolError: if it is no list of conversations.
+    """
+    return _decode(data, tuple[Conversation, ...], "a list of conversations")
+
+
+def decode_last_message(data: bytes) -> PendingApproval | None:
+    """What a conversation waits for, by its last message: the answer of its messages, newest first.
+
+    Letta keeps a step as one message and lists it as several of one id, whatever the limit: reasoning, text,
+    and only then its calls.
+
+    :raises RemoteProtocolError: if it is no list of messages.
+    """
+    try:
+        raw = [exactly(item, dict) for item in exactly(orjson.loads(data), list)]
+        last = [_message(item) for item in raw if item.get("id") == raw[0].get("id")]
+    except (orjson.JSONDecodeError, WrongType, KeyError, BaseValidationError) as exc:
+        raise _unreadable("messages of a conversation", exc) from exc
+    for message in last:
+        if isinstance(message, ApprovalRequestMessage):
+            return PendingApproval(id=message.id, tool_calls=message.tool_calls, run_id=message.run_id)
+    return None
+
+
+def is_empty(data: bytes) -> bool:
+    """Whether nothing was said in a conversation yet, by its last message: what Letta puts first is its own.
+
+    :raises RemoteProtocolError: if it is no list of messages.
+    """
+    try:
+        raw = exactly(orjson.loads(data), list)
+        return not raw or isinstance(_message(exactly(raw[0], dict)), SystemMessage)
+    except (orjson.JSONDecodeError, WrongType, KeyError, BaseValidationError) as exc:
+        raise _unreadable("messages of a conversation", exc) from exc
+
+
+def decode_tools(data: bytes) -> tuple[Tool, ...]:
+    """The answer of ``GET /v1/tools/``.
+
+    :raises RemoteProtocolError: if it is no list of tools.
+    """
+    try:
+        return _tools(orjson.loads(data))
+    except (orjson.JSONDecodeError, WrongType, KeyError) as exc:
+        raise _unreadable("a list of tools", exc) from exc
+
+
+def decode_tool(data: bytes) -> Tool:
+    """The answer of ``PUT /v1/tools/``.
+
+    :raises RemoteProtocolError: if it is no tool.
+    """
+    try:
+        return _tools([orjson.loads(data)])[0]
+    except (orjson.JSONDecodeError, WrongType, KeyError) as exc:
+        raise _unreadable("a tool", exc) from exc
+
+
+def decode_toolbox(data: bytes) -> Toolbox:
+    """The answer of ``GET /v1/agents/{id}``, with tools and tags.
+
+    :raises RemoteProtocolError: if it is no agent with its tools.
+    """
+    try:
+        return _toolbox(orjson.loads(data))
+    except (orjson.JSONDecodeError, WrongType, KeyError) as exc:
+        raise _unreadable("an agent's tools", exc) from exc
+
+
+def decode_toolboxes(data: bytes) -> tuple[Toolbox, ...]:
+    """The answer of ``GET /v1/agents/``, with tools and tags.
+
+    :raises RemoteProtocolError: if it is no list of agents with their tools.
+    """
+    try:
+        return tuple(_toolbox(item) for item in exactly(orjson.loads(data), list))
+    except (orjson.JSONDecodeError, WrongType, KeyError) as exc:
+        raise _unreadable("a list of agents' tools", exc) from exc
+
+
+def _toolbox(value: object) -> Toolbox:
+    raw = exactly(value, dict)
+    return Toolbox(
+        agent_id=exactly(raw["id"], str),
+        tools=_tools(raw["tools"]),
+        rules=tuple(exactly(rule, dict) for rule in raw.get("tool_rules") or ()),
+        tags=tuple(exactly(tag, str) for tag in raw["tags"]),
+    )
+
+
+def _tools(value: object) -> tuple[Tool, ...]:
+    return tuple(
+        Tool(
+            id=exactly(raw["id"], str),
+            name=exactly(raw["name"], str),
+            tags=tuple(exactly(tag, str) for tag in raw.get("tags") or ()),
+        )
+        for raw in (exactly(item, dict) for item in exactly(value, list))
+    )
+
+
+def decode_kept_messages(data: bytes) -> KeptMessages:
+    """The answer of ``GET /v1/runs/{id}/messages``, oldest first.
+
+    :raises RemoteProtocolError: if it is no list of messages.
+    """
+    try:
+        raw = [exactly(item, dict) for item in exactly(orjson.loads(data), list)]
+        messages = tuple(_message(item) for item in raw)
+        returned = [item for item in raw if item["message_type"] == "tool_return_message"]
+        returns = (
+            tuple(_kept_return(item) for item in (returned[-1].get("tool_returns") or returned[-1:]))
+            if returned
+            else ()
+        )
+    except (orjson.JSONDecodeError, WrongType, KeyError, BaseValidationError) as exc:
+        raise _unreadable("messages of a run", exc) from exc
+    has_input = any(isinstance(message, UserMessage) for message in messages)
+    return KeptMessages(messages=messages, has_input=has_input, returns=returns)
+
+
+def _kept_return(raw: Mapping[str, Any]) -> ToolReturn:
+    return ToolReturn(
+        tool_call_id=exactly(raw["tool_call_id"], str),
+        # Letta looks at the id alone when it has the result already; it may be made of parts.
+        tool_return=raw["tool_return"] if isinstance(raw.get("tool_return"), str) else "",
+        status="error" if raw.get("status") == "error" else "success",
+    )
+
+
+def _decode(data: bytes, kind: type[_T], what: str) -> _T:
+    try:
+        value: _T = _wire.structure(orjson.loads(data), kind)
+        return value
+    except (orjson.JSONDecodeError, WrongType, BaseValidationError) as exc:
+        raise _unreadable(what, exc) from exc
+
+
+def decode_cancelled(data: bytes, run_id: str) -> bool:
+    """Whether the answer to a cancel request says that this run was cancelled: cancelled.jsonl, exchange 2."""
+    try:
+        raw = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(raw, dict) and raw.get(run_id) == "cancelled"
+
+
+# --- Requests -------------------------------------------------------------------------------------------------
+
+
+def encode_stream_request(request: StreamRequest) -> bytes:
+    """The JSON body of ``POST /v1/agents/{id}/messages/stream``."""
+    return orjson.dumps(_wire.unstructure(request))
+
+
+def encode_run_request(request: StreamRequest) -> bytes:
+    """The JSON body of ``POST /v1/agents/{id}/messages/async``: the same run, without a stream."""
+    body = _wire.unstructure(request)
+    for name in ("stream_tokens", "include_pings", "streaming", "background"):
+        body.pop(name, None)
+    return orjson.dumps(body)
+
+
+def encode_resume_request(seq_id: int) -> bytes:
+    """The JSON body of ``POST /v1/runs/{id}/stream``: what came after an item of a background run.
+
+    :param seq_id: of the last item that was read; 0 for all of them.
+    """
+    return orjson.dumps({"starting_after": seq_id})
+
+
+def encode_conversation(summary: str) -> bytes:
+    """The JSON body of ``POST /v1/conversations/``, and of ``PATCH /v1/conversations/{id}``."""
+    return orjson.dumps({"summary": summary})
+
+
+#: What a legacy agent is given in place of a tool's code; it never runs unless a human allows it at Letta.
+_SOURCE: Final = '''def only_the_client_can_do_this(**arguments):
+    """A tool of a client's of Letta Proxy, which deletes it."""
+    raise RuntimeError("Only the client can carry out this call.")
+'''
+
+
+def encode_tool(tool: ClientTool, tags: tuple[str, ...]) -> bytes:
+    """The JSON body of ``PUT /v1/tools/``: a tool whose calls wait for somebody, for any agent that gets it."""
+    schema = {"name": tool.name, "description": tool.description or "", "parameters": tool.parameters}
+    return orjson.dumps(
+        {
+            "source_code": _SOURCE,
+            "source_type": "python",
+            "json_schema": schema,
+            "tags": tags,
+            "default_requires_approval": True,
+        }
+    )
+
+
+def encode_toolbox(toolbox: Toolbox) -> bytes:
+    """The JSON body of ``PATCH /v1/agents/{id}``: all its tools, rules and tags at once."""
+    return orjson.dumps(
+        {
+            "tool_ids": [tool.id for tool in toolbox.tools],
+            "tool_rules": toolbox.rules,
+            "tags": toolbox.tags,
+        }
+    )
+
+
+def encode_answers(answers: ApprovalCreate) -> bytes:
+    """The JSON body of ``POST /v1/agents/{id}/messages``: note answers, and do not let the agent go on yet.
+
+    Of a legacy agent's run that is the first step; its model is not asked in it (legacy_answer_first.jsonl).
+    """
+    return orjson.dumps({"messages": [_wire.unstructure(answers)], "max_steps": 1})
+
+
+def encode_cancel_request(run_id: str) -> bytes:
+    """The JSON body of ``POST /v1/agents/{id}/messages/cancel``.
+
+    The run is always named: without it the newest is cancelled, which may be another (pending_stuck.jsonl).
+    """
+    return orjson.dumps({"run_ids": [run_id]})
+
+
+# --- The converter --------------------------------------------------------------------------------------------
+
+
+def _fold_content(value: object, _: object) -> str:
+    """``content`` of an assistant message: a string, or a list of parts of which the text counts."""
+    if type(value) is not list:
+        return exactly(value, str)
+    texts = [part.get("text") for part in value if isinstance(part, dict)]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _fold_calls(value: object) -> object:
+    """``tool_calls``: one object while tokens stream, a list otherwise (client_tool, step_streaming.jsonl)."""
+    if type(value) is not dict:
+        return value
+    calls = value.get("tool_calls")
+    if calls is None:
+        calls = value.get("tool_call")
+    return {**value, "tool_calls": calls if type(calls) is list else [calls]}
+
+
+def _fold_returns(value: object) -> object:
+    """``tool_returns``: a list; of an older server the one return is told by the message itself.
+
+    What is odd in it is left out: it is only shown, and no turn should fail for it.
+    """
+    if type(value) is not dict:
+        return value
+    returns = value.get("tool_returns")
+    items = returns if type(returns) is list and returns else [value]
+    return {
+        **value,
+        "name": value["name"] if type(value.get("name")) is str else None,
+        "tool_returns": [
+            {
+                "tool_call_id": item["tool_call_id"],
+                "tool_return": _return_text(item.get("tool_return")),
+                "status": "error" if item.get("status") == "error" else "success",
+            }
+            for item in items
+            if type(item) is dict and type(item.get("tool_call_id")) is str
+        ],
+    }
+
+
+def _fold_agent(value: object) -> object:
+    """What is odd in what is only shown is left out: no turn should fail for it."""
+    if type(value) is not dict:
+        return value
+    config, hidden = value.get("llm_config"), value.get("hidden")
+    size = config.get("context_window") if type(config) is dict else None
+    return {
+        **value,
+        "llm_config": {"context_window": size} if type(size) is int and size > 0 else None,
+        "hidden": hidden if type(hidden) is bool else None,
+    }
+
+
+def _return_text(value: object) -> str:
+    """A string, or a list of parts of which the text counts: an image says nothing here."""
+    return _fold_content(value, None) if type(value) in (str, list) else ""
+
+
+def _omit_default(converter: Converter, cls: type[Any], names: tuple[str, ...]) -> None:
+    optional: Any = {name: override(omit_if_default=True) for name in names}
+    converter.register_unstructure_hook(cls, make_dict_unstructure_fn(cls, converter, **optional))
+
+
+def _make_converter() -> Converter:
+    converter = strict_converter()
+
+    def first(fold: Callable[[object], object], cls: type[Any]) -> None:
+        structure = converter.get_structure_hook(cls)
+        converter.register_structure_hook(cls, lambda value, _: structure(fold(value), cls))
+
+    # A schema goes out as it came in: cattrs would copy it, level by level.
+    converter.register_unstructure_hook_func(lambda kind: kind == Mapping[str, Any], lambda value: value)
+    for cls in (ToolCallMessage, ApprovalRequestMessage, PendingApproval):
+        first(_fold_calls, cls)
+    first(_fold_returns, ToolReturnMessage)
+    first(_fold_agent, Agent)
+    converter.register_structure_hook(
+        AssistantMessage,
+        make_dict_structure_fn(AssistantMessage, converter, content=override(struct_hook=_fold_content)),
+    )
+    for request, optional in (
+        (MessageCreate, ("name",)),
+        (Approval, ("reason",)),
+        (ApprovalCreate, ("approval_request_id", "approve", "reason")),
+        (ClientTool, ("description",)),
+        (
+            StreamRequest,
+            ("client_tools", "override_system", "streaming", "background", "assistant_message_tool_kwarg"),
+        ),
+    ):
+        _omit_default(converter, request, optional)
+    return converter
+
+
+_wire: Final = _make_converter()
+_STRUCTURE: Final = {cls: _wire.get_structure_hook(cls) for cls in MESSAGE_TYPES.values()}
