@@ -31,7 +31,7 @@ from .threads import threads_command
 
 app = App(
     name="letta-proxy",
-    help="A Letta agent as a model of the OpenAI API.",
+    help="Serve Letta agents as OpenAI-compatible models.",
     help_format="plaintext",
     version=PRODUCT_ID.partition("/")[2],
 )
@@ -59,29 +59,39 @@ def serve_command(
     letta_timeout: Annotated[
         float,
         Parameter(
-            env_var="LETTA_PROXY_LETTA_TIMEOUT", help="Seconds of silence after which a stream counts as lost."
+            env_var="LETTA_PROXY_LETTA_TIMEOUT",
+            help="Seconds without data after which a stream from Letta counts as lost.",
         ),
     ] = 120.0,
     allow_anyone: Annotated[
-        bool, Parameter(negative="", help="Listen beyond this machine though no key is asked for.")
+        bool, Parameter(negative="", help="Accept connections from other machines without requiring a key.")
     ] = False,
     log_format: Format = LogFormat.AUTO,
     record: Annotated[
         Path | None,
-        Parameter(env_var="LETTA_PROXY_RECORD", help="Folder to record each request in.", show_default=False),
+        Parameter(
+            env_var="LETTA_PROXY_RECORD", help="Folder in which requests are recorded.", show_default=False
+        ),
     ] = None,
     record_text: Annotated[
-        TextMode, Parameter(env_var="LETTA_PROXY_RECORD_TEXT", help="What recordings hold of texts.")
+        TextMode, Parameter(env_var="LETTA_PROXY_RECORD_TEXT", help="How recordings store texts.")
     ] = TextMode.DROP,
     record_max_count: Annotated[
-        int, Parameter(validator=Number(gte=1), help="Recordings kept; the oldest go first.")
+        int,
+        Parameter(
+            validator=Number(gte=1), help="Maximum number of recordings; beyond it, the oldest are deleted."
+        ),
     ] = 1000,
     record_max_size: Annotated[
-        int, Parameter(validator=Number(gte=1), help="Bytes of all recordings; the oldest go first.")
+        int,
+        Parameter(
+            validator=Number(gte=1),
+            help="Maximum size of all recordings in bytes; beyond it, the oldest are deleted.",
+        ),
     ] = 256 * 1024 * 1024,
     replay: Annotated[
         Path | None,
-        Parameter(help="Serve the recordings of this folder as agents, without a Letta.", show_default=False),
+        Parameter(help="Serve the recordings in this folder as agents, without Letta.", show_default=False),
     ] = None,
     replay_pauses: Annotated[bool, Parameter(help="Keep the recorded pauses when replaying.")] = True,
     turns: Annotated[TurnSettings, Parameter(name="*")] = _TURNS,
@@ -90,7 +100,7 @@ def serve_command(
     service: ServiceOptions = _SERVICE,
     access: Annotated[Access, Parameter(name="*")] = _ACCESS,
 ) -> None:
-    """Serve Letta's agents to OpenAI clients.
+    """Serve Letta agents to OpenAI clients.
 
     Example: letta-proxy serve --letta-url http://127.0.0.1:8283
     """
@@ -135,7 +145,7 @@ def serve_command(
 
 @app.command
 def demo(*, host: Host = "127.0.0.1", port: Port = 8284, log_format: Format = LogFormat.AUTO) -> None:
-    """Serve recorded agents: streaming, reasoning and a tool call, with no Letta at all.
+    """Serve recorded agents, without Letta: streaming, reasoning and a tool call.
 
     Example: letta-proxy demo --port 8284
     """

@@ -9,7 +9,7 @@ from ..access.keys import new_key, toml_lines
 from ..settings.errors import SettingsError
 from .exit import stop
 
-keys_app: Final = App(name="keys", help="Keys for the server's clients.")
+keys_app: Final = App(name="keys", help="Manage the keys of clients.")
 
 
 @keys_app.command(name="new")
@@ -20,24 +20,24 @@ def new_command(
     agent: Annotated[
         list[str] | None,
         Parameter(
-            negative="", show_default=False, help="Agent it opens, by name, pattern or id; default: all."
+            negative="",
+            show_default=False,
+            help="Agent that the key can use, by name, pattern or id; default: all.",
         ),
     ] = None,
-    rate: Annotated[
-        str | None, Parameter(show_default=False, help="How often it may be used, like 60/minute.")
-    ] = None,
+    rate: Annotated[str | None, Parameter(show_default=False, help="Rate limit, like 60/minute.")] = None,
     policy: Annotated[
         list[str] | None,
         Parameter(
             negative="",
             show_default=False,
-            help="NAME=VALUE: a policy of the key's own, like approvals=deny; may be repeated.",
+            help="Policy of the key, as NAME=VALUE, like approvals=deny; can be repeated.",
         ),
     ] = None,
 ) -> None:
-    """Make a key. The lines for the keys file go to standard output, the key itself to standard error.
+    """Create a key. Its entry for the keys file goes to standard output, the key itself to standard error.
 
-    The file gets its digest only: give the key to its owner now, it cannot be shown again.
+    The entry contains only a digest. Give the key to its owner now: it cannot be shown again.
 
     Example: letta-proxy keys new alice --agent Milo --rate 60/minute >> keys.toml
     """

@@ -19,23 +19,28 @@ def record_command(
     out: Path,
     /,
     *,
-    text: Annotated[str, Parameter(help="What the user says.")],
+    text: Annotated[str, Parameter(help="The user's message.")],
     expect: Annotated[
         list[str],
-        Parameter(negative="", help="status=, finish=, text=, reasoning=, call= or error= and a value."),
+        Parameter(
+            negative="",
+            help="Expected outcome: status=, finish=, text=, reasoning=, call= or error=, and a value.",
+        ),
     ],
     tool: Annotated[
         list[str] | None,
-        Parameter(negative="", show_default=False, help="A tool's name, or a file with its JSON definition."),
+        Parameter(
+            negative="", show_default=False, help="Tool to offer: its name, or a file with its JSON definition."
+        ),
     ] = None,
-    note: Annotated[str, Parameter(help="What the recording shows.")] = "",
+    note: Annotated[str, Parameter(help="Description of the recording.")] = "",
     letta_url: LettaUrl = LETTA_CLOUD,
     letta_api_key: LettaApiKey = None,
     letta_project: LettaProject = None,
 ) -> None:
-    """Run one turn against a Letta and save it, if it shows what it should.
+    """Run one turn against Letta and save it as a recording, if it matches the expectations.
 
-    Nothing is saved of a turn whose expectations do not hold. All texts are kept.
+    Otherwise nothing is saved. The recording contains all texts.
 
     Example: letta-proxy record Milo hello.jsonl --text "Say hello." --expect finish=stop
     """

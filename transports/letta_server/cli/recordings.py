@@ -45,21 +45,24 @@ def replay(
     /,
     *,
     view: Annotated[
-        View, Parameter(name="--as", help="The client's stream, the text alone, whole answers, or events.")
+        View,
+        Parameter(
+            name="--as", help="Output: the client's stream, only its text, complete responses, or events."
+        ),
     ] = View.CHUNKS,
     timing: Annotated[bool, Parameter(negative="", help="Keep the recorded pauses.")] = False,
     speed: Annotated[
-        float, Parameter(validator=Number(gt=0), help="With --timing: 2 is twice as fast as it was.")
+        float, Parameter(validator=Number(gt=0), help="With --timing: 2 is twice as fast as recorded.")
     ] = 1.0,
     reasoning: Annotated[
         ReasoningField | None,
-        Parameter(help="Field for reasoning; default: the recording's.", show_default=False),
+        Parameter(help="Field for reasoning; default: as recorded.", show_default=False),
     ] = None,
 ) -> None:
-    """Print what a client would have got of a recording.
+    """Print what a client would have received for a recording.
 
-    The same bytes every time. Among chunks, lines that begin with a colon are comments: which turn it is, and
-    what was asked of Letta.
+    The output is the same every time. Between chunks, lines that start with a colon are comments: which turn it
+    is, and what was requested from Letta.
 
     Example: letta-proxy replay --as text --timing fixtures/recordings/text.jsonl
     """
@@ -79,10 +82,10 @@ def replay(
 
 @recordings_app.command
 def diff(old: Path, new: Path | None = None, /) -> None:
-    """Say whether today's code still gives what the recording's client got.
+    """Check whether today's code still produces what the recording's client received.
 
-    With a second recording, of the same request on another version: whether both clients are told the same.
-    Ends with 0 if it is the same, 1 if not.
+    With a second recording, of the same request on another version: check whether both clients got the same.
+    The exit code is 0 if they are equal, 1 if not.
 
     Example: letta-proxy diff recordings/1795344563-0a0a937a3f48.jsonl
     """
@@ -103,9 +106,9 @@ def inspect(
     file: Path,
     /,
     *,
-    html: Annotated[Path | None, Parameter(help="Write one self-contained page instead.")] = None,
+    html: Annotated[Path | None, Parameter(help="Write a self-contained web page instead.")] = None,
 ) -> None:
-    """Show what happened in a recording: each item of Letta's beside what became of it.
+    """Show what happened in a recording: each item from Letta, and what the proxy made of it.
 
     Example: letta-proxy inspect --html turn.html fixtures/recordings/client_tool.jsonl
     """

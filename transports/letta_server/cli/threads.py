@@ -17,7 +17,7 @@ def threads_command(
     letta_api_key: LettaApiKey = None,
     letta_project: LettaProject = None,
 ) -> None:
-    """List an agent's chats: key, conversation at Letta, and when it was made.
+    """List an agent's chats: conversation id, creation time, and key.
 
     Example: letta-proxy threads Milo --letta-url http://127.0.0.1:8283
     """

@@ -27,7 +27,7 @@ class Access:
         Parameter(
             env_var="LETTA_PROXY_CONFIG",
             show_default=False,
-            help="TOML file with any of these options, and [keys.NAME].",
+            help="TOML file with any of these options, and [keys.NAME] entries.",
         ),
     ] = None
     keys: Annotated[
@@ -35,20 +35,24 @@ class Access:
         Parameter(
             env_var="LETTA_PROXY_KEYS_FILE",
             show_default=False,
-            help="TOML file of the clients' keys; `letta-proxy keys new NAME` makes one.",
+            help="TOML file of client keys; `letta-proxy keys new NAME` prints an entry.",
         ),
     ] = None
     key_list: Annotated[str | None, Parameter(parse=False)] = field(default=None, repr=False)
     pass_through: Annotated[
         bool,
-        Parameter(env_var="LETTA_PROXY_PASS_THROUGH", negative="", help="The client's key is one of Letta's."),
+        Parameter(
+            env_var="LETTA_PROXY_PASS_THROUGH",
+            negative="",
+            help="Forward each client's key to Letta instead of checking it here.",
+        ),
     ] = False
     rate: Annotated[
         str | None,
         Parameter(
             env_var="LETTA_PROXY_RATE",
             show_default=False,
-            help="Requests of each key that has no rate of its own, like 60/minute.",
+            help="Rate limit of keys that have none of their own, like 60/minute.",
         ),
     ] = None
     rate_store: Annotated[
@@ -56,7 +60,7 @@ class Access:
         Parameter(
             env_var="LETTA_PROXY_RATE_STORE",
             show_default=False,
-            help="A Redis or Valkey where replicas count together, like redis://127.0.0.1:6379/0.",
+            help="Redis or Valkey shared by replicas to count requests, like redis://127.0.0.1:6379/0.",
         ),
     ] = field(default=None, repr=False)
     tls_cert: Annotated[
@@ -64,12 +68,16 @@ class Access:
         Parameter(
             env_var="LETTA_PROXY_TLS_CERT",
             show_default=False,
-            help="Certificate, PEM, with those that sign it.",
+            help="Certificate chain, PEM.",
         ),
     ] = None
     tls_key: Annotated[
         Path | None,
-        Parameter(env_var="LETTA_PROXY_TLS_KEY", show_default=False, help="The key of it, PEM, not encrypted."),
+        Parameter(
+            env_var="LETTA_PROXY_TLS_KEY",
+            show_default=False,
+            help="Private key of the certificate, PEM, not encrypted.",
+        ),
     ] = None
     cors_origin: Annotated[
         tuple[str, ...],
@@ -78,7 +86,7 @@ class Access:
             negative="",
             show_default=False,
             help="Origin of web pages that may use the server (https://chat.example, https://*.example.com, "
-            "chrome-extension://ID, null for files), or *; may be repeated.",
+            "chrome-extension://ID, null for files), or *; can be repeated.",
         ),
     ] = ()
     allowed_host: Annotated[
@@ -86,7 +94,7 @@ class Access:
         Parameter(
             env_var="LETTA_PROXY_ALLOWED_HOSTS",
             negative="",
-            help="Name beside localhost that a server on the loopback may be called by; may be repeated.",
+            help="Host name to accept besides localhost when listening on loopback; can be repeated.",
         ),
     ] = _CONTAINER_HOSTS
 

@@ -23,7 +23,7 @@ class ServiceOptions:
         Parameter(
             env_var="LETTA_PROXY_SHUTDOWN_DELAY",
             validator=_not_negative,
-            help="Seconds for which /ready answers 503 before the port closes, for a balancer to notice.",
+            help="Seconds that /ready answers 503 before the port closes, for a load balancer to notice.",
         ),
     ] = field(default=_DEFAULT.shutdown_delay)
     shutdown_timeout: Annotated[
@@ -31,7 +31,7 @@ class ServiceOptions:
         Parameter(
             env_var="LETTA_PROXY_SHUTDOWN_TIMEOUT",
             validator=_not_negative,
-            help="Seconds for which turns may finish at the end, before they are interrupted.",
+            help="Seconds for running turns to finish at shutdown, before they are interrupted.",
         ),
     ] = field(default=_DEFAULT.shutdown_timeout)
     workers: Annotated[
@@ -39,7 +39,7 @@ class ServiceOptions:
         Parameter(
             env_var="LETTA_PROXY_WORKERS",
             validator=Number(gte=1),
-            help="Processes that serve the port. What one remembers the others do not, as with replicas.",
+            help="Worker processes. They share nothing, like replicas.",
         ),
     ] = 1
     max_connection_count: Annotated[
@@ -47,7 +47,7 @@ class ServiceOptions:
         Parameter(
             env_var="LETTA_PROXY_MAX_CONNECTION_COUNT",
             validator=Number(gte=1),
-            help="Connections at once, of each process; one more closes the one that has waited longest.",
+            help="Maximum connections per process; beyond it, the one that has been idle longest is closed.",
         ),
     ] = field(default=_DEFAULT.max_connection_count)
     max_request_size: Annotated[
@@ -55,7 +55,7 @@ class ServiceOptions:
         Parameter(
             env_var="LETTA_PROXY_MAX_REQUEST_SIZE",
             validator=Number(gte=1),
-            help="Bytes of one request, pictures included; beyond it 413.",
+            help="Maximum size of a request in bytes, including images; beyond it, 413.",
         ),
     ] = field(default=_DEFAULT.max_request_size)
     max_value_count: Annotated[
@@ -63,7 +63,7 @@ class ServiceOptions:
         Parameter(
             env_var="LETTA_PROXY_MAX_VALUE_COUNT",
             validator=Number(gte=1),
-            help="JSON values of one request, by its commas; beyond it 413.",
+            help="Maximum JSON values in a request, counted by its commas; beyond it, 413.",
         ),
     ] = field(default=_DEFAULT.max_value_count)
     max_message_count: Annotated[
@@ -71,7 +71,7 @@ class ServiceOptions:
         Parameter(
             env_var="LETTA_PROXY_MAX_MESSAGE_COUNT",
             validator=Number(gte=1),
-            help="Messages of one request, the history included; beyond it 400.",
+            help="Maximum messages in a request, including the history; beyond it, 400.",
         ),
     ] = field(default=_DEFAULT.max_message_count)
     max_part_count: Annotated[
@@ -79,7 +79,7 @@ class ServiceOptions:
         Parameter(
             env_var="LETTA_PROXY_MAX_PART_COUNT",
             validator=Number(gte=1),
-            help="Content parts of the new messages of one request; beyond it 400.",
+            help="Maximum content parts in the new messages of a request; beyond it, 400.",
         ),
     ] = field(default=_DEFAULT.max_part_count)
     max_tool_count: Annotated[
@@ -87,7 +87,7 @@ class ServiceOptions:
         Parameter(
             env_var="LETTA_PROXY_MAX_TOOL_COUNT",
             validator=Number(gte=1),
-            help="Tools of one request; beyond it 400.",
+            help="Maximum tools in a request; beyond it, 400.",
         ),
     ] = field(default=_DEFAULT.max_tool_count)
     max_buffered_size: Annotated[
@@ -95,7 +95,7 @@ class ServiceOptions:
         Parameter(
             env_var="LETTA_PROXY_MAX_BUFFERED_SIZE",
             validator=Number(gte=1),
-            help="Bytes of all bodies that are being read, in each process; beyond it 503.",
+            help="Maximum size of all bodies being read, in bytes per process; beyond it, 503.",
         ),
     ] = field(default=_DEFAULT.max_buffered_size)
     metrics_port: Annotated[
@@ -104,18 +104,18 @@ class ServiceOptions:
             env_var="LETTA_PROXY_METRICS_PORT",
             validator=Number(gte=0, lte=65535),
             show_default=False,
-            help="Port of Prometheus metrics, at /metrics; 0 takes a free one. Without it nothing is counted.",
+            help="Port for Prometheus metrics at /metrics; 0 picks a free one. Without it, nothing is counted.",
         ),
     ] = None
     metrics_host: Annotated[
         str,
-        Parameter(env_var="LETTA_PROXY_METRICS_HOST", help="Address to show metrics on; no key is asked for."),
+        Parameter(env_var="LETTA_PROXY_METRICS_HOST", help="Address for metrics; requires no key."),
     ] = "127.0.0.1"
     traces: Annotated[
         bool,
         Parameter(
             env_var="LETTA_PROXY_TRACES",
             negative="",
-            help="Send OpenTelemetry spans of turns, to where the variables OTEL_EXPORTER_OTLP_... say.",
+            help="Export OpenTelemetry spans of turns, as set by the OTEL_EXPORTER_OTLP_... variables.",
         ),
     ] = False

@@ -57,8 +57,8 @@ class ThreadSettings:
             env_var_split=_lines,
             negative="",
             show_default=False,
-            help="Treat a system message, or the last user message, that begins like this as a program's own "
-            "prompt; may be repeated; in the variable one a line.",
+            help="Beginning of a background prompt: of a system message, or of the last user message; can be "
+            "repeated; one per line in the variable.",
         ),
     ] = field(default=_CORE.task_prompts, validator=_check_prompts)
     chat_key_headers: Annotated[
@@ -67,7 +67,7 @@ class ThreadSettings:
             name="--chat-key-header",
             env_var="LETTA_PROXY_CHAT_KEY_HEADERS",
             negative="",
-            help="Header whose value names the chat, the first that is there; may be repeated, and replaces "
-            "the whole list.",
+            help="Header that names the chat; can be repeated, in order of precedence; replaces the default "
+            "list.",
         ),
     ] = field(default=_CORE.chat_key_headers, validator=_check_headers)

@@ -24,7 +24,7 @@ class TurnSettings:
         Parameter(
             env_var="LETTA_PROXY_QUEUE_TIMEOUT",
             validator=Number(gte=0),
-            help="Seconds that a turn waits for the one before it in its thread; then 409.",
+            help="Seconds that a turn waits for the previous one in its thread; then 409.",
         ),
     ] = field(default=_CORE.queue_timeout, validator=_not_negative)
     max_queue_count: Annotated[
@@ -32,7 +32,7 @@ class TurnSettings:
         Parameter(
             env_var="LETTA_PROXY_MAX_QUEUE_COUNT",
             validator=Number(gte=0),
-            help="Turns that wait in one thread; one more gets 409 at once.",
+            help="Maximum turns that wait in one thread; beyond it, 409 at once.",
         ),
     ] = field(default=_CORE.max_queue_count, validator=_not_negative)
     turn_timeout: Annotated[
@@ -40,7 +40,7 @@ class TurnSettings:
         Parameter(
             env_var="LETTA_PROXY_TURN_TIMEOUT",
             validator=Number(gt=0),
-            help="Seconds for a whole turn, waiting and tools of the agent's own included; then 504.",
+            help="Seconds for a whole turn, including waiting and the agent's own tools; then 504.",
         ),
     ] = field(default=_CORE.turn_timeout, validator=_positive)
     early_response_timeout: Annotated[
@@ -49,8 +49,8 @@ class TurnSettings:
             name="--early-response",
             env_var="LETTA_PROXY_EARLY_RESPONSE",
             validator=Number(gte=0),
-            help="Seconds without a word of the agent after which a streamed answer begins with a comment, so "
-            "that clients and gateways go on waiting; a failure is then an error in the stream. 0: never.",
+            help="Seconds without content after which a streamed response starts with a comment, so that "
+            "clients and gateways do not time out; a later failure is an error in the stream. 0: never.",
         ),
     ] = field(default=_CORE.early_response_timeout, validator=_not_negative)
     keepalive_timeout: Annotated[
@@ -59,15 +59,15 @@ class TurnSettings:
             name="--keepalive",
             env_var="LETTA_PROXY_KEEPALIVE",
             validator=Number(gt=0),
-            help="Seconds of silence after which a streaming client gets a comment.",
+            help="Seconds without data after which a streaming client gets a comment.",
         ),
     ] = field(default=_CORE.keepalive_timeout, validator=_positive)
     client_tools: Annotated[
         ClientTools,
         Parameter(
             env_var="LETTA_PROXY_CLIENT_TOOLS",
-            help="How agents are given a client's tools: with the request (native), by attaching them for the "
-            "turn (attach), or as each agent's type wants it (auto).",
+            help="How agents get client tools: with the request (native), attached for the turn (attach), or "
+            "depending on the agent's type (auto).",
         ),
     ] = _CORE.client_tools
     client_tool_ttl: Annotated[
@@ -75,8 +75,8 @@ class TurnSettings:
         Parameter(
             env_var="LETTA_PROXY_CLIENT_TOOL_TTL",
             validator=Number(gt=0),
-            help="Seconds that such a tool is kept at Letta for the turns that bring it again, and that an "
-            "agent has it if the proxy is killed.",
+            help="Seconds that an attached client tool is kept in Letta for later turns, and stays attached if "
+            "the proxy is killed.",
         ),
     ] = field(default=_CORE.client_tool_ttl, validator=_positive)
     resume_timeout: Annotated[
@@ -84,7 +84,7 @@ class TurnSettings:
         Parameter(
             env_var="LETTA_PROXY_RESUME_TIMEOUT",
             validator=Number(gte=0),
-            help="Seconds for which Letta may be away while a run of ours goes on, as in a restart of Letta.",
+            help="Seconds that Letta may be unreachable during a run, as in a restart of Letta.",
         ),
     ] = field(default=_CORE.resume_timeout, validator=_not_negative)
     repeat_ttl: Annotated[
@@ -92,6 +92,6 @@ class TurnSettings:
         Parameter(
             env_var="LETTA_PROXY_REPEAT_TTL",
             validator=Number(gte=0),
-            help="Seconds after a turn's end in which the same request may count as a repeat.",
+            help="Seconds after the end of a turn during which a retry is recognised.",
         ),
     ] = field(default=_CORE.repeat_ttl, validator=_not_negative)
