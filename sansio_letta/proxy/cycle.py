@@ -37,6 +37,7 @@ from ..upstreams.rest.response import Headers
 from .endpoints import Inquiry, Reply, error_reply, json_reply
 from .http import ResponseBody, ResponseHead
 from .memory import Memory
+from .observer import Change, LettaData, LettaFailure, LettaResponse, Observation, Observer
 from .summary import Repeat, Summary
 from .turn_registry import KnownTurn, Listener
 
@@ -88,6 +89,8 @@ class Cycle:
     """Seconds that its turn goes on for a client that left before its answer began, and is expected back."""
     wake: Callable[[], None] = field(default=nobody, kw_only=True)
     """Called when a cycle that is WAITING may go on before its deadline, while another one is at work."""
+    observer: Observer | None = field(default=None, init=False)
+    """Sees all that happens, if it is set before the first item is taken."""
     _items: deque[Item] = field(factory=deque, init=False)
     _began: float = field(init=False)
     _turn_deadline: float = field(init=False)  #: of the turn; once that is given up, of each step of its ending
@@ -102,6 +105,8 @@ class Cycle:
     """The response is whole: what the cycle still wants is between Letta and itself."""
     _left_at: float | None = field(default=None, init=False)  #: when the client left; the turn goes on
     _stopped: bool = field(default=False, init=False)
+    _finished: bool = field(default=False, init=False)
+    _closed: bool = field(default=False, init=False)
     _answer_by: float = field(default=inf, init=False)  #: when an interrupted turn's client hears what is known
 
     def __attrs_post_init__(self) -> None:
@@ -125,6 +130,15 @@ class Cycle:
         return None if self._driven is None else self._driven.known
 
     @property
+    def turn(self) -> Turn | None:
+        """The turn that it drives; None if it joins another cycle's, or needs none."""
+        return self._source if isinstance(self._source, Turn) else None
+
+    def _tell(self, seen: Observation) -> None:
+        if self.observer is not None:
+            self.observer.observe(seen, self._now)
+
+    @property
     def responding(self) -> bool:
         """Whether the head was handed over: no other answer can be given any more."""
         return self._responding
@@ -132,11 +146,15 @@ class Cycle:
     def receive_response(self, status: int, headers: Sequence[tuple[str, str]], now: float) -> None:
         """See `Turn.receive_response`."""
         self._heard = self._now = now
+        if self.observer is not None:
+            self._tell(LettaResponse(status=status, headers=headers))
         self._source.receive_response(status, headers)
 
     def receive_data(self, data: bytes, now: float) -> None:
         """See `Turn.receive_data`."""
         self._heard = self._now = now
+        if self.observer is not None:
+            self._tell(LettaData(data=data))
         if self._begins:
             self._begins, self._silence_timeout = False, self.config.letta_silence_timeout
         self._source.receive_data(data)
@@ -145,6 +163,7 @@ class Cycle:
         """See `Turn.receive_failure`."""
         self._heard = self._now = now
         self.summary.failure = failure.value
+        self._tell(LettaFailure(failure=failure, reason=reason))
         self._source.receive_failure(failure, reason)
 
     def abandon(self, now: float) -> None:
@@ -159,12 +178,15 @@ class Cycle:
             known.expected_until = max(known.expected_until, now + self._patience)
         if driven is not None and (driven.known.listeners or now < driven.known.expected_until):
             self._left_at = now
+            self._tell(Change.CLIENT_LEFT)
         else:
             self.stop(now)
 
     def stop(self, now: float) -> None:
         """As `abandon`, but the turn ends whoever listens, and nobody is expected back."""
         self._now = now
+        if not self._has_left:
+            self._tell(Change.CLIENT_LEFT)
         self._items.clear()
         self.summary.outcome = self.summary.outcome or "abandoned"
         self._left_at, self._stopped = None, True
@@ -181,6 +203,7 @@ class Cycle:
         :param timeout: seconds after which the client is told what is known by then, which may be nothing.
         """
         self._now, self._answer_by = now, now + timeout
+        self._tell(Change.INTERRUPTED)
         self._source.interrupt(shutting_down())
         self.wake()
 
@@ -203,6 +226,9 @@ class Cycle:
         else:
             self._source.abandon()
         self._end_turn()
+        if not self._closed:
+            self._closed = True
+            self._tell(Change.CLOSED)
 
     @property
     def goes_on(self) -> bool:
@@ -263,6 +289,7 @@ class Cycle:
         # What else was due may be a failure, and that is a status as long as nothing was said.
         if reason is None and (may_begin or self._responding) and now >= self.comment_deadline:
             assert self._writer is not None
+            self._tell(Change.COMMENT_DUE)
             self._begin_stream(self._writer)
             self._say(self._writer.write(KeepAlive()))
         return reason
@@ -321,6 +348,8 @@ class Cycle:
             if type(item) is TextDelta:
                 self._waits = False
                 if (body := self._take_text(item)) is not None:
+                    if self.observer is not None:
+                        self._tell(body)
                     return body
                 continue
             self._waits = item is _WAITING
@@ -331,6 +360,7 @@ class Cycle:
                 return item
             if isinstance(item, Event):
                 assert self._writer is not None
+                self._tell(item)
                 if self._driven is not None:
                     self._driven.known.add(item)
                 self._take(item, self._writer)
@@ -338,12 +368,18 @@ class Cycle:
                 self._reply(item)
             else:
                 self._take_command(item)
+                self._tell(item)
                 return item
-        return self._items.popleft()
+        made = self._items.popleft()
+        self._tell(made)
+        return made
 
     def _take_signal(self, signal: Signal) -> None:
         if signal is Signal.FINISHED:
             self._end_turn()
+            if not self._finished:
+                self._finished = True
+                self._tell(Change.FINISHED)
         elif signal is Signal.WAITING and self._resume_at is None and isinstance(self._source, Turn):
             pause = self._source.pause
             self.summary.waited = True
@@ -376,6 +412,9 @@ class Cycle:
         assert writer is not None
         if type(source) is Turn:
             texts += source.take_texts()
+        if self.observer is not None:
+            for text in texts:
+                self._tell(text)
         if self._driven is not None:
             self._driven.known.add_texts(texts)
         if data := b"".join([writer.write(text) for text in texts]):

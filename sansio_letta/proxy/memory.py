@@ -96,6 +96,12 @@ class ThreadMemory:
                 return thread
         return None
 
+    def find(self, wish: ThreadChoice) -> dict[str, ConversationThread]:
+        """The conversations of a chat that are known, by the agent's id: who it is may not be known yet."""
+        if not isinstance(wish, Chat):
+            return {}
+        return {agent_id: found for (agent_id, key), found in self._conversations.items() if key == wish.key}
+
     def learn(self, turn: Turn, scope: Hashable, now: float) -> None:
         """A turn has finished: its conversation holds something.
 

@@ -51,6 +51,7 @@ from .endpoints import (
 )
 from .http import HttpRequest
 from .memory import Memory
+from .observer import CycleOpened, InitialState, Observer
 from .policies import shape, with_headers, with_policies
 from .routing import DIALECTS, Endpoint, Route, route
 from .summary import Repeat, Summary
@@ -120,7 +121,14 @@ class Proxy:
         )
 
     def open(
-        self, request: HttpRequest, *, token: str, created: int, now: float, caller: Caller = ANYONE
+        self,
+        request: HttpRequest,
+        *,
+        token: str,
+        created: int,
+        now: float,
+        caller: Caller = ANYONE,
+        observer: Observer | None = None,
     ) -> Cycle:
         """Begin to answer a request. Nothing is raised for what the client sent: it becomes the answer.
 
@@ -128,7 +136,46 @@ class Proxy:
         :param created: Unix time, seconds.
         :param now: monotonic seconds.
         :param caller: whose request it is; agents that it may not use do not exist for it.
+        :param observer: sees all that happens in the cycle.
         """
+        cycle = self._open(request, token, created, now, caller)
+        return self._observed(cycle, observer, request, token, created, now, caller)
+
+    def _observed(
+        self,
+        cycle: Cycle,
+        observer: Observer | None,
+        request: HttpRequest,
+        token: str,
+        created: int,
+        now: float,
+        caller: Caller,
+    ) -> Cycle:
+        if observer is not None:
+            cycle.observer = observer
+            opened = CycleOpened(
+                request=request,
+                token=token,
+                created=created,
+                config=cycle.config,
+                summary=cycle.summary,
+                initial=self._initial_state(cycle, now, caller),
+            )
+            observer.observe(opened, now)
+        return cycle
+
+    def _initial_state(self, cycle: Cycle, now: float, caller: Caller) -> InitialState:
+        memory = self._memory
+        if cycle.turn is None:
+            return InitialState(has_background=memory.has_background)
+        plan = cycle.turn.plan
+        return InitialState(
+            agent=memory.agents.recall(plan.model, now, caller),
+            threads=memory.threads.find(plan.thread),
+            has_background=memory.has_background,
+        )
+
+    def _open(self, request: HttpRequest, token: str, created: int, now: float, caller: Caller) -> Cycle:
         summary = _summary(request, token, caller)
         config = with_policies(self.config, caller.policies)
         dialect: Dialect | None = None
@@ -205,11 +252,13 @@ class Proxy:
         token: str,
         now: float,
         caller: Caller = ANYONE,
+        observer: Observer | None = None,
     ) -> Cycle:
         """Answer a request that is refused, or that could not be read to its end."""
         summary = _summary(request, token, caller)
         summary.outcome = error.code
-        return self._inquire(error_reply(error), summary, now)
+        cycle = self._inquire(error_reply(error), summary, now)
+        return self._observed(cycle, observer, request, token, 0, now, caller)
 
     def _inquire(
         self,

@@ -1,18 +1,16 @@
-"""Writes recordings: a cycle as before, and beside it all that passed, line by line."""
+"""Writes recordings, line by line: the lines of the format, and an observer that writes those of a cycle."""
 
 import base64
 from collections.abc import Callable
-from math import inf
 from typing import Any, Final, TypeAlias
 
 import orjson
-from attrs import asdict, define, evolve, field
+from attrs import asdict, define, field
 
-from .._signal import Signal
-from ..errors import Failure, RemoteProtocolError
-from ..proxy.cycle import Cycle, Item
-from ..proxy.http import HttpRequest, ResponseBody, ResponseHead
-from ..proxy.summary import Summary
+from ..errors import RemoteProtocolError
+from ..proxy.http import ResponseBody, ResponseHead
+from ..proxy.observer import Change, CycleOpened, LettaData, LettaFailure, LettaResponse, Observation
+from ..turn.events import TurnFailed, TurnFinished
 from ..upstreams.rest.commands import Command
 from ..upstreams.rest.response import Headers
 from .format import INTERRUPTED, RecordingHead, TextMode
@@ -124,169 +122,100 @@ class RecordingWriter:
 
 
 @define
-class RecordedCycle:
-    """A cycle that is recorded: the same methods, the same items.
+class Recorder:
+    """Writes a recording of the cycle that it observes: give it to `Proxy.open`.
 
-    :param cycle: the cycle, of which nothing was taken yet.
-    :param request: the client's.
-    :param began: monotonic seconds.
+    :param sink: takes each line.
+    :param server: what is recorded: the version of the Letta server, or the program that records.
+    :param text: what is written of texts.
+    :param scenario: the recording's name; by default made of the time and the token.
+    :param note: what it shows; by default the request's method and path.
     """
 
-    cycle: Cycle
-    writer: RecordingWriter
-    request: HttpRequest
-    began: float
-    _t: float = field(default=0.0, init=False)
+    sink: Sink
+    server: str
+    text: TextMode
+    scenario: str | None = None
+    note: str | None = None
+    _writer: RecordingWriter = field(init=False)
+    _began: float = field(default=0.0, init=False)
     _x: int = field(default=_CLIENT, init=False)
-    _open: bool = field(default=False, init=False)  #: the exchange `_x` with Letta has not ended
-    _ended: bool = field(default=False, init=False)
-    _interrupted: bool = field(default=False, init=False)
+    _is_open: bool = field(default=False, init=False)  #: the exchange `_x` with Letta has not ended
+    _is_complete: bool = field(default=False, init=False)  #: the client has been told how its turn ended
+    _has_ended: bool = field(default=False, init=False)  #: the client's own exchange
+    _is_interrupted: bool = field(default=False, init=False)
 
-    def __attrs_post_init__(self) -> None:
-        request = self.request
-        self.writer.request(_CLIENT, 0.0, request.method, request.target, request.body, request.headers)
-        # It may be large, and the turn may take long.
-        self.request = evolve(request, body=b"")
-
-    @property
-    def summary(self) -> Summary:
-        """See `Cycle`."""
-        return self.cycle.summary
-
-    @property
-    def responding(self) -> bool:
-        """See `Cycle`."""
-        return self.cycle.responding
-
-    @property
-    def is_told(self) -> bool:
-        """See `Cycle`."""
-        return self.cycle.is_told
-
-    def receive_response(self, status: int, headers: Headers, now: float) -> None:
-        """See `Cycle`."""
-        self._t = now - self.began
-        self.writer.response(self._x, self._t, status, headers)
-        self.cycle.receive_response(status, headers, now)
-
-    def receive_data(self, data: bytes, now: float) -> None:
-        """See `Cycle`."""
-        self._t = now - self.began
-        if data:
-            self.writer.data(self._x, self._t, data)
-        else:
-            self._end("end")
-        self.cycle.receive_data(data, now)
-
-    def receive_failure(self, failure: Failure, reason: str, now: float) -> None:
-        """See `Cycle`."""
-        self._t = now - self.began
-        self._end("failed", failure=failure.value, reason=reason)
-        self.cycle.receive_failure(failure, reason, now)
-
-    def abandon(self, now: float) -> None:
-        """See `Cycle`."""
-        self._t = now - self.began
-        if not self._ended:
-            self._ended = True
-            self.writer.end(_CLIENT, self._t, "end" if self.is_told else "client_closed")
-        self.cycle.abandon(now)
-
-    def stop(self, now: float) -> None:
-        """See `Cycle`."""
-        self.abandon(now)
-        self.cycle.stop(now)
-
-    @property
-    def goes_on(self) -> bool:
-        """See `Cycle`."""
-        return self.cycle.goes_on
-
-    @property
-    def wake(self) -> Callable[[], None]:
-        """See `Cycle`."""
-        return self.cycle.wake
-
-    @wake.setter
-    def wake(self, wake: Callable[[], None]) -> None:
-        self.cycle.wake = wake
-
-    def close(self) -> None:
-        """See `Cycle`."""
-        self._end("client_closed")
-        self.cycle.close()
-
-    def interrupt(self, now: float, timeout: float = inf) -> None:
-        """See `Cycle`."""
-        self._t = now - self.began
-        self._interrupted = True
-        self.cycle.interrupt(now, timeout)
-
-    def hurry(self, now: float) -> None:
-        """See `Cycle`."""
-        self.stop(now)
-        self.cycle.hurry(now)
-
-    @property
-    def seeks_run(self) -> bool:
-        """See `Cycle`."""
-        return self.cycle.seeks_run
-
-    def next_deadline(self) -> float:
-        """See `Cycle`."""
-        return self.cycle.next_deadline()
-
-    def handle_deadline(self, now: float) -> str | None:
-        """See `Cycle`."""
-        self._t = now - self.began
-        due = self.cycle.comment_deadline
-        reason = self.cycle.handle_deadline(now)
-        if reason is not None:
-            self._end("failed", failure=Failure.SILENT.value, reason=reason)
-        elif now >= due != self.cycle.comment_deadline:
-            self.writer.waited(self._t)
-        return reason
-
-    def next_event(self) -> Item | Signal:
-        """See `Cycle`."""
-        item = self.cycle.next_event()
-        match item:
-            case ResponseHead(status=status, headers=headers):
-                self.writer.response(_CLIENT, self._t, status, headers)
+    def observe(self, seen: Observation, now: float) -> None:
+        """See `Observer`."""
+        t = now - self._began
+        match seen:
+            case LettaData(data=data) if data:
+                self._writer.data(self._x, t, data)
+            case LettaData():
+                self._end(t, "end")
             case ResponseBody(data=data):
-                self.writer.data(_CLIENT, self._t, data)
-            case Signal.FINISHED:
-                self._end("client_closed")
-                if not self._ended:
-                    self._ended = True
-                    self.writer.end(_CLIENT, self._t)
-            case Signal.NEED_DATA | Signal.WAITING:
-                pass
-            case command:
-                self._begin(command)
-        return item
+                self._writer.data(_CLIENT, t, data)
+            case TurnFinished() | TurnFailed():
+                self._is_complete = True
+            case LettaResponse(status=status, headers=headers):
+                self._writer.response(self._x, t, status, headers)
+            case LettaFailure(failure=failure, reason=reason):
+                self._end(t, "failed", failure=failure.value, reason=reason)
+            case ResponseHead(status=status, headers=headers):
+                self._writer.response(_CLIENT, t, status, headers)
+            case CycleOpened():
+                self._begin(seen, now)
+            case Change():
+                self._change(seen, t)
+            case _ if isinstance(seen, Command):
+                # Of the response before, no more was read than was needed.
+                self._end(t, "client_closed")
+                self._x += 1
+                self._is_open = True
+                self._writer.request(self._x, t, seen.method, seen.target, seen.body)
 
-    def _begin(self, command: Command) -> None:
-        # The answer before was read as far as it was of interest.
-        self._end("client_closed")
-        self._x += 1
-        self._open = True
-        self.writer.request(self._x, self._t, command.method, command.target, command.body)
+    def _begin(self, opened: CycleOpened, now: float) -> None:
+        self._began, request = now, opened.request
+        head = RecordingHead.begin(
+            server=self.server,
+            scenario=self.scenario or f"{opened.created}-{opened.token[:12]}",
+            note=self.note if self.note is not None else f"{request.method} {_path(request.target)}",
+            token=opened.token,
+            created=opened.created,
+            config=opened.config,
+            text=self.text,
+        )
+        self._writer = RecordingWriter(self.sink, head)
+        self._writer.request(_CLIENT, 0.0, request.method, request.target, request.body, request.headers)
 
-    def _end(self, how: str, **more: str) -> None:
-        if self._open:
-            self._open = False
-            if self._interrupted and how == "client_closed":
+    def _change(self, change: Change, t: float) -> None:
+        match change:
+            case Change.COMMENT_DUE:
+                self._writer.waited(t)
+            case Change.CLIENT_LEFT:
+                self._end_client(t, "end" if self._is_complete else "client_closed")
+            case Change.INTERRUPTED:
+                self._is_interrupted = True
+            case Change.FINISHED:
+                self._end(t, "client_closed")
+                self._end_client(t, "end")
+            case Change.CLOSED:
+                self._end(t, "client_closed")
+
+    def _end_client(self, t: float, how: str) -> None:
+        if not self._has_ended:
+            self._has_ended = True
+            self._writer.end(_CLIENT, t, how)
+
+    def _end(self, t: float, how: str, **more: str) -> None:
+        if self._is_open:
+            self._is_open = False
+            if self._is_interrupted and how == "client_closed":
                 # A replay must interrupt the turn where it was interrupted: at the end of this exchange.
                 how, more = "failed", {"failure": INTERRUPTED, "reason": "the proxy was shut down"}
-                self._interrupted = False
-            self.writer.end(self._x, self._t, how, **more)
+                self._is_interrupted = False
+            self._writer.end(self._x, t, how, **more)
 
 
-def record(cycle: Cycle, request: HttpRequest, head: RecordingHead, sink: Sink, *, now: float) -> RecordedCycle:
-    """Record a cycle.
-
-    :param cycle: just opened for `request`; nothing was taken of it.
-    :param now: monotonic seconds, the time at which it was opened.
-    """
-    return RecordedCycle(cycle, RecordingWriter(sink, head), request, now)
+def _path(target: str) -> str:
+    return target.partition("?")[0][:200]

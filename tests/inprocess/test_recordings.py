@@ -525,8 +525,8 @@ async def test_a_remembered_agent_replays(kit: Kit, tmp_path: Path) -> None:
 
 def test_a_cycle_without_anybody_to_tell_raises(tmp_path: Path) -> None:
     request = HttpRequest(method="GET", target="/health")
-    cycle = Proxy().open(request, token="0123456789", created=1, now=0.0)
-    recorded = RecordingFolder(path=tmp_path).record(cycle, request, token="0123456789", created=1, now=0.0)
+    recorder = RecordingFolder(path=tmp_path).recorder(token="0123456789", created=1)
+    recorded = Proxy().open(request, token="0123456789", created=1, now=0.0, observer=recorder)
     [path] = files(tmp_path)
     path.unlink()
     path.mkdir()

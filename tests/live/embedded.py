@@ -10,7 +10,9 @@ import trio
 from attrs import define, field, frozen
 
 from letta_server import Server, Settings, serve
-from sansio_letta import Config, HttpRequest, Summary
+from letta_server.observe.timing import TimedObserver
+from sansio_letta import Config, Summary
+from sansio_letta.proxy.observer import CycleOpened
 
 START_TIMEOUT: Final = 10.0  # seconds until it listens
 BOOKS_TIMEOUT: Final = 30.0  # seconds until all requests are in its books
@@ -35,13 +37,17 @@ class Embedded:
     begun_count: int = 0  #: requests
     _ended: threading.Condition = field(factory=threading.Condition)
 
-    def begin(self, request: HttpRequest, summary: Summary) -> Any:
-        """As the server's observers do."""
+    def observer(self) -> "Observed":
+        """Notes one request."""
+        return Observed(self)
+
+    def begin(self) -> None:
+        """A request is answered."""
         with self._ended:
             self.begun_count += 1
-        return self._end
 
-    def _end(self, summary: Summary, seconds: float, first: float | None) -> None:
+    def end(self, summary: Summary) -> None:
+        """It is over."""
         with self._ended:
             self.summaries.append(summary)
             self._ended.notify_all()
@@ -59,6 +65,19 @@ class Embedded:
     def turns(self) -> list[Summary]:
         """The same, of requests for a turn."""
         return [summary for summary in self.books() if summary.path.endswith("/chat/completions")]
+
+
+@define(eq=False)
+class Observed(TimedObserver):
+    """Tells an `Embedded` about one request."""
+
+    embedded: Embedded
+
+    def begin(self, opened: CycleOpened) -> None:
+        self.embedded.begin()
+
+    def end(self, summary: Summary, seconds: float, first: float | None) -> None:
+        self.embedded.end(summary)
 
 
 @contextlib.contextmanager
@@ -103,4 +122,4 @@ async def _serve(
     *,
     task_status: trio.TaskStatus[tuple[Server, list[trio.SocketListener]]],
 ) -> None:
-    await serve(settings, observers=(embedded.begin,), task_status=task_status)
+    await serve(settings, observers=(embedded.observer,), task_status=task_status)

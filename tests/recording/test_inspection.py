@@ -28,13 +28,13 @@ from drive import (
     want,
 )
 from recordings import SCENARIOS, recording, translate
-from sansio_letta import Config, Enforcement, HttpRequest, Proxy, RecordingError, Signal, read_recording
+from sansio_letta import Config, Cycle, Enforcement, HttpRequest, Proxy, RecordingError, Signal, read_recording
 from sansio_letta.errors import Failure, Kept
-from sansio_letta.recording.format import RecordedData, Recording, RecordingHead, TextMode
+from sansio_letta.recording.format import RecordedData, Recording, TextMode
 from sansio_letta.recording.inspect import inspect
 from sansio_letta.recording.rows import Fold, Inspection, Kind, Outcome, Part, Passage, Row, fold
 from sansio_letta.recording.summaries import event_gist, message_gist, request_gist, usage_gist
-from sansio_letta.recording.writer import RecordedCycle, record
+from sansio_letta.recording.writer import Recorder
 from sansio_letta.turn.agent import Agent
 from sansio_letta.turn.events import AgentGone, CallsSettled, FinishReason, KeepAlive, TurnFinished, Usage
 from sansio_letta.turn.phases import Phase
@@ -384,20 +384,13 @@ class Played:
     text: TextMode = TextMode.KEEP
     lines: list[bytes] = field(factory=list)
     now: float = 100.0
-    cycle: RecordedCycle = field(init=False)
+    cycle: Cycle = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        head = RecordingHead.begin(
-            server="0.16.7",
-            scenario="played",
-            note="",
-            token="abcdef12",
-            created=1_795_332_551,
-            config=self.proxy.config,
-            text=self.text,
+        recorder = Recorder(self.lines.append, server="0.16.7", text=self.text, scenario="played", note="")
+        self.cycle = self.proxy.open(
+            self.request, token="abcdef12", created=1_795_332_551, now=self.now, observer=recorder
         )
-        cycle = self.proxy.open(self.request, token="abcdef12", created=1_795_332_551, now=self.now)
-        self.cycle = record(cycle, self.request, head, self.lines.append, now=self.now)
         self._pump()
 
     def _pump(self) -> None:

@@ -1,4 +1,4 @@
-"""The recorder: a cycle as before, and beside it every line of what passed."""
+"""The recorder: every line of what passes through a cycle."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from drive import AGENT_ID, DONE, JSON, PING, RUN_ID, SSE, USAGE, agent_json, en
 from sansio_letta import Config, Cycle, HttpRequest, Proxy, ResponseBody, ResponseHead, Signal
 from sansio_letta.errors import Failure
 from sansio_letta.recording.format import KIND, VERSION, Recording, RecordingHead, TextMode, read_recording
-from sansio_letta.recording.writer import RecordedCycle, RecordingWriter, record
+from sansio_letta.recording.writer import Recorder, RecordingWriter
 from sansio_letta.upstreams.rest.commands import CancelRun, Command, FindAgent, OpenStream
 
 TOKEN = "0123456789"
@@ -27,15 +27,14 @@ def head_of(mode: TextMode, **more: Any) -> RecordingHead:
 
 def begin(
     request: HttpRequest | None = None, mode: TextMode = TextMode.KEEP, now: float = 100.0
-) -> tuple[RecordedCycle, list[bytes]]:
+) -> tuple[Cycle, list[bytes]]:
     """A cycle that is recorded, and its lines."""
-    request, lines = request or ask(), list[bytes]()
-    cycle = Proxy(Config().without_pauses()).open(request, token=TOKEN, created=7, now=now)
-    head = head_of(mode, token=TOKEN, created=7)
-    return record(cycle, request, head, lines.append, now=now), lines
+    lines: list[bytes] = []
+    recorder, proxy = Recorder(lines.append, server="x", text=mode), Proxy(Config().without_pauses())
+    return proxy.open(request or ask(), token=TOKEN, created=7, now=now, observer=recorder), lines
 
 
-def drain(cycle: RecordedCycle | Cycle) -> list[Any]:
+def drain(cycle: Cycle) -> list[Any]:
     """All items up to the next signal, and that."""
     items: list[Any] = []
     while not isinstance(item := cycle.next_event(), Signal):
@@ -43,7 +42,7 @@ def drain(cycle: RecordedCycle | Cycle) -> list[Any]:
     return [*items, item]
 
 
-def answer_agent(cycle: RecordedCycle | Cycle, now: float) -> list[Any]:
+def answer_agent(cycle: Cycle, now: float) -> list[Any]:
     drain(cycle)
     cycle.receive_response(200, JSON, now)
     cycle.receive_data(orjson.dumps([agent_json()]), now)

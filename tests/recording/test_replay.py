@@ -5,10 +5,10 @@ from attrs import evolve
 
 from drive import DONE, JSON, PING, SSE, USAGE, agent_json, encode, say, stop
 from recordings import recording, translate
-from sansio_letta import Config, HttpRequest, Proxy, Recording, Signal, read_recording
-from sansio_letta.recording.format import RecordedExchange, RecordingHead, TextMode
+from sansio_letta import HttpRequest, Proxy, Recording, Signal, read_recording
+from sansio_letta.recording.format import RecordedExchange, TextMode
 from sansio_letta.recording.replay import pending_after, plan_recorded, render, replay
-from sansio_letta.recording.writer import record
+from sansio_letta.recording.writer import Recorder
 from sansio_letta.turn.events import TurnFailed
 from sansio_letta.turn.request import Decision
 from sansio_letta.upstreams.rest.commands import CancelRun, FetchAgent, FetchRun, OpenStream
@@ -91,17 +91,8 @@ def recorded_client(*, answered: bool = True) -> Recording:
     lines: list[bytes] = []
     body = b'{"model": "Milo", "stream": true, "messages": [{"role": "user", "content": "hi"}]}'
     request = HttpRequest(method="POST", target="/v1/chat/completions", body=body)
-    cycle = Proxy().open(request, token="0123abcd", created=7, now=0.0)
-    head = RecordingHead.begin(
-        server="x",
-        scenario="mine",
-        note="",
-        token="0123abcd",
-        created=7,
-        config=Config(),
-        text=TextMode.KEEP,
-    )
-    recorded = record(cycle, request, head, lines.append, now=0.0)
+    recorder = Recorder(lines.append, server="x", text=TextMode.KEEP, scenario="mine")
+    recorded = Proxy().open(request, token="0123abcd", created=7, now=0.0, observer=recorder)
     recorded.next_event()
     recorded.receive_response(200, JSON, 0.1)
     recorded.receive_data(orjson.dumps([agent_json()]), 0.1)

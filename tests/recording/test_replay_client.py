@@ -42,11 +42,10 @@ from sansio_letta.recording.compare import ReplayedClient, compare
 from sansio_letta.recording.format import (
     Recording,
     RecordingError,
-    RecordingHead,
     TextMode,
     read_recording,
 )
-from sansio_letta.recording.writer import record
+from sansio_letta.recording.writer import Recorder
 from sansio_letta.turn.agent import ANYONE, Agent
 from sansio_letta.turn.events import ConversationThread
 from sansio_letta.turn.request import Chat
@@ -114,17 +113,8 @@ def recorded(
         proxy.remember_thread(AGENT_ID, Chat(key="c-1"), ConversationThread(conversation_id=thread))
     if not has_background:
         proxy.remember_no_background()
-    plain = proxy.open(request, token=TOKEN, created=7, now=0.0, caller=caller)
-    head = RecordingHead.begin(
-        server="x",
-        scenario="one",
-        note="",
-        token=TOKEN,
-        created=7,
-        config=plain.config,
-        text=mode,
-    )
-    cycle = record(plain, request, head, lines.append, now=0.0)
+    recorder = Recorder(lines.append, server="x", text=mode, scenario="one", note="")
+    cycle = proxy.open(request, token=TOKEN, created=7, now=0.0, caller=caller, observer=recorder)
     waiting, happenings = list(letta_answers), list[Happening]()
     while (item := cycle.next_event()) is not Signal.FINISHED:
         if isinstance(item, Command):

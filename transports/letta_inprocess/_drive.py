@@ -13,7 +13,6 @@ from attrs import define, field, frozen
 from sansio_letta import PRODUCT_ID, Cycle, LocalProtocolError, ResponseBody, ResponseHead, Signal
 from sansio_letta.errors import Failure
 from sansio_letta.proxy.cycle import Item
-from sansio_letta.recording.writer import RecordedCycle
 from sansio_letta.upstreams.rest.commands import CancelRun, Command
 
 #: Letta Cloud, as the official client has it.
@@ -150,7 +149,7 @@ class Steps:
     :param lock: shared by all cycles of a proxy, which know of each other: threads take turns.
     """
 
-    cycle: Cycle | RecordedCycle
+    cycle: Cycle
     lock: AbstractContextManager[Any]
     _held: Item | Signal | None = field(default=None, init=False)
     _left: bool = field(default=False, init=False)

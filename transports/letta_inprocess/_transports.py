@@ -100,18 +100,12 @@ class Shared:
             body=body,
         )
         token, created, now = secrets.token_hex(12), int(time.time()), time.monotonic()
+        observer = None
+        if self._folder is not None:
+            observer = self._folder.recorder(token=token, created=created, on_error=_log_failure)
         with self._lock:
-            cycle = self._proxy.open(ours, token=token, created=created, now=now)
-        if self._folder is None:
-            return Steps(cycle, self._lock)
-        try:
-            recorded = self._folder.record(
-                cycle, ours, token=token, created=created, now=now, on_error=_log_failure
-            )
-            return Steps(recorded, self._lock)
-        except OSError as exc:
-            _log_failure(exc)
-            return Steps(cycle, self._lock)
+            cycle = self._proxy.open(ours, token=token, created=created, now=now, observer=observer)
+        return Steps(cycle, self._lock)
 
     def _response(self, request: Any, head: Any, stream: Any) -> Any:
         return self.library.Response(head.status, headers=list(head.headers), stream=stream, request=request)

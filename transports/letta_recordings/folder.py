@@ -7,11 +7,11 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Final
 
-from attrs import field, frozen, validators
+from attrs import define, field, frozen, validators
 
-from sansio_letta import PRODUCT_ID, Cycle, HttpRequest
-from sansio_letta.recording.format import RecordingHead, TextMode
-from sansio_letta.recording.writer import RecordedCycle, record
+from sansio_letta import PRODUCT_ID
+from sansio_letta.recording.format import TextMode
+from sansio_letta.recording.writer import Recorder
 
 _SUFFIX: Final = ".jsonl"
 
@@ -40,38 +40,27 @@ class RecordingFolder:
         with TemporaryFile(dir=self.path) as file:
             file.write(b"a recording")
 
-    def record(
-        self,
-        cycle: Cycle,
-        request: HttpRequest,
-        *,
-        token: str,
-        created: int,
-        now: float,
-        on_error: Callable[[OSError], None] | None = None,
-    ) -> RecordedCycle:
-        """Record a cycle in a file of its own.
+    def recorder(
+        self, *, token: str, created: int, on_error: Callable[[OSError], None] | None = None
+    ) -> Recorder:
+        """An observer that records a cycle in a file of its own.
 
-        :param cycle: just opened with the same `token`, `created` and `now`.
-        :param on_error: told once if a line cannot be written; the rest of the turn is not recorded then, and
-            goes on. Without it the cycle raises.
-        :raises OSError: if the file cannot be made.
+        :param token: as for `Proxy.open`; it names the file.
+        :param created: as well.
+        :param on_error: called once if a line cannot be written: the rest of the cycle goes on and is not
+            recorded. Without it the cycle raises.
+        """
+        path = self.path / f"{created}-{token[:12]}{_SUFFIX}"
+        return Recorder(_Sink(self, path, on_error), server=PRODUCT_ID, text=self.text)
+
+    def make_file(self, path: Path) -> None:
+        """Make an empty file in the folder, and room for it.
+
+        :raises OSError: if that is not possible.
         """
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._make_room()
-        name = f"{created}-{token[:12]}"
-        head = RecordingHead.begin(
-            server=PRODUCT_ID,
-            scenario=name,
-            note=f"{request.method} {request.target.partition('?')[0][:200]}",
-            token=token,
-            created=created,
-            config=cycle.config,
-            text=self.text,
-        )
-        path = self.path / f"{name}{_SUFFIX}"
         path.touch(mode=0o600, exist_ok=False)
-        return record(cycle, request, head, _sink(path, on_error), now=now)
 
     def _make_room(self) -> None:
         """Delete the oldest files that are beyond the limits, one file to come included."""
@@ -90,30 +79,35 @@ class RecordingFolder:
                 yield found.st_mtime_ns, found.st_size, path
 
 
-def _sink(path: Path, on_error: Callable[[OSError], None] | None) -> Callable[[bytes], None]:
-    """Each line is out of our hands when it is written: a crash takes no more than the line under way."""
-    failed = False
+@define
+class _Sink:
+    """Appends each line to the file at once: a crash loses no more than the line that is being written."""
 
-    def write(line: bytes) -> None:
-        nonlocal failed
-        if failed:
+    folder: RecordingFolder
+    path: Path
+    on_error: Callable[[OSError], None] | None
+    _is_made: bool = field(default=False, init=False)
+    _has_failed: bool = field(default=False, init=False)
+
+    def __call__(self, line: bytes) -> None:
+        if self._has_failed:
             return
         try:
-            with open(path, "ab", opener=_existing) as file:
+            if not self._is_made:
+                self.folder.make_file(self.path)
+                self._is_made = True
+            with open(self.path, "ab", opener=_existing) as file:
                 file.write(line)
-        except FileNotFoundError:
-            # It made room for newer ones. Another of its name would have no head, and be open to all.
-            failed = True
         except OSError as exc:
-            failed = True
+            self._has_failed = True
+            if self._is_made and isinstance(exc, FileNotFoundError):
+                return  # it was deleted to make room for newer ones; a new one would have no head
             if exc.filename is None:
                 # Opening names the file, writing does not.
-                exc.filename = str(path)
-            if on_error is None:
+                exc.filename = str(self.path)
+            if self.on_error is None:
                 raise
-            on_error(exc)
-
-    return write
+            self.on_error(exc)
 
 
 def _existing(path: str, _: int) -> int:

@@ -10,7 +10,6 @@ from attrs import define, field
 
 from sansio_letta import Cycle, HttpRequest, Proxy, ResponseBody, ResponseHead, Signal
 from sansio_letta.errors import Failure
-from sansio_letta.recording.writer import RecordedCycle
 from sansio_letta.upstreams.rest.commands import Command
 
 from .upstream.base import Upstream, UpstreamError, UpstreamExchange
@@ -23,7 +22,7 @@ _COMMAND_TIMEOUT: Final = 15.0
 class Carrier:
     """Carries out one cycle's commands against Letta, until the cycle wants to say something to the client."""
 
-    cycle: Cycle | RecordedCycle
+    cycle: Cycle
     upstream: Upstream
     _exchange: UpstreamExchange | None = field(default=None, init=False)
     _has_head: bool = field(default=False, init=False)

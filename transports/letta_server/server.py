@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Final
 
@@ -20,7 +20,7 @@ from sansio_letta import (
     SansioLettaError,
 )
 from sansio_letta.errors import overloaded
-from sansio_letta.recording.writer import RecordedCycle
+from sansio_letta.proxy.observer import Observer, join_observers
 
 from .access.admission import Admission, Gate
 from .access.connections import Door
@@ -28,7 +28,7 @@ from .access.tls import close_gently
 from .client.bodies import BodyRoom, NoRoom, too_many_chunks
 from .client.connection import BadRequest, BodyTooLarge, ClientConnection, ClientGone, TooManyChunks
 from .cycle_driver import Carrier
-from .observe.log import Log, Observer, log_defect, log_request
+from .observe.log import Log, log_defect, log_request
 from .process_identity import has_died, own_name
 from .response import Response
 from .settings.errors import SettingsError
@@ -70,14 +70,14 @@ class Server:
 
     :param upstream: carries out the core's commands: a `LettaPool`, or recordings.
     :param log: called once a request has been answered.
-    :param observers: see each request begin and end.
+    :param observers: each makes an observer for one request.
     :raises SettingsError: if keys or certificate cannot be read.
     """
 
     settings: Settings
     upstream: Upstream
     log: Log = log_request
-    observers: Sequence[Observer] = ()
+    observers: Sequence[Callable[[], Observer]] = ()
     proxy: Proxy = field(init=False)
     ending: Ending = field(init=False)
     recordings: RecordingFolder | None = field(init=False)
@@ -157,8 +157,8 @@ class Server:
 
     async def _receive(
         self, client: ClientConnection, waiting: ExitStack
-    ) -> tuple[HttpRequest, Cycle | RecordedCycle, float, Admission] | None:
-        """A request without its body, which goes once it is decoded; its cycle, and when that began.
+    ) -> tuple[Cycle, float, Admission] | None:
+        """The cycle of a request, and when it began; the body is not kept.
 
         None if the connection is to be closed without an answer.
 
@@ -196,25 +196,28 @@ class Server:
                 return None
             now = trio.current_time()
             if refusal is not None:
-                cycle: Cycle | RecordedCycle = self.proxy.reject(
-                    refusal, request, token=token, now=now, caller=admission.caller
+                cycle = self.proxy.reject(
+                    refusal,
+                    request,
+                    token=token,
+                    now=now,
+                    caller=admission.caller,
+                    observer=self._observer(),
                 )
             else:
                 cycle = self._open(evolve(request, body=body), token, now, admission.caller)
-        return request, cycle, now, admission
+        return cycle, now, admission
 
-    def _open(self, request: HttpRequest, token: str, now: float, caller: Caller) -> Cycle | RecordedCycle:
+    def _open(self, request: HttpRequest, token: str, now: float, caller: Caller) -> Cycle:
         created = int(time.time())
-        cycle = self.proxy.open(request, token=token, created=created, now=now, caller=caller)
-        if self.recordings is None:
-            return cycle
-        try:
-            return self.recordings.record(
-                cycle, request, token=token, created=created, now=now, on_error=_recording_failed
-            )
-        except OSError as exc:
-            _recording_failed(exc)
-            return cycle
+        recorder = None
+        if self.recordings is not None:
+            recorder = self.recordings.recorder(token=token, created=created, on_error=_recording_failed)
+        observer = self._observer(recorder)
+        return self.proxy.open(request, token=token, created=created, now=now, caller=caller, observer=observer)
+
+    def _observer(self, recorder: Observer | None = None) -> Observer | None:
+        return join_observers(recorder, *(make() for make in self.observers))
 
     def _upstream_for(self, admission: Admission) -> Upstream:
         if admission.letta_key is None:
@@ -225,20 +228,18 @@ class Server:
     async def _answer(
         self,
         client: ClientConnection,
-        request: HttpRequest,
-        cycle: Cycle | RecordedCycle,
+        cycle: Cycle,
         began: float,
         admission: Admission,
     ) -> None:
-        logs = [self.log, *(observe(request, cycle.summary) for observe in self.observers)]
         carrier = Carrier(cycle, self._upstream_for(admission))
         response = Response(client, carrier, self.ending, admission.headers)
         with self.ending.answering(carrier):
-            await self._carry(response, began, logs)
+            await self._carry(response, began)
         if client.gone:
             raise ClientGone
 
-    async def _carry(self, response: Response, began: float, logs: Sequence[Log]) -> None:
+    async def _carry(self, response: Response, began: float) -> None:
         client, carrier = response.client, response.carrier
         cycle = carrier.cycle
         finished = False
@@ -257,14 +258,14 @@ class Server:
             await response.apologise()
         finally:
             if finished:
-                self._close(response, began, logs)
+                self._close(response, began)
             elif self._afterwards is None:
-                await self._finish(response, began, logs)
+                await self._finish(response, began)
             else:
                 # The connection need not wait: what is left may take as long as Letta takes to name a run.
-                self._afterwards.start_soon(self._finish, response, began, logs)
+                self._afterwards.start_soon(self._finish, response, began)
 
-    async def _finish(self, response: Response, began: float, logs: Sequence[Log]) -> None:
+    async def _finish(self, response: Response, began: float) -> None:
         """Do what is left of an answer that its client does not wait for."""
         carrier = response.carrier
         try:
@@ -273,13 +274,12 @@ class Server:
         except Exception:
             log_defect("request failed", request_id=carrier.cycle.summary.request_id)
         finally:
-            self._close(response, began, logs)
+            self._close(response, began)
 
-    def _close(self, response: Response, began: float, logs: Sequence[Log]) -> None:
+    def _close(self, response: Response, began: float) -> None:
         response.carrier.close()
-        for log in logs:
-            seconds = trio.current_time() - began
-            log(response.carrier.cycle.summary, seconds, response.first and response.first - began)
+        seconds = trio.current_time() - began
+        self.log(response.carrier.cycle.summary, seconds, response.first and response.first - began)
 
 
 async def _close(stream: trio.abc.Stream, *, linger: bool) -> None:
@@ -298,7 +298,7 @@ async def serve(
     upstream: Upstream | None = None,
     *,
     listeners: Sequence[trio.SocketListener] | None = None,
-    observers: Sequence[Observer] = (),
+    observers: Sequence[Callable[[], Observer]] = (),
     task_status: trio.TaskStatus[tuple[Server, list[trio.SocketListener]]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Listen and serve until `Server.end`, or until cancelled: then turns under way are cancelled, too.

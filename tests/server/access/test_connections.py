@@ -3,7 +3,7 @@
 import errno
 import resource
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from letta_server import Access, Server, Settings, serve
 from letta_server.access.connections import Door
 from letta_server.access.tls import Certificate
+from letta_server.observe.timing import TimedObserver
 from letta_server.settings.errors import SettingsError
+from sansio_letta.proxy.observer import CycleOpened
 from sansio_letta.upstreams.rest.commands import ListAgents, OpenStream
 
 from ..scripted import RawClient, Script, ScriptedLetta, ask, found, hello
@@ -235,11 +237,11 @@ async def test_a_connection_that_is_answered_is_not_closed_for_another() -> None
     script = (found(), Script(OpenStream, heading=trio.Event()))
     async with serving(*script, access=ACCESS, max_connection_count=1) as (server, port):
 
-        def observe(*_: object) -> Callable[..., None]:
-            asked.set()
-            return lambda *_: None
+        class Asked(TimedObserver):
+            def begin(self, opened: CycleOpened) -> None:
+                asked.set()
 
-        server.observers = [observe]
+        server.observers = [Asked]
         busy = await trio.open_tcp_stream("127.0.0.1", port)
         await busy.send_all(ask())
         await asked.wait()

@@ -11,13 +11,12 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 from drive import DONE, PING, stop
 from letta_server.observe.metrics import METRICS, Metrics
 from letta_server.observe.metrics_page import MetricsPage
-from sansio_letta import HttpRequest, Summary
+from sansio_letta import Config, HttpRequest, Summary
+from sansio_letta.proxy.observer import CycleOpened, InitialState
 from sansio_letta.proxy.summary import Repeat
 from sansio_letta.turn.events import Usage
 
 from ..scripted import RawClient, ask, found, hello, make_server, runs
-
-REQUEST = HttpRequest(method="POST", target="/v1/chat/completions")
 
 
 def summary(**more: object) -> Summary:
@@ -47,7 +46,20 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
 
 
 def observe(metrics: Metrics, seen: Summary, seconds: float = 1.0, first: float | None = None) -> None:
-    metrics(REQUEST, seen)(seen, seconds, first)
+    request = metrics.observer()
+    request.begin(opened(seen))
+    request.end(seen, seconds, first)
+
+
+def opened(seen: Summary) -> CycleOpened:
+    return CycleOpened(
+        request=HttpRequest(method=seen.method, target=seen.path),
+        token="0123456789",
+        created=0,
+        config=Config(),
+        summary=seen,
+        initial=InitialState(),
+    )
 
 
 def test_a_turn_is_counted() -> None:
@@ -72,10 +84,12 @@ def test_a_turn_is_counted() -> None:
 def test_what_is_open_goes_up_and_down() -> None:
     metrics = Metrics()
     turn, question = summary(), summary(stream=None, path="/v1/models", method="GET")
-    ends = [metrics(REQUEST, seen) for seen in (turn, question)]
+    requests = [metrics.observer() for _ in range(2)]
+    for request, seen in zip(requests, (turn, question), strict=True):
+        request.begin(opened(seen))
     assert (value(metrics, "requests_in_progress"), value(metrics, "open_streams")) == (2, 1)
-    for end, seen in zip(ends, (turn, question), strict=True):
-        end(seen, 1.0, None)
+    for request, seen in zip(requests, (turn, question), strict=True):
+        request.end(seen, 1.0, None)
     assert (value(metrics, "requests_in_progress"), value(metrics, "open_streams")) == (0, 0)
     assert ("letta_proxy_turns_total", (("outcome", "models"),)) not in samples(metrics)
 

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanContext, SpanKind, StatusCode
-from trio.testing import memory_stream_pair, wait_all_tasks_blocked
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from drive import AGENT_ID, DONE, PING, error, say, stop
 from letta_server.observe.traces import Traces
@@ -23,7 +23,7 @@ from letta_server.upstream.base import letta_headers
 
 from ..commands import command
 from ..gated_letta import gated_letta
-from ..scripted import RawClient, Script, ScriptedLetta, ask, found, hello, make_server, runs
+from ..scripted import RawClient, Script, ScriptedLetta, ask, cancelled, found, hello, make_server, runs
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -47,7 +47,7 @@ async def trace(nursery: trio.Nursery, *script: Script, data: bytes) -> tuple[li
     server, _ = make_server()
     letta = NotingLetta(list(script))
     server.upstream = letta
-    server.observers = [Traces(provider, "http://letta.example:8283")]
+    server.observers = [Traces(provider, "http://letta.example:8283").observer]
     client, served = memory_stream_pair()
     nursery.start_soon(server.handle, served)
     await RawClient(client).send(data)
@@ -116,6 +116,30 @@ async def test_each_turn_has_its_own_and_questions_have_none(nursery: trio.Nurse
     assert own(first).trace_id != own(second).trace_id
     assert [TRACE in each["traceparent"] for each in letta.sent] == [True, True, False]
     assert letta_headers.get() == ()
+
+
+async def test_a_client_that_leaves_ends_its_span_and_nothing_else(autojump_clock: MockClock) -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    async with trio.open_nursery() as nursery:
+        server, _ = make_server(found(), runs(PING, say("one"), 50.0), cancelled())
+        server.observers = [Traces(provider, "http://letta.example:8283").observer]
+        ended = trio.Event()
+        server.log = lambda *_: ended.set()
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(server.run, listeners)
+        port = listeners[0].socket.getsockname()[1]
+        async with await trio.open_tcp_stream("127.0.0.1", port) as leaving:
+            await leaving.send_all(ask())
+            await leaving.receive_some()
+        await ended.wait()
+        # What is left of an answer is done in a task of its own, which must not end the server.
+        async with await trio.open_tcp_stream("127.0.0.1", port) as another:
+            assert (await RawClient(another).get()).status == 200
+        nursery.cancel_scope.cancel()
+    [span] = exporter.get_finished_spans()
+    assert span.attributes is not None
+    assert span.attributes["error.type"] == "abandoned"
 
 
 # --- The command

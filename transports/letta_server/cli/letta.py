@@ -10,8 +10,8 @@ import trio
 
 from letta_recordings.expectations import Outcome, read_answer
 from sansio_letta import HttpRequest, Proxy
-from sansio_letta.recording.format import RecordingHead, TextMode
-from sansio_letta.recording.writer import record
+from sansio_letta.recording.format import TextMode
+from sansio_letta.recording.writer import Recorder
 
 from ..cycle_driver import Carrier, ask
 from ..settings.server import Settings
@@ -77,19 +77,9 @@ async def record_turn(
         method="POST", target="/v1/chat/completions", body=orjson.dumps({**body, "stream": True})
     )
     token, created, now = secrets.token_hex(12), int(time.time()), trio.current_time()
-    head = RecordingHead.begin(
-        server=server,
-        scenario=scenario,
-        note=note,
-        token=token,
-        created=created,
-        config=proxy.config,
-        text=TextMode.KEEP,
-    )
     lines: list[bytes] = []
-    cycle = record(
-        proxy.open(request, token=token, created=created, now=now), request, head, lines.append, now=now
-    )
+    recorder = Recorder(lines.append, server=server, text=TextMode.KEEP, scenario=scenario, note=note)
+    cycle = proxy.open(request, token=token, created=created, now=now, observer=recorder)
     status, answer = await Carrier(cycle, upstream).collect(cancel_timeout=cancel_timeout)
     outcome = Outcome(status=status)
     read_answer(answer, outcome)

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 import structlog
 from attrs import asdict, has
 
-from sansio_letta import HttpRequest, Summary
+from sansio_letta import Summary
 
 from ..settings.log import LogFormat
 
@@ -17,9 +17,6 @@ _log: Final = structlog.get_logger("letta_server")
 
 #: Gets what happened in a request, the seconds that it took, and those until the first byte of its body.
 Log: TypeAlias = Callable[[Summary, float, float | None], None]
-
-#: Sees a request when its answer begins; what it returns is called when the answer has ended.
-Observer: TypeAlias = Callable[[HttpRequest, Summary], Log]
 
 
 #: Where structlog's renderers look for a traceback that is text already.

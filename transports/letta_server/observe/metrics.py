@@ -16,11 +16,12 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from sansio_letta import HttpRequest, Proxy, RequestError, Summary
+from sansio_letta import Proxy, RequestError, Summary
+from sansio_letta.proxy.observer import CycleOpened
 from sansio_letta.proxy.routing import route
 from sansio_letta.proxy.summary import Repeat
 
-from .log import Log
+from .timing import TimedObserver
 
 #: A local model's first token comes in tens of milliseconds, a reasoning one's in minutes.
 _FIRST_BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0)
@@ -111,7 +112,7 @@ Page: TypeAlias = Callable[[str], tuple[str, bytes]]
 
 @define(eq=False)
 class Metrics:
-    """Counts requests; an `Observer`."""
+    """Counts requests."""
 
     _registry: CollectorRegistry = field(factory=CollectorRegistry, init=False)
     _metrics: dict[str, Any] = field(init=False)
@@ -121,20 +122,16 @@ class Metrics:
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             ProcessCollector(registry=self._registry)  # CPU, memory, open files
 
-    def __call__(self, request: HttpRequest, summary: Summary) -> Log:
-        """See `Observer`."""
-        gauges = [self._metrics[IN_PROGRESS], *([self._metrics[OPEN_STREAMS]] if summary.stream else [])]
-        for gauge in gauges:
-            gauge.inc()
+    def observer(self) -> "RequestMetrics":
+        """An observer that counts one request."""
+        return RequestMetrics(self)
 
-        def count(summary: Summary, seconds: float, first: float | None) -> None:
-            for gauge in gauges:
-                gauge.dec()
-            self._count(summary, seconds, first)
+    def gauges(self, summary: Summary) -> list[Gauge]:
+        """Those that a request is part of while it goes on."""
+        return [self._metrics[IN_PROGRESS], *([self._metrics[OPEN_STREAMS]] if summary.stream else [])]
 
-        return count
-
-    def _count(self, summary: Summary, seconds: float, first: float | None) -> None:
+    def count(self, summary: Summary, seconds: float, first: float | None) -> None:
+        """Count a request that is over."""
         metrics = self._metrics
         metrics[REQUESTS].labels(_endpoint(summary), str(summary.status or "none")).inc()
         if summary.failure:
@@ -175,6 +172,24 @@ class Metrics:
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # as the library has it
         encode, content_type = choose_encoder(accept)
         return content_type, encode(registry)
+
+
+@define(eq=False)
+class RequestMetrics(TimedObserver):
+    """Counts one request; an `Observer`."""
+
+    metrics: Metrics
+
+    def begin(self, opened: CycleOpened) -> None:
+        """See `TimedObserver`."""
+        for gauge in self.metrics.gauges(opened.summary):
+            gauge.inc()
+
+    def end(self, summary: Summary, seconds: float, first: float | None) -> None:
+        """See `TimedObserver`."""
+        for gauge in self.metrics.gauges(summary):
+            gauge.dec()
+        self.metrics.count(summary, seconds, first)
 
 
 def _endpoint(summary: Summary) -> str:

@@ -19,11 +19,12 @@ from opentelemetry.trace import TracerProvider as AnyProvider
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
-from sansio_letta import PRODUCT_ID, HttpRequest, Summary
+from sansio_letta import PRODUCT_ID, Summary
+from sansio_letta.proxy.observer import CycleOpened
 from sansio_letta.turn.events import FinishReason
 
 from ..upstream.base import letta_headers
-from .log import Log
+from .timing import TimedObserver
 
 _FINISHED: Final = {reason.value for reason in FinishReason}
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
@@ -35,7 +36,7 @@ _SHUTDOWN_TIMEOUT: Final = 5.0
 
 @define(eq=False)
 class Traces:
-    """Makes a span of each turn; an `Observer`.
+    """Makes spans of turns.
 
     :param provider: where spans go.
     :param letta_url: what the spans name as the server.
@@ -52,15 +53,20 @@ class Traces:
             "server.port": parts.port or (443 if parts.scheme == "https" else 80),
         }
 
-    def __call__(self, request: HttpRequest, summary: Summary) -> Log:
-        """See `Observer`."""
-        if summary.stream is None:  # no turn
-            return _nothing
+    def observer(self) -> "TurnTrace":
+        """An observer that makes a span of one turn."""
+        return TurnTrace(self)
+
+    def begin(self, opened: CycleOpened) -> Span | None:
+        """The span of a turn; None for a request without one."""
+        summary = opened.summary
+        if summary.stream is None:
+            return None
         model = (summary.model or "")[:_MAX_MODEL]
         _, _, version = PRODUCT_ID.partition("/")
-        span = self.provider.get_tracer("letta_server", version).start_span(
+        return self.provider.get_tracer("letta_server", version).start_span(
             f"chat {model}",
-            context=_PROPAGATOR.extract(dict(request.headers)),
+            context=_PROPAGATOR.extract(dict(opened.request.headers)),
             kind=SpanKind.CLIENT,
             attributes={
                 "gen_ai.operation.name": "chat",
@@ -70,20 +76,29 @@ class Traces:
                 **self._server,
             },
         )
+
+
+@define(eq=False)
+class TurnTrace(TimedObserver):
+    """Makes a span of one turn; an `Observer`."""
+
+    traces: Traces
+    _span: Span | None = field(default=None, init=False)
+
+    def begin(self, opened: CycleOpened) -> None:
+        """See `TimedObserver`."""
+        self._span = self.traces.begin(opened)
         headers: dict[str, str] = {}
-        _PROPAGATOR.inject(headers, context=set_span_in_context(span))
-        before = letta_headers.set(tuple(headers.items()))
+        if self._span is not None:
+            _PROPAGATOR.inject(headers, context=set_span_in_context(self._span))
+        # It holds until the task's next request: the one that ends the cycle may be another task.
+        letta_headers.set(tuple(headers.items()))
 
-        def end(summary: Summary, _: float, first: float | None) -> None:
-            letta_headers.reset(before)
-            _tell(span, summary, first)
-            span.end()
-
-        return end
-
-
-def _nothing(*_: object) -> None:
-    """Nobody looks at what is no turn."""
+    def end(self, summary: Summary, seconds: float, first: float | None) -> None:
+        """See `TimedObserver`."""
+        if self._span is not None:
+            _tell(self._span, summary, first)
+            self._span.end()
 
 
 def _tell(span: Span, summary: Summary, first: float | None) -> None:

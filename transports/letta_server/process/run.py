@@ -11,8 +11,8 @@ import trio
 from attrs import frozen
 
 from sansio_letta import PRODUCT_ID, Proxy
+from sansio_letta.proxy.observer import Observer
 
-from ..observe.log import Observer
 from ..server import Server, keep_clean, serve
 from ..settings.server import Settings
 from ..upstream.base import Upstream
@@ -57,7 +57,7 @@ class Service:
 
 async def run_server(service: Service, obey: Obey) -> None:
     """Serve until the server was ended, by what `obey` does."""
-    settings, observers = service.settings, list[Observer]()
+    settings, observers = service.settings, list[Callable[[], Observer]]()
     watching: list[Callable[[Proxy], Awaitable[None]]] = []
     async with trio.open_nursery() as beside, AsyncExitStack() as last:
         # Imported by those who want it: each takes a part of the time until the server listens.
@@ -66,7 +66,7 @@ async def run_server(service: Service, obey: Obey) -> None:
             from ..observe.metrics_page import MetricsPage
 
             metrics = Metrics()
-            observers.append(metrics)
+            observers.append(metrics.observer)
             watching.append(metrics.watch_queue)
             page, listeners = MetricsPage(metrics.page), as_listeners(service.metrics_sockets)
             beside.start_soon(trio.serve_listeners, page.handle, listeners)
@@ -74,7 +74,7 @@ async def run_server(service: Service, obey: Obey) -> None:
             from ..observe.traces import Traces, exporting_provider, send_last
 
             provider = exporting_provider()
-            observers.append(Traces(provider, settings.letta_url))
+            observers.append(Traces(provider, settings.letta_url).observer)
             last.push_async_callback(send_last, provider)
         async with trio.open_nursery() as serving:
             listeners = as_listeners(service.sockets)

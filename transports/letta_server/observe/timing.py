@@ -1,0 +1,40 @@
+"""An observer of one request that is told about its beginning and its end alone, with times."""
+
+import trio
+from attrs import define, field
+
+from sansio_letta import ResponseBody, Summary
+from sansio_letta.proxy.observer import Change, CycleOpened, Observation
+
+
+@define(eq=False)
+class TimedObserver:
+    """Base of observers that need no more than how long a request took, and until its first byte."""
+
+    _opened: CycleOpened | None = field(default=None, init=False)
+    _began: float = field(default=0.0, init=False)
+    _first: float | None = field(default=None, init=False)  #: when its body began, comments aside
+
+    def observe(self, seen: Observation, now: float) -> None:
+        """See `Observer`."""
+        match seen:
+            case ResponseBody(data=data) if self._first is None and not data.startswith(b":"):
+                self._first = now
+            case CycleOpened():
+                self._opened, self._began = seen, now
+                self.begin(seen)
+            case Change.CLOSED if self._opened is not None:
+                # Nobody tells a cycle how late it is when it is closed.
+                seconds = trio.current_time() - self._began
+                self.end(
+                    self._opened.summary, seconds, None if self._first is None else self._first - self._began
+                )
+
+    def begin(self, opened: CycleOpened) -> None:
+        """The answer begins."""
+
+    def end(self, summary: Summary, seconds: float, first: float | None) -> None:
+        """The answer has ended, and so has the clean-up behind it.
+
+        :param first: seconds until the first byte of the body.
+        """
