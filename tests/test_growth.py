@@ -26,8 +26,8 @@ from sansio_letta import Signal
 from sansio_letta.dialects.chat_completions.decode import decode_request
 from sansio_letta.dialects.chat_completions.writer import fragments
 from sansio_letta.errors import SansioLettaError
-from sansio_letta.proxy.cycle import _header_list
 from sansio_letta.proxy.origins import OriginRules
+from sansio_letta.proxy.response import header_list
 from sansio_letta.proxy.routing import route
 from sansio_letta.recording.compare import compare
 from sansio_letta.recording.format import TextMode, read_recording
@@ -280,7 +280,7 @@ READERS: dict[str, tuple[Callable[[int], Work], int]] = {
     ),
     "verdict": (lambda n: lambda: read_verdict(["deny" + " -" * n + " x"], None), 100_000),
     "writer: a long text": (lambda n: lambda: fragments("\x01é" * n, 1024), 60_000),
-    "header list": (lambda n: lambda: _header_list(["ö" * n] * 50), 1000),
+    "header list": (lambda n: lambda: header_list(["ö" * n] * 50), 1000),
     "log line": (lambda n: lambda: tame(None, "", {"ignored": ["x" * 100] * n, "a": "y" * n}), 1_000_000),
     "redact: a query": (lambda n: lambda: redact_target("/v1/models?" + "?" * n), 20_000),
     "redact: a query of names": (lambda n: lambda: redact_target("/a?" + "key" * n), 20_000),

@@ -76,7 +76,7 @@ def name_models(agents: Sequence[Agent]) -> list[tuple[str, Agent]]:
     return [(agent.name if counts[agent.name] == 1 else agent.id, agent) for agent in agents if agent.is_listed]
 
 
-def list_models(agents: Sequence[Agent]) -> ModelList:
+def model_list(agents: Sequence[Agent]) -> ModelList:
     """All agents that are for people as models."""
     return ModelList(data=tuple(encode_model(agent, model) for model, agent in name_models(agents)))
 

@@ -1,22 +1,20 @@
-"""Questions to Letta that need no turn: which agents there are, whether Letta is there.
+"""Handler to Letta that need no turn: which agents there are, whether Letta is there.
 
-Each is a generator that yields a command, is sent the whole `Answer`, and returns its `Reply`; `Inquiry`
+Each is a generator that yields a command, is sent the whole `Answer`, and returns its `Reply`; `HandlerRunner`
 drives it through the same methods as a turn has, so a transport cannot tell the two apart.
 """
 
 from collections import deque
 from collections.abc import Callable, Collection, Generator
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 import orjson
-from attrs import define, field, frozen
+from attrs import define, field
 
 from .._signal import Signal
 from ..config import Config
 from ..dialects import ollama
-from ..dialects.base import Dialect
-from ..dialects.chat_completions.dialect import CHAT_COMPLETIONS
-from ..dialects.models import encode, encode_model, list_models, unix_time
+from ..dialects.models import encode, encode_model, model_list, unix_time
 from ..errors import Failure, LettaError, LocalProtocolError, SansioLettaError, unknown_model
 from ..turn.agent import ANYONE, Agent, Caller
 from ..upstreams.rest import letta
@@ -36,30 +34,21 @@ from ..upstreams.rest.conversations import CHAT_MARK, TASK_MARK, chat_key, task_
 from ..upstreams.rest.lookup import read_mark
 from ..upstreams.rest.response import Answer, Headers
 from ..upstreams.rest.tool_attachment import clean
+from .response import Reply, error_reply, json_reply
 
-
-@frozen(kw_only=True)
-class Reply:
-    """A whole answer to the client."""
-
-    status: int
-    body: bytes
-    headers: tuple[tuple[str, str], ...] = ()
-
-
-Questions: TypeAlias = Generator[Command, Answer, Reply]
+Handler: TypeAlias = Generator[Command, Answer, Reply]
 
 
 @define
-class Inquiry:
-    """Asks the questions of a generator one by one.
+class HandlerRunner:
+    """Asks the handler of a generator one by one.
 
-    :param questions: yields commands and is sent their answers; or the reply, if nothing need be asked.
+    :param handler: yields commands and is sent their answers; or the reply, if nothing need be asked.
     :param max_answer_size: bytes of one answer.
     :param caller: who asks.
     """
 
-    questions: Questions | Reply
+    handler: Handler | Reply
     max_answer_size: int
     caller: Caller = ANYONE
     _items: deque[Command | Reply] = field(factory=deque, init=False)
@@ -67,10 +56,10 @@ class Inquiry:
     _asking: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        if isinstance(self.questions, Reply):
-            self._end(self.questions)
+        if isinstance(self.handler, Reply):
+            self._end(self.handler)
         else:
-            self._go_on(self.questions, None)
+            self._go_on(self.handler, None)
 
     def receive_response(self, status: int, headers: Headers) -> None:
         """Letta's answer to the last command has begun.
@@ -97,8 +86,8 @@ class Inquiry:
             self._answer.receive_data(data)
         else:
             answer, self._answer = self._answer, None
-            assert isinstance(self.questions, Generator)
-            self._go_on(self.questions, answer)
+            assert isinstance(self.handler, Generator)
+            self._go_on(self.handler, answer)
 
     def receive_failure(self, failure: Failure, reason: str) -> None:
         """The exchange went wrong; a question leaves nothing behind, so it does not matter how far it came."""
@@ -106,9 +95,9 @@ class Inquiry:
             raise LocalProtocolError("receive_failure called while no exchange is under way")
         self._answer = None
         what = "cannot be reached" if failure is Failure.NOT_SENT else "did not answer"
-        assert isinstance(self.questions, Generator)
+        assert isinstance(self.handler, Generator)
         try:
-            self.questions.throw(LettaError(f"Letta {what}: {reason}."))
+            self.handler.throw(LettaError(f"Letta {what}: {reason}."))
         except StopIteration as stop:
             self._end(stop.value)
         except SansioLettaError as exc:
@@ -133,10 +122,10 @@ class Inquiry:
             return self._items.popleft()
         return Signal.NEED_DATA if self._asking else Signal.FINISHED
 
-    def _go_on(self, questions: Questions, answer: Answer | None) -> None:
+    def _go_on(self, handler: Handler, answer: Answer | None) -> None:
         try:
             # A generator that has not begun takes nothing but None.
-            self._items.append(next(questions) if answer is None else questions.send(answer))
+            self._items.append(next(handler) if answer is None else handler.send(answer))
             self._asking = True
         except StopIteration as stop:
             self._end(stop.value)
@@ -148,30 +137,13 @@ class Inquiry:
         self._items.append(reply)
 
 
-_JSON: Final = (("content-type", "application/json"),)
-
-
-def json_reply(body: bytes, status: int = 200) -> Reply:
-    """A JSON answer."""
-    return Reply(status=status, body=body, headers=_JSON)
-
-
-def error_reply(error: SansioLettaError, dialect: Dialect = CHAT_COMPLETIONS) -> Reply:
-    """A failure before anything else was said: its status, its headers and its body.
-
-    :param dialect: of the client, as far as it is known.
-    """
-    headers = (*_JSON, *error.headers())
-    return Reply(status=error.status_hint, body=dialect.error_body(error), headers=headers)
-
-
-def ask_models(config: Config, caller: Caller = ANYONE) -> Questions:
+def list_models(config: Config, caller: Caller = ANYONE) -> Handler:
     """`GET /v1/models`: all agents for people that the caller may use."""
     agents = yield from _list_agents(config, caller)
-    return json_reply(encode(list_models(agents)))
+    return json_reply(encode(model_list(agents)))
 
 
-def ask_tags(config: Config, caller: Caller = ANYONE) -> Questions:
+def ollama_tags(config: Config, caller: Caller = ANYONE) -> Handler:
     """`GET /api/tags`: the same, as Ollama lists its models."""
     agents = yield from _list_agents(config, caller)
     return json_reply(ollama.encode_tags(agents))
@@ -195,13 +167,13 @@ def _list_agents(config: Config, caller: Caller) -> Generator[Command, Answer, l
     return shown[: config.max_agent_count]
 
 
-def ask_model(model: str, caller: Caller = ANYONE) -> Questions:
+def retrieve_model(model: str, caller: Caller = ANYONE) -> Handler:
     """`GET /v1/models/{id}`: one agent, under the id that was asked for."""
     agent = yield from _find(model, caller)
     return json_reply(encode(encode_model(agent, model)))
 
 
-def ask_show(model: str, caller: Caller = ANYONE) -> Questions:
+def ollama_show(model: str, caller: Caller = ANYONE) -> Handler:
     """`POST /api/show`: one agent, as Ollama shows a model."""
     agent = yield from _find(model, caller)
     return json_reply(ollama.encode_show(agent))
@@ -213,7 +185,7 @@ def _find(model: str, caller: Caller) -> Generator[Command, Answer, Agent]:
     return found_agent(model, (yield find_agent(model)), caller.may_use).agent
 
 
-def ask_ready() -> Questions:
+def readiness() -> Handler:
     """`GET /ready`: whether Letta answers."""
     try:
         health = letta.decode_health((yield CheckHealth()).data)
@@ -222,12 +194,12 @@ def ask_ready() -> Questions:
     return _status("ready", letta=health.version)
 
 
-def say_ending() -> Reply:
+def not_ready() -> Reply:
     """`GET /ready` once the proxy is about to end: a balancer sends nothing more."""
     return _status("unavailable", status=503, reason="The proxy is shutting down.")
 
 
-def nobody_died(owner: str) -> bool:
+def no_process_died(owner: str) -> bool:
     """Nothing is known of any process."""
     return False
 
@@ -237,8 +209,8 @@ def sweep(
     *,
     turn_timeout: float,
     tool_names: Collection[str] = (),
-    has_died: Callable[[str], bool] = nobody_died,
-) -> Questions:
+    has_died: Callable[[str], bool] = no_process_died,
+) -> Handler:
     """End and delete what a process left behind when it died: its runs, tools, conversations for one request.
 
     :param now: Unix time, seconds.
@@ -303,7 +275,7 @@ def _is_over(conversation: letta.Conversation, now: int, turn_timeout: float) ->
     return 0 < unix_time(conversation.created_at) < now - int(turn_timeout)
 
 
-def ask_threads(model: str) -> Questions:
+def list_threads(model: str) -> Handler:
     """An agent's chats: each with its key, its conversation's id and when it was made, the newest first."""
     agent = found_agent(model, (yield find_agent(model))).agent
     found = yield from _find_conversations(CHAT_MARK, agent.id)
@@ -335,17 +307,17 @@ def _find_conversations(
         after = page[-1].id
 
 
-def say_alive() -> Reply:
+def health() -> Reply:
     """`GET /health`: the process answers, whatever Letta does."""
     return _status("ok")
 
 
-def say_version() -> Reply:
+def ollama_version() -> Reply:
     """`GET /api/version`: for programs that look whether an Ollama is new enough for them."""
     return json_reply(ollama.encode_version())
 
 
-def say_where() -> Reply:
+def root() -> Reply:
     """`GET /`: for a person who opens the address in a browser."""
     return _status("ok", service="letta-proxy", endpoints=["/v1/chat/completions", "/v1/models"])
 

@@ -14,7 +14,7 @@ from ..turn.thread_queue import ThreadQueue
 from ..turn.turn import Turn
 from ..upstreams.rest.run_request import Waiting
 from ..upstreams.rest.tool_attachment import MadeTools
-from .turn_registry import KnownTurns
+from .turn_registry import TurnRegistry
 
 #: Of one thread: its instructions, and schemas by their names.
 _MAX_SLOT_COUNT: Final = 16
@@ -204,7 +204,7 @@ class Memory:
 
     config: Config
     agents: AgentMemory = field(init=False)
-    turns: KnownTurns = field(init=False)
+    turns: TurnRegistry = field(init=False)
     queue: ThreadQueue = field(init=False)
     threads: ThreadMemory = field(init=False)
     has_background: bool = field(default=True, init=False)  #: as long as Letta did not say that it has none
@@ -213,6 +213,6 @@ class Memory:
     def __attrs_post_init__(self) -> None:
         config = self.config
         self.agents = AgentMemory(config.agent_ttl, config.max_remembered_agent_count)
-        self.turns = KnownTurns(config.repeat_ttl, config.max_kept_answer_size)
+        self.turns = TurnRegistry(config.repeat_ttl, config.max_kept_answer_size)
         self.queue = ThreadQueue(config.max_queue_count)
         self.threads = ThreadMemory(config.max_remembered_thread_count)

@@ -30,39 +30,40 @@ from ..turn.events import ConversationThread
 from ..turn.request import Chat, NamedConversation, ThreadChoice, thread_kind
 from ..turn.thread_queue import Place
 from ..turn.turn import Turn, nothing_earlier
-from .cycle import Cycle, Driven
+from .cycle import Cycle
+from .deadlines import Deadlines
 from .endpoints import (
-    Inquiry,
-    Questions,
-    Reply,
-    ask_model,
-    ask_models,
-    ask_ready,
-    ask_show,
-    ask_tags,
-    ask_threads,
-    error_reply,
-    nobody_died,
-    say_alive,
-    say_ending,
-    say_version,
-    say_where,
+    Handler,
+    HandlerRunner,
+    health,
+    list_models,
+    list_threads,
+    no_process_died,
+    not_ready,
+    ollama_show,
+    ollama_tags,
+    ollama_version,
+    readiness,
+    retrieve_model,
+    root,
     sweep,
 )
 from .http import HttpRequest
 from .memory import Memory
 from .observer import CycleOpened, InitialState, Observer
 from .policies import shape, with_headers, with_policies
+from .response import Reply, Response, error_reply
 from .routing import DIALECTS, Endpoint, Route, route
 from .summary import Repeat, Summary
 from .turn_registry import (
-    KnownTurn,
-    Listener,
-    Sending,
+    Follower,
+    RetryInfo,
+    TurnEntry,
+    TurnOwnership,
     content_digest,
     fingerprint,
     key_reused,
-    read_sending,
+    read_retry_info,
 )
 
 
@@ -191,11 +192,11 @@ class Proxy:
                     created=created,
                 )
                 return self._open_turn(request, dialect, context, summary, now, caller)
-            questions = self._questions(wanted, caller, request)
+            handler = self._handler(wanted, caller, request)
         except RequestError as exc:
             summary.outcome = exc.code
-            questions = error_reply(exc, dialect or CHAT_COMPLETIONS)
-        return self._inquire(questions, summary, now, caller, config)
+            handler = error_reply(exc, dialect or CHAT_COMPLETIONS)
+        return self._serve(handler, summary, now, caller, config)
 
     def sweep(
         self,
@@ -204,7 +205,7 @@ class Proxy:
         created: int,
         now: float,
         ends: bool = False,
-        has_died: Callable[[str], bool] = nobody_died,
+        has_died: Callable[[str], bool] = no_process_died,
     ) -> Cycle:
         """Delete what a process that died has left at Letta, and what this one has and is over.
 
@@ -216,9 +217,9 @@ class Proxy:
         """
         timeout = self.config.turn_timeout
         names = self._memory.made_tools.names(created) if ends else frozenset[str]()
-        questions = sweep(created, turn_timeout=timeout, tool_names=names, has_died=has_died)
+        handler = sweep(created, turn_timeout=timeout, tool_names=names, has_died=has_died)
         summary = Summary(request_id=f"req_{token}", method="SWEEP", path="")
-        return self._inquire(questions, summary, now)
+        return self._serve(handler, summary, now)
 
     def list_threads(self, model: str, *, token: str, now: float) -> Cycle:
         """An agent's chats and their conversations, as JSON.
@@ -226,8 +227,8 @@ class Proxy:
         :param model: the agent's name or id.
         """
         summary = Summary(request_id=f"req_{token}", method="GET", path="")
-        questions = ask_threads(model)
-        return self._inquire(questions, summary, now)
+        handler = list_threads(model)
+        return self._serve(handler, summary, now)
 
     def remember(self, model: str, agent: Agent, *, now: float) -> None:
         """Tell which agent a model's name or id stands for, so that Letta is not asked.
@@ -257,21 +258,24 @@ class Proxy:
         """Answer a request that is refused, or that could not be read to its end."""
         summary = _summary(request, token, caller)
         summary.outcome = error.code
-        cycle = self._inquire(error_reply(error), summary, now)
+        cycle = self._serve(error_reply(error), summary, now)
         return self._observed(cycle, observer, request, token, 0, now, caller)
 
-    def _inquire(
+    def _serve(
         self,
-        questions: Questions | Reply,
+        handler: Handler | Reply,
         summary: Summary,
         now: float,
         caller: Caller = ANYONE,
         config: Config | None = None,
     ) -> Cycle:
         """A cycle that no turn is needed for."""
-        inquiry = Inquiry(questions, self.config.max_answer_size, caller)
+        config = config or self.config
+        runner = HandlerRunner(handler, self.config.max_answer_size, caller)
+        deadlines = Deadlines(config, now)
         head_only = summary.method == "HEAD"
-        return Cycle(inquiry, None, self._memory, summary, now, head_only, config=config or self.config)
+        response = Response(CHAT_COMPLETIONS, None, summary, deadlines, head_only)
+        return Cycle(runner, response, deadlines, self._memory, summary, config)
 
     def _open_turn(
         self,
@@ -293,14 +297,14 @@ class Proxy:
         wanted = shape(config, request.headers)
         key = fingerprint(summary.path, headers, request.body, named, caller.scope, wanted)
         content = content_digest(request.body, named, wanted)
-        known, sending = self._memory.turns.recall(key, now), read_sending(headers)
+        known, retry = self._memory.turns.recall(key, now), read_retry_info(headers)
         if known is not None and known.content != content:
             raise key_reused()
-        driven = None
-        if known is not None and (repeat := self._listens(known, sending)) is not None:
+        owned = None
+        if known is not None and (repeat := self._find_repeat(known, retry)) is not None:
             summary.repeat = repeat
             summary.agent_id = known.agent_id if known.turn is None else known.turn.agent_id
-            source: Turn | Listener = Listener(known)
+            source: Turn | Follower = Follower(known)
         else:
             agent = self._memory.agents.recall(asked.model, now, caller)
             summary.agent_id = agent.id if agent else None
@@ -321,53 +325,54 @@ class Proxy:
                 owner=self.owner,
                 created=context.created,
             )
-            begun = self._memory.turns.begin(key, source, is_sent_again=sending.tells, content=content)
-            driven = Driven(known=begun, fingerprint=key)
+            begun = self._memory.turns.begin(key, source, is_sent_again=retry.tells, content=content)
+            owned = TurnOwnership(entry=begun, fingerprint=key)
+        deadlines = Deadlines(config, now)
+        response = Response(dialect, dialect.writer(asked, context), summary, deadlines)
         return Cycle(
             source,
-            dialect.writer(asked, context),
+            response,
+            deadlines,
             self._memory,
             summary,
-            now,
-            config=config,
-            dialect=dialect,
-            driven=driven,
+            config,
+            owned=owned,
             caller=caller,
-            patience=self._patience(sending),
+            reconnect_grace=self._reconnect_grace(retry),
         )
 
-    def _listens(self, known: KnownTurn, sending: Sending) -> Repeat | None:
+    def _find_repeat(self, known: TurnEntry, retry: RetryInfo) -> Repeat | None:
         """Whether a request for a known turn gets what that turn says; otherwise it begins one of its own."""
         if not known.is_over:
-            return Repeat.JOINED if self.config.joins_repeats and not known.given_up else None
-        return Repeat.ANSWERED if known.is_answered and sending.is_repeat else None
+            return Repeat.JOINED if self.config.joins_repeats and not known.is_cancelled else None
+        return Repeat.ANSWERED if known.is_answered and retry.is_repeat else None
 
-    def _patience(self, sending: Sending) -> float:
+    def _reconnect_grace(self, retry: RetryInfo) -> float:
         """How long a client that leaves before its answer has begun may stay away. 0: it will not come back."""
-        if sending.count is None or not self.config.repeat_wait_timeout:
+        if retry.count is None or not self.config.repeat_wait_timeout:
             return 0.0
-        return self.config.repeat_wait_timeout + 0.5 * float(2 ** min(sending.count, 4))
+        return self.config.repeat_wait_timeout + 0.5 * float(2 ** min(retry.count, 4))
 
-    def _questions(self, wanted: Route, caller: Caller, request: HttpRequest) -> Questions | Reply:
+    def _handler(self, wanted: Route, caller: Caller, request: HttpRequest) -> Handler | Reply:
         match wanted.endpoint:
             case Endpoint.MODELS:
-                return ask_models(self.config, caller)
+                return list_models(self.config, caller)
             case Endpoint.MODEL:
-                return ask_model(wanted.model or "", caller)
+                return retrieve_model(wanted.model or "", caller)
             case Endpoint.OLLAMA_VERSION:
-                return say_version()
+                return ollama_version()
             case Endpoint.OLLAMA_TAGS:
-                return ask_tags(self.config, caller)
+                return ollama_tags(self.config, caller)
             case Endpoint.OLLAMA_SHOW:
                 if refusal := self.refuse(request):
                     raise refusal
-                return ask_show(decode_show(request.body), caller)
+                return ollama_show(decode_show(request.body), caller)
             case Endpoint.READY:
-                return say_ending() if self.ending else ask_ready()
+                return not_ready() if self.ending else readiness()
             case Endpoint.HEALTH:
-                return say_alive()
+                return health()
             case Endpoint.ROOT:
-                return say_where()
+                return root()
             case _:
                 return Reply(status=204, body=b"", headers=(("allow", "GET, HEAD, POST, OPTIONS"),))
 

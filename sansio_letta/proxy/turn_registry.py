@@ -88,8 +88,8 @@ def key_reused() -> RequestError:
 
 
 @frozen(kw_only=True)
-class Sending:
-    """What a request says of being sent before.
+class RetryInfo:
+    """What a request says of having been sent before.
 
     :param count: how often it was; None: its client does not say.
     :param is_named: it has an idempotency key, which is the same each time.
@@ -109,23 +109,23 @@ class Sending:
         return bool(self.count) or self.is_named
 
 
-def read_sending(headers: Mapping[str, str]) -> Sending:
+def read_retry_info(headers: Mapping[str, str]) -> RetryInfo:
     """What a request says of itself.
 
     :param headers: by lower-case name.
     """
     text = headers.get("x-stainless-retry-count", "")
-    return Sending(
+    return RetryInfo(
         count=int(text[:4]) if text.isascii() and text.isdigit() else None,
         is_named=bool(headers.get("idempotency-key")),
     )
 
 
 @define(eq=False)
-class KnownTurn:
-    """A turn that has been begun, all it has said, and who listens.
+class TurnEntry:
+    """A turn that has begun, its events so far, and the cycles that follow it.
 
-    :param turn: driven by one cycle; others listen. Let go of once it is over.
+    :param turn: driven by one cycle, which others follow. Let go of once it is over.
     :param is_sent_again: whether the client says so when it sends a request again.
     :param content: of its request, as by `content_digest`.
     """
@@ -134,33 +134,51 @@ class KnownTurn:
     is_sent_again: bool = True
     content: bytes = b""
     events: list[Event] = field(factory=list, init=False)
-    listeners: list["Listener"] = field(factory=list, init=False)
+    followers: list["Follower"] = field(factory=list, init=False)
     is_over: bool = field(default=False, init=False)
     size: int = field(default=0, init=False)  #: characters, once it is over
-    given_up: bool = field(default=False, init=False)  #: it goes on only to end its run: nobody may join it
-    expected_until: float = field(default=0.0, init=False)
-    """While it runs: until then a client that has left is expected back; monotonic seconds."""
+    is_cancelled: bool = field(default=False, init=False)  #: it only ends its run: no repeat may join it
+    _expected_until: float = field(default=0.0, init=False)  #: see `expect_client`
     until: float = field(default=0.0, init=False)  #: when it is forgotten, once it is over; monotonic seconds
     agent_id: str | None = field(default=None, init=False)  #: once it is over
     _earlier: EarlierTurn | None = field(default=None, init=False)
     _last: Event | None = field(default=None, init=False)
 
+    def expect_client(self, until: float) -> None:
+        """A client that has disconnected is likely to repeat its request.
+
+        :param until: monotonic seconds.
+        """
+        self._expected_until = max(self._expected_until, until)
+
+    def is_wanted(self, now: float) -> bool:
+        """Whether the turn should go on though the client of the cycle that drives it has disconnected."""
+        if self.followers:
+            return True
+        is_awaited = self.turn is not None and self.turn.place.is_awaited
+        return now < self._expected_until and not is_awaited
+
+    def follow(self, follower: "Follower") -> None:
+        """A repeat follows the turn: the client that was expected is back."""
+        self.followers.append(follower)
+        self._expected_until = 0.0
+
     def add(self, event: Event) -> None:
-        """The turn has said something."""
+        """The turn has another event."""
         tag = type(event)
         if tag is KeepAlive:
             return
         self.events.append(event)
         if tag is TurnFinished or tag is TurnFailed:
             self._last, self.is_over = event, True
-        for listener in self.listeners:
-            listener.wake()
+        for follower in self.followers:
+            follower.wake()
 
     def add_texts(self, texts: Sequence[TextDelta]) -> None:
         """The same for more of a text."""
         self.events += texts
-        for listener in self.listeners:
-            listener.wake()
+        for follower in self.followers:
+            follower.wake()
 
     def end(self, *, is_replaced: bool = False) -> None:
         """The turn says no more, whatever it has said. What is kept of it takes less room from now on.
@@ -170,7 +188,7 @@ class KnownTurn:
         if not self.is_over:
             lost = RemoteProtocolError("The turn was ended before its answer was whole.")
             self.add(TurnFailed(error=kept_failure(lost), kept=Kept.UNKNOWN))
-        # Who listens still goes on with the list as it was.
+        # A follower still goes on with the list as it was.
         self.events = list(_joined(self.events))
         self.size = sum(map(_size, self.events))
         if self.turn is not None:
@@ -196,20 +214,18 @@ class KnownTurn:
 
 
 @define(eq=False)
-class Listener:
+class Follower:
     """A repeat's part in a turn that another cycle drives. It has a turn's methods."""
 
-    known: KnownTurn
+    entry: TurnEntry
     wake: Callable[[], None] = nobody
     _events: Sequence[Event] = field(init=False)
     _count: int = field(default=0, init=False)
     _left: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._events = self.known.events
-        self.known.listeners.append(self)
-        # Whoever was expected back is here.
-        self.known.expected_until = 0.0
+        self._events = self.entry.events
+        self.entry.follow(self)
 
     def next_event(self) -> Event | Signal:
         """The next event; WAITING until the turn says more."""
@@ -218,7 +234,7 @@ class Listener:
         if self._count < len(self._events):
             self._count += 1
             return self._events[self._count - 1]
-        if not self.known.is_over:
+        if not self.entry.is_over:
             return Signal.WAITING
         self.abandon()
         return Signal.FINISHED
@@ -227,7 +243,7 @@ class Listener:
         """The client has left, or has heard all; the turn goes on for the others."""
         if not self._left:
             self._left = True
-            self.known.listeners.remove(self)
+            self.entry.followers.remove(self)
 
     def interrupt(self, error: SansioLettaError) -> None:
         """The proxy itself must end: the cycle that drives the turn is told, too, and this one hears of it."""
@@ -245,8 +261,19 @@ class Listener:
         raise LocalProtocolError("a repeat that joined a turn asks nothing of Letta")
 
 
+@frozen(kw_only=True)
+class TurnOwnership:
+    """What the cycle that drives a turn needs to share it with repeats.
+
+    :param fingerprint: of the request.
+    """
+
+    entry: TurnEntry
+    fingerprint: bytes
+
+
 @define
-class KnownTurns:
+class TurnRegistry:
     """The turns that a repeat may be of, by their requests' fingerprints.
 
     :param ttl: seconds that a turn is known after its end.
@@ -255,11 +282,11 @@ class KnownTurns:
 
     ttl: float
     max_size: int
-    _turns: dict[bytes, KnownTurn] = field(factory=dict, init=False)
-    _ended: OrderedDict[bytes, KnownTurn] = field(factory=OrderedDict, init=False)
+    _turns: dict[bytes, TurnEntry] = field(factory=dict, init=False)
+    _ended: OrderedDict[bytes, TurnEntry] = field(factory=OrderedDict, init=False)
     _size: int = field(default=0, init=False)
 
-    def recall(self, key: bytes, now: float) -> KnownTurn | None:
+    def recall(self, key: bytes, now: float) -> TurnEntry | None:
         """The turn of this fingerprint, if it runs or has ended not long ago.
 
         :param now: monotonic seconds, here and below.
@@ -267,35 +294,35 @@ class KnownTurns:
         self._forget(now)
         return self._turns.get(key)
 
-    def begin(self, key: bytes, turn: Turn, *, is_sent_again: bool = True, content: bytes = b"") -> KnownTurn:
+    def begin(self, key: bytes, turn: Turn, *, is_sent_again: bool = True, content: bytes = b"") -> TurnEntry:
         """A turn begins; it takes the place of one that ended.
 
         :param is_sent_again: whether the client says so when it sends a request again: its answer is kept.
         :param content: of its request, as by `content_digest`.
         """
         self._drop(key)
-        known = self._turns[key] = KnownTurn(turn, is_sent_again, content)
-        return known
+        entry = self._turns[key] = TurnEntry(turn, is_sent_again, content)
+        return entry
 
-    def end(self, key: bytes, known: KnownTurn, now: float) -> None:
+    def end(self, key: bytes, entry: TurnEntry, now: float) -> None:
         """A turn says no more."""
-        if self._turns.get(key) is not known:
-            if known.turn is not None:
+        if self._turns.get(key) is not entry:
+            if entry.turn is not None:
                 # A repeat has taken its place, and looks into what it leaves.
-                known.end(is_replaced=True)
+                entry.end(is_replaced=True)
             return
         if key in self._ended:
             return
-        known.end()
-        if known.earlier is None and not (known.is_answered and known.is_sent_again):
+        entry.end()
+        if entry.earlier is None and not (entry.is_answered and entry.is_sent_again):
             # Nobody will be given its answer again, and there is nothing to look into.
             self._drop(key)
             return
-        known.until = now + self.ttl
+        entry.until = now + self.ttl
         # An entry of nothing but a name takes room, too.
-        known.size += _ENTRY_SIZE
-        self._ended[key] = known
-        self._size += known.size
+        entry.size += _ENTRY_SIZE
+        self._ended[key] = entry
+        self._size += entry.size
         self._forget(now)
 
     def _forget(self, now: float) -> None:

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from sansio_letta.dialects import models
-from sansio_letta.dialects.models import encode_model, list_models
+from sansio_letta.dialects.models import encode_model, model_list
 from sansio_letta.turn.agent import Agent
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.agents import decode_agents, to_agent
@@ -45,7 +45,7 @@ def test_a_model_was_created_when_its_agent_was(created_at: str | None, created:
 
 def test_agents_are_listed_by_name_and_by_id_where_names_are_shared() -> None:
     agents = [agent(1), agent(2, "Ada"), agent(3), agent(4, "milo")]
-    assert [(model.id, model.name) for model in list_models(agents).data] == [
+    assert [(model.id, model.name) for model in model_list(agents).data] == [
         ("agent-1", "Milo"),
         ("Ada", None),
         ("agent-3", "Milo"),
@@ -54,7 +54,7 @@ def test_agents_are_listed_by_name_and_by_id_where_names_are_shared() -> None:
 
 
 def test_no_agents_are_an_empty_list() -> None:
-    assert list_models([]) == models.ModelList(data=())
+    assert model_list([]) == models.ModelList(data=())
 
 
 def test_a_model_tells_its_context_window_under_the_names_that_programs_read() -> None:
@@ -101,7 +101,7 @@ def test_helpers_of_other_agents_are_not_listed() -> None:
         agent(7, "twin"),
         agent(8, "twin", agent_type="sleeptime_agent"),
     ]
-    assert [model.id for model in list_models(agents).data] == ["Milo", "old", "open", "agent-7"]
+    assert [model.id for model in model_list(agents).data] == ["Milo", "old", "open", "agent-7"]
 
 
 MODEL = {"object": "model", "created": 0, "owned_by": "letta"}

@@ -399,7 +399,7 @@ def test_an_answer_that_began_early_is_not_waited_for_by_a_client_that_comes_bac
     client.cycle.handle_deadline(115.0)
     client.pump()
     client.cycle.abandon(116.0)
-    assert not client.cycle.goes_on
+    assert not client.cycle.is_detached
     assert client.cycle.next_event() == CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)
 
 

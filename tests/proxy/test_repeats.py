@@ -10,7 +10,7 @@ from drive import AGENT, AGENT_ID, CONFLICT, DONE, PING, RUN_ID, USAGE, agent_js
 from drive_cycle import Client, chat
 from sansio_letta import Background, Config, HttpRequest, LocalProtocolError, Proxy, Repeat
 from sansio_letta.errors import Failure
-from sansio_letta.proxy.turn_registry import KnownTurn, KnownTurns, fingerprint, read_sending
+from sansio_letta.proxy.turn_registry import TurnEntry, TurnRegistry, fingerprint, read_retry_info
 from sansio_letta.turn.events import FinishReason, TextDelta, TurnFinished
 from sansio_letta.turn.request import TurnRequest
 from sansio_letta.turn.turn import Turn
@@ -209,7 +209,7 @@ def test_nobody_joins_a_turn_whose_run_is_being_cancelled() -> None:
 def test_a_client_that_gave_up_waiting_finds_its_turn_again() -> None:
     house = proxy()
     first = Client(chat(headers=FIRST), house).stream(PING).leave(now=103.0)
-    assert first.cycle.goes_on
+    assert first.cycle.is_detached
     assert first.cycle.next_deadline() == 103.25
     first.go_on(now=104.0)
     second = Client(chat(headers=SECOND), house, now=104.2)
@@ -440,7 +440,7 @@ def turn() -> Turn:
 
 
 def test_answers_take_up_a_limited_room() -> None:
-    turns = KnownTurns(ttl=100.0, max_size=5000)
+    turns = TurnRegistry(ttl=100.0, max_size=5000)
     for number in range(4):
         known = turns.begin(bytes([number]), turn())
         known.add(TextDelta(text="x" * 500))
@@ -453,7 +453,7 @@ def test_answers_take_up_a_limited_room() -> None:
 
 
 def test_an_answer_that_nobody_will_ask_for_again_takes_no_room() -> None:
-    turns = KnownTurns(ttl=100.0, max_size=5000)
+    turns = TurnRegistry(ttl=100.0, max_size=5000)
     known = turns.begin(b"a", turn(), is_sent_again=False)
     known.add(TurnFinished(reason=FinishReason.STOP, usage=None))
     turns.end(b"a", known, now=0.0)
@@ -462,7 +462,7 @@ def test_an_answer_that_nobody_will_ask_for_again_takes_no_room() -> None:
 
 
 def test_a_turn_that_runs_is_not_forgotten_and_one_that_was_replaced_is() -> None:
-    turns = KnownTurns(ttl=1.0, max_size=0)
+    turns = TurnRegistry(ttl=1.0, max_size=0)
     running = turns.begin(b"a", turn())
     assert turns.recall(b"a", 1e9) is running
     replaced = turns.begin(b"b", turn())
@@ -472,18 +472,18 @@ def test_a_turn_that_runs_is_not_forgotten_and_one_that_was_replaced_is() -> Non
 
 
 def test_a_turn_that_broke_off_before_it_had_a_name_leaves_nothing_to_look_into() -> None:
-    assert KnownTurn(turn()).earlier is None
+    assert TurnEntry(turn()).earlier is None
 
 
 @pytest.mark.parametrize(("value", "count"), [("0", 0), ("2", 2), ("", None), ("x", None), ("9" * 9999, 9999)])
 def test_how_often_a_request_was_sent(value: str, count: int | None) -> None:
-    sending = read_sending({"x-stainless-retry-count": value})
+    sending = read_retry_info({"x-stainless-retry-count": value})
     assert (sending.count, sending.tells, sending.is_repeat) == (count, count is not None, bool(count))
 
 
 @pytest.mark.parametrize(("value", "named"), [("k-1", True), ("", False)])
 def test_an_idempotency_key_is_a_sign_unless_it_is_empty(value: str, named: bool) -> None:
-    sending = read_sending({"idempotency-key": value})
+    sending = read_retry_info({"idempotency-key": value})
     assert (sending.count, sending.tells, sending.is_repeat) == (None, named, named)
 
 

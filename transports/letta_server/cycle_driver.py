@@ -127,7 +127,7 @@ class Carrier:
                 while (item := cycle.next_event()) is not Signal.FINISHED:
                     if isinstance(item, ResponseHead | ResponseBody):
                         continue
-                    if cycle.goes_on or cycle.seeks_run:
+                    if cycle.is_detached or cycle.seeks_run:
                         scope.deadline = inf
                     elif scope.deadline == inf:
                         scope.deadline = trio.current_time() + cancel_timeout

@@ -5,7 +5,7 @@ from attrs import define, evolve, field
 
 from sansio_letta import LocalProtocolError, ResponseBody, ResponseHead, Signal
 from sansio_letta.dialects.chat_completions.writer import EVENT_STREAM, encode_stream_error
-from sansio_letta.proxy.endpoints import error_reply
+from sansio_letta.proxy.response import error_reply
 from sansio_letta.upstreams.rest.commands import Command
 from sansio_letta.upstreams.rest.response import Headers
 

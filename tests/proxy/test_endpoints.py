@@ -1,4 +1,4 @@
-"""Questions that need no turn: models, health, readiness."""
+"""Endpoints that need no turn: models, health, readiness."""
 
 from typing import Any
 
@@ -11,17 +11,15 @@ from sansio_letta.dialects.chat_completions.request import field_name
 from sansio_letta.dialects.errors import error_body
 from sansio_letta.errors import Failure, LocalProtocolError, RequestError
 from sansio_letta.proxy.endpoints import (
-    Inquiry,
-    Questions,
-    Reply,
-    ask_model,
-    ask_models,
-    ask_ready,
-    error_reply,
-    json_reply,
-    say_alive,
-    say_where,
+    Handler,
+    HandlerRunner,
+    health,
+    list_models,
+    readiness,
+    retrieve_model,
+    root,
 )
+from sansio_letta.proxy.response import Reply, error_reply, json_reply
 from sansio_letta.upstreams.rest.commands import CheckHealth, Command, FetchAgent, FindAgent, ListAgents
 
 AGENT_ID = "agent-c52d0716-1824-4a78-9f84-e5b39a7bad99"
@@ -32,7 +30,7 @@ def raw_agent(name: str, agent_id: str) -> dict[str, str]:
     return {"id": agent_id, "name": name, "agent_type": "letta_v1_agent"}
 
 
-def answer(inquiry: Inquiry, value: object, status: int = 200) -> None:
+def answer(inquiry: HandlerRunner, value: object, status: int = 200) -> None:
     """Letta's whole answer, in two pieces."""
     data = value if isinstance(value, bytes) else orjson.dumps(value)
     inquiry.receive_response(status, ())
@@ -42,9 +40,9 @@ def answer(inquiry: Inquiry, value: object, status: int = 200) -> None:
     inquiry.receive_data(b"")
 
 
-def ask(questions: Questions | Reply, *answers: object) -> tuple[list[Command], Reply]:
+def ask(questions: Handler | Reply, *answers: object) -> tuple[list[Command], Reply]:
     """The commands of an inquiry, answered one by one, and its reply."""
-    inquiry, commands, left = Inquiry(questions, 10_000), [], list(answers)
+    inquiry, commands, left = HandlerRunner(questions, 10_000), [], list(answers)
     while not isinstance(item := inquiry.next_event(), Reply):
         assert not isinstance(item, Signal)
         commands.append(item)
@@ -76,7 +74,7 @@ PAGES: dict[str, tuple[list[list[str]], list[str | None]]] = {
 @pytest.mark.parametrize(("pages", "after"), PAGES.values(), ids=PAGES)
 def test_all_agents_are_listed_page_after_page(pages: list[list[str]], after: list[str | None]) -> None:
     answers = [[raw_agent(name, f"agent-{name}") for name in page] for page in pages]
-    commands, reply = ask(ask_models(PAGED), *answers)
+    commands, reply = ask(list_models(PAGED), *answers)
     assert commands == [ListAgents(limit=2, after=last) for last in after]
     assert reply.status == 200
     assert [model["id"] for model in body(reply)["data"]] == [name for page in pages for name in page]
@@ -84,49 +82,49 @@ def test_all_agents_are_listed_page_after_page(pages: list[list[str]], after: li
 
 def test_a_page_that_repeats_its_predecessor_is_the_last() -> None:
     page = [raw_agent("a", "agent-a"), raw_agent("b", "agent-b")]
-    commands, reply = ask(ask_models(Config(agent_page_count=2)), page, page)
+    commands, reply = ask(list_models(Config(agent_page_count=2)), page, page)
     assert len(commands) == 2
     assert [model["id"] for model in body(reply)["data"]] == ["a", "b"]
 
 
 def test_no_more_agents_are_listed_than_allowed() -> None:
     pages = [[raw_agent(name, f"agent-{name}") for name in page] for page in ("ab", "cd")]
-    _, reply = ask(ask_models(Config(agent_page_count=2, max_agent_count=3)), *pages)
+    _, reply = ask(list_models(Config(agent_page_count=2, max_agent_count=3)), *pages)
     assert [model["id"] for model in body(reply)["data"]] == ["a", "b", "c"]
 
 
 def test_a_model_is_found_by_name() -> None:
-    commands, reply = ask(ask_model("Milo"), [raw_agent("Milo", AGENT_ID)])
+    commands, reply = ask(retrieve_model("Milo"), [raw_agent("Milo", AGENT_ID)])
     assert commands == [FindAgent(name="Milo")]
     assert body(reply) == {"id": "Milo", "object": "model", "created": 0, "owned_by": "letta"}
 
 
 def test_a_model_is_found_by_id_and_shown_with_its_name() -> None:
-    commands, reply = ask(ask_model(AGENT_ID), raw_agent("Milo", AGENT_ID))
+    commands, reply = ask(retrieve_model(AGENT_ID), raw_agent("Milo", AGENT_ID))
     assert commands == [FetchAgent(agent_id=AGENT_ID)]
     assert body(reply) == {"id": AGENT_ID, "name": "Milo", "object": "model", "created": 0, "owned_by": "letta"}
 
 
 def test_an_unknown_model_is_an_error() -> None:
-    _, reply = ask(ask_model("Milo"), [])
+    _, reply = ask(retrieve_model("Milo"), [])
     assert reply.status == 404
     assert body(reply)["error"]["code"] == "model_not_found"
 
 
 def test_an_answer_that_makes_no_sense_is_an_error() -> None:
-    _, reply = ask(ask_models(PAGED), b"<html>")
+    _, reply = ask(list_models(PAGED), b"<html>")
     assert reply.status == 502
     assert body(reply)["error"]["code"] == "upstream_error"
 
 
 def test_an_answer_that_is_too_large_is_an_error() -> None:
-    _, reply = ask(ask_models(PAGED), b"[" + b" " * 20_000 + b"]")
+    _, reply = ask(list_models(PAGED), b"[" + b" " * 20_000 + b"]")
     assert reply.status == 502
     assert "larger than 10000 bytes" in body(reply)["error"]["message"]
 
 
 def test_a_refusal_is_an_error_with_its_headers() -> None:
-    inquiry = Inquiry(ask_models(PAGED), 1000)
+    inquiry = HandlerRunner(list_models(PAGED), 1000)
     inquiry.next_event()
     answer(inquiry, {"detail": "Unauthorized"}, 401)
     reply = inquiry.next_event()
@@ -138,13 +136,13 @@ def test_a_refusal_is_an_error_with_its_headers() -> None:
 
 
 def test_the_proxy_is_ready_if_letta_answers() -> None:
-    commands, reply = ask(ask_ready(), {"status": "ok", "version": "0.16.7"})
+    commands, reply = ask(readiness(), {"status": "ok", "version": "0.16.7"})
     assert commands == [CheckHealth()]
     assert (reply.status, body(reply)) == (200, {"status": "ready", "letta": "0.16.7"})
 
 
 def test_the_proxy_is_not_ready_if_letta_makes_no_sense() -> None:
-    _, reply = ask(ask_ready(), b"<html>")
+    _, reply = ask(readiness(), b"<html>")
     assert reply.status == 503
     assert body(reply) == {
         "status": "unavailable",
@@ -153,7 +151,7 @@ def test_the_proxy_is_not_ready_if_letta_makes_no_sense() -> None:
 
 
 def test_the_proxy_is_not_ready_if_letta_cannot_be_reached() -> None:
-    inquiry = Inquiry(ask_ready(), 1000)
+    inquiry = HandlerRunner(readiness(), 1000)
     inquiry.next_event()
     inquiry.receive_failure(Failure.NOT_SENT, "connection refused")
     reply = inquiry.next_event()
@@ -164,9 +162,9 @@ def test_the_proxy_is_not_ready_if_letta_cannot_be_reached() -> None:
 
 
 SAID: dict[str, tuple[Reply, dict[str, Any]]] = {
-    "alive": (say_alive(), {"status": "ok"}),
+    "alive": (health(), {"status": "ok"}),
     "where": (
-        say_where(),
+        root(),
         {"status": "ok", "service": "letta-proxy", "endpoints": ["/v1/chat/completions", "/v1/models"]},
     ),
 }
@@ -204,7 +202,7 @@ FAILURES = {
 @pytest.mark.parametrize("begun", [True, False], ids=["in the answer", "before the answer"])
 @pytest.mark.parametrize(("failure", "message"), FAILURES.items(), ids=lambda value: str(value))
 def test_an_exchange_that_fails_is_an_error(failure: Failure, message: str, begun: bool) -> None:
-    inquiry = Inquiry(ask_models(PAGED), 1000)
+    inquiry = HandlerRunner(list_models(PAGED), 1000)
     inquiry.next_event()
     if begun:
         inquiry.receive_response(200, ())
@@ -218,7 +216,7 @@ def test_an_exchange_that_fails_is_an_error(failure: Failure, message: str, begu
 
 
 def test_a_client_that_leaves_ends_the_inquiry() -> None:
-    inquiry = Inquiry(ask_models(PAGED), 1000)
+    inquiry = HandlerRunner(list_models(PAGED), 1000)
     inquiry.abandon()
     assert inquiry.next_event() is Signal.FINISHED
     with pytest.raises(LocalProtocolError):
@@ -226,7 +224,7 @@ def test_a_client_that_leaves_ends_the_inquiry() -> None:
 
 
 def test_a_client_may_leave_in_the_middle_of_an_answer() -> None:
-    inquiry = Inquiry(ask_models(PAGED), 1000)
+    inquiry = HandlerRunner(list_models(PAGED), 1000)
     inquiry.next_event()
     inquiry.receive_response(200, ())
     inquiry.abandon()
@@ -235,8 +233,8 @@ def test_a_client_may_leave_in_the_middle_of_an_answer() -> None:
         inquiry.receive_data(b"[]")
 
 
-def begun() -> Inquiry:
-    inquiry = Inquiry(ask_models(PAGED), 1000)
+def begun() -> HandlerRunner:
+    inquiry = HandlerRunner(list_models(PAGED), 1000)
     inquiry.receive_response(200, ())
     return inquiry
 
@@ -248,7 +246,7 @@ def test_an_answer_begins_once() -> None:
 
 def test_data_comes_after_the_answer_began() -> None:
     with pytest.raises(LocalProtocolError, match="receive_data"):
-        Inquiry(ask_models(PAGED), 1000).receive_data(b"[]")
+        HandlerRunner(list_models(PAGED), 1000).receive_data(b"[]")
 
 
 def test_data_ends_once() -> None:
@@ -261,7 +259,7 @@ def test_data_ends_once() -> None:
 
 @pytest.mark.parametrize("call", ["receive_response", "receive_data", "receive_failure"])
 def test_nothing_is_awaited_after_the_reply(call: str) -> None:
-    inquiry = Inquiry(say_alive(), 1000)
+    inquiry = HandlerRunner(health(), 1000)
     calls = {
         "receive_response": lambda: inquiry.receive_response(200, ()),
         "receive_data": lambda: inquiry.receive_data(b""),
