@@ -44,7 +44,7 @@ def answer(proxy: Proxy, letta_url: str, request: HttpRequest) -> Iterator[Respo
                     headers = [(name.lower(), value) for name, value in response.getheaders()]
                     cycle.receive_response(response.status, headers, time.monotonic())
         except GeneratorExit:
-            cycle.stop(time.monotonic())  # the client has disconnected: cancel the run
+            cycle.cancel(time.monotonic())  # the client has disconnected: cancel the run
         except (OSError, http.client.HTTPException) as exc:
             failure = Failure.NOT_SENT if isinstance(exc, ConnectionRefusedError) else Failure.BROKEN
             cycle.receive_failure(failure, type(exc).__name__, time.monotonic())

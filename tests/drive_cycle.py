@@ -65,7 +65,7 @@ class Client:
         return self
 
     def leave(self, now: float = 103.0) -> "Client":
-        self.cycle.abandon(now)
+        self.cycle.client_disconnected(now)
         self.pump()
         return self
 

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from ..errors import FieldName, SansioLettaError
 
-#: Characters of an error's message and of the field that it names: both may quote what somebody has sent.
+#: Characters of an error's message and of the field that it names: both may quote the client or Letta.
 _MAX_MESSAGE: Final = 4000
 _MAX_PARAM: Final = 500
 

@@ -79,7 +79,7 @@ class Field:
 
 
 class Notices:
-    """Names of ignored fields, each once, in the order in which they came: as many as somebody reads."""
+    """Names of ignored fields, each once, in the order in which they came, up to a limit."""
 
     def __init__(self) -> None:
         self._names: dict[str, None] = {}

@@ -1,4 +1,4 @@
-"""From a chat request to a plan: what is new in it, and for whom.
+"""From a client's request to a turn's: what is new in it, and which thread it belongs to.
 
 A client resends the whole history every time; Letta holds it already. New is what follows the client's last
 assistant message: results of calls (Roo Code sends a user message after them), and what the user wrote.
@@ -89,7 +89,7 @@ def plan_turn(request: ClientRequest, context: RequestContext | None = None) -> 
     else:
         thread = _thread(request, context)
     instructions = _instructions((*earlier, *tail), config.instructions)
-    # A background prompt is nobody's.
+    # A background prompt comes from no person.
     person = None if isinstance(thread, Throwaway) else named_in(context.headers)
     voice = _Voice(policy=config.speakers, person=person)
     messages, results = list[turn.Message](), list[ToolResult]()
@@ -126,7 +126,7 @@ def plan_turn(request: ClientRequest, context: RequestContext | None = None) -> 
                 for message in earlier
                 if isinstance(message, ToolMessage)
             ),
-            # What the user says is no answer where nobody is asked.
+            # Without a question, what the user writes is no answer.
             verdict=_verdict(earlier, tail) if wish is None else None,
             wish=wish,
             stop=request.stop,
@@ -183,7 +183,7 @@ def _with_closing_prompt(tail: tuple[Message, ...]) -> tuple[Message, ...]:
 class _Voice:
     """Whose user messages are.
 
-    :param person: who the request says has sent it: its new messages are theirs, unless they name another.
+    :param person: the sender that the request names: its new messages are theirs, unless they name another.
     """
 
     policy: Speakers

@@ -14,7 +14,7 @@ from ..errors import MAX_RETRY_AFTER_SECONDS, Advice, RequestError, invalid_key
 from ..upstreams.rest.response import Headers
 from .routing import Endpoint, Route
 
-#: Answered to everybody: they tell nothing of agents, and whoever watches over the process has no key.
+#: Served without a key: they reveal nothing of agents, and what monitors the process has no key.
 _OPEN: Final = frozenset({Endpoint.HEALTH, Endpoint.READY, Endpoint.ROOT, Endpoint.PREFLIGHT})
 
 #: Headers that may bring a client's key: the first as bearer, the others with the key alone.
@@ -41,7 +41,7 @@ def find_key(headers: Headers) -> str | None:
     """The key that a request brings, in any of `KEY_HEADERS`; None if it brings none.
 
     Azure's clients send ``api-key``, Anthropic's ``x-api-key``, with the key alone. ``Authorization`` of
-    another scheme beside one of these is for somebody else, like a web server in front.
+    another scheme beside one of these is for another program, like a web server in front.
 
     :raises RequestError: 401, if what it brings can be no key, or if it brings two different ones.
     """
@@ -51,7 +51,7 @@ def find_key(headers: Headers) -> str | None:
         return None
     bearers = [value for value in given if not alone or _is_bearer(value)]
     keys = {bearer(value) for value in bearers} | {text if _KEY.fullmatch(text) else None for text in alone}
-    # Two are two answers to the question who asks.
+    # Two keys would be two callers.
     if len(keys) > 1:
         raise two_keys()
     [key] = keys
@@ -66,7 +66,7 @@ def _is_bearer(authorization: str) -> bool:
 
 
 def credentials(headers: Mapping[str, str]) -> tuple[str | None, ...]:
-    """What the headers say of who asks.
+    """The credentials in the headers.
 
     :param headers: by lower-case name.
     """

@@ -1,4 +1,4 @@
-"""One request's answer: what Letta says in, the response and commands out, with the time."""
+"""One client request from its opening to its end: Letta's responses in, commands and the response out."""
 
 from collections.abc import Callable, Sequence
 from math import inf
@@ -49,9 +49,9 @@ _FOLLOWER_CHECK_TIMEOUT: Final = 0.25
 
 @define
 class Cycle:
-    """One request's answer: Letta's answers in, the response and commands out.
+    """One client request: Letta's responses in, commands and the response out.
 
-    Methods are those of a turn, with the time: `now` is monotonic seconds, never smaller than before. A
+    Its methods are those of a turn, with the time: `now` is monotonic seconds, never smaller than before. A
     transport that stops before FINISHED must call `close`.
     """
 
@@ -61,17 +61,17 @@ class Cycle:
     _memory: Memory
     summary: Summary
     config: Config
-    """The limits and policies that it goes by: the proxy's, with what its key and its request have chosen."""
+    """The limits and policies in force: the proxy's, with those of the client's key and of the request."""
     _owned: TurnOwnership | None = field(default=None, kw_only=True)
     _caller: Caller = field(default=ANYONE, kw_only=True)
     _reconnect_grace: float = field(default=0.0, kw_only=True)
-    """Seconds that its turn goes on for a client that left before the response began: it may be back."""
+    """Seconds that the turn continues after a client has left before the response began: it may retry."""
     wake: Callable[[], None] = field(default=nobody, kw_only=True)
-    """Called when a cycle that is WAITING may go on before its deadline, while another one is at work."""
+    """Called when a cycle that is WAITING may continue before its deadline, while another one is at work."""
     observer: Observer | None = field(default=None, init=False)
     """Sees all that happens, if it is set before the first item is taken."""
     is_detached: bool = field(default=False, init=False)
-    """The client has disconnected and the turn goes on all the same, as long as that may take."""
+    """The client has disconnected, and the turn continues without it, however long that takes."""
     _finished: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
 
@@ -96,11 +96,11 @@ class Cycle:
 
     @property
     def responding(self) -> bool:
-        """Whether the head was handed over: no other response can be given any more."""
+        """Whether the head was handed over: no other response can be sent."""
         return self._response.has_begun
 
     @property
-    def is_told(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether the response is complete: what the cycle still wants is between Letta and itself."""
         return self._response.is_complete
 
@@ -125,8 +125,8 @@ class Cycle:
         self._tell(LettaFailure(failure=failure, reason=reason))
         self._source.receive_failure(failure, reason)
 
-    def abandon(self, now: float) -> None:
-        """The client has left. Go on until FINISHED: a run may have to be cancelled, or others follow it."""
+    def client_disconnected(self, now: float) -> None:
+        """Tell that the client has disconnected. Continue until FINISHED: a run may have to be cancelled."""
         if self._response.is_disconnected:
             return
         self._deadlines.now = now
@@ -135,13 +135,13 @@ class Cycle:
         if shared is not None and not self._response.has_begun:
             shared.entry.expect_client(now + self._reconnect_grace)
         if self._owned is None or not self._owned.entry.is_wanted(now):
-            self.stop(now)
+            self.cancel(now)
             return
         self.is_detached = True
         self._disconnect()
 
-    def stop(self, now: float) -> None:
-        """As `abandon`, but the turn ends whoever follows it, and no client is expected back."""
+    def cancel(self, now: float) -> None:
+        """End the turn, even if retries follow it or one is expected; continue until FINISHED."""
         self._deadlines.now = now
         self._disconnect()
         self.is_detached = False
@@ -155,13 +155,14 @@ class Cycle:
         self._response.disconnect()
         self.summary.outcome = self.summary.outcome or "abandoned"
 
-    def interrupt(self, now: float, timeout: float = inf) -> None:
-        """The proxy itself must end, and cannot wait for this answer. Go on until FINISHED.
+    def shut_down(self, now: float, timeout: float = inf) -> None:
+        """End the turn because the process exits; continue until FINISHED.
 
-        A run is cancelled. The client gets 503 with ``retry-after`` if nothing of the turn was kept, else what
-        it must not repeat: 424, or an error in the stream. Who listens to a turn hears how it ended.
+        A run is cancelled. The client gets 503 with ``retry-after`` if Letta has kept nothing of the turn;
+        otherwise an error that it must not retry: 424, or an error in the stream. Retries that follow the turn
+        get the same.
 
-        :param timeout: seconds after which the client is told what is known by then, which may be nothing.
+        :param timeout: seconds after which the client is sent what is known by then, which may be nothing.
         """
         self._deadlines.now, self._deadlines.shutdown_at = now, now + timeout
         self._tell(Change.INTERRUPTED)
@@ -169,18 +170,18 @@ class Cycle:
         self.wake()
 
     def hurry(self, now: float) -> None:
-        """As `stop`, and little more will be carried out: a run without a name yet is looked for at once."""
-        self.stop(now)
+        """As `cancel`, with little time left: a run whose id is not known yet is searched for at once."""
+        self.cancel(now)
         if isinstance(self._source, Turn):
             self._source.hurry()
 
     @property
     def seeks_run(self) -> bool:
-        """Whether it only goes on to end a run of which Letta has not told the name yet."""
+        """Whether all that is left is to end a run whose id is not known yet."""
         return isinstance(self._source, Turn) and self._source.seeks_run
 
     def close(self) -> None:
-        """Nothing more will be carried out: nobody waits for this cycle any longer. May be called again."""
+        """Release what the cycle holds: no more commands will be carried out. May be called again."""
         self._response.items.clear()
         if isinstance(self._source, Turn):
             self._source.place.leave()
@@ -209,14 +210,14 @@ class Cycle:
 
         That is: the end of a pause, a comment for a client that waits, the end of a turn that takes too long.
 
-        :return: the reason if the exchange with Letta was given up as SILENT.
+        :return: the reason, if the exchange with Letta has failed as SILENT.
         """
         deadlines = self._deadlines
         deadlines.now = now
         reason, may_begin = None, True
         if self.is_detached and not (self._owned and self._owned.entry.is_wanted(now)):
             # It ends: what was due may have been for the turn as it was.
-            self.stop(now)
+            self.cancel(now)
         elif now >= deadlines.turn_at:
             self._time_out()
             may_begin = False
@@ -312,7 +313,7 @@ class Cycle:
             self._deadlines.pause(self.config.queue_timeout if pause is None else pause)
 
     def _end_turn(self) -> None:
-        """From now on a repeat of the request is told what became of it."""
+        """Note how the turn has ended, for a retry of the request."""
         if self._owned is not None:
             turn = self._owned.entry.turn
             if turn is not None:

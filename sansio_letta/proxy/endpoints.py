@@ -1,4 +1,4 @@
-"""Handler to Letta that need no turn: which agents there are, whether Letta is there.
+"""Endpoints that need no turn: models, health, readiness, and the clean-up after a process that died.
 
 Each is a generator that yields a command, is sent the whole `Answer`, and returns its `Reply`; `HandlerRunner`
 drives it through the same methods as a turn has, so a transport cannot tell the two apart.
@@ -41,11 +41,11 @@ Handler: TypeAlias = Generator[Command, Answer, Reply]
 
 @define
 class HandlerRunner:
-    """Asks the handler of a generator one by one.
+    """Runs a handler: its commands out, Letta's answers in, the reply at the end.
 
-    :param handler: yields commands and is sent their answers; or the reply, if nothing need be asked.
+    :param handler: or its reply, if that needs no command.
     :param max_answer_size: bytes of one answer.
-    :param caller: who asks.
+    :param caller: whose request it is.
     """
 
     handler: Handler | Reply
@@ -90,7 +90,7 @@ class HandlerRunner:
             self._go_on(self.handler, answer)
 
     def receive_failure(self, failure: Failure, reason: str) -> None:
-        """The exchange went wrong; a question leaves nothing behind, so it does not matter how far it came."""
+        """The exchange has failed; it changes nothing at Letta, so it does not matter how far it came."""
         if not self._asking:
             raise LocalProtocolError("receive_failure called while no exchange is under way")
         self._answer = None
@@ -104,13 +104,13 @@ class HandlerRunner:
             self._end(error_reply(exc))
 
     def abandon(self) -> None:
-        """The client has left; a question needs no ending."""
+        """The client has disconnected; there is nothing to clean up."""
         self._items.clear()
         self._asking = False
         self._answer = None
 
     def interrupt(self, error: SansioLettaError) -> None:
-        """The proxy itself must end: the client is told why, unless the reply is there already."""
+        """The process exits: the client is sent the reason, unless the reply is there already."""
         if self._asking:
             self._items.clear()
             self._answer = None
@@ -195,12 +195,12 @@ def readiness() -> Handler:
 
 
 def not_ready() -> Reply:
-    """`GET /ready` once the proxy is about to end: a balancer sends nothing more."""
+    """`GET /ready` once the process is about to exit: a load balancer sends no more requests."""
     return _status("unavailable", status=503, reason="The proxy is shutting down.")
 
 
 def no_process_died(owner: str) -> bool:
-    """Nothing is known of any process."""
+    """Without any knowledge, no process counts as dead."""
     return False
 
 
@@ -211,7 +211,7 @@ def sweep(
     tool_names: Collection[str] = (),
     has_died: Callable[[str], bool] = no_process_died,
 ) -> Handler:
-    """End and delete what a process left behind when it died: its runs, tools, conversations for one request.
+    """End and delete what a process left behind when it died: runs, tools, conversations for one request.
 
     :param now: Unix time, seconds.
     :param turn_timeout: seconds; conversations that do not say how long they are needed may be for as long.
@@ -226,7 +226,7 @@ def sweep(
 
 
 def _sweep_runs(now: int, has_died: Callable[[str], bool]) -> Generator[Command, Answer, int]:
-    """End the runs that nobody reads: those of a process that died, and those that nobody can read any more."""
+    """End the runs without a reader: those of a process that died, and those whose turn must be over."""
     lost: list[letta.Run] = []
     after: str | None = None
     try:
@@ -268,7 +268,7 @@ def _sweep_tasks(now: int, turn_timeout: float) -> Generator[Command, Answer, in
 
 
 def _is_over(conversation: letta.Conversation, now: int, turn_timeout: float) -> bool:
-    """Whether the turn that a conversation was made for is over, whoever drove it."""
+    """Whether the turn that a conversation was made for is over, in whichever process."""
     until = task_deadline(conversation.summary or "")
     if until is not None:
         return until < now

@@ -32,7 +32,7 @@ class _Remembered:
 class AgentMemory:
     """Agents that were found by a model's name or id, for a while; a lookup costs Letta a query.
 
-    A name may stand for different agents to callers who see different ones: each scope has its own.
+    A name may resolve to different agents for callers that see different ones: each scope has its own.
 
     :param ttl: seconds that an agent is remembered.
     :param max_count: names remembered; beyond it the oldest is dropped.
@@ -51,21 +51,21 @@ class AgentMemory:
         return remembered.agent if remembered is not None and now < remembered.until else None
 
     def remember(self, model: str, agent: Agent, now: float, caller: Caller = ANYONE) -> None:
-        """What was just found; a state of the moment, like a pending call, does not count."""
+        """Keep an agent that was just found; a state of the moment, like a pending call, does not count."""
         self._agents[caller.scope, model] = _Remembered(agent, now + self.ttl)
         self._agents.move_to_end((caller.scope, model))
         if len(self._agents) > self.max_count:
             self._agents.popitem(last=False)
 
     def forget(self, agent_id: str) -> None:
-        """The agent is gone, under whatever names it was known."""
+        """Forget an agent that is gone, under all its names."""
         for key in [key for key, known in self._agents.items() if known.agent.id == agent_id]:
             del self._agents[key]
 
 
 @define
 class ThreadMemory:
-    """Spares Letta questions. The truth is at Letta: what is forgotten here is found again there.
+    """Saves requests to Letta. The truth is at Letta: what is forgotten here is found again there.
 
     :param max_count: chats, and threads, remembered; beyond it the oldest is dropped.
     """
@@ -124,7 +124,7 @@ class ThreadMemory:
                 self._waiting.popitem(last=False)
 
     def recall_waiting(self, thread: Thread) -> Waiting | None:
-        """What the last turn in a thread has left waiting. Others may have answered since."""
+        """What the last turn in a thread has left waiting. Another client may have answered since."""
         return self._waiting.get(thread)
 
     def _learn_task(self, turn: Turn, conversation: ConversationThread, scope: Hashable, now: float) -> None:
@@ -142,8 +142,8 @@ class ThreadMemory:
     def take_expired(self, scope: Hashable, waiting_since: float) -> tuple[ConversationThread, ...]:
         """Conversations of background prompts whose results never came, to be deleted; each is told once.
 
-        :param scope: of who deletes them.
-        :param waiting_since: monotonic seconds; who waits since then, or for less long, may still be answered.
+        :param scope: of the caller that deletes them.
+        :param waiting_since: monotonic seconds; what waits since then, or for less long, may still be answered.
         """
         expired: list[ConversationThread] = []
         for thread, (owner, since) in self._unfinished.items():
@@ -156,14 +156,14 @@ class ThreadMemory:
         return tuple(expired)
 
     def learn_told(self, turn: Turn) -> None:
-        """A turn has come to an end, whichever: what its thread has kept need not be told again."""
+        """A turn has ended, in success or failure: what its thread has kept need not be sent again."""
         # A conversation that is thrown away is never spoken in again.
         if not isinstance(turn.plan.thread, Throwaway):
             for thread, standing in turn.told:
                 self.tell(thread, standing)
 
     def remember(self, agent_id: str | None, wish: ThreadChoice, thread: ConversationThread) -> None:
-        """What was just found; conversations that no chat's key stands for are not remembered."""
+        """Keep a conversation that was just found, if it is that of a chat's key."""
         if agent_id is None or not isinstance(wish, Chat):
             return
         self._conversations[agent_id, wish.key] = thread
@@ -172,14 +172,14 @@ class ThreadMemory:
             self._conversations.popitem(last=False)
 
     def forget(self, thread: ConversationThread) -> None:
-        """The conversation is gone."""
+        """Forget a conversation that is gone."""
         self._told.pop(thread, None)
         self._waiting.pop(thread, None)
         for name in [name for name, known in self._conversations.items() if known == thread]:
             del self._conversations[name]
 
     def tell(self, thread: Thread, standing: Standing) -> None:
-        """The thread was told this, and it is kept."""
+        """Note that the thread was sent this, and has kept it."""
         told = self._told.setdefault(thread, OrderedDict())
         told[standing.slot] = standing.digest
         told.move_to_end(standing.slot)
@@ -190,14 +190,14 @@ class ThreadMemory:
             self._told.popitem(last=False)
 
     def is_told(self, thread: Thread, standing: Standing) -> bool:
-        """Whether this is what the thread was told last, in its slot."""
+        """Whether this is what the thread was sent last, in its slot."""
         told = self._told.get(thread)
         return told is not None and told.get(standing.slot) == standing.digest
 
 
 @define
 class Memory:
-    """What the requests of one process have in common.
+    """What the requests of one process share.
 
     :param config: limits.
     """

@@ -96,7 +96,7 @@ POLICIES: Final[Mapping[str, Policy]] = {
         guards="who runs the proxy decides which prompts are worth their tokens, and what the agent remembers",
         shapes=True,
     ),
-    # Who speaks is what the client says, in one way or another.
+    # A client can say who speaks in one way or another.
     "speakers": Policy(field="speakers", levels=(tuple(Speakers),), shapes=True),
     # What it costs, a second run at most, a client could have by asking twice.
     "enforcement": Policy(field="enforcement", levels=(tuple(Enforcement),), shapes=True),
@@ -108,7 +108,7 @@ POLICIES: Final[Mapping[str, Policy]] = {
     ),
     # What a turn has cost its client is told by either.
     "usage": Policy(field="usage", levels=(tuple(UsageCount),)),
-    # Who does not stream has it by `auto` anyway, so that `always` costs Letta nothing that a client could not.
+    # A client that does not stream has it by `auto` anyway: `always` costs Letta nothing more.
     "background": Policy(
         field="background",
         levels=((Background.AUTO, Background.ALWAYS), (Background.NEVER,)),
@@ -138,7 +138,7 @@ def with_headers(config: Config, headers: Headers) -> Config:
             known = ", ".join(PREFIX + each for each in POLICIES)
             raise RequestError(f"There is no policy `{header[:80]}`; there are {known}.", param=header[:80])
         if policy.field in changes:
-            # One may have been added on the way, and which of them counts nobody can say.
+            # One may have been added on the way, and it cannot be known which of them counts.
             raise RequestError(f"The header `{header}` is there twice.", param=header)
         changes[policy.field] = _choose(policy, header, text, getattr(config, policy.field))
     return with_policies(config, changes)

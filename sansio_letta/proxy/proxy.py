@@ -1,7 +1,7 @@
-"""One HTTP request of a client, from its bytes to the bytes of its answer: what every transport shares.
+"""One HTTP request of a client, from its bytes to the bytes of the response: what every transport shares.
 
-A `Proxy` lives as long as the process and remembers what requests have in common. Its `Cycle` answers one
-request: the transport carries out its commands against Letta and passes its response on, and decides nothing.
+A `Proxy` lives as long as the process and holds what its requests share. A `Cycle` answers one request: the
+transport carries out its commands against Letta and passes its response on, and decides nothing.
 The loop of a transport is::
 
     cycle = proxy.open(request, token=..., created=..., now=...)
@@ -69,7 +69,7 @@ from .turn_registry import (
 
 @define
 class Proxy:
-    """Answers requests; holds what they share.
+    """Opens a cycle for each request; holds what they share.
 
     :param owner: names the process, in its runs at Letta: letters, digits and hyphens.
     """
@@ -93,7 +93,7 @@ class Proxy:
         return bool(self._memory.made_tools)
 
     def refuse(self, request: HttpRequest) -> RequestError | None:
-        """What is wrong with a request's head, so that its body need not be read.
+        """Check a request's head: if something is wrong with it, its body need not be read.
 
         :param request: its body may still be missing.
         """
@@ -131,7 +131,7 @@ class Proxy:
         caller: Caller = ANYONE,
         observer: Observer | None = None,
     ) -> Cycle:
-        """Begin to answer a request. Nothing is raised for what the client sent: it becomes the answer.
+        """Begin to answer a request. Nothing is raised for what the client sent: an error becomes the response.
 
         :param token: random and unique, 8 to 64 letters and digits; ids are made of it.
         :param created: Unix time, seconds.
@@ -207,7 +207,7 @@ class Proxy:
         ends: bool = False,
         has_died: Callable[[str], bool] = no_process_died,
     ) -> Cycle:
-        """Delete what a process that died has left at Letta, and what this one has and is over.
+        """Delete what a process that died has left at Letta, and what has expired of this one's.
 
         :param created: Unix time, seconds.
         :param ends: also the tools that this one made, though they have not expired. What another process has
@@ -231,18 +231,18 @@ class Proxy:
         return self._serve(handler, summary, now)
 
     def remember(self, model: str, agent: Agent, *, now: float) -> None:
-        """Tell which agent a model's name or id stands for, so that Letta is not asked.
+        """Set the agent that a model's name or id resolves to, so that Letta is not asked.
 
         :param now: monotonic seconds.
         """
         self._memory.agents.remember(model, agent, now)
 
     def remember_no_background(self) -> None:
-        """Tell that this Letta has no background streams, so that it is not asked for one."""
+        """Note that this Letta has no background streams, so that it is not asked for one."""
         self._memory.has_background = False
 
     def remember_thread(self, agent_id: str, wish: ThreadChoice, thread: ConversationThread) -> None:
-        """Tell which conversation a chat of an agent's has, so that Letta is not asked."""
+        """Set the conversation of an agent's chat, so that Letta is not asked."""
         self._memory.threads.remember(agent_id, wish, thread)
 
     def reject(
@@ -342,13 +342,13 @@ class Proxy:
         )
 
     def _find_repeat(self, known: TurnEntry, retry: RetryInfo) -> Repeat | None:
-        """Whether a request for a known turn gets what that turn says; otherwise it begins one of its own."""
+        """How a request joins a known turn, or gets its answer; None: it begins a turn of its own."""
         if not known.is_over:
             return Repeat.JOINED if self.config.joins_repeats and not known.is_cancelled else None
         return Repeat.ANSWERED if known.is_answered and retry.is_repeat else None
 
     def _reconnect_grace(self, retry: RetryInfo) -> float:
-        """How long a client that leaves before its answer has begun may stay away. 0: it will not come back."""
+        """Seconds in which a client that disconnects before the response began may retry; 0: it will not."""
         if retry.count is None or not self.config.repeat_wait_timeout:
             return 0.0
         return self.config.repeat_wait_timeout + 0.5 * float(2 ** min(retry.count, 4))

@@ -157,5 +157,5 @@ _MORE: Final = re.compile(r"and \d{1,9} more")
 
 def header_list(names: Sequence[str]) -> str:
     """Names of fields, for a header. The client chose them: what could end the line must not get through."""
-    # The decoder names as many as somebody reads, and counts the others.
+    # The decoder names a limited number, and counts the others.
     return ", ".join(name if _MORE.fullmatch(name) else re.sub(r"[^!-+\--~]", "?", name[:64]) for name in names)

@@ -8,11 +8,11 @@ from ..turn.events import CallsSettled, Usage
 
 
 class Repeat(Enum):
-    """What was done about a request that had been here before."""
+    """How a retry of an earlier request was answered."""
 
-    JOINED = "joined"  #: it listened to the turn that was running
-    ANSWERED = "answered"  #: it got the answer that was given
-    TAKEN_UP = "taken up"  #: its turn had broken off, and the agent went on from what it had
+    JOINED = "joined"  #: it followed the turn that was running
+    ANSWERED = "answered"  #: it got the answer of the first request
+    TAKEN_UP = "taken up"  #: its turn had broken off, and was continued
 
 
 @define(kw_only=True)
@@ -23,13 +23,13 @@ class Summary:
     method: str  #: the request's
     path: str  #: without its query
     caller: str | None = None  #: the name of its key
-    status: int | None = None  #: the answer's; None: the client left before it was told
-    stream: bool | None = None  #: whether a turn's answer was asked for in chunks
+    status: int | None = None  #: the response's; None: the client disconnected before it was sent
+    stream: bool | None = None  #: whether the client asked for a stream
     model: str | None = None  #: as asked
-    thread: str | None = None  #: where it was said: `agent`, `chat`, `conversation` or `task`
-    agent_id: str | None = None  #: whom the model's name stands for
+    thread: str | None = None  #: where the input went: `agent`, `chat`, `conversation` or `task`
+    agent_id: str | None = None  #: the agent that `model` resolved to
     outcome: str | None = None  #: the finish reason, `abandoned`, or an error's code
-    kept: str | None = None  #: after a failure: whether the agent's memory has something of the turn
+    kept: str | None = None  #: after a failure: whether the agent's memory has anything of the turn
     failure: str | None = None  #: how an exchange with Letta went wrong below HTTP, the last if several did
     chunk_count: int = 0  #: pieces written to the client, ends and errors included
     call_count: int = 0  #: calls of the client's tools
@@ -37,6 +37,6 @@ class Summary:
     usage: Usage | None = None  #: tokens, as Letta counts them
     ignored: tuple[str, ...] = ()  #: fields of the request that were not honoured
     settled: CallsSettled | None = None  #: pending calls and results that did not match
-    waited: bool = False  #: another turn spoke to the agent first, or something was tried again
-    repeat: Repeat | None = None  #: what was done about a request that had been here before
+    waited: bool = False  #: for another turn of the agent's, or to try something again
+    repeat: Repeat | None = None  #: how a retry of an earlier request was answered
     resume_count: int = 0  #: how often the run's stream was lost and found again

@@ -1,9 +1,9 @@
-"""Requests that come twice: which they are, and what their turn has said so far.
+"""Retries: which request repeats which, and the events of the turns that they repeat.
 
-The official SDKs send a request up to three times, after a failure or a timeout, and an agent would hear each
+The official SDKs send a request up to three times, after a failure or a timeout, and the agent would get each
 as a new message. So a turn is known by its request's fingerprint while it runs, and for some minutes after it:
-who asks the same meanwhile listens to it, from its start, and who sends a whole answer's request again gets the
-answer again.
+a retry follows the turn that is under way, from its start; a retry of a request that was answered gets the
+same answer.
 """
 
 from collections import OrderedDict
@@ -49,7 +49,7 @@ def fingerprint(
     scope: Hashable = None,
     shape: str = "",
 ) -> bytes:
-    """What two requests have in common if one is a repeat of the other.
+    """What a request and its retry have in common.
 
     :param path: the request's, without its query.
     :param headers: by lower-case name.
@@ -67,7 +67,7 @@ def fingerprint(
 
 
 def content_digest(body: bytes, chat_key: str, shape: str = "") -> bytes:
-    """What a request asks for, whatever it is called by: a repeat that is named asks for the same.
+    """What a request asks for, apart from its idempotency key: a retry asks for the same.
 
     :param chat_key: see `fingerprint`, as for the others.
     """
@@ -77,7 +77,7 @@ def content_digest(body: bytes, chat_key: str, shape: str = "") -> bytes:
 
 
 def key_reused() -> RequestError:
-    """An idempotency key names one request, and this is another one."""
+    """An idempotency key was used for another request before."""
     return RequestError(
         "Idempotency-Key: this key came with another request before, and stands for that one: another body, "
         "model, chat or policy needs a key of its own.",
@@ -100,17 +100,17 @@ class RetryInfo:
 
     @property
     def tells(self) -> bool:
-        """Whether one that is sent again will be known by it."""
+        """Whether a retry will be recognised by it."""
         return self.count is not None or self.is_named
 
     @property
     def is_repeat(self) -> bool:
-        """Whether it may have been sent before. Without that, the same request anew is a regeneration."""
+        """Whether it may have been sent before. Otherwise the same request again asks for another answer."""
         return bool(self.count) or self.is_named
 
 
 def read_retry_info(headers: Mapping[str, str]) -> RetryInfo:
-    """What a request says of itself.
+    """Read what a request says of having been sent before.
 
     :param headers: by lower-case name.
     """
@@ -159,7 +159,7 @@ class TurnEntry:
         return now < self._expected_until and not is_awaited
 
     def follow(self, follower: "Follower") -> None:
-        """A repeat follows the turn: the client that was expected is back."""
+        """A retry follows the turn: the client that was expected is back."""
         self.followers.append(follower)
         self._expected_until = 0.0
 
@@ -175,15 +175,15 @@ class TurnEntry:
             follower.wake()
 
     def add_texts(self, texts: Sequence[TextDelta]) -> None:
-        """The same for more of a text."""
+        """The turn has more of a text."""
         self.events += texts
         for follower in self.followers:
             follower.wake()
 
     def end(self, *, is_replaced: bool = False) -> None:
-        """The turn says no more, whatever it has said. What is kept of it takes less room from now on.
+        """The turn has no more events. What is kept of it takes less room from now on.
 
-        :param is_replaced: whether a repeat waits for it, which looks what it has left, even a whole answer.
+        :param is_replaced: whether a retry waits for it, which looks at what it has left, even a whole answer.
         """
         if not self.is_over:
             lost = RemoteProtocolError("The turn was ended before its answer was whole.")
@@ -205,17 +205,17 @@ class TurnEntry:
 
     @property
     def earlier(self) -> EarlierTurn | None:
-        """What a repeat must look into; None if nothing of it can have been kept."""
+        """What a retry must look into; None if nothing of it can have been kept."""
         return self._earlier if self.turn is None else self.turn.earlier
 
     def recall_earlier(self) -> EarlierTurn | None:
-        """The same, for a repeat that has waited until it is over."""
+        """The same, for a retry that has waited until it is over."""
         return self.earlier
 
 
 @define(eq=False)
 class Follower:
-    """A repeat's part in a turn that another cycle drives. It has a turn's methods."""
+    """A retry's view of a turn that another cycle drives. It has a turn's methods."""
 
     entry: TurnEntry
     wake: Callable[[], None] = nobody
@@ -228,7 +228,7 @@ class Follower:
         self.entry.follow(self)
 
     def next_event(self) -> Event | Signal:
-        """The next event; WAITING until the turn says more."""
+        """The next event; WAITING until the turn has one."""
         if self._left:
             return Signal.FINISHED
         if self._count < len(self._events):
@@ -240,13 +240,13 @@ class Follower:
         return Signal.FINISHED
 
     def abandon(self) -> None:
-        """The client has left, or has heard all; the turn goes on for the others."""
+        """Stop following: the client has disconnected, or has the whole response."""
         if not self._left:
             self._left = True
             self.entry.followers.remove(self)
 
     def interrupt(self, error: SansioLettaError) -> None:
-        """The proxy itself must end: the cycle that drives the turn is told, too, and this one hears of it."""
+        """Nothing: the cycle that drives the turn is shut down, too, and its last event comes here."""
 
     def receive_response(self, status: int, headers: Headers) -> None:
         """:raises LocalProtocolError: always: it asks nothing."""
@@ -263,7 +263,7 @@ class Follower:
 
 @frozen(kw_only=True)
 class TurnOwnership:
-    """What the cycle that drives a turn needs to share it with repeats.
+    """What the cycle that drives a turn needs to share it with retries.
 
     :param fingerprint: of the request.
     """
@@ -274,7 +274,7 @@ class TurnOwnership:
 
 @define
 class TurnRegistry:
-    """The turns that a repeat may be of, by their requests' fingerprints.
+    """The turns that a retry may repeat, by their requests' fingerprints.
 
     :param ttl: seconds that a turn is known after its end.
     :param max_size: characters of all ended turns together; beyond it the oldest are forgotten.
@@ -305,17 +305,17 @@ class TurnRegistry:
         return entry
 
     def end(self, key: bytes, entry: TurnEntry, now: float) -> None:
-        """A turn says no more."""
+        """A turn has no more events."""
         if self._turns.get(key) is not entry:
             if entry.turn is not None:
-                # A repeat has taken its place, and looks into what it leaves.
+                # A retry has taken its place, and looks into what it leaves.
                 entry.end(is_replaced=True)
             return
         if key in self._ended:
             return
         entry.end()
         if entry.earlier is None and not (entry.is_answered and entry.is_sent_again):
-            # Nobody will be given its answer again, and there is nothing to look into.
+            # No retry will get its answer, and there is nothing to look into.
             self._drop(key)
             return
         entry.until = now + self.ttl

@@ -160,7 +160,7 @@ class ReplayedClient:
         if exchange.end == "end":
             cycle.receive_data(b"", end_t)
         elif exchange.failure == INTERRUPTED:
-            cycle.interrupt(end_t)
+            cycle.shut_down(end_t)
         else:
             known = exchange.failure in [failure.value for failure in Failure]
             failure = Failure(exchange.failure) if known else Failure.BROKEN
@@ -174,7 +174,7 @@ class ReplayedClient:
             _, wait = self._own.popleft()
             if wait is None:
                 assert self._client.end_t is not None
-                cycle.abandon(self._client.end_t)
+                cycle.client_disconnected(self._client.end_t)
                 yield self._client.end_t
             else:
                 due = cycle.next_deadline()

@@ -65,7 +65,7 @@ class CoreClient:
         for number in range(MAX_STEP_COUNT):
             if number == leaves_at:
                 left = True
-                cycle.abandon(self.now)
+                cycle.client_disconnected(self.now)
             match cycle.next_event():
                 case Signal.FINISHED:
                     self._close(exchange)

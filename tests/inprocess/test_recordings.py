@@ -533,5 +533,5 @@ def test_a_cycle_without_anybody_to_tell_raises(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         recorded.next_event()
     # Once is enough: what follows is not recorded.
-    recorded.abandon(time.monotonic())
+    recorded.client_disconnected(time.monotonic())
     assert recorded.next_event() is Signal.FINISHED

@@ -174,7 +174,7 @@ def failed() -> Client:
 
 def interrupted() -> Client:
     client = speaking()
-    client.cycle.interrupt(103.0)
+    client.cycle.shut_down(103.0)
     return client
 
 

@@ -113,9 +113,9 @@ def test_a_failure_and_the_reply_for_it() -> None:
 def test_a_client_that_leaves_is_seen_once() -> None:
     cycle, noting = begin()
     drain(cycle)
-    cycle.abandon(101.0)
-    cycle.abandon(102.0)
-    cycle.stop(103.0)
+    cycle.client_disconnected(101.0)
+    cycle.client_disconnected(102.0)
+    cycle.cancel(103.0)
     drain(cycle)
     assert noting.seen[-2:] == [(Change.CLIENT_LEFT, 101.0), (Change.FINISHED, 103.0)]
 
@@ -131,7 +131,7 @@ def test_a_comment_that_is_due_and_a_shutdown() -> None:
     cycle.handle_deadline(115.0)
     drain(cycle)
     assert noting.kinds[-3:] == [Change.COMMENT_DUE, ResponseHead, ResponseBody]
-    cycle.interrupt(116.0)
+    cycle.shut_down(116.0)
     assert noting.seen[-1] == (Change.INTERRUPTED, 116.0)
 
 

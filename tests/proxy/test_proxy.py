@@ -398,7 +398,7 @@ def test_an_answer_that_began_early_is_not_waited_for_by_a_client_that_comes_bac
     client.answer([agent_json()]).stream(PING)
     client.cycle.handle_deadline(115.0)
     client.pump()
-    client.cycle.abandon(116.0)
+    client.cycle.client_disconnected(116.0)
     assert not client.cycle.is_detached
     assert client.cycle.next_event() == CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)
 
@@ -427,7 +427,7 @@ def test_silence_while_the_agent_is_looked_up() -> None:
 
 def test_leaving_cancels_the_run() -> None:
     client = Client(chat(stream=True)).answer([agent_json()]).stream(PING, say("Hel"))
-    client.cycle.abandon(103.0)
+    client.cycle.client_disconnected(103.0)
     client.pump()
     assert client.commands[-1] == CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)
     client.answer({RUN_ID: "cancelled"})
@@ -437,7 +437,7 @@ def test_leaving_cancels_the_run() -> None:
 
 def test_leaving_a_question() -> None:
     client = Client(get("/v1/models"))
-    client.cycle.abandon(103.0)
+    client.cycle.client_disconnected(103.0)
     client.pump()
     assert client.ended
     with pytest.raises(LocalProtocolError):
@@ -449,7 +449,7 @@ def test_leaving_a_question() -> None:
 
 def test_interrupting_a_stream_is_its_last_event_and_invites_no_repeat() -> None:
     client = Client(chat(stream=True)).answer([agent_json()]).stream(PING, say("Hel"))
-    client.cycle.interrupt(104.0)
+    client.cycle.shut_down(104.0)
     client.pump()
     assert client.commands[-1] == CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)
     client.answer({RUN_ID: "cancelled"})
@@ -461,7 +461,7 @@ def test_interrupting_a_stream_is_its_last_event_and_invites_no_repeat() -> None
 @pytest.mark.parametrize(("answered", "status"), [("cancelled", 503), ("failed", 424)])
 def test_interrupting_before_the_first_word(answered: str, status: int) -> None:
     client = Client(chat(stream=True)).answer([agent_json()]).stream(PING)
-    client.cycle.interrupt(104.0)
+    client.cycle.shut_down(104.0)
     client.pump()
     client.answer({RUN_ID: answered})
     assert (client.status, client.cycle.summary.outcome) == (status, "shutting_down")
@@ -470,10 +470,10 @@ def test_interrupting_before_the_first_word(answered: str, status: int) -> None:
 
 def test_interrupting_a_question() -> None:
     client = Client(get("/v1/models"))
-    client.cycle.interrupt(101.0)
+    client.cycle.shut_down(101.0)
     client.pump()
     assert (client.status, client.ended) == (503, True)
-    client.cycle.interrupt(102.0)
+    client.cycle.shut_down(102.0)
     client.pump()
     assert client.status == 503
 

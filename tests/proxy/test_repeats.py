@@ -317,7 +317,7 @@ def test_a_server_that_ends_waits_for_nobody() -> None:
     first = Client(chat(headers=FIRST), house).stream(PING)
     second = Client(chat(headers=SECOND), house)
     first.leave()
-    first.cycle.stop(104.0)
+    first.cycle.cancel(104.0)
     first.pump()
     assert first.commands[-1] == CANCEL
     first.answer({})
@@ -542,7 +542,7 @@ def test_a_turn_that_went_on_and_failed_is_gone_on_with_from_the_same_place() ->
 
 def test_who_has_left_for_good_gets_no_comments() -> None:
     client = Client(chat(stream=True), proxy()).stream(PING, say("Hel"), now=102.0)
-    client.cycle.stop(110.0)
+    client.cycle.cancel(110.0)
     client.pump()
     client.body = b""
     client.fail(Failure.NOT_SENT, now=111.0)

@@ -422,7 +422,7 @@ class Played:
         return self
 
     def leave(self) -> "Played":
-        self.cycle.abandon(self.now)
+        self.cycle.client_disconnected(self.now)
         self._pump()
         return self
 

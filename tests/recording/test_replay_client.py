@@ -133,9 +133,9 @@ def recorded(
                 continue
             del happenings[0]
             if what is LEAVES:
-                cycle.abandon(t)
+                cycle.client_disconnected(t)
             elif isinstance(what, str):
-                cycle.interrupt(t)
+                cycle.shut_down(t)
             elif isinstance(what, Failure):
                 cycle.receive_failure(what, "it went wrong", t)
             else:

@@ -247,7 +247,7 @@ def test_a_client_that_never_comes_back_leaves_nothing_to_those_without_a_sweep(
         deleted = [command for command in other.commands if isinstance(command, DeleteConversation)]
         assert deleted == ([DeleteConversation(conversation_id="conv-9")] if left else [])
         if left:
-            assert other.cycle.is_told
+            assert other.cycle.is_complete
             other.answer(None, now=now)
         assert other.ended
     # It may come after all.

@@ -291,7 +291,7 @@ def test_nobody_waits_for_a_name_longer_than_for_a_first_item(event: Any) -> Non
 
 
 def interrupted(client: Client, timeout: float = 7.0) -> Client:
-    client.cycle.interrupt(103.0, timeout)
+    client.cycle.shut_down(103.0, timeout)
     client.pump()
     return client
 
@@ -346,7 +346,7 @@ def test_where_runs_cannot_be_found_the_name_is_waited_for() -> None:
 def test_what_comes_of_an_exchange_that_was_cut_off_is_of_no_interest() -> None:
     """A transport may be reading just then."""
     client = Client(chat(headers=FIRST), house())
-    client.cycle.interrupt(103.0)
+    client.cycle.shut_down(103.0)
     client.cycle.receive_response(200, [("content-type", "text/event-stream")], 103.0)
     client.cycle.receive_data(b"data: x", 103.0)
     client.cycle.receive_failure(Failure.BROKEN, "it broke", 103.0)
@@ -467,7 +467,7 @@ def test_no_run_is_left_whenever_it_begins_and_is_named(begins_at: int, named_at
     books.was_asked = True
     deeds: dict[str, Callable[[], object]] = {
         "leave": lambda: client.leave(now=103.0),
-        "interrupt": lambda: client.cycle.interrupt(103.0, 100.0),
+        "interrupt": lambda: client.cycle.shut_down(103.0, 100.0),
         "silence": lambda: client.fail(Failure.SILENT),
         "break": lambda: client.fail(Failure.BROKEN),
         "left and broke": lambda: client.leave(now=103.0).fail(Failure.BROKEN),

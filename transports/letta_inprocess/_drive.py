@@ -250,7 +250,7 @@ class Steps:
         if not isinstance(self._held, CancelRun):
             self._held = None
         with self.lock:
-            self.cycle.stop(time.monotonic())
+            self.cycle.cancel(time.monotonic())
         item = self.next_step()
         # After NEED_DATA there may be another item by the time somebody asks.
         self._held = None if item is Signal.NEED_DATA else item

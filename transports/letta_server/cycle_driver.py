@@ -122,7 +122,7 @@ class Carrier:
         cycle = self.cycle
         ended = False
         try:
-            cycle.abandon(trio.current_time())
+            cycle.client_disconnected(trio.current_time())
             with trio.CancelScope() as scope:
                 while (item := cycle.next_event()) is not Signal.FINISHED:
                     if isinstance(item, ResponseHead | ResponseBody):
@@ -143,7 +143,7 @@ class Carrier:
 
     def interrupt(self, timeout: float) -> None:
         """See `Interruptible`: what Letta might still say is not waited for."""
-        self.cycle.interrupt(trio.current_time(), timeout)
+        self.cycle.shut_down(trio.current_time(), timeout)
         if self.wait is not None:
             self.wait.cancel()
 

@@ -39,7 +39,7 @@ class Response:
                 continue
             carrier.hold(item)
             await client.flush()
-            if carrier.cycle.is_told:
+            if carrier.cycle.is_complete:
                 await self._end()  # nobody need wait while we clean up
             if item is Signal.WAITING or not isinstance(item, Signal):
                 await carrier.advance(item)
@@ -90,7 +90,7 @@ class Response:
                     client.write_head(head, last=self.ending.begun)
                 case Signal.NEED_DATA:
                     # What came in one read leaves in one write, and nothing waits for more.
-                    if not client.flush_now() or (cycle.is_told and not self.ended):
+                    if not client.flush_now() or (cycle.is_complete and not self.ended):
                         return Signal.NEED_DATA
                     scope.deadline = min(scope.deadline, cycle.next_deadline())
                     await self.carrier.receive()

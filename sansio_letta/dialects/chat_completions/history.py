@@ -102,7 +102,7 @@ class History:
         return tuple(calls)
 
     def _of_unknown_role(self, role: object, content: object) -> Message | None:
-        """Somebody has said something; a result in the old form is none that anybody looks for."""
+        """A message of a role that is not known is kept as a user's; a result in the old form is left out."""
         if role == "function":
             return None
         self._odd["messages.role"] = None
@@ -119,7 +119,7 @@ class History:
         """Content that is no string: its text, with notes of what else there was, and its pictures.
 
         :param has_pictures: whether they can be told; otherwise they are a note, too.
-        :param keeps_parts: whether somebody asks for each; otherwise texts that follow each other are one.
+        :param keeps_parts: whether each is needed; otherwise texts that follow each other become one.
         """
         items = content if type(content) is list else [content]
         parts: list[str | Image] = []

@@ -51,7 +51,7 @@ _NO_PART: Final[Mapping[str, str]] = {
     "video_url": "an agent cannot watch: send pictures, or text",
 }
 
-#: Hints inside a part that nobody needs to hear about.
+#: Hints inside a part that are ignored without a notice.
 _QUIET_PART_FIELDS: Final = frozenset({"type", "prompt_cache_breakpoint", "cache_control"})
 
 
@@ -201,7 +201,7 @@ class _New:
         return Image(url=url)
 
     def _name_odd(self, raw: Mapping[str, object], names: Set[str], path: str) -> None:
-        # Nobody reads more than a few, and to sort a million takes a second.
+        # A few are enough, and to sort a million takes a second.
         for name in sorted(islice(names, MAX_ODD_COUNT)):
             if raw[name] is not None and len(self._odd) < MAX_ODD_COUNT:
                 self._odd[f"{path}.{name}"] = None
