@@ -1,7 +1,7 @@
 """What a dialect of clients is: how it reads a request, and how it writes the response."""
 
 from collections.abc import Callable, Mapping
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from attrs import field, frozen
 
@@ -9,6 +9,9 @@ from ..config import Config
 from ..errors import FieldName, SansioLettaError
 from ..turn.events import Event
 from .items import ClientRequest
+
+#: With a charset: without one `requests` reads a text as Latin-1.
+EVENT_STREAM: Final = "text/event-stream; charset=utf-8"
 
 
 class Writer(Protocol):

@@ -8,6 +8,7 @@ from attrs import define, field
 
 from .._signal import Signal
 from ..config import Config
+from ..dialects.base import Dialect
 from ..errors import Advice, Failure, FieldPath, RemoteProtocolError, RequestField, shutting_down
 from ..turn.agent import ANYONE, Caller
 from ..turn.events import (
@@ -89,6 +90,11 @@ class Cycle:
     def turn(self) -> Turn | None:
         """The turn that it drives; None if it joins another cycle's, or needs none."""
         return self._source if isinstance(self._source, Turn) else None
+
+    @property
+    def dialect(self) -> Dialect:
+        """The client's."""
+        return self._response.dialect
 
     def _tell(self, seen: Observation) -> None:
         if self.observer is not None:
@@ -196,14 +202,6 @@ class Cycle:
         """When `handle_deadline` should be called if nothing happens until then."""
         deadline = min(self._deadlines.next(), self._response.comment_at)
         return min(deadline, self._deadlines.now + _FOLLOWER_CHECK_TIMEOUT) if self.is_detached else deadline
-
-    @property
-    def comment_deadline(self) -> float:
-        """When a client that waits gets a comment, if need be as the first that it gets.
-
-        Never, if the response is no stream.
-        """
-        return self._response.comment_at
 
     def handle_deadline(self, now: float) -> str | None:
         """Do what is due; after WAITING, also if `wake` was called.

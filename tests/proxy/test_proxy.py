@@ -1,7 +1,6 @@
 """One HTTP request of a client, answered: heads, bodies, deadlines, and the summary for the log."""
 
 import re
-from math import inf
 from typing import Any
 
 import orjson
@@ -389,7 +388,7 @@ def test_no_comment_follows_an_error_while_the_turn_is_cleaned_up() -> None:
     client.cycle.handle_deadline(131.0)
     client.pump()
     assert client.body == told
-    assert client.cycle.comment_deadline == inf
+    assert client.cycle.next_deadline() > 131.0
 
 
 def test_an_answer_that_began_early_is_not_waited_for_by_a_client_that_comes_back() -> None:

@@ -4,7 +4,7 @@ import trio
 from attrs import define, evolve, field
 
 from sansio_letta import LocalProtocolError, ResponseBody, ResponseHead, Signal
-from sansio_letta.dialects.chat_completions.writer import EVENT_STREAM, encode_stream_error
+from sansio_letta.dialects.base import EVENT_STREAM
 from sansio_letta.proxy.response import error_reply
 from sansio_letta.upstreams.rest.commands import Command
 from sansio_letta.upstreams.rest.response import Headers
@@ -55,15 +55,15 @@ class Response:
         """Tell a client that something of ours broke, in whatever form is still possible."""
         if self.ended:
             return
-        client, error = self.client, LocalProtocolError("")
+        client, error, dialect = self.client, LocalProtocolError(""), self.carrier.cycle.dialect
         if client.can_respond:
-            reply = error_reply(error)
+            reply = error_reply(error, dialect)
             length = ("content-length", str(len(reply.body)))
             headers = (*reply.headers, length, *self.headers)
             client.write_head(ResponseHead(status=reply.status, headers=headers))
             client.write_body(reply.body)
         elif self.streaming:
-            client.write_body(encode_stream_error(error))
+            client.write_body(dialect.stream_error(error))
         else:
             raise ClientGone
         client.write_end()

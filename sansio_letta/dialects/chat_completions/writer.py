@@ -24,7 +24,7 @@ from ...turn.events import (
     TurnStarted,
     Usage,
 )
-from ..base import Writer
+from ..base import EVENT_STREAM, Writer
 from ..errors import error_body
 from . import objects as chat
 from .request import field_name
@@ -34,10 +34,6 @@ _FINISH_REASONS: Final[dict[FinishReason, chat.FinishReason]] = {
     FinishReason.LENGTH: "length",
     FinishReason.TOOL_CALLS: "tool_calls",
 }
-
-
-#: With a charset: without one `requests` reads a text as Latin-1.
-EVENT_STREAM: Final = "text/event-stream; charset=utf-8"
 
 
 @frozen(kw_only=True)
