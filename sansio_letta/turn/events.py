@@ -11,7 +11,7 @@ from attrs import field, frozen
 from ..errors import Kept, SansioLettaError
 from .agent import Agent
 
-#: How much of a tool's return is told: nobody reads a page of it between the lines of a chat.
+#: Characters of a tool's return that are reported: it stands between the lines of a chat.
 RETURN_SIZE: Final = 2000
 
 # --- Threads --------------------------------------------------------------------------------------------------
@@ -19,14 +19,14 @@ RETURN_SIZE: Final = 2000
 
 @frozen(kw_only=True)
 class AgentThread:
-    """The agent's own thread, the one without a conversation. Letta does not lock it: its caller must."""
+    """The agent's own thread, the one without a conversation. Its caller must keep turns in it apart."""
 
     agent_id: str
 
 
 @frozen(kw_only=True)
 class ConversationThread:
-    """One conversation with an agent. Letta locks it, with 409 (conversation_busy.jsonl)."""
+    """A conversation with an agent. The upstream keeps turns in it apart (conversation_busy.jsonl)."""
 
     conversation_id: str
 
@@ -37,7 +37,7 @@ Thread: TypeAlias = AgentThread | ConversationThread
 
 
 class FinishReason(Enum):
-    """Why the reply ends."""
+    """Why the reply has ended."""
 
     STOP = "stop"
     LENGTH = "length"
@@ -60,7 +60,7 @@ class Usage:
 
 @frozen(kw_only=True)
 class AgentFound:
-    """Letta told which agent the model's name or id stands for; worth remembering."""
+    """The agent that `model` resolved to; worth remembering."""
 
     model: str
     agent: Agent
@@ -68,7 +68,7 @@ class AgentFound:
 
 @frozen(kw_only=True)
 class AgentGone:
-    """A remembered agent no longer exists."""
+    """A remembered agent does not exist any more."""
 
     agent_id: str
 
@@ -101,21 +101,21 @@ class TurnStarted:
 
 @frozen(kw_only=True)
 class ReasoningDelta:
-    """A piece of what the agent thinks."""
+    """A fragment of the agent's reasoning."""
 
     text: str = field(repr=False)
 
 
 @frozen(kw_only=True)
 class TextDelta:
-    """A piece of what the agent says."""
+    """A fragment of the agent's reply."""
 
     text: str = field(repr=False)
 
 
 @frozen(kw_only=True)
 class CallStarted:
-    """The agent wants one of the client's tools called."""
+    """The agent calls one of the client's tools."""
 
     index: int  #: 0, 1, 2... in the reply
     call_id: str
@@ -124,7 +124,7 @@ class CallStarted:
 
 @frozen(kw_only=True)
 class CallArguments:
-    """A piece of a call's arguments, JSON text as the model wrote it."""
+    """A fragment of a call's arguments, JSON text as the model wrote it."""
 
     index: int
     fragment: str = field(repr=False)
@@ -132,7 +132,7 @@ class CallArguments:
 
 @frozen(kw_only=True)
 class ServerToolStarted:
-    """The agent calls a tool of its own; Letta carries it out."""
+    """The agent calls a tool of its own, which runs at the upstream."""
 
     call_id: str
     name: str
@@ -140,7 +140,7 @@ class ServerToolStarted:
 
 @frozen(kw_only=True)
 class ServerToolArguments:
-    """A piece of the arguments of such a call, JSON text as the model wrote it."""
+    """A fragment of the arguments of such a call, JSON text as the model wrote it."""
 
     call_id: str
     fragment: str = field(repr=False)
@@ -148,36 +148,36 @@ class ServerToolArguments:
 
 @frozen(kw_only=True)
 class ServerToolReturned:
-    """Such a call is over."""
+    """Such a call has returned."""
 
     call_id: str
-    name: str | None  #: None: it was called in an earlier turn, and Letta does not say
+    name: str | None  #: None: it was called in an earlier turn, and the upstream does not say
     failed: bool
     beginning: str = field(repr=False)  #: of what it returned, at most `RETURN_SIZE` characters
 
 
 @frozen(kw_only=True)
 class KeepAlive:
-    """Nothing new, and Letta is alive."""
+    """Nothing new; the upstream is alive."""
 
 
 @frozen(kw_only=True)
 class TurnFinished:
-    """The reply is whole. The last event of a turn, unless it failed."""
+    """The reply is complete. The last event of a turn, unless it failed."""
 
     reason: FinishReason
-    usage: Usage | None  #: None: Letta ended the stream without it
+    usage: Usage | None  #: None: the stream ended without it
 
 
 @frozen(kw_only=True)
 class TurnFailed:
-    """There will be no whole reply. The last event of a turn."""
+    """The reply will not be completed. The last event of a turn."""
 
     error: SansioLettaError
     kept: Kept
 
 
-#: The frequent ones first: `isinstance` asks in this order.
+#: The frequent ones first: `isinstance` tests in this order.
 Event: TypeAlias = (
     TextDelta
     | ReasoningDelta

@@ -25,8 +25,8 @@ def messages_target(thread: Thread) -> str:
     return f"/v1/conversations/{quote(thread.conversation_id, safe='')}/messages"
 
 
-class _Question:
-    """A command that changes nothing at Letta; each has a target of its own."""
+class _Get:
+    """A command that only reads; each has a target of its own."""
 
     __slots__ = ()
     method: ClassVar[Literal["GET"]] = "GET"
@@ -34,11 +34,11 @@ class _Question:
 
 
 @frozen(kw_only=True)
-class FindAgent(_Question):
-    """Which agent has this name?"""
+class FindAgent(_Get):
+    """The agent of this name."""
 
     name: str
-    with_pending: bool = False  #: also tell what the agent waits for
+    with_pending: bool = False  #: with the calls that the agent waits for
 
     @property
     def target(self) -> str:
@@ -48,8 +48,8 @@ class FindAgent(_Question):
 
 
 @frozen(kw_only=True)
-class FetchAgent(_Question):
-    """What is this agent, and what does it wait for?"""
+class FetchAgent(_Get):
+    """An agent, with its tools and the calls that it waits for."""
 
     agent_id: str
 
@@ -62,7 +62,7 @@ class FetchAgent(_Question):
 class OpenStream:
     """Start a run and read its stream.
 
-    :param is_followed: there is none: Letta names the run at once, and is asked later what came of it.
+    :param is_followed: the run has no stream: Letta names it at once, and is asked later how it ended.
     """
 
     method: ClassVar[Literal["POST"]] = "POST"
@@ -84,7 +84,7 @@ class OpenStream:
 
 @frozen(kw_only=True)
 class CancelRun:
-    """End a run that nobody reads any more."""
+    """Cancel a run."""
 
     method: ClassVar[Literal["POST"]] = "POST"
     agent_id: str
@@ -117,8 +117,8 @@ class ResumeRun:
 
 
 @frozen(kw_only=True)
-class FetchRun(_Question):
-    """Does this run go on, and how did it end?"""
+class FetchRun(_Get):
+    """A run: whether it goes on, and how it ended."""
 
     run_id: str
 
@@ -128,8 +128,8 @@ class FetchRun(_Question):
 
 
 @frozen(kw_only=True)
-class FindRuns(_Question):
-    """One page of the runs that there are, the newest first."""
+class FindRuns(_Get):
+    """One page of the runs, the newest first."""
 
     agent_id: str | None = None  #: None: any agent's
     active: bool = False  #: none that are over
@@ -147,20 +147,20 @@ class FindRuns(_Question):
 
 
 @frozen(kw_only=True)
-class FetchKept(_Question):
-    """What does the agent's memory hold of this run?"""
+class FetchKept(_Get):
+    """The messages of a run that the agent's memory holds."""
 
     run_id: str
 
     @property
     def target(self) -> str:
-        # More messages than that a run does not have: Letta ends it after 50 steps.
+        # No run has more messages: Letta ends it after 50 steps.
         return f"/v1/runs/{quote(self.run_id, safe='')}/messages?limit=1000&order=asc"
 
 
 @frozen(kw_only=True)
-class FetchUsage(_Question):
-    """What did this run cost?"""
+class FetchUsage(_Get):
+    """The tokens that a run has used."""
 
     run_id: str
 
@@ -170,8 +170,8 @@ class FetchUsage(_Question):
 
 
 @frozen(kw_only=True)
-class FindConversations(_Question):
-    """Which conversations of an agent have this in their summary? The newest come first."""
+class FindConversations(_Get):
+    """One page of the conversations with this text in their summary, the newest first."""
 
     summary: str
     agent_id: str | None = None  #: None: any agent's
@@ -186,7 +186,7 @@ class FindConversations(_Question):
 
 @frozen(kw_only=True)
 class CreateConversation:
-    """A new conversation with an agent."""
+    """Create a conversation with an agent."""
 
     method: ClassVar[Literal["POST"]] = "POST"
     agent_id: str
@@ -202,8 +202,8 @@ class CreateConversation:
 
 
 @frozen(kw_only=True)
-class FetchConversation(_Question):
-    """Whose is this conversation?"""
+class FetchConversation(_Get):
+    """A conversation, with the id of its agent."""
 
     conversation_id: str
 
@@ -214,7 +214,7 @@ class FetchConversation(_Question):
 
 @frozen(kw_only=True)
 class DeleteConversation:
-    """Nobody needs this conversation any more."""
+    """Delete a conversation."""
 
     method: ClassVar[Literal["DELETE"]] = "DELETE"
     body: ClassVar[None] = None
@@ -227,7 +227,7 @@ class DeleteConversation:
 
 @frozen(kw_only=True)
 class UpdateConversation:
-    """A conversation is to be found by another summary from now on."""
+    """Give a conversation another summary, by which it is found from now on."""
 
     method: ClassVar[Literal["PATCH"]] = "PATCH"
     conversation_id: str
@@ -243,8 +243,8 @@ class UpdateConversation:
 
 
 @frozen(kw_only=True)
-class FetchLast(_Question):
-    """What was said last in a conversation? A call that waits there is not shown by the agent."""
+class FetchLast(_Get):
+    """The last message of a conversation. The agent itself does not show the calls that wait there."""
 
     conversation_id: str
 
@@ -255,7 +255,7 @@ class FetchLast(_Question):
 
 @frozen(kw_only=True)
 class AnswerCalls:
-    """Note answers to what waits in an agent's own thread; the agent does not go on yet."""
+    """Answer the calls that wait in an agent's own thread; the agent does not go on yet."""
 
     method: ClassVar[Literal["POST"]] = "POST"
     agent_id: str
@@ -274,8 +274,8 @@ _TOOLBOX = "include=agent.tools&include=agent.tags"
 
 
 @frozen(kw_only=True)
-class FetchToolbox(_Question):
-    """Which tools has this agent?"""
+class FetchToolbox(_Get):
+    """The tools, rules and tags of an agent."""
 
     agent_id: str
 
@@ -285,8 +285,8 @@ class FetchToolbox(_Question):
 
 
 @frozen(kw_only=True)
-class FindToolboxes(_Question):
-    """One page of the agents that have this tag: which tools have they?"""
+class FindToolboxes(_Get):
+    """One page of the agents with this tag, each with its tools, rules and tags."""
 
     tag: str
     after: str | None = None  #: the id of the last agent of the page before
@@ -299,7 +299,7 @@ class FindToolboxes(_Question):
 
 @frozen(kw_only=True)
 class ChangeToolbox:
-    """An agent shall have these tools, rules and tags, and no others."""
+    """Give an agent these tools, rules and tags in place of those that it has."""
 
     method: ClassVar[Literal["PATCH"]] = "PATCH"
     toolbox: letta.Toolbox
@@ -314,8 +314,8 @@ class ChangeToolbox:
 
 
 @frozen(kw_only=True)
-class FindTools(_Question):
-    """Which tools have these names?"""
+class FindTools(_Get):
+    """The tools of these names."""
 
     names: tuple[str, ...]
 
@@ -325,8 +325,8 @@ class FindTools(_Question):
 
 
 @frozen(kw_only=True)
-class SearchTools(_Question):
-    """One page of the tools in whose names this stands, the oldest first."""
+class SearchTools(_Get):
+    """One page of the tools with this text in their name, the oldest first."""
 
     text: str
     after: str | None = None  #: the id of the last tool of the page before
@@ -340,7 +340,7 @@ class SearchTools(_Question):
 
 @frozen(kw_only=True)
 class MakeTool:
-    """A tool of this name shall be there, and look like this."""
+    """Create a tool, or replace the one of its name."""
 
     method: ClassVar[Literal["PUT"]] = "PUT"
     target: ClassVar[str] = "/v1/tools/"
@@ -354,7 +354,7 @@ class MakeTool:
 
 @frozen(kw_only=True)
 class DeleteTool:
-    """Nobody needs this tool any more; agents that have it lose it."""
+    """Delete a tool; agents that have it lose it."""
 
     method: ClassVar[Literal["DELETE"]] = "DELETE"
     body: ClassVar[None] = None
@@ -366,7 +366,7 @@ class DeleteTool:
 
 
 @frozen(kw_only=True)
-class ListAgents(_Question):
+class ListAgents(_Get):
     """One page of all agents."""
 
     limit: int
@@ -379,8 +379,8 @@ class ListAgents(_Question):
 
 
 @frozen(kw_only=True)
-class CheckHealth(_Question):
-    """Is Letta there? Needs no key."""
+class CheckHealth(_Get):
+    """Whether Letta is up; needs no key."""
 
     @property
     def target(self) -> str:
