@@ -1,8 +1,8 @@
-"""A human's word on tools that wait for one: what is asked in a chat, and which answers count.
+"""Approval of calls by a human: the question in the chat, and the answers that count.
 
-Letta keeps a call of the agent's own tool waiting if the tool wants a human's approval. A chat has no buttons:
-the reply says in words what the agent wants to run, and the user's next message settles it. Nothing is kept in
-between: the question stands in the history that the client sends back.
+A call of one of the agent's own tools may wait for a human's approval. A chat has no buttons: the reply says in
+words what the agent wants to run, and the user's next message decides. Nothing is kept in between: the question
+is in the history that the client sends back.
 """
 
 from collections.abc import Iterable, Sequence

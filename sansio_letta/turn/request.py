@@ -101,7 +101,7 @@ class Tool:
     description: str | None = field(default=None, repr=False)
 
 
-# --- Where it is said -----------------------------------------------------------------------------------------
+# --- Thread ---------------------------------------------------------------------------------------------------
 
 
 @frozen(kw_only=True)
@@ -120,11 +120,11 @@ class NamedConversation:
 
 @frozen(kw_only=True)
 class Throwaway:
-    """A conversation for one prompt, which lives until the agent needs nothing more of the client's.
+    """A conversation for one prompt, deleted once the agent waits for nothing more.
 
     :param token: unique.
-    :param until: Unix time in seconds; the request's turn is over then.
-    :param call_ids: of the calls that the request has results of: the conversation has been made before.
+    :param until: Unix time in seconds, when the turn is over at the latest.
+    :param call_ids: of the calls whose results the request brings: the conversation exists already.
     """
 
     token: str
@@ -133,7 +133,7 @@ class Throwaway:
 
     @property
     def place(self) -> str:
-        """The same for all requests with results of the same calls: they are said in the same conversation."""
+        """The same for all requests with results of the same calls: they belong to one conversation."""
         return f"task {self.call_ids if self.call_ids else self.token}"
 
 
@@ -142,7 +142,7 @@ ThreadChoice: TypeAlias = Chat | NamedConversation | Throwaway | None
 
 
 def thread_kind(choice: ThreadChoice) -> str:
-    """In one word, for logs and counters."""
+    """The kind of thread in one word, for logs and counters."""
     match choice:
         case Chat():
             return "chat"
@@ -155,7 +155,7 @@ def thread_kind(choice: ThreadChoice) -> str:
 
 
 def task_end(start: int, seconds: float) -> int:
-    """Until when something may take, Unix time in seconds; a year if it may take for ever.
+    """The time at which something must be over, in Unix seconds; in a year if it may last forever.
 
     :param start: Unix time in seconds.
     """
@@ -172,39 +172,39 @@ class Instructions:
     text: str = field(repr=False)
     policy: InstructionPolicy
 
-    #: A thread is given them anew if they change.
+    #: A thread is given instructions again if they change.
     slot: ClassVar[str] = "instructions"
 
     @property
     def digest(self) -> bytes:
-        """Tells them from others."""
+        """A hash of the text, to notice a change."""
         return sha256(self.text.encode()).digest()
 
 
-#: What a thread is told once, as long as it does not change.
+#: What a thread is told once, and again when it changes.
 Standing: TypeAlias = Instructions | JsonWish
 
 
 @frozen(kw_only=True)
 class TurnRequest:
-    """What a client asks for, made before the agent is known.
+    """What a client asks of a turn, before the agent is known.
 
     :param model: the agent's name or id, as asked.
     :param messages: the new input, in order.
-    :param results: the results of calls that the client brings, in order.
+    :param results: the results of pending calls that the client brings, in order.
     :param client_tools: the tools that the client offers for this turn.
-    :param client_tool_names: the client's names for those that are offered under another.
-    :param thread: where the input is said.
-    :param history: what was said before, for a conversation that is made for it.
-    :param retold: the results and the new input as text, for a conversation that has never heard of the calls.
-    :param past_results: results in the client's history: their calls may wait still.
+    :param client_tool_names: the client's names of tools that are offered under another name.
+    :param thread: which thread of the agent the input is for.
+    :param history: the messages before the input, for a conversation that is created for it.
+    :param retold: the results and the input as text, for a conversation that does not have the calls.
+    :param past_results: results in the client's history, whose calls may still wait.
     :param verdict: what the input says if the agent waits for a human's approval.
     :param wish: what the reply must be.
-    :param stop: the text that the client gets ends before the first of these.
+    :param stop: the client's text ends before the first of these.
     :param one_call: the client takes one call at a time.
-    :param aside: what the agent is told beside the input, for this turn alone.
-    :param forces_call: the client wants a call, whatever becomes of that wish.
-    :param leaves_calls: the client's history ends with calls that it brings no results for.
+    :param aside: what the agent is told beside the input, for this turn only.
+    :param forces_call: the client requires a call, whether or not that is enforced.
+    :param leaves_calls: the client's history ends with calls, and it brings no results of them.
     """
 
     model: str
@@ -226,7 +226,7 @@ class TurnRequest:
     leaves_calls: bool = False
 
     def without_input(self) -> "TurnRequest":
-        """The same once the agent has heard the input: what it waits for later is answered alone."""
+        """The request once the agent has the input: what is sent from then on answers pending calls only."""
         given = self.instructions
         lasts = given is not None and given.policy is InstructionPolicy.OVERRIDE
         return evolve(
@@ -241,7 +241,7 @@ class TurnRequest:
         )
 
     def calling(self, names: Mapping[str, str]) -> "TurnRequest":
-        """The same where the agent knows tools by other names.
+        """The request with the names by which the agent knows the tools.
 
         :param names: the agent's, by those in which the client's tools are offered.
         """
@@ -252,14 +252,14 @@ class TurnRequest:
         return evolve(self, wish=wish, aside=aside)
 
     def with_results_as_text(self) -> "TurnRequest":
-        """The same for a conversation that waits for nothing."""
+        """The request for a conversation that waits for nothing."""
         return evolve(self, messages=self.retold, results=(), retold=(), past_results=())
 
     def again(self, complaint: str, *, in_full: bool) -> "TurnRequest":
-        """What follows a reply that is not as the client wishes.
+        """The request that follows a reply not in the required form.
 
         :param complaint: what is wrong with it.
-        :param in_full: whether the agent is told once more what it must satisfy.
+        :param in_full: whether to repeat what the reply must satisfy.
         """
         assert self.wish is not None
         text = text_to_ask_again(self.wish, complaint, in_full=in_full)
