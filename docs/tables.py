@@ -668,7 +668,7 @@ def log_fields() -> str:
 
 
 def layers() -> str:
-    """Who may import whom in the core, as import-linter checks it."""
+    """The layers of the core, as import-linter checks them."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     [contract] = [
         each

@@ -1,7 +1,7 @@
-"""A stateful Letta agent behaves as a model of the OpenAI API: the pure core.
+"""The sans-IO core of Letta Proxy, which serves Letta agents as OpenAI-compatible models.
 
-No I/O, no clock, no randomness. `Proxy` answers whole HTTP requests and is what a transport drives; `Turn` is
-one turn of an agent without HTTP on the client's side; the wires and machines below are modules of their own.
+It does no I/O, reads no clock and draws no random number. A transport drives `Proxy`, which answers whole HTTP
+requests. `Turn` is a single turn of an agent, without HTTP on the client's side.
 """
 
 from ._signal import Signal
@@ -24,10 +24,10 @@ from .turn.agent import Caller
 from .turn.request import TurnRequest
 from .turn.turn import Turn
 
-#: The same class, by its name until now.
+#: The former name of the same class.
 Plan = TurnRequest
 
-#: Names this library to Letta, as a User-Agent does.
+#: This library's name and version, as sent to Letta in the User-Agent header.
 PRODUCT_ID = "sansio-letta/0.1.0"
 
 __all__ = [

@@ -1,13 +1,13 @@
-"""The error tree, and what a client is told of each.
+"""The error tree, and the response to each error.
 
-Every error carries a status, a type, a code and what of the request is at fault. The client's dialect makes a
-body of that (`dialects.errors`)::
+Every error has a status, a type, a code and the field of the request that caused it. The client's dialect makes
+a response body of these (`dialects.errors`)::
 
     SansioLettaError
-      LocalProtocolError     our caller broke the contract: a bug; no detail goes to the client
+      LocalProtocolError     our caller broke the contract: a bug; the client gets no details
       RequestError           the client's request cannot be carried out: 4xx
-      LettaError             Letta refused, gave up or cannot be reached
-      RemoteProtocolError    Letta's bytes make no sense, or end too soon
+      LettaError             Letta refused the turn, it failed, or Letta cannot be reached
+      RemoteProtocolError    Letta's bytes are invalid, or end too early
 """
 
 import re
@@ -18,12 +18,12 @@ from typing import Final, TypeAlias
 import orjson
 from attrs import evolve, frozen
 
-#: Both official SDKs obey ``retry-after`` only up to a minute: openai-node retries at once above it.
+#: Both official SDKs obey ``retry-after`` only up to a minute. Above it, openai-node retries at once.
 MAX_RETRY_AFTER_SECONDS: Final = 59
 
 
 class Kept(Enum):
-    """What a failed turn has left in the agent's memory, and so whether a client may repeat it."""
+    """What Letta has stored of a failed turn, and so whether the client may retry."""
 
     NOTHING = "nothing"
     SOMETHING = "something"
@@ -43,7 +43,7 @@ class Failure(Enum):
 
 @frozen(kw_only=True)
 class Advice:
-    """How the failure is put to the client: one row of the tables of statuses."""
+    """How an error is reported to the client: one row of the tables of statuses."""
 
     status: int
     type: str
@@ -53,14 +53,14 @@ class Advice:
 
 
 class RequestField(Enum):
-    """A field of a client's request, in no dialect. A `Dialect` prints the path that it has in a body."""
+    """A field of a client's request, in no dialect. A `Dialect` prints its path in a body."""
 
     MODEL = "model"
     INPUT = "input"  #: the messages, or the items
-    INSTRUCTIONS = "instructions"  #: of the system or the developer
+    INSTRUCTIONS = "instructions"  #: system and developer messages
     SPEAKER = "speaker"  #: the name of the person that a message is from
     CALL_ID = "call id"  #: of a tool's result
-    CHAT_KEY = "chat key"  #: where no header names the chat
+    CHAT_KEY = "chat key"  #: if no header names the chat
     TOOLS = "tools"
     TOOL = "tool"  #: one of them, by its index
     TOOL_PARAMETERS = "tool parameters"  #: the JSON Schema of one, by its index
@@ -71,7 +71,7 @@ class RequestField(Enum):
 
 @frozen
 class FieldPath:
-    """A field of a client's request, or a place in it.
+    """A field of a client's request, or a place inside it.
 
     :param index: of a tool.
     :param inside: the names that lead to a place within a JSON Schema.
@@ -82,26 +82,26 @@ class FieldPath:
     inside: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """The place in words, for logs: no client knows it by these."""
+        """The place in words, for logs. Clients see the dialect's path instead."""
         index = "" if self.index is None else f" {self.index}"
         return "".join((self.field.value, index, *(f".{name}" for name in self.inside)))
 
 
-#: Prints the path that a field has in a client's body.
+#: Returns the path of a field in a client's body.
 FieldName: TypeAlias = Callable[[FieldPath], str]
 
-#: In a message: where the name of the field at fault belongs.
+#: In a message: placeholder for the name of the field.
 _FIELD: Final = "{field}"
 
 
 class SansioLettaError(Exception):
     """Base of all errors that this package raises or reports.
 
-    :param message: for the client: what was seen and what was expected, never a key or a user's text. The
-        first ``{field}`` in it stands for the name of `field`.
-    :param param: what of the request is at fault, by the name that the client knows it by: a header, or, from
-        within a dialect, a path like ``messages[0].content``.
-    :param field: the same in no dialect.
+    :param message: for the client: what happened and what was expected, never a key or a user's text. The
+        first ``{field}`` in it is replaced by the name of `field`.
+    :param param: the part of the request that caused the error, by the client's name for it: a header, or,
+        inside a dialect, a path like ``messages[0].content``.
+    :param field: the same, independent of the dialect.
     """
 
     advice: Advice = Advice(status=500, type="server_error", code="internal_error")
@@ -125,11 +125,11 @@ class SansioLettaError(Exception):
 
     @property
     def message(self) -> str:
-        """What went wrong, for logs: fields have names of our own."""
+        """The message for logs, with our own names of fields."""
         return self._message(str)
 
     def message_for(self, field_name: FieldName) -> str:
-        """What went wrong, for a client."""
+        """Return the message for a client."""
         return self._message(field_name)
 
     def _message(self, field_name: FieldName) -> str:
@@ -137,12 +137,12 @@ class SansioLettaError(Exception):
         return message if self.field is None else message.replace(_FIELD, field_name(self.field), 1)
 
     def param_for(self, field_name: FieldName) -> str | None:
-        """What of the request is at fault, for a client."""
+        """Return the part of the request that caused the error, for a client."""
         return self.param if self.field is None else field_name(self.field)
 
     @property
     def status_hint(self) -> int:
-        """The HTTP status to answer with while no byte of the answer has been sent."""
+        """The HTTP status, if the response has not started yet."""
         return self.advice.status
 
     @property
@@ -150,7 +150,7 @@ class SansioLettaError(Exception):
         return self.advice.code
 
     def headers(self) -> list[tuple[str, str]]:
-        """What the official SDKs read when they decide whether to send the request again."""
+        """Return the headers by which the official SDKs decide whether to retry."""
         headers = []
         if self.advice.should_retry is not None:
             headers.append(("x-should-retry", "true" if self.advice.should_retry else "false"))
@@ -162,15 +162,15 @@ class SansioLettaError(Exception):
 class LocalProtocolError(SansioLettaError):
     """The caller of this library broke its contract: a method was called at the wrong time."""
 
-    # What Letta has been told by then nobody knows: it must not be told again.
+    # It is unknown what was sent to Letta by then, so it must not be sent again.
     advice = Advice(status=500, type="server_error", code="internal_error", should_retry=False)
 
     def message_for(self, field_name: FieldName) -> str:
-        """Nothing of what went wrong: the fault is none of the client's."""
+        """Return no details, since the client cannot do anything about it."""
         return "Internal error."
 
     def param_for(self, field_name: FieldName) -> None:
-        """Nothing, for the same reason."""
+        """Return None, for the same reason."""
 
 
 class RequestError(SansioLettaError):
@@ -191,7 +191,7 @@ class RequestError(SansioLettaError):
     ) -> None:
         advice = evolve(RequestError.advice, code=code, status=status)
         super().__init__(message, param=param, field=field, advice=advice)
-        self.allow = allow  #: the methods that a path takes, for 405
+        self.allow = allow  #: the methods that a path supports, for 405
         self.more_headers = more_headers
 
     def headers(self) -> list[tuple[str, str]]:
@@ -199,18 +199,18 @@ class RequestError(SansioLettaError):
 
 
 class LettaError(SansioLettaError):
-    """Letta refused the turn, gave it up, or cannot be reached."""
+    """Letta refused the turn, the turn failed there, or Letta cannot be reached."""
 
     advice = Advice(status=502, type="server_error", code="upstream_error")
 
 
 class RemoteProtocolError(SansioLettaError):
-    """What came from Letta makes no sense, or stopped too soon."""
+    """Letta's response is invalid, or ended too early."""
 
     advice = Advice(status=502, type="server_error", code="upstream_error")
 
 
-#: Another replica, or this one once it is back, may answer at once: a restart takes a second.
+#: Another replica, or this one after its restart, may answer a second later.
 _SHUTTING_DOWN: Final = Advice(status=503, type="server_error", code="shutting_down", retry_after=1)
 
 
@@ -218,19 +218,20 @@ _OVERLOADED: Final = Advice(status=503, type="server_error", code="server_overlo
 
 
 def shutting_down() -> SansioLettaError:
-    """The proxy itself ends, and has no more time for this request."""
+    """Make the error for a request that is interrupted by the shutdown of the proxy."""
     return SansioLettaError("The proxy is shutting down.", advice=_SHUTTING_DOWN)
 
 
 def overloaded() -> SansioLettaError:
-    """There is no room for this request beside those that are being read; nothing was done of it."""
+    """Make the error for a body that does not fit beside those being read. Nothing was sent to Letta."""
     return SansioLettaError(
-        "The server is reading too much from others at the moment. Try again in a second.", advice=_OVERLOADED
+        "The server is reading too many large requests at the moment. Try again in a second.",
+        advice=_OVERLOADED,
     )
 
 
 def unknown_model(model: str) -> RequestError:
-    """No agent has this name or id. LiteLLM knows a missing model by status and code together."""
+    """Make the error for an unknown model. LiteLLM recognises it by status and code together."""
     return RequestError(
         f"The model {quoted(model)} does not exist: no Letta agent has this name or id. "
         "Names are exact and case-sensitive; GET /v1/models lists them.",
@@ -241,9 +242,9 @@ def unknown_model(model: str) -> RequestError:
 
 
 def invalid_key(rest: str) -> RequestError:
-    """The client's key is no good. LiteLLM knows it by the first words.
+    """Make the error for an invalid key. LiteLLM recognises it by the first words.
 
-    :param rest: of the sentence; the key is never repeated.
+    :param rest: the rest of the sentence, which must not contain the key.
     """
     return RequestError(
         f"Incorrect API key provided{rest}",
@@ -254,20 +255,20 @@ def invalid_key(rest: str) -> RequestError:
 
 
 def ambiguous_model(model: str, agent_ids: list[str]) -> RequestError:
-    """Several agents share the name, and we never guess."""
+    """Make the error for a name that several agents share."""
     return RequestError(
-        f"{len(agent_ids)} agents are named {quoted(model)}: ask for one by its id: {', '.join(agent_ids)}.",
+        f"{len(agent_ids)} agents are named {quoted(model)}: use the id of one: {', '.join(agent_ids)}.",
         field=RequestField.MODEL,
     )
 
 
 def quoted(name: str, limit: int = 200) -> str:
-    """What a client sent, for a message: short, and with nothing in it that a line could end by."""
+    """Quote what a client sent for a message: truncated, and without line breaks."""
     return orjson.dumps(name if len(name) <= limit else name[:limit] + "...").decode()
 
 
 def mute_agent(agent_type: str) -> RequestError:
-    """The agent's model wrote text, and Letta takes none of it."""
+    """Make the error for an agent whose model wrote text, which Letta did not accept."""
     return RequestError(
         f"The agent cannot answer: it is of type {agent_type}, whose model may only call tools, and it has no "
         "tool send_message. Attach send_message to it at Letta, or use an agent of type letta_v1_agent.",
@@ -276,12 +277,12 @@ def mute_agent(agent_type: str) -> RequestError:
     )
 
 
-#: The agent has kept all of it: whoever asks again says it again.
+#: Letta has stored all of it, so a retry would duplicate it.
 _INVALID_REPLY: Final = Advice(status=424, type="upstream_error", code="invalid_reply", should_retry=False)
 
 
 def invalid_reply(complaint: str) -> LettaError:
-    """The reply is not what the client wishes, nor was it when the agent was asked again.
+    """Make the error for a reply that was still invalid after the second try.
 
     :param complaint: what is wrong with it.
     """
@@ -292,18 +293,18 @@ def invalid_reply(complaint: str) -> LettaError:
     )
 
 
-#: Letta's word for an input that it cannot take; it stands in an error message's `detail` alone.
+#: Letta's code for an unacceptable input, which is only in an error message's `detail`.
 INVALID_INPUT: Final = "INVALID_ARGUMENT"
 
-#: Letta's ``error_type`` and ``stop_reason`` values -> what the client is told while nothing was kept.
+#: Letta's ``error_type`` and ``stop_reason`` values -> the client's error if nothing was stored.
 #: letta 0.16.7, services/streaming_service.py and schemas/letta_stop_reason.py; the unknown is `LettaError`'s.
 _RUN_FAILURES: Final[Mapping[str, Advice]] = {
     "llm_rate_limit": Advice(status=429, type="rate_limit_error", code="rate_limit_exceeded"),
-    # The model's key at Letta is wrong: a status the client retries would only be refused again.
+    # Letta's key for the model provider is wrong, so a retry would fail again.
     "llm_authentication": Advice(
         status=502, type="server_error", code="llm_authentication", should_retry=False
     ),
-    # Of the input, like the URL of an image that Letta cannot fetch: the same again would be refused again.
+    # Something in the input, such as the URL of an image that Letta cannot fetch. A retry would fail again.
     INVALID_INPUT: Advice(status=400, type="invalid_request_error", code="invalid_value"),
     "llm_timeout": Advice(status=504, type="server_error", code="llm_timeout"),
     "insufficient_credits": Advice(
@@ -314,10 +315,10 @@ _RUN_FAILURES: Final[Mapping[str, Advice]] = {
     ),
 }
 
-#: Statuses that Letta answers a turn's request with -> what the client is told.
+#: Letta's statuses for the request that starts a run -> the client's error.
 _HTTP_FAILURES: Final[Mapping[int, Advice]] = {
     400: Advice(status=400, type="invalid_request_error", code="invalid_value"),
-    # Letta refuses the proxy's key, not the client's: 401 would make the client doubt its own.
+    # Letta rejects the proxy's key, not the client's. A 401 would blame the client's key.
     401: Advice(status=502, type="server_error", code="letta_unauthorized", should_retry=False),
     402: Advice(status=429, type="rate_limit_error", code="insufficient_quota", should_retry=False),
     403: Advice(status=502, type="server_error", code="letta_forbidden", should_retry=False),
@@ -330,28 +331,28 @@ _HTTP_FAILURES: Final[Mapping[int, Advice]] = {
     504: Advice(status=504, type="server_error", code="upstream_error"),
 }
 
-#: All that a 403 may say if the key is at fault, and nothing else.
+#: The texts of a 403 that is about the key and nothing else.
 _KEY_WORDS: Final = frozenset({"", "unauthorized", "forbidden", "not authenticated", "access denied"})
-#: Characters of what Letta says that are shown.
+#: Characters of Letta's text that are shown.
 _MAX_DETAIL: Final = 1000
-#: What looks like somebody's key. It is looked for in `_MAX_DETAIL` characters, no more.
+#: What looks like a key. It is only searched for in `_MAX_DETAIL` characters.
 _KEY_LIKE: Final = re.compile(r"(?i)\b(bearer +|sk-|sk_|key-|at-let-|eyJ)[\w.+/=-]{8,}")
 
 _KEPT: Final = Advice(status=424, type="upstream_error", code="upstream_error", should_retry=False)
 
 
 def run_failure(reason: str, message: str | None) -> LettaError:
-    """The error for a run that ended badly.
+    """Make the error for a run that failed.
 
-    :param reason: Letta's ``error_type``, or its ``stop_reason`` where no error message came.
-    :param message: Letta's ``message``. Its ``detail`` repeats the model provider word by word, keys and
-        all, and stays out.
+    :param reason: Letta's ``error_type``, or its ``stop_reason`` if there was no error message.
+    :param message: Letta's ``message``. Its ``detail`` quotes the model provider, possibly with
+        keys, and is left out.
     """
     advice = _RUN_FAILURES.get(reason, LettaError.advice)
     said = (message or "").removeprefix(f"{reason}: ")
     text = f"Letta ended the run: {reason}" + (f": {said}" if said else ".")
     if advice.code == "context_length_exceeded":
-        # LiteLLM and opencode know a full context by these words.
+        # LiteLLM and opencode recognise a full context by these words.
         text = f"The conversation exceeds the available context size. {text}"
     return LettaError(text, advice=advice)
 
@@ -359,15 +360,15 @@ def run_failure(reason: str, message: str | None) -> LettaError:
 def http_failure(
     status: int, detail: str | None, retry_after: int | None = None, *, key_is_clients: bool = False
 ) -> SansioLettaError:
-    """The error for a request that Letta answered with an HTTP status other than success.
+    """Make the error for a request that Letta answered with an HTTP error.
 
-    :param detail: what Letta says, shown for the statuses that are about the request itself.
+    :param detail: Letta's text, which is shown for statuses that are about the request itself.
     :param retry_after: seconds, Letta's own ``Retry-After``.
-    :param key_is_clients: the key that Letta was given is the client's own.
+    :param key_is_clients: whether the key sent to Letta is the client's own.
     """
     if key_is_clients and status == 401:
         return invalid_key(
-            ": Letta does not take it. This proxy passes your key on, so it must be one of Letta's."
+            ": Letta does not accept it. This proxy passes your key through, so it must be one of Letta's."
         )
     shown = _KEY_LIKE.sub("...", (detail or "")[:_MAX_DETAIL])
     is_reason = shown.strip(" .!").lower() not in _KEY_WORDS
@@ -388,9 +389,9 @@ def http_failure(
 
 
 def kept_failure(error: SansioLettaError) -> SansioLettaError:
-    """The same failure after Letta has, or may have, kept something of the turn: nobody may repeat it.
+    """Make the same error, but one that is not retried: Letta has, or may have, stored something of the turn.
 
-    The status is one that no client retries, and so is the type in a stream (opencode looks at it).
+    The status is one that clients do not retry, and so is the type in a stream (which opencode looks at).
     """
     if error.advice.type == "invalid_request_error":
         return error

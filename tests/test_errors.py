@@ -134,7 +134,7 @@ def test_an_ambiguous_model_lists_the_ids() -> None:
     error = ambiguous_model("Milo", ["agent-1", "agent-2", "agent-3"])
     assert told(error) == (400, "invalid_request_error", "invalid_value", {})
     assert error.field == FieldPath(RequestField.MODEL)
-    assert error.message == '3 agents are named "Milo": ask for one by its id: agent-1, agent-2, agent-3.'
+    assert error.message == '3 agents are named "Milo": use the id of one: agent-1, agent-2, agent-3.'
 
 
 # --- Runs that failed -----------------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ POLICIES: Final[Mapping[str, Policy]] = {
     "approvals": Policy(
         field="approvals",
         levels=((Approvals.ALLOW,), (Approvals.ASK,), (Approvals.DENY,)),
-        guards="who runs the proxy decides what the agent may do unasked",
+        guards="the operator decides what the agent may do without asking",
         shapes=True,
     ),
     # Even what is hidden is no secret: the client may ask the agent what it has found. Where it must be one,
@@ -85,7 +85,7 @@ POLICIES: Final[Mapping[str, Policy]] = {
             (InstructionPolicy.ONCE, InstructionPolicy.ALWAYS),
             (InstructionPolicy.IGNORE,),
         ),
-        guards="who runs the proxy decides what the agent goes by",
+        guards="the operator decides which instructions the agent follows",
         shapes=True,
     ),
     # A prompt that is said in other words is taken for the user's, so no header need be kept from saying so. A
@@ -93,7 +93,7 @@ POLICIES: Final[Mapping[str, Policy]] = {
     "tasks": Policy(
         field="tasks",
         levels=((TaskPolicy.ISOLATE, TaskPolicy.PASS), (TaskPolicy.REFUSE,), (TaskPolicy.ALL,)),
-        guards="who runs the proxy decides which prompts are worth their tokens, and what the agent remembers",
+        guards="the operator decides which prompts are worth their tokens, and what the agent remembers",
         shapes=True,
     ),
     # A client can say who speaks in one way or another.
@@ -104,7 +104,7 @@ POLICIES: Final[Mapping[str, Policy]] = {
     "reasoning": Policy(
         field="reasoning_field",
         levels=((ReasoningField.REASONING_CONTENT, ReasoningField.REASONING), (ReasoningField.OFF,)),
-        guards="who runs the proxy decides whether others read what the agent thinks",
+        guards="the operator decides whether clients see the agent's reasoning",
     ),
     # What a turn has cost its client is told by either.
     "usage": Policy(field="usage", levels=(tuple(UsageCount),)),
@@ -112,7 +112,7 @@ POLICIES: Final[Mapping[str, Policy]] = {
     "background": Policy(
         field="background",
         levels=((Background.AUTO, Background.ALWAYS), (Background.NEVER,)),
-        guards="who runs the proxy decides whether Letta keeps streams",
+        guards="the operator decides whether Letta stores streams",
     ),
 }
 

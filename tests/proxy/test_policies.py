@@ -85,7 +85,9 @@ def test_a_request_is_free_in_matters_of_taste_and_may_else_be_stricter(
     if value.value in CLOSED.get(name, {}).get(str(current.value), ()):
         with pytest.raises(RequestError) as caught:
             with_headers(config, [header])
-        assert f"It is {current.value} here, and a request can only be stricter: who runs" in str(caught.value)
+        assert f"It is {current.value} here, and a request can only be stricter: the operator" in str(
+            caught.value
+        )
     else:
         assert with_headers(config, [header]) == with_policies(Config(), {field: value})
 
@@ -105,7 +107,7 @@ def test_without_headers_it_is_the_servers_own() -> None:
             APPROVALS,
             "allow",
             f"The header `{APPROVALS}` must be one of: ask, deny. It is ask here, and a request can only be "
-            "stricter: who runs the proxy decides what the agent may do unasked.",
+            "stricter: the operator decides what the agent may do without asking.",
         ),
         ("x-letta-policy-reasoning", "yes", "must be one of: reasoning_content, reasoning, off."),
         (TOOLS, "loud", f"The header `{TOOLS}` must be one of: hidden, reasoning, status."),

@@ -57,7 +57,7 @@ class Attack:
     def outcome(self) -> str:
         """In one line."""
         error = f" `{self.code}`" if self.code else ""
-        asked = f"; Letta is asked `{', '.join(self.targets)}`" if self.targets else "; Letta hears nothing"
+        asked = f"; Letta gets `{', '.join(self.targets)}`" if self.targets else "; nothing reaches Letta"
         return f"{self.status}{error}{asked}{'; the connection ends' if self.closes else ''}"
 
 
@@ -76,7 +76,7 @@ SMUGGLING: Final = (
         CHAT + b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n" + HIDDEN,
     ),
     _refused(
-        "the same, the other way round",
+        "the same in reverse order",
         CHAT + b"transfer-encoding: chunked\r\ncontent-length: 300\r\n\r\n" + _chunked(BODY) + HIDDEN,
     ),
     _refused(
@@ -84,33 +84,37 @@ SMUGGLING: Final = (
         CHAT.replace(b"1.1", b"1.0") + b"transfer-encoding: chunked\r\n\r\n" + _chunked(BODY) + HIDDEN,
     ),
     _refused(
-        "two lengths that differ", CHAT + b"content-length: 5\r\ncontent-length: 6\r\n\r\n" + b"x" * 6 + HIDDEN
+        "two different lengths", CHAT + b"content-length: 5\r\ncontent-length: 6\r\n\r\n" + b"x" * 6 + HIDDEN
     ),
     _refused("a length with a sign", CHAT + b"content-length: +%d\r\n\r\n" % len(BODY) + BODY),
-    _refused("a length below nothing", CHAT + b"content-length: -1\r\n\r\n" + HIDDEN),
+    _refused("a negative length", CHAT + b"content-length: -1\r\n\r\n" + HIDDEN),
     _refused("a length with an underscore", CHAT + b"content-length: 1_0\r\n\r\n" + HIDDEN),
-    _refused("a coding that means none", CHAT + b"transfer-encoding: identity\r\n\r\n" + HIDDEN),
-    _refused("two codings", CHAT + b"transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n" + HIDDEN),
+    _refused("a transfer coding that means none", CHAT + b"transfer-encoding: identity\r\n\r\n" + HIDDEN),
+    _refused("two transfer codings", CHAT + b"transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n" + HIDDEN),
     _refused(
-        "one coding twice",
+        "the same transfer coding twice",
         CHAT + b"transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n" + HIDDEN,
     ),
-    _refused("a coding that is nearly one", CHAT + b"transfer-encoding: xchunked\r\n\r\n0\r\n\r\n" + HIDDEN),
-    _refused("a coding behind a control character", CHAT + b"transfer-encoding: \x0bchunked\r\n\r\n0\r\n\r\n"),
-    _refused("a blank before a colon", CHAT + b"content-length : 3\r\n\r\nabc" + HIDDEN),
-    _refused("a chunk's size with junk", _CHUNKS + b"5 junk\r\nhello\r\n0\r\n\r\n"),
-    _refused("a chunk's size as C writes it", _CHUNKS + b"0x5\r\nhello\r\n0\r\n\r\n"),
-    _refused("a chunk's size with a sign", _CHUNKS + b"-2\r\nhi\r\n0\r\n\r\n"),
-    _refused("a chunk's size beyond numbers", _CHUNKS + b"F" * 21 + b"\r\nhi"),
-    _refused("a chunk longer than it says", _CHUNKS + b"2\r\nhello\r\n0\r\n\r\n"),
-    _refused("a line's end in a chunk's extension", _CHUNKS + b"2;a\nb\r\nhi\r\n"),
+    _refused(
+        "an almost valid transfer coding", CHAT + b"transfer-encoding: xchunked\r\n\r\n0\r\n\r\n" + HIDDEN
+    ),
+    _refused(
+        "a transfer coding after a control character", CHAT + b"transfer-encoding: \x0bchunked\r\n\r\n0\r\n\r\n"
+    ),
+    _refused("a space before a colon", CHAT + b"content-length : 3\r\n\r\nabc" + HIDDEN),
+    _refused("a chunk size followed by garbage", _CHUNKS + b"5 junk\r\nhello\r\n0\r\n\r\n"),
+    _refused("a chunk size in C notation", _CHUNKS + b"0x5\r\nhello\r\n0\r\n\r\n"),
+    _refused("a chunk size with a sign", _CHUNKS + b"-2\r\nhi\r\n0\r\n\r\n"),
+    _refused("an overlong chunk size", _CHUNKS + b"F" * 21 + b"\r\nhi"),
+    _refused("a chunk longer than its size", _CHUNKS + b"2\r\nhello\r\n0\r\n\r\n"),
+    _refused("a line break in a chunk extension", _CHUNKS + b"2;a\nb\r\nhi\r\n"),
     _refused("a bare CR in the request line", b"GET /health HTTP/1.1\rhost: localhost\r\n\r\n"),
     _refused("a zero byte in a header", _get(b"/health", b"host: localhost", b"x: a\0b")),
-    _refused("two hosts", _get(b"/health", b"host: localhost", b"host: evil.example")),
-    _refused("no host", b"GET /health HTTP/1.1\r\n\r\n"),
+    _refused("two `Host` headers", _get(b"/health", b"host: localhost", b"host: evil.example")),
+    _refused("no `Host` header", b"GET /health HTTP/1.1\r\n\r\n"),
     Attack(
         kind="request smuggling",
-        what="one length twice: one request, not two",
+        what="the same length twice: treated as one request",
         sent=_sized(BODY, CHAT + b"content-length: %d\r\n" % len(BODY)),
         status=404,
         code="model_not_found",
@@ -118,7 +122,7 @@ SMUGGLING: Final = (
     ),
     Attack(
         kind="request smuggling",
-        what="a folded line that looks like a length: part of the header above it",
+        what="a folded line that looks like a length: treated as part of the header before it",
         sent=_sized(BODY, CHAT + b"x: a\r\n content-length: 3\r\n"),
         status=404,
         code="model_not_found",
@@ -126,7 +130,7 @@ SMUGGLING: Final = (
     ),
     Attack(
         kind="request smuggling",
-        what="bare LF in the head: read as line ends, as one request",
+        what="bare LF in the head: treated as line endings of one request",
         sent=_sized(BODY, CHAT).replace(b"\r\n", b"\n"),
         status=404,
         code="model_not_found",
@@ -134,13 +138,13 @@ SMUGGLING: Final = (
     ),
     Attack(
         kind="request smuggling",
-        what="a request in the body of a GET: it is its body",
+        what="a request in the body of a GET: treated as its body",
         sent=_sized(HIDDEN, b"GET /health HTTP/1.1\r\nhost: localhost\r\n"),
         status=200,
     ),
     Attack(
         kind="request smuggling",
-        what="a key in a trailer: no key",
+        what="a key in a trailer: ignored",
         sent=_CHUNKS + b"0\r\nauthorization: Bearer x\r\n\r\n",
         status=400,
         code="invalid_json",
@@ -166,17 +170,17 @@ def _path(what: str, target: bytes, asked: str) -> Attack:
 
 
 PATHS: Final = (
-    _path("up, encoded", b"/v1/models/..%2f..%2fadmin", "..%2F..%2Fadmin"),
-    _path("up, bare", b"/v1/models/../../admin", "..%2F..%2Fadmin"),
-    _path("up, encoded twice", b"/v1/models/..%252fadmin", "..%252fadmin"),
+    _path("`..`, encoded", b"/v1/models/..%2f..%2fadmin", "..%2F..%2Fadmin"),
+    _path("`..`, plain", b"/v1/models/../../admin", "..%2F..%2Fadmin"),
+    _path("`..`, encoded twice", b"/v1/models/..%252fadmin", "..%252fadmin"),
     _path("a zero byte", b"/v1/models/a%00b", "a%00b"),
-    _path("a line's end", b"/v1/models/a%0d%0ax-evil:%201", "a%0D%0Ax-evil%3A%201"),
-    _path("a query of Letta's", b"/v1/models/a%3finclude=x%26limit=9%23", "a%3Finclude%3Dx%26limit%3D9%23"),
+    _path("a line break", b"/v1/models/a%0d%0ax-evil:%201", "a%0D%0Ax-evil%3A%201"),
+    _path("a query for Letta", b"/v1/models/a%3finclude=x%26limit=9%23", "a%3Finclude%3Dx%26limit%3D9%23"),
     _path("two slashes", b"/v1/models//health", "%2Fhealth"),
-    _path("bytes that are no UTF-8", b"/v1/models/%ff%fe", "%EF%BF%BD%EF%BF%BD"),
+    _path("bytes that are not UTF-8", b"/v1/models/%ff%fe", "%EF%BF%BD%EF%BF%BD"),
     Attack(
         kind="paths",
-        what="an absolute target of another host",
+        what="an absolute target on another host",
         sent=_get(b"http://169.254.169.254/v1/models"),
         status=403,
         code="host_not_allowed",
@@ -191,7 +195,7 @@ PATHS: Final = (
     ),
     Attack(kind="paths", what="out of the API", sent=_get(b"/v1/../health"), status=404, code="unknown_url"),
     Attack(
-        kind="paths", what="a path of Letta's own", sent=_get(b"/v1/agents/"), status=404, code="unknown_url"
+        kind="paths", what="one of Letta's own paths", sent=_get(b"/v1/agents/"), status=404, code="unknown_url"
     ),
 )
 
@@ -209,19 +213,19 @@ def _model(what: str, model: bytes, asked: str) -> Attack:
 
 HEADERS: Final = (
     _model(
-        "line ends in a model's name",
+        "line breaks in the model name",
         rb"a\r\nx-evil: 1\r\n\r\nGET /",
         "a%0D%0Ax-evil%3A%201%0D%0A%0D%0AGET%20%2F",
     ),
-    _model("a zero byte in a model's name", rb"a\u0000b", "a%00b"),
+    _model("a zero byte in the model name", rb"a\u0000b", "a%00b"),
     _model(
-        "an id that is none",
+        "an invalid agent id",
         rb"agent-11111111-1111-4111-8111-111111111111/../x",
         "agent-11111111-1111-4111-8111-111111111111%2F..%2Fx",
     ),
     Attack(
         kind="headers",
-        what="line ends in the name of a field that is ignored, which is told in a header",
+        what="line breaks in the name of an ignored field, which is reported in a header",
         sent=_sized(BODY[:-1] + rb',"a\r\nx-evil: 1":1}'),
         status=404,
         code="model_not_found",
@@ -235,13 +239,13 @@ def _json(what: str, body: bytes, code: str, status: int = 400) -> Attack:
 
 
 JSON: Final = (
-    _json("depth", b'{"model":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "invalid_json"),
+    _json("deep nesting", b'{"model":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "invalid_json"),
     _json("a number of a million digits", b'{"model":' + b"9" * 1_000_000 + b"}", "invalid_json"),
-    _json("an exponent beyond numbers", BODY[:-1] + b',"temperature":1e999999}', "invalid_json"),
+    _json("an overlong exponent", BODY[:-1] + b',"temperature":1e999999}', "invalid_json"),
     _json("NaN", BODY[:-1] + b',"temperature":NaN}', "invalid_json"),
     Attack(
         kind="JSON",
-        what="half a surrogate pair: no character, and replaced by one",
+        what="half a surrogate pair: replaced",
         sent=_sized(BODY.replace(b"hi", rb"\ud800")),
         status=404,
         code="model_not_found",
@@ -249,7 +253,7 @@ JSON: Final = (
     ),
     Attack(
         kind="JSON",
-        what="one key twice: the last counts, there is no second reader",
+        what="a duplicate key: the last one is used",
         sent=_sized(b'{"model":"Otto",' + BODY[1:]),
         status=404,
         code="model_not_found",
@@ -260,7 +264,7 @@ JSON: Final = (
 SIZES: Final = (
     Attack(
         kind="sizes",
-        what="a body that unpacks to a thousand times its size",
+        what="a body that decompresses to a thousand times its size",
         sent=_sized(b"\x1f\x8b" + b"\0" * 100, CHAT + b"content-encoding: gzip\r\n"),
         status=415,
         code="unsupported_media_type",
@@ -292,7 +296,7 @@ SIZES: Final = (
     ),
     Attack(
         kind="sizes",
-        what="a hundred headers and one",
+        what="a hundred and one headers",
         sent=_get(b"/health", b"host: localhost", *(b"x: 1",) * 100),
         status=431,
         code="invalid_http",
@@ -325,7 +329,7 @@ IMAGES: Final = (
 REBINDING: Final = (
     Attack(
         kind="web pages",
-        what="a page's own name, made to mean this machine (DNS rebinding)",
+        what="a page whose own host name points to this machine (DNS rebinding)",
         sent=_get(b"/v1/models", b"host: evil.example:8284"),
         status=403,
         code="host_not_allowed",
@@ -333,7 +337,7 @@ REBINDING: Final = (
     ),
     Attack(
         kind="web pages",
-        what="a page of another site that asks localhost",
+        what="a page of another origin that uses localhost",
         sent=_get(b"/v1/models", b"host: localhost", b"origin: https://evil.example"),
         status=403,
         code="origin_not_allowed",
@@ -423,7 +427,7 @@ TRIALS: Final = {
         "404 `model_not_found`, word for word that of an agent that does not exist",
     ),
     "a_clients_key_of_two_lines": Trial(
-        "keys", "a key passed on to Letta that holds a line end or a blank", "400 or 401; Letta hears nothing"
+        "keys", "a key passed on to Letta that holds a line end or a blank", "400 or 401; nothing reaches Letta"
     ),
     "a_forged_log_line": Trial(
         "logs",

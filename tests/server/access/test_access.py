@@ -261,7 +261,7 @@ async def test_the_clients_key_goes_to_letta_and_what_it_finds_stays_with_it(
         for request in (ask(), get("/v1/models"), get("/v1/models/Milo")):
             code, body = await status(request, "a-key-that-letta-does-not-know")
             assert (code, body["error"]["code"]) == (401, "invalid_api_key")
-            assert body["error"]["message"].startswith("Incorrect API key provided: Letta does not take it")
+            assert body["error"]["message"].startswith("Incorrect API key provided: Letta does not accept it")
         seen = len(heads)
         assert (await status(ask(), None))[0] == 401
         assert len(heads) == seen

@@ -68,43 +68,44 @@ QUEUED: Final = "letta_proxy_queued_turns"
 METRICS: Final[Mapping[str, Metric]] = {
     REQUESTS: Metric(
         kind=Counter,
-        help="HTTP requests answered, by endpoint and status; `none`: the client left before it was told.",
+        help="HTTP requests, by endpoint and status; `none`: the client disconnected before the response.",
         labels=("endpoint", "status"),
     ),
-    IN_PROGRESS: Metric(kind=Gauge, help="Requests being answered."),
-    OPEN_STREAMS: Metric(kind=Gauge, help="Turns being answered in chunks."),
+    IN_PROGRESS: Metric(kind=Gauge, help="Requests in progress."),
+    OPEN_STREAMS: Metric(kind=Gauge, help="Streamed turns in progress."),
     TURNS: Metric(
         kind=Counter,
-        help="Turns, by how they ended: a finish reason, `abandoned`, or an error's code.",
+        help="Turns, by outcome: a finish reason, `abandoned`, or an error code.",
         labels=("outcome",),
     ),
     FIRST_CHUNK: Metric(
         kind=Histogram,
-        help="From the request to the first byte of a turn's answer, streamed turns alone.",
+        help="From the request to the first byte of the response, for streamed turns.",
         buckets=_FIRST_BUCKETS,
     ),
     DURATION: Metric(
-        kind=Histogram, help="From the request to the end of a turn's answer.", buckets=_TURN_BUCKETS
+        kind=Histogram, help="From the request to the end of the response.", buckets=_TURN_BUCKETS
     ),
-    CHUNKS: Metric(kind=Counter, help="Pieces of answers written to clients."),
+    CHUNKS: Metric(kind=Counter, help="Pieces of responses sent to clients."),
     TOKENS: Metric(
-        kind=Counter, help="Tokens that Letta reports for turns, `input` or `output`.", labels=("type",)
+        kind=Counter, help="Tokens that Letta reports for turns: `input` or `output`.", labels=("type",)
     ),
-    CALLS: Metric(kind=Counter, help="Calls of clients' tools."),
-    CANCELS: Metric(kind=Counter, help="Runs cancelled at Letta: clients that left, turns that broke."),
+    CALLS: Metric(kind=Counter, help="Calls of client tools."),
+    CANCELS: Metric(
+        kind=Counter, help="Runs cancelled in Letta, because the client disconnected or the turn failed."
+    ),
     FAILURES: Metric(
         kind=Counter,
-        help="Exchanges with Letta that went wrong below HTTP: `not_sent`, `broken` or `silent`.",
+        help="Exchanges with Letta that failed below HTTP: `not_sent`, `broken` or `silent`.",
         labels=("kind",),
     ),
     REPEATS: Metric(
         kind=Counter,
-        help="Requests that had been here before: `joined` a running turn, `answered` again, `taken_up`. "
-        "Only the last is a turn.",
+        help="Retries: `joined` a running turn, `answered` again, or `taken_up`, which is a turn of its own.",
         labels=("kind",),
     ),
-    RESUMES: Metric(kind=Counter, help="Streams of Letta's that were lost and found again."),
-    QUEUED: Metric(kind=Gauge, help="Turns that wait for another one to end, at most a second ago."),
+    RESUMES: Metric(kind=Counter, help="Streams from Letta that were lost and recovered."),
+    QUEUED: Metric(kind=Gauge, help="Turns waiting for another turn to end, updated every second."),
 }
 
 Page: TypeAlias = Callable[[str], tuple[str, bytes]]
