@@ -1,4 +1,4 @@
-"""What a dialect of clients is: how it reads a request, and how it writes the response."""
+"""The interface of a dialect: how it decodes a request, and how it writes the response."""
 
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol, runtime_checkable

@@ -1,4 +1,4 @@
-"""The fields of a client's request, what becomes of each, and the errors that name them.
+"""The fields of a client's request, how each is handled, and the errors that name them.
 
 A dialect has a table with a `Field` for each. A field is judged if it has an effect, and no other one is:
 *honoured* fields must be of their type, and a value that would change the answer and cannot be honoured is

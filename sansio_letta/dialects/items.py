@@ -1,4 +1,4 @@
-"""What a client's request holds, whatever its dialect: messages, tools, and what the reply must be."""
+"""The contents of a client's request in any dialect: messages, tools, and structured output."""
 
 from collections.abc import Mapping
 from typing import Any, TypeAlias

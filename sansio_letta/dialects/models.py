@@ -1,4 +1,4 @@
-"""Agents as models of the OpenAI API: how all are listed, how one is shown."""
+"""Agents as models of the OpenAI API: the model list, and a single model."""
 
 from collections import Counter
 from collections.abc import Sequence

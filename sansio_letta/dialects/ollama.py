@@ -1,4 +1,4 @@
-"""Agents as an Ollama server shows its models: for programs that ask one which models it has.
+"""Agents in the format of Ollama's model list, for programs that look for an Ollama server.
 
 Visual Studio Code's provider for Ollama asks for version, list and each model (``/api/version``, ``/api/tags``,
 ``/api/show``), and then chats at ``/v1/chat/completions``. What is told of a model's file stays empty.

@@ -1,4 +1,4 @@
-"""Pictures in messages: what programs write for one, and what Letta and the models behind it take."""
+"""Images in messages: what programs send, and what Letta and models accept."""
 
 from ipaddress import ip_address
 from typing import Final

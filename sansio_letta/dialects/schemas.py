@@ -1,4 +1,4 @@
-"""JSON Schemas in requests: what programs write for one, and what Letta and the models behind it take.
+"""JSON Schemas in requests: what programs send, and what Letta and models accept.
 
 Go writes null for a list that was never made, PHP an empty array for an empty object. Both stand where JSON
 Schema has nothing of the kind, and with one of them every run that has the tool breaks inside of Letta.

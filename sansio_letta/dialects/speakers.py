@@ -1,4 +1,4 @@
-"""Which person a user message is from, where several speak to one agent.
+"""The speaker of a user message, if several people talk to one agent.
 
 A name only tells the agent who speaks. It never chooses the thread: any client can write any name.
 """

@@ -1,4 +1,4 @@
-"""The agent's own tools as the client sees them: not at all, as lines of reasoning, or as status events.
+"""How clients see the agent's own tools: not at all, as lines of reasoning, or as status events.
 
 Each view is a writer around a writer: it makes of the turn's words about tools what its client shows, and hands
 the rest on. The writers themselves say nothing of the agent's own tools, since no client could carry them out.

@@ -1,4 +1,4 @@
-"""Names of tools: where models do not take a client's name, the agent knows the tool by another one.
+"""Names of tools: if models do not accept a client's name, the agent sees another one.
 
 The client never sees that.
 """

@@ -1,4 +1,4 @@
-"""The key of a request, and how its caller stands with its rate.
+"""The key of a request, and its rate limit.
 
 A transport knows where keys come from and how often one was used; what follows from it is decided here.
 """

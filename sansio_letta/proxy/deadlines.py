@@ -1,4 +1,4 @@
-"""When a cycle must act though nothing has come. All times are monotonic seconds."""
+"""Deadlines of a cycle. All times are monotonic seconds."""
 
 from math import inf
 

@@ -1,4 +1,4 @@
-"""What a transport exchanges with its client: one request in, the parts of one response out."""
+"""What a transport exchanges with the core on the client's side: a request, and the parts of its response."""
 
 from attrs import field, frozen
 

@@ -1,4 +1,4 @@
-"""What a browser may do here: pages of other sites, and names that are made to mean this machine.
+"""Checks of browsers: web pages of other origins, and host names that point to this machine.
 
 A page can send requests to ``localhost``, and with a name of its own that it lets point there (DNS rebinding)
 it can even read the answers. Programs send no ``Origin`` and call the server by its name, so none is affected.

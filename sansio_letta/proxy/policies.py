@@ -1,8 +1,8 @@
-"""Policies: what becomes of a turn. Each has a value for the server, which a key's and a request's replaces.
+"""Policies: how turns are handled. A key or a request can override the server's value.
 
-Server and keys are set by who runs the proxy, to whatever it may be. A request is its client's: what is a
-matter of taste it may choose freely, what guards something it may only make stricter. Its headers are
-``X-Letta-Policy-...``.
+The operator sets the values of the server and its keys without restriction. A request can choose with headers,
+``X-Letta-Policy-...``: freely if the policy is a matter of taste, but only a stricter value if it protects
+something.
 """
 
 from collections.abc import Iterator, Mapping

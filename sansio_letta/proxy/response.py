@@ -1,4 +1,4 @@
-"""The response to one request: its head, and its body as the turn goes on, in the client's dialect."""
+"""The response to one request, in the client's dialect: its head, and its body as the turn progresses."""
 
 import re
 from collections import deque

@@ -1,4 +1,4 @@
-"""Which answer a method and a path ask for, or an error that says what would have been right."""
+"""Routing: the endpoint for a method and a path, or an error that says what to use instead."""
 
 import re
 from collections.abc import Mapping

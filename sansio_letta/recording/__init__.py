@@ -1,1 +1,1 @@
-"""What passed between client, proxy and Letta: written, read, replayed, compared and inspected."""
+"""Recordings of what passed between client, proxy and Letta: format, redaction, replay, comparison."""

@@ -1,1 +1,1 @@
-"""A turn of an agent, in no wire's format: what is asked, what is said, and how one leads to the other."""
+"""A turn of an agent, independent of any API: the request, the conversation with the upstream, the events."""

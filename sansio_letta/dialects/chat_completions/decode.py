@@ -1,4 +1,4 @@
-"""The Chat Completions wire, incoming: a request's body as typed values, or an error that names the field."""
+"""Decoding of Chat Completions requests: typed values, or an error that names the field."""
 
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar

@@ -1,4 +1,4 @@
-"""The older messages of a chat request, up to the last one of the assistant: nothing in them can be wrong.
+"""The older messages of a chat request, up to the last assistant message: nothing in them is an error.
 
 Results are looked up in them by their ids, instructions count, and a new conversation is told them once. They
 stay in the chat for good, so nothing in them may keep the chat from going on. What cannot be told of them

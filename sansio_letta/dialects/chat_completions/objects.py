@@ -1,4 +1,4 @@
-"""The Chat Completions wire, outgoing: chunks, completions and usage.
+"""The objects of Chat Completions responses: chunks, completions and usage.
 
 Shapes as the official SDKs need them: an empty field of a delta is never written, ``finish_reason`` always is,
 and ``usage`` is absent or null as the request decided. OpenAPI document of 2026-08-21.

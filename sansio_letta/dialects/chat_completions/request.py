@@ -1,4 +1,4 @@
-"""The fields of a Chat Completions request: what becomes of each, and the paths by which errors name them."""
+"""The fields of a Chat Completions request: how each is handled, and the paths that errors name."""
 
 from collections.abc import Mapping
 from typing import Final

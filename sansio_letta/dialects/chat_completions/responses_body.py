@@ -1,4 +1,4 @@
-"""Bodies of the Responses API that come to Chat Completions: Cursor sends some models' chats so.
+"""Responses API bodies sent to Chat Completions, as Cursor does for some models.
 
 The answer stays one of Chat Completions, which is what such a client reads. A body becomes one of ours field by
 field, and is then decoded like any other. Items that a model of OpenAI's alone could read, like its reasoning,

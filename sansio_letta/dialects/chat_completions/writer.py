@@ -1,4 +1,4 @@
-"""The Chat Completions dialect of a turn's events: a stream of chunks, or one completion.
+"""The writer of Chat Completions responses: a stream of chunks, or one completion.
 
 Both writers take the same events and give the bytes of the answer's body.
 """
