@@ -675,8 +675,12 @@ def layers() -> str:
         for each in settings["tool"]["importlinter"]["contracts"]
         if each["type"] == "layers" and "sansio_letta" in each.get("containers", ())
     ]
-    rows = "\n".join(f"  {layer.replace(':', ' ')}" for layer in contract["layers"])
-    return f"```text\n{rows}\n```"
+    rows = "\n".join(f"  {layer.replace(' :', ',')}" for layer in contract["layers"])
+    text = f"```text\n{rows}\n```"
+    if exceptions := contract.get("ignore_imports"):
+        text += "\n\nThese imports break the rule and have yet to be removed:\n\n"
+        text += "\n".join(f"- {_code(each.replace('sansio_letta.', ''))}" for each in exceptions)
+    return text
 
 
 # --- Recordings, figures --------------------------------------------------------------------------------------
