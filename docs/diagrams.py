@@ -58,14 +58,13 @@ class Machine:
 
 
 def turn_machine() -> Machine:
-    """The walk of `sansio_letta.turn.turn`."""
+    """The walk of `sansio_letta.turn.script`."""
     table = {
-        phase.name: {step.name: then.name for step, then in row.items()}
-        for phase, row in phases.TRANSITIONS.items()
+        phase.name: {why: then.name for then, why in row.items()} for phase, row in phases.TRANSITIONS.items()
     }
     return Machine(
         name="turn",
-        title="The turn: which exchange with Letta is under way",
+        title="The turn: what it is doing",
         table=table,
         initial="READY",
         places={
@@ -97,7 +96,7 @@ def turn_machine() -> Machine:
             ("SENDING", "SEEKING"): (640, 60),
             ("LEAVING", "SEEKING"): (930, 420),
         },
-        framed=tuple(state for state, row in table.items() if "CLEAN" in row),
+        framed=tuple(state for state, row in table.items() if "to be cleaned up" in row),
         box_width=96.0,
     )
 

@@ -34,7 +34,10 @@ from sansio_letta.proxy import summary as summary_module
 from sansio_letta.proxy.policies import POLICIES, PREFIX
 from sansio_letta.recording import redact
 from sansio_letta.turn import events
+from sansio_letta.turn.answer import Answer
+from sansio_letta.turn.approval import approval_question
 from sansio_letta.turn.thread_queue import thread_busy
+from sansio_letta.turn.upstream import RunEvent, RunFailed, RunLost, RunStopped
 from sansio_letta.upstreams.rest import commands as rest_commands
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest import run as stream
@@ -194,10 +197,8 @@ def messages() -> str:
         for message in sample[:-1]:
             list(run.receive_message(message))
         before = run.state
-        words: list[events.Event] = list(run.receive_message(sample[-1]))
+        words = _told(run.receive_message(sample[-1]))
         state = "stays" if run.state is before and type(sample[-1]) in stream._QUIET else _code(run.state.name)
-        if run.error is not None:
-            words.append(events.TurnFailed(error=run.error, kept=Kept.NOTHING))
         rows.append((_code(tag) if tag != "any other" else tag, state, _names(words), _chunks(words)))
     return _table(("message", "state", "events", "in the client's stream"), rows)
 
@@ -256,16 +257,33 @@ def stop_reasons() -> str:
     return _table(("Letta's stop reason", "the client gets"), rows)
 
 
+def _told(run_events: Iterable[RunEvent]) -> list[events.Event]:
+    """What the client is told of events of a run that has begun, if the turn ends with it."""
+    answer, told = Answer(), list[events.Event]()
+    answer.started = True
+    for event in run_events:
+        match event:
+            case RunStopped(waiting=waiting):
+                told += answer.finish(event, approval_question(waiting) if waiting else None)
+            case RunFailed(error=error):
+                told.append(events.TurnFailed(error=error, kept=Kept.NOTHING))
+            case RunLost():
+                raise AssertionError("a stream tells its end")
+            case _:
+                told += answer.add(event)
+    return told
+
+
 def _outcome(reason: str, tool: str | None) -> str:
     run = _started_run()
     if tool is not None:
         call = letta.ToolCall(tool_call_id="call_1", name=tool, arguments="{}")
         list(run.receive_message(letta.ApprovalRequestMessage(id="m1", tool_calls=(call,))))
     list(run.receive_message(letta.StopReason(stop_reason=reason)))
-    words = list(run.receive_message(letta.Done()))
-    if run.error is not None:
-        return f"the error {_code(run.error.code)}"
+    words = _told(run.receive_message(letta.Done()))
     finished = words[-1]
+    if isinstance(finished, events.TurnFailed):
+        return f"the error {_code(finished.error.code)}"
     assert isinstance(finished, events.TurnFinished)
     notice = "a text that lists the waiting calls, then " if len(words) > 1 else ""
     return f"{notice}`finish_reason` {_code(finished.reason.value)}"

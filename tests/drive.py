@@ -5,13 +5,19 @@ from typing import Any
 
 import orjson
 
-from sansio_letta import Signal, Turn, TurnRequest
-from sansio_letta.turn.agent import Agent
+from sansio_letta import Config, Signal, Turn, TurnRequest
+from sansio_letta.turn.agent import Agent, PendingCall
 from sansio_letta.turn.events import Event
 from sansio_letta.turn.request import Tool, ToolResult, UserMessage
+from sansio_letta.turn.script import RecallEarlier, RecallWaiting, nothing_earlier, nothing_waits
+from sansio_letta.turn.thread_queue import Ticket
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.agents import to_agent
 from sansio_letta.upstreams.rest.commands import Command
+from sansio_letta.upstreams.rest.live_run import LettaMemory
+from sansio_letta.upstreams.rest.recovery import EarlierTurn
+from sansio_letta.upstreams.rest.tool_attachment import MadeTools
+from sansio_letta.upstreams.rest.upstream import RestUpstream
 
 AGENT_ID = "agent-11111111-1111-4111-8111-111111111111"
 RUN_ID = "run-22222222-2222-4222-8222-222222222222"
@@ -37,6 +43,34 @@ def plan(
         messages=tuple(UserMessage(content=text) for text in texts),
         results=tuple(ToolResult(call_id=call_id, content="18 C") for call_id in results),
         client_tools=tuple(tools),
+    )
+
+
+def make_turn(
+    request: TurnRequest,
+    config: Config | None = None,
+    agent: Agent | None = None,
+    pending: tuple[PendingCall, ...] | None = None,
+    *,
+    ticket: Ticket | None = None,
+    earlier: EarlierTurn | None = None,
+    recall_earlier: RecallEarlier = nothing_earlier,
+    recall_waiting: RecallWaiting = nothing_waits,
+    made_tools: MadeTools | None = None,
+    memory: LettaMemory | None = None,
+    **options: Any,
+) -> Turn:
+    """A turn with Letta's REST API."""
+    config = config or Config()
+    memory = memory or LettaMemory(made_tools=MadeTools() if made_tools is None else made_tools)
+    return Turn(
+        request,
+        RestUpstream(request, config, agent, pending, memory=memory, **options),
+        config,
+        ticket=ticket or Ticket(),
+        earlier=earlier,
+        recall_earlier=recall_earlier,
+        recall_waiting=recall_waiting,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 from attrs import define, field
 
-from drive import AGENT_ID, DONE, JSON, PING, SSE, USAGE, encode, say, stop
+from drive import AGENT_ID, DONE, JSON, PING, SSE, USAGE, encode, make_turn, say, stop
 from sansio_letta import Config, Signal, Turn, TurnRequest
 from sansio_letta.errors import Failure
 from sansio_letta.turn.agent import Agent
@@ -259,4 +259,4 @@ def turn_of(
 ) -> Turn:
     """A turn with an agent that the proxy knows."""
     config = more.pop("config", Config(connect_retry_timeout=0))
-    return Turn(plan, config, agent(agent_type), token=token, created=created, **more)
+    return make_turn(plan, config, agent(agent_type), token=token, created=created, **more)

@@ -14,7 +14,6 @@ from ..turn.agent import ANYONE, Caller
 from ..turn.events import (
     AgentFound,
     AgentGone,
-    BackgroundRefused,
     CallArguments,
     CallsSettled,
     CallStarted,
@@ -25,7 +24,7 @@ from ..turn.events import (
     TurnFailed,
     TurnFinished,
 )
-from ..turn.thread_queue import nobody, thread_busy
+from ..turn.thread_queue import no_wake, thread_busy
 from ..turn.turn import Turn
 from ..upstreams.rest.commands import CancelRun, Command, OpenStream, ResumeRun
 from .deadlines import Deadlines
@@ -67,7 +66,7 @@ class Cycle:
     _caller: Caller = field(default=ANYONE, kw_only=True)
     _reconnect_grace: float = field(default=0.0, kw_only=True)
     """Seconds that the turn continues after a client has left before the response began: it may retry."""
-    wake: Callable[[], None] = field(default=nobody, kw_only=True)
+    wake: Callable[[], None] = field(default=no_wake, kw_only=True)
     """Called when a cycle that is WAITING may continue before its deadline, while another one is at work."""
     observer: Observer | None = field(default=None, init=False)
     """Sees all that happens, if it is set before the first item is taken."""
@@ -81,8 +80,8 @@ class Cycle:
             self.wake()
 
         match self._source:
-            case Turn(place=place):
-                place.wake = wake_up
+            case Turn(ticket=ticket):
+                ticket.wake = wake_up
             case Follower() as follower:
                 follower.wake = wake_up
 
@@ -153,7 +152,7 @@ class Cycle:
         self.is_detached = False
         if self._owned is not None:
             self._owned.entry.is_cancelled = True
-        self._source.abandon()
+        self._source.client_disconnected()
 
     def _disconnect(self) -> None:
         if not self._response.is_disconnected:
@@ -172,7 +171,7 @@ class Cycle:
         """
         self._deadlines.now, self._deadlines.shutdown_at = now, now + timeout
         self._tell(Change.INTERRUPTED)
-        self._source.interrupt(shutting_down())
+        self._source.shut_down(shutting_down())
         self.wake()
 
     def hurry(self, now: float) -> None:
@@ -190,9 +189,9 @@ class Cycle:
         """Release what the cycle holds: no more commands will be carried out. May be called again."""
         self._response.items.clear()
         if isinstance(self._source, Turn):
-            self._source.place.leave()
+            self._source.ticket.leave()
         else:
-            self._source.abandon()
+            self._source.client_disconnected()
         self._end_turn()
         if not self._closed:
             self._closed = True
@@ -243,8 +242,8 @@ class Cycle:
         assert isinstance(source, Turn)
         if source.pause is not None:
             source.end_pause()
-        elif not source.place.granted:
-            source.give_up(thread_busy(f"its turn did not come within {self.config.queue_timeout:g} seconds"))
+        elif not source.ticket.is_first:
+            source.time_out(thread_busy(f"its turn did not come within {self.config.queue_timeout:g} seconds"))
 
     def _time_out(self) -> None:
         """The turn has taken as long as any may."""
@@ -255,7 +254,7 @@ class Cycle:
         self._deadlines.extend_turn()
         match self._source:
             case Turn() as turn:
-                turn.give_up(RemoteProtocolError(reason, advice=advice))
+                turn.time_out(RemoteProtocolError(reason, advice=advice))
             case Follower() as follower:
                 follower.wake()
             case handler:
@@ -315,8 +314,8 @@ class Cycle:
         if self._owned is not None:
             turn = self._owned.entry.turn
             if turn is not None:
-                self.summary.resume_count = turn.resume_count
-                if turn.took_up:
+                self.summary.resume_count = turn.state.resume_count
+                if turn.state.took_up:
                     self.summary.repeat = Repeat.TAKEN_UP
             if isinstance(self._source, Turn):
                 self._memory.threads.learn_told(self._source)
@@ -349,8 +348,6 @@ class Cycle:
                 memory.agents.forget(agent_id)
             case ThreadGone(thread=thread):
                 memory.threads.forget(thread)
-            case BackgroundRefused():
-                memory.has_background = False
             case CallsSettled(stale=stale):
                 summary.settled = event
                 if stale:

@@ -103,13 +103,13 @@ class HandlerRunner:
         except SansioLettaError as exc:
             self._end(error_reply(exc))
 
-    def abandon(self) -> None:
+    def client_disconnected(self) -> None:
         """The client has disconnected; there is nothing to clean up."""
         self._items.clear()
         self._asking = False
         self._answer = None
 
-    def interrupt(self, error: SansioLettaError) -> None:
+    def shut_down(self, error: SansioLettaError) -> None:
         """The process exits: the client is sent the reason, unless the reply is there already."""
         if self._asking:
             self._items.clear()

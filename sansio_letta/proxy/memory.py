@@ -10,10 +10,10 @@ from ..config import Config
 from ..turn.agent import ANYONE, Agent, Caller
 from ..turn.events import ConversationThread, Thread
 from ..turn.request import Chat, Standing, ThreadChoice, Throwaway
+from ..turn.settlement import Waiting
 from ..turn.thread_queue import ThreadQueue
 from ..turn.turn import Turn
-from ..upstreams.rest.run_request import Waiting
-from ..upstreams.rest.tool_attachment import MadeTools
+from ..upstreams.rest.live_run import LettaMemory
 from .turn_registry import TurnRegistry
 
 #: Of one thread: its instructions, and schemas by their names.
@@ -108,11 +108,11 @@ class ThreadMemory:
         :param scope: of its caller.
         :param now: monotonic seconds.
         """
-        if turn.conversation is not None:
-            self.remember(turn.agent_id, turn.plan.thread, turn.conversation)
-            self._learn_task(turn, turn.conversation, scope, now)
+        if turn.state.conversation is not None:
+            self.remember(turn.agent_id, turn.request.thread, turn.state.conversation)
+            self._learn_task(turn, turn.state.conversation, scope, now)
         self.learn_told(turn)
-        if (left := turn.left_waiting) is not None:
+        if (left := turn.state.left_waiting) is not None:
             self.leave_waiting(*left)
 
     def leave_waiting(self, thread: Thread, waiting: Waiting | None) -> None:
@@ -128,13 +128,13 @@ class ThreadMemory:
         return self._waiting.get(thread)
 
     def _learn_task(self, turn: Turn, conversation: ConversationThread, scope: Hashable, now: float) -> None:
-        if turn.agent_id is None or not turn.awaited_calls or not isinstance(turn.plan.thread, Throwaway):
+        if turn.agent_id is None or not turn.state.awaited_calls or not isinstance(turn.request.thread, Throwaway):
             return
         self._unfinished[conversation] = scope, now
         self._unfinished.move_to_end(conversation)
         if len(self._unfinished) > self.max_count:
             self._unfinished.popitem(last=False)
-        for call_id in turn.awaited_calls:
+        for call_id in turn.state.awaited_calls:
             self._tasks[turn.agent_id, call_id] = conversation
         while len(self._tasks) > self.max_count:
             self._tasks.popitem(last=False)
@@ -158,8 +158,8 @@ class ThreadMemory:
     def learn_told(self, turn: Turn) -> None:
         """A turn has ended, in success or failure: what its thread has kept need not be sent again."""
         # A conversation that is thrown away is never spoken in again.
-        if not isinstance(turn.plan.thread, Throwaway):
-            for thread, standing in turn.told:
+        if not isinstance(turn.request.thread, Throwaway):
+            for thread, standing in turn.state.told:
                 self.tell(thread, standing)
 
     def remember(self, agent_id: str | None, wish: ThreadChoice, thread: ConversationThread) -> None:
@@ -207,8 +207,7 @@ class Memory:
     turns: TurnRegistry = field(init=False)
     queue: ThreadQueue = field(init=False)
     threads: ThreadMemory = field(init=False)
-    has_background: bool = field(default=True, init=False)  #: as long as Letta did not say that it has none
-    made_tools: MadeTools = field(factory=MadeTools, init=False)
+    letta: LettaMemory = field(factory=LettaMemory, init=False)
 
     def __attrs_post_init__(self) -> None:
         config = self.config

@@ -28,8 +28,10 @@ from ..errors import FieldPath, RequestError, SansioLettaError
 from ..turn.agent import ANYONE, Agent, Caller
 from ..turn.events import ConversationThread
 from ..turn.request import Chat, NamedConversation, ThreadChoice, thread_kind
-from ..turn.thread_queue import Place
-from ..turn.turn import Turn, nothing_earlier
+from ..turn.script import nothing_earlier
+from ..turn.thread_queue import Ticket
+from ..turn.turn import Turn
+from ..upstreams.rest.upstream import RestUpstream
 from .cycle import Cycle
 from .deadlines import Deadlines
 from .endpoints import (
@@ -90,7 +92,7 @@ class Proxy:
     @property
     def has_made_tools(self) -> bool:
         """Whether clients' tools were made at Letta, and may be there still: see `sweep`."""
-        return bool(self._memory.made_tools)
+        return bool(self._memory.letta.made_tools)
 
     def refuse(self, request: HttpRequest) -> RequestError | None:
         """Check a request's head: if something is wrong with it, its body need not be read.
@@ -168,12 +170,12 @@ class Proxy:
     def _initial_state(self, cycle: Cycle, now: float, caller: Caller) -> InitialState:
         memory = self._memory
         if cycle.turn is None:
-            return InitialState(has_background=memory.has_background)
-        plan = cycle.turn.plan
+            return InitialState(has_background=memory.letta.has_background)
+        plan = cycle.turn.request
         return InitialState(
             agent=memory.agents.recall(plan.model, now, caller),
             threads=memory.threads.find(plan.thread),
-            has_background=memory.has_background,
+            has_background=memory.letta.has_background,
         )
 
     def _open(self, request: HttpRequest, token: str, created: int, now: float, caller: Caller) -> Cycle:
@@ -216,7 +218,7 @@ class Proxy:
             once, those of others only when the time of their turns is over.
         """
         timeout = self.config.turn_timeout
-        names = self._memory.made_tools.names(created) if ends else frozenset[str]()
+        names = self._memory.letta.made_tools.names(created) if ends else frozenset[str]()
         handler = sweep(created, turn_timeout=timeout, tool_names=names, has_died=has_died)
         summary = Summary(request_id=f"req_{token}", method="SWEEP", path="")
         return self._serve(handler, summary, now)
@@ -239,7 +241,7 @@ class Proxy:
 
     def remember_no_background(self) -> None:
         """Note that this Letta has no background streams, so that it is not asked for one."""
-        self._memory.has_background = False
+        self._memory.letta.has_background = False
 
     def remember_thread(self, agent_id: str, wish: ThreadChoice, thread: ConversationThread) -> None:
         """Set the conversation of an agent's chat, so that Letta is not asked."""
@@ -308,22 +310,27 @@ class Proxy:
         else:
             agent = self._memory.agents.recall(asked.model, now, caller)
             summary.agent_id = agent.id if agent else None
-            source = Turn(
+            upstream = RestUpstream(
                 plan,
                 config,
                 agent,
-                place=Place(self._memory.queue),
-                recall_earlier=nothing_earlier if known is None else known.recall_earlier,
-                background=_wants_background(asked, config) and self._memory.has_background,
+                background=_wants_background(asked, config),
                 caller=caller,
                 recall_thread=partial(self._memory.threads.recall, wish=plan.thread),
                 is_told=self._memory.threads.is_told,
-                recall_waiting=self._memory.threads.recall_waiting,
-                made_tools=self._memory.made_tools,
+                memory=self._memory.letta,
                 expired=self._memory.threads.take_expired(caller.scope, now - config.client_tool_ttl),
                 token=context.token,
                 owner=self.owner,
                 created=context.created,
+            )
+            source = Turn(
+                plan,
+                upstream,
+                config,
+                ticket=Ticket(self._memory.queue),
+                recall_earlier=nothing_earlier if known is None else known.recall_earlier,
+                recall_waiting=self._memory.threads.recall_waiting,
             )
             begun = self._memory.turns.begin(key, source, is_sent_again=retry.tells, content=content)
             owned = TurnOwnership(entry=begun, fingerprint=key)

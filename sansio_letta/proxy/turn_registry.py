@@ -34,9 +34,9 @@ from ..turn.events import (
     TurnFailed,
     TurnFinished,
 )
-from ..turn.thread_queue import nobody
+from ..turn.thread_queue import no_wake
 from ..turn.turn import Turn
-from ..upstreams.rest.recovery import EarlierTurn
+from ..turn.upstream import RunRef
 from ..upstreams.rest.response import Headers
 from .access import credentials
 
@@ -141,7 +141,7 @@ class TurnEntry:
     _expected_until: float = field(default=0.0, init=False)  #: see `expect_client`
     until: float = field(default=0.0, init=False)  #: when it is forgotten, once it is over; monotonic seconds
     agent_id: str | None = field(default=None, init=False)  #: once it is over
-    _earlier: EarlierTurn | None = field(default=None, init=False)
+    _earlier: RunRef | None = field(default=None, init=False)
     _last: Event | None = field(default=None, init=False)
 
     def expect_client(self, until: float) -> None:
@@ -204,11 +204,11 @@ class TurnEntry:
         return type(self._last) is TurnFinished
 
     @property
-    def earlier(self) -> EarlierTurn | None:
+    def earlier(self) -> RunRef | None:
         """What a retry must look into; None if nothing of it can have been kept."""
         return self._earlier if self.turn is None else self.turn.earlier
 
-    def recall_earlier(self) -> EarlierTurn | None:
+    def recall_earlier(self) -> RunRef | None:
         """The same, for a retry that has waited until it is over."""
         return self.earlier
 
@@ -218,7 +218,7 @@ class Follower:
     """A retry's view of a turn that another cycle drives. It has a turn's methods."""
 
     entry: TurnEntry
-    wake: Callable[[], None] = nobody
+    wake: Callable[[], None] = no_wake
     _events: Sequence[Event] = field(init=False)
     _count: int = field(default=0, init=False)
     _left: bool = field(default=False, init=False)
@@ -236,16 +236,16 @@ class Follower:
             return self._events[self._count - 1]
         if not self.entry.is_over:
             return Signal.WAITING
-        self.abandon()
+        self.client_disconnected()
         return Signal.FINISHED
 
-    def abandon(self) -> None:
+    def client_disconnected(self) -> None:
         """Stop following: the client has disconnected, or has the whole response."""
         if not self._left:
             self._left = True
             self.entry.followers.remove(self)
 
-    def interrupt(self, error: SansioLettaError) -> None:
+    def shut_down(self, error: SansioLettaError) -> None:
         """Nothing: the cycle that drives the turn is shut down, too, and its last event comes here."""
 
     def receive_response(self, status: int, headers: Headers) -> None:

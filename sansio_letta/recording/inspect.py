@@ -28,6 +28,7 @@ from ..turn.phases import Phase
 from ..turn.turn import Turn
 from ..upstreams.rest import letta
 from ..upstreams.rest.commands import Command
+from ..upstreams.rest.upstream import RestUpstream
 from .compare import compare
 from .format import INTERRUPTED, RecordedExchange, Recording, RecordingError
 from .remembered import agent_of, remembered
@@ -64,7 +65,8 @@ def _tell_turns(recording: Recording) -> list[Passage]:
     starting = [exchange for exchange in recording.exchanges if exchange.starts_run]
     for number, exchange in enumerate(starting, 1):
         plan, pending = plan_recorded(recording, exchange)
-        turn = Turn(plan, Config().without_pauses(), agent_of(exchange), pending)
+        config = Config().without_pauses()
+        turn = Turn(plan, RestUpstream(plan, config, agent_of(exchange), pending), config)
         walk = _Walk(recording, turn, _writer(recording, number, plan.model))
         walk.begin()
         walk.follow(exchange)
@@ -152,7 +154,9 @@ class _Walk:
         stream = raw.get("stream") is True
         self._writer = _writer(self.recording, 1, plan.model, stream=stream, include_usage=include_usage)
         known = remembered(self.recording, plan.model)
-        self.turn = Turn(plan, self.recording.head.config, known.agent, thread=known.thread)
+        config = self.recording.head.config
+        upstream = RestUpstream(plan, config, known.agent, thread=known.thread)
+        self.turn = Turn(plan, upstream, config)
 
     def _circumstances(self) -> RequestContext:
         head, client = self.recording.head, self.recording.client
@@ -258,7 +262,7 @@ class _Walk:
                 self._leave(t)
                 if turn := self._hear():
                     if exchange.failure == INTERRUPTED:
-                        turn.interrupt(shutting_down())
+                        turn.shut_down(shutting_down())
                     else:
                         turn.receive_failure(failure, reason)
                     self._take(turn)
@@ -295,7 +299,7 @@ class _Walk:
                 payload=payload,
                 phase=turn.phase if turn else None,
                 # The turn has no other window on its run.
-                run_state=turn.run_state if turn and self._runs else None,
+                run_state=turn.script.run_state if turn and self._runs else None,
                 outcomes=tuple(self._outcomes),
                 whole=whole,
             )
@@ -349,7 +353,7 @@ class _Walk:
 
     def _abandon(self, turn: Turn) -> None:
         self._left = True
-        turn.abandon()
+        turn.client_disconnected()
         self._take(turn)
 
     def _take(self, turn: Turn) -> None:
@@ -376,7 +380,7 @@ def _told_command(command: Command) -> Outcome:
 def _told_event(event: Event, turn: Turn, writer: Writer) -> Outcome:
     name, text, payload = type(event).__name__, event_gist(event), decoded(writer.write(event))
     if isinstance(event, TurnFailed):
-        if not (turn.started and writer.streaming):
+        if not (turn.script.started and writer.streaming):
             payload = pretty(error_body(event.error, field_name))
         return Outcome(part=Part.FAILURE, name=name, text=text, payload=payload)
     return Outcome(part=Part.EVENT, name=name, text=text, payload=payload, chunk_count=_chunk_count(payload))

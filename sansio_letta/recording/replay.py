@@ -22,6 +22,7 @@ from ..turn.request import CallAnswer, Decision, Message, Tool, ToolResult, Turn
 from ..turn.turn import Turn
 from ..upstreams.rest import letta
 from ..upstreams.rest.commands import Command
+from ..upstreams.rest.upstream import RestUpstream
 from .compare import ReplayedClient
 from .format import RecordedExchange, Recording
 from .remembered import agent_of
@@ -55,7 +56,8 @@ class ReplayedTurn:
         """:raises LocalProtocolError: never for what was recorded."""
         plan, pending = plan_recorded(self.recording, self.exchange)
         agent = agent_of(self.exchange, self.recording.scenario)
-        self._turn = Turn(plan, self.config.without_pauses(), agent, pending)
+        config = self.config.without_pauses()
+        self._turn = Turn(plan, RestUpstream(plan, config, agent, pending), config)
         self._last_x = self.exchange.x - 1
         answer: Iterator[float] = iter(())
         t = self.exchange.t
@@ -102,7 +104,7 @@ class ReplayedTurn:
             case "end":
                 turn.receive_data(b"")
             case "client_closed":
-                turn.abandon()
+                turn.client_disconnected()
             case _:
                 turn.receive_failure(Failure.BROKEN, "the recording ends here")
         yield exchange.end_t if exchange.end_t is not None else exchange.t

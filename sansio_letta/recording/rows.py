@@ -8,8 +8,8 @@ from attrs import evolve, field, frozen
 from ..errors import Kept, SansioLettaError
 from ..turn.events import CallStarted, Usage
 from ..turn.phases import Phase
+from ..turn.upstream import RunState
 from ..upstreams.rest.commands import Command
-from ..upstreams.rest.run import RunState
 from .format import RecordingHead
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Hashable, Mapping, Sequence
-from enum import Enum
+from enum import Enum, auto
 from typing import Final
 
 from attrs import field, frozen
@@ -71,10 +71,21 @@ class Agent:
     capabilities: Capabilities = field(factory=Capabilities)
 
 
+class ToolOwner(Enum):
+    """Whose tool a pending call is of."""
+
+    CLIENT = auto()  #: the client of this request
+    AGENT = auto()  #: the agent itself: a human must allow the call
+    DEPARTED = auto()  #: a client that does not offer it any more
+    UNKNOWN = auto()  #: neither this client nor the agent has it
+
+
 @frozen(kw_only=True)
 class PendingCall:
     """A call that waits for an answer: a client's tool, or an agent's own tool that a human must allow.
 
+    :param name: as the agent calls the tool.
+    :param client_name: as the client of this request calls it, if it is the client's.
     :param request_id: of the message that asks, where the upstream wants it in the answer.
     """
 
@@ -82,6 +93,8 @@ class PendingCall:
     name: str | None = None
     arguments: str | None = field(default=None, repr=False)
     request_id: str | None = None
+    owner: ToolOwner = ToolOwner.AGENT
+    client_name: str | None = None
 
 
 @frozen(kw_only=True)

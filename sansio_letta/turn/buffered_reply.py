@@ -1,16 +1,15 @@
 """What the agent says while nobody knows yet whether it is what the client wishes."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from attrs import define, field
 
-from ..upstreams.rest.run import RunStream
 from .events import CallStarted, Event, FinishReason, ServerToolStarted, TextDelta, TurnFinished
 from .reply_format import Wish
 
 
 @define
-class HeldReply:
+class BufferedReply:
     """Holds the agent's words back until its run has ended, and checks them.
 
     All else is passed on as it comes. A call of a client's tool is an answer of its own, and so is a reply that
@@ -25,33 +24,37 @@ class HeldReply:
     _words: list[str] = field(factory=list, init=False)
     _reply_at: int = field(default=0, init=False)  #: where in them the reply begins
 
-    def pass_on(self, events: Iterable[Event], run: RunStream) -> Iterator[Event]:
-        """Of a run's events those that may be told now.
+    def pass_on(self, event: Event) -> Iterator[Event]:
+        """Of an event of the run what may be told now."""
+        match event:
+            case TextDelta(text=text) if not self.is_released:
+                self._words.append(text)
+                return
+            case ServerToolStarted():
+                self._reply_at = len(self._words)
+            case CallStarted():
+                yield from self._release()
+        yield event
 
-        :param run: whose events they are.
+    def finish(self, event: TurnFinished, *, was_cancelled: bool) -> Iterator[Event]:
+        """The turn ends with this run, unless there is a `complaint`.
+
+        :param was_cancelled: somebody has ended the run.
         """
-        for event in events:
-            match event:
-                case TextDelta(text=text) if not self.is_released:
-                    self._words.append(text)
-                    continue
-                case ServerToolStarted():
-                    self._reply_at = len(self._words)
-                case CallStarted():
-                    yield from self._release()
-                case TurnFinished(usage=usage) if run.was_cancelled and not self.is_released:
-                    yield from self._release()
-                    # A client takes what stops for whole.
-                    yield TurnFinished(reason=FinishReason.LENGTH, usage=usage)
-                    continue
-                case TurnFinished(reason=FinishReason.STOP) if not self.is_released:
-                    checked = self.wish.check("".join(self._words[self._reply_at :]))
-                    self.complaint = checked.complaint
-                    if self.complaint is not None:
-                        continue
-                    yield TextDelta(text=checked.text)
-                case TurnFinished():
-                    yield from self._release()
+        if self.is_released:
+            yield event
+        elif was_cancelled:
+            yield from self._release()
+            # A client takes what stops for complete.
+            yield TurnFinished(reason=FinishReason.LENGTH, usage=event.usage)
+        elif event.reason is FinishReason.STOP:
+            checked = self.wish.check("".join(self._words[self._reply_at :]))
+            self.complaint = checked.complaint
+            if self.complaint is None:
+                yield TextDelta(text=checked.text)
+                yield event
+        else:
+            yield from self._release()
             yield event
 
     def begin(self) -> None:

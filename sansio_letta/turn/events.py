@@ -90,11 +90,6 @@ class ThreadGone:
 
 
 @frozen(kw_only=True)
-class BackgroundRefused:
-    """This Letta has no background streams; worth remembering."""
-
-
-@frozen(kw_only=True)
 class TurnStarted:
     """The commit: the agent has begun to answer, from here on a failure is an event in the stream."""
 
@@ -191,7 +186,6 @@ Event: TypeAlias = (
     | AgentGone
     | CallsSettled
     | ThreadGone
-    | BackgroundRefused
     | TurnStarted
     | TurnFinished
     | TurnFailed

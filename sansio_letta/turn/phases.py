@@ -1,11 +1,44 @@
-"""The phases of a turn, and the table of what leads from one to the next. What they mean stands in `turn`."""
+"""The phases of a turn, and what leads from one to the next.
+
+::
+
+    FINDING --> QUEUED --> (SEARCHING) --> (REVIEWING) --> (LOOKING) --> SENDING <-> STREAMING --> DONE
+                                                               ^                      |    ^
+                                                               +--- refused, once ----+    |
+                                                                                      v    |
+                                                                      (SEEKING) --> RECOVERING
+
+- FINDING asks which agent has the name, unless the caller remembers.
+- QUEUED waits until the turns that came before in this thread are over. Once a chat's conversation is known,
+  the turn may have to wait again, for one that names the conversation by its id.
+- SEARCHING finds the conversation of a chat, or makes it.
+- REVIEWING looks what became of an earlier turn for the same request: nothing is said to the agent twice.
+- LOOKING asks what the agent waits for. Results are never sent unlooked: with nothing pending they are not
+  refused but start a run of their own (stale_tool_result.jsonl). A message is sent unlooked, to save the round
+  trip; if calls are pending it is refused, and the turn looks, denies the calls in the same request as the
+  message, and sends again (pending_denied_with_message.jsonl).
+- PREPARING does what must be done before the run: attach the client's tools, answer ahead.
+- SENDING starts the run, and STREAMING passes its events on.
+- RECOVERING follows a run whose stream was lost, or that has none. A stream that is numbered is taken up again
+  behind the last item that was read (background_resume.jsonl); of another run the end is awaited, and what was
+  kept is told.
+- A run may stop for a human's approval. If no human is asked (`Config.approvals`), the turn answers and goes
+  on with the next run, from STREAMING to SENDING again: for the client it is one answer. So it is when a reply
+  that must be of some form (`TurnRequest.wish`) is not: the agent is asked for it once more.
+- CANCELLING ends a run that is not read any more: it goes on without a reader (disconnect.jsonl). A run is
+  cancelled by its name, which comes with the first item of its stream, so a turn whose client disconnects
+  before that is LEAVING until then.
+- SEEKING looks for a run whose stream will not name it any more, since it broke, or since there is no time left
+  to read it. Then it is ended, or its end awaited.
+- CLEANING, however the turn ends, undoes what was for this turn alone.
+"""
 
 from enum import Enum, auto
 from typing import Final
 
 
 class Phase(Enum):
-    """Which exchange with Letta is under way."""
+    """What a turn is doing."""
 
     READY = auto()
     FINDING = auto()
@@ -25,98 +58,57 @@ class Phase(Enum):
     FAILED = auto()
 
 
-class Step(Enum):
-    """What moves the turn from one phase to the next."""
+_OVER: Final = {Phase.DONE: "ended", Phase.FAILED: "failed"}
+_ENDS: Final = {**_OVER, Phase.CLEANING: "to be cleaned up"}
+_RUNS: Final = {Phase.PREPARING: "to be prepared", Phase.SENDING: "known and prepared"}
+_OPENED: Final = {**_RUNS, Phase.REVIEWING: "sent before", Phase.LOOKING: "results came"}
 
-    FIND = auto()  #: the agent is not known
-    QUEUE = auto()  #: the agent is known
-    SEARCH = auto()  #: the conversation is not known
-    REVIEW = auto()  #: the request was here before
-    LOOK = auto()  #: results came, and what is pending is not known
-    PREPARE = auto()  #: something must be done before the run
-    SEND = auto()  #: all is known, and prepared
-    SETTLE = auto()  #: the run waits for approvals, and no human is asked
-    AGAIN = auto()  #: the reply is not what the client wishes, and the agent is asked for it once more
-    OPENED = auto()  #: the run's stream has begun, or goes on
-    GONE = auto()  #: the remembered agent does not exist any more
-    REFUSED = auto()  #: what is pending does not fit the input
-    LOST = auto()  #: the stream ended before the run, or there was none
-    CLEAN = auto()  #: all is said, and something was for this turn alone
-    ENDED = auto()
-    SEEK = auto()  #: the stream will not name the run any more
-    CANCEL = auto()  #: the run must be ended
-    ABANDON = auto()  #: the client left before the run had a name
-    FAIL = auto()
-
-
-_OVER: Final = {Step.FAIL: Phase.FAILED, Step.ENDED: Phase.DONE}
-_ENDS: Final = {**_OVER, Step.CLEAN: Phase.CLEANING}
-
-TRANSITIONS: Final[dict[Phase, dict[Step, Phase]]] = {
-    Phase.READY: {**_ENDS, Step.FIND: Phase.FINDING, Step.QUEUE: Phase.QUEUED},
-    Phase.FINDING: {**_ENDS, Step.QUEUE: Phase.QUEUED},
-    Phase.QUEUED: {
-        **_ENDS,
-        Step.SEARCH: Phase.SEARCHING,
-        Step.REVIEW: Phase.REVIEWING,
-        Step.LOOK: Phase.LOOKING,
-        Step.PREPARE: Phase.PREPARING,
-        Step.SEND: Phase.SENDING,
-    },
+#: What follows a phase, and why.
+TRANSITIONS: Final[dict[Phase, dict[Phase, str]]] = {
+    Phase.READY: {**_ENDS, Phase.FINDING: "agent unknown", Phase.QUEUED: "agent known"},
+    Phase.FINDING: {**_ENDS, Phase.QUEUED: "agent known"},
+    Phase.QUEUED: {**_ENDS, **_OPENED, Phase.SEARCHING: "conversation unknown"},
     Phase.SEARCHING: {
         **_ENDS,
-        Step.GONE: Phase.FINDING,
-        Step.REVIEW: Phase.REVIEWING,
-        Step.LOOK: Phase.LOOKING,
-        Step.PREPARE: Phase.PREPARING,
-        Step.SEND: Phase.SENDING,
+        **_OPENED,
+        Phase.FINDING: "agent gone",
+        Phase.QUEUED: "conversation in use",
     },
-    Phase.REVIEWING: {
-        **_ENDS,
-        Step.LOOK: Phase.LOOKING,
-        Step.PREPARE: Phase.PREPARING,
-        Step.SEND: Phase.SENDING,
-        Step.AGAIN: Phase.SENDING,
-    },
+    Phase.REVIEWING: {**_ENDS, **_RUNS, Phase.LOOKING: "results came"},
     Phase.LOOKING: {
         **_ENDS,
-        Step.PREPARE: Phase.PREPARING,
-        Step.SEND: Phase.SENDING,
-        Step.GONE: Phase.FINDING,
-        Step.SEARCH: Phase.SEARCHING,
+        **_RUNS,
+        Phase.FINDING: "agent gone",
+        Phase.SEARCHING: "conversation gone",
     },
-    Phase.PREPARING: {**_ENDS, Step.SEND: Phase.SENDING, Step.GONE: Phase.FINDING},
+    Phase.PREPARING: {**_ENDS, Phase.SENDING: "known and prepared", Phase.FINDING: "agent gone"},
     Phase.SENDING: {
         **_ENDS,
-        Step.OPENED: Phase.STREAMING,
-        Step.GONE: Phase.FINDING,
-        Step.SEARCH: Phase.SEARCHING,
-        Step.REFUSED: Phase.LOOKING,
-        Step.ABANDON: Phase.LEAVING,
-        Step.SEEK: Phase.SEEKING,
+        Phase.STREAMING: "stream begun",
+        Phase.FINDING: "agent gone",
+        Phase.SEARCHING: "conversation gone",
+        Phase.LOOKING: "refused",
+        Phase.LEAVING: "client left",
+        Phase.SEEKING: "name unknown",
     },
     Phase.STREAMING: {
         **_ENDS,
-        Step.REFUSED: Phase.LOOKING,
-        Step.PREPARE: Phase.PREPARING,
-        Step.SETTLE: Phase.SENDING,
-        Step.AGAIN: Phase.SENDING,
-        Step.LOST: Phase.RECOVERING,
-        Step.CANCEL: Phase.CANCELLING,
-        Step.ABANDON: Phase.LEAVING,
-        Step.SEEK: Phase.SEEKING,
+        **_RUNS,
+        Phase.LOOKING: "refused",
+        Phase.RECOVERING: "stream lost",
+        Phase.LEAVING: "client left",
+        Phase.SEEKING: "name unknown",
+        Phase.CANCELLING: "to be ended",
     },
     Phase.RECOVERING: {
         **_ENDS,
-        Step.REFUSED: Phase.LOOKING,
-        Step.OPENED: Phase.STREAMING,
-        Step.PREPARE: Phase.PREPARING,
-        Step.SETTLE: Phase.SENDING,
-        Step.AGAIN: Phase.SENDING,
-        Step.CANCEL: Phase.CANCELLING,
+        **_RUNS,
+        Phase.LOOKING: "refused",
+        Phase.STREAMING: "stream found",
+        Phase.CANCELLING: "to be ended",
     },
-    Phase.LEAVING: {**_ENDS, Step.CANCEL: Phase.CANCELLING, Step.SEEK: Phase.SEEKING},
-    Phase.SEEKING: {**_ENDS, Step.LOST: Phase.RECOVERING, Step.CANCEL: Phase.CANCELLING},
+    Phase.LEAVING: {**_ENDS, Phase.SEEKING: "name unknown", Phase.CANCELLING: "to be ended"},
+    Phase.SEEKING: {**_ENDS, Phase.RECOVERING: "run found", Phase.CANCELLING: "to be ended"},
     Phase.CANCELLING: _ENDS,
     Phase.CLEANING: _OVER,
     Phase.DONE: {},
@@ -125,9 +117,7 @@ TRANSITIONS: Final[dict[Phase, dict[Step, Phase]]] = {
 
 #: The turn has come to its end.
 OVER: Final = (Phase.DONE, Phase.FAILED)
-#: Letta has been told, or is being told.
-READING_STREAM: Final = (Phase.STREAMING, Phase.SENDING, Phase.LEAVING)
-#: Letta is asked what became of a run.
-LOOKING_BACK: Final = (Phase.REVIEWING, Phase.RECOVERING, Phase.SEEKING)
+#: The turn is ending already: nothing interrupts it.
+ENDING: Final = (Phase.SEEKING, Phase.CANCELLING, Phase.CLEANING)
 #: A run may go on that cannot be ended before it is known which it is.
 UNNAMED: Final = (Phase.LEAVING, Phase.SEEKING)

@@ -1,12 +1,15 @@
-"""Places in a thread: one turn at a time speaks to it, first come, first served.
+"""The queue of each thread: one turn at a time speaks in it, first come, first served.
 
 Letta locks conversations and refuses a second turn; the agent's own thread it does not lock, and two turns
-in it corrupt its order (conversation_busy.jsonl). So who wants to speak asks for a place here first, and has
-it from the moment when all who came before have left. Other processes are not seen from here.
+in it corrupt its order (conversation_busy.jsonl). So a turn takes a ticket first, and is first in the queue
+once all that came before have left. Other processes are not seen from here.
+
+A chat is queued for by its key, before it is known which conversation it has, and then by the conversation,
+too: another client may name that by its id. A ticket keeps its place in the first queue meanwhile.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable
 
 from attrs import define, field
 
@@ -21,88 +24,91 @@ def thread_busy(what: str) -> LettaError:
 
 @define
 class ThreadQueue:
-    """Who speaks in which thread, and who waits for it.
+    """The tickets of each thread, in the order in which they came.
 
-    :param max_waiting_count: for one thread; who comes after that many is refused.
+    :param max_waiting_count: for one thread; what comes after that many is refused.
     """
 
     max_waiting_count: int
-    _places: dict[str, deque["Place"]] = field(factory=dict, init=False)
+    _tickets: dict[Hashable, deque["Ticket"]] = field(factory=dict, init=False)
 
     @property
     def waiting_count(self) -> int:
         """How many wait, in all threads together."""
-        return sum(len(places) - 1 for places in self._places.values())
+        return sum(len(tickets) - 1 for tickets in self._tickets.values())
 
-    def enter(self, thread: str, place: "Place") -> None:
-        """Take the last place of a thread.
+    def enter(self, thread: Hashable, ticket: "Ticket") -> None:
+        """Take the last place in a thread's queue.
 
         :raises LettaError: 409 ``agent_busy`` if too many wait already.
         """
-        places = self._places.setdefault(thread, deque())
-        if len(places) > self.max_waiting_count:
+        tickets = self._tickets.setdefault(thread, deque())
+        if len(tickets) > self.max_waiting_count:
             raise thread_busy(f"{self.max_waiting_count} others wait for it already")
-        places.append(place)
+        tickets.append(ticket)
 
-    def leave(self, thread: str, place: "Place") -> None:
-        """Give a place up, whether its turn had come or not; the next in line is woken."""
-        places = self._places[thread]
-        came_first = places[0] is place
-        places.remove(place)
-        if not places:
-            del self._places[thread]
+    def leave(self, thread: Hashable, ticket: "Ticket") -> None:
+        """Give a place up, first or not; the next in line is woken."""
+        tickets = self._tickets[thread]
+        came_first = tickets[0] is ticket
+        tickets.remove(ticket)
+        if not tickets:
+            del self._tickets[thread]
         elif came_first:
-            places[0].wake()
+            tickets[0].wake()
 
-    def is_first(self, thread: str, place: "Place") -> bool:
+    def is_first(self, thread: Hashable, ticket: "Ticket") -> bool:
         """Whether it is this one's turn."""
-        return self._places[thread][0] is place
+        return self._tickets[thread][0] is ticket
 
-    def has_next(self, thread: str) -> bool:
-        """Whether somebody waits for who speaks now."""
-        return len(self._places.get(thread, ())) > 1
+    def has_next(self, thread: Hashable) -> bool:
+        """Whether another ticket waits behind the first."""
+        return len(self._tickets.get(thread, ())) > 1
 
 
-def nobody() -> None:
-    """Nobody sleeps, so nobody need be woken."""
+def no_wake() -> None:
+    """Nothing sleeps, so nothing need be woken."""
 
 
 @define(eq=False)
-class Place:
-    """One turn's place in a queue; alone in the world if it was given none.
+class Ticket:
+    """One turn's place in a queue; by default in a private one.
 
     :param wake: called when the turn may speak; it should then be asked for its next event.
     """
 
     queue: ThreadQueue = field(factory=lambda: ThreadQueue(0))
-    wake: Callable[[], None] = nobody
+    wake: Callable[[], None] = no_wake
     waited: bool = field(default=False, init=False)  #: what was known of the thread before may be out of date
-    _thread: str | None = field(default=None, init=False)
+    _threads: tuple[Hashable, ...] = field(default=(), init=False)
 
-    def enter(self, thread: str) -> None:
-        """Ask for a place, or for one in another thread.
+    def enter(self, *threads: Hashable) -> None:
+        """Queue for these threads, and no others; a place that it has already it keeps.
 
         :raises LettaError: 409 ``agent_busy`` if too many wait already.
         """
-        if thread == self._thread:
-            return
-        self.leave()
-        self.queue.enter(thread, self)
-        self._thread = thread
-        self.waited = not self.granted
+        self._leave(thread for thread in self._threads if thread not in threads)
+        for thread in threads:
+            if thread not in self._threads:
+                self.queue.enter(thread, self)
+                self._threads += (thread,)
+                self.waited = not self.is_first
 
     @property
-    def granted(self) -> bool:
+    def is_first(self) -> bool:
         """Whether the turn may speak now."""
-        return self._thread is not None and self.queue.is_first(self._thread, self)
+        return bool(self._threads) and all(self.queue.is_first(thread, self) for thread in self._threads)
 
     @property
     def is_awaited(self) -> bool:
-        """Whether somebody waits behind."""
-        return self._thread is not None and self.queue.has_next(self._thread)
+        """Whether another one waits behind."""
+        return any(self.queue.has_next(thread) for thread in self._threads)
 
     def leave(self) -> None:
         """The turn is over. May be called at any time, and again."""
-        if self._thread is not None:
-            thread, self._thread = self._thread, None
+        self._leave(self._threads)
+
+    def _leave(self, threads: Iterable[Hashable]) -> None:
+        for thread in tuple(threads):
+            self._threads = tuple(kept for kept in self._threads if kept != thread)
             self.queue.leave(thread, self)

@@ -5,9 +5,9 @@ from typing import Any
 import orjson
 import pytest
 
-from drive import AGENT, DONE, PING, USAGE, drain, plan, say, server_call, stop, stream, think
+from drive import AGENT, DONE, PING, USAGE, drain, make_turn, plan, say, server_call, stop, stream, think
 from recordings import recording
-from sansio_letta import Config, ReasoningField, ServerTools, Turn
+from sansio_letta import Config, ReasoningField, ServerTools
 from sansio_letta.dialects.chat_completions.writer import ChunkWriter, CompletionWriter, Heading
 from sansio_letta.dialects.tool_display import MAX_ARGUMENTS, first_lines, showing_tools
 from sansio_letta.recording.replay import render
@@ -39,7 +39,7 @@ def returned(call_id: str, text: str, *, status: str = "success") -> dict[str, A
 
 
 def events(*messages: dict[str, Any]) -> list[Event]:
-    turn = Turn(plan("hi"), Config(), AGENT)
+    turn = make_turn(plan("hi"), Config(), AGENT)
     drain(turn)
     items = stream(turn, PING, *messages, stop(), USAGE, DONE)
     return [item for item in items if not isinstance(item, Command)]

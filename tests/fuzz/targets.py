@@ -14,7 +14,7 @@ import trio
 from attrs import evolve
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
-from drive import AGENT, SSE, WEATHER, agent_json, plan
+from drive import AGENT, SSE, WEATHER, agent_json, make_turn, plan
 from faults.keeping import KeepingLetta, Script
 from faults.scenes import STREAMED
 from faults.wire import LettaLine
@@ -137,7 +137,7 @@ def turn(data: bytes) -> None:
     wished = evolve(plan("hi", tools=[WEATHER]), wish=_WISHES[how // 2 % len(_WISHES)])
     # Every run says the same: one that wants an approval, about which nobody is asked, wants it again.
     config = Config(max_event_size=MAX_EVENT_SIZE, max_approval_count=2)
-    tried = Turn(wished, config, AGENT)
+    tried = make_turn(wished, config, AGENT)
     answers = iter([(parts, how % 2 == 0)])
     _check_events([item for item in _play(tried, answers) if isinstance(item, Event)])
 

@@ -8,8 +8,8 @@ from openai import BadRequestError
 
 from drive import DONE, PING, TOOL_RETURN, USAGE, say, server_call, stop, think, want
 from live.asking import FORMS, PAIR, STREAMED, TOOLS, Call, Form, Message, ask, attempt, result, user
+from sansio_letta.turn.settlement import NO_RESULT_YET
 from sansio_letta.upstreams.rest import letta as wire
-from sansio_letta.upstreams.rest.calls import NO_RESULT_YET
 from sansio_letta.upstreams.rest.commands import FetchAgent, FindAgent, OpenStream
 from server.scripted import Script, hello, runs
 from support import matrix

@@ -17,7 +17,7 @@ from live.rig import Rig, free_port
 from live.test_tools import quoted_results
 from sansio_letta import Config, Enforcement
 from sansio_letta.config import Background
-from sansio_letta.upstreams.rest.calls import NO_RESULT_YET, TAKEN
+from sansio_letta.turn.settlement import NO_RESULT_YET, TAKEN
 
 
 class Person(pydantic.BaseModel):

@@ -10,8 +10,8 @@ from live.asking import FORMS, PAIR, TOOLS, Answer, Form, Message, ask, async_cl
 from live.letta_api import Agent, LettaApi
 from sansio_letta.dialects.chat_completions.decode import decode_request
 from sansio_letta.dialects.new_input import plan_turn
+from sansio_letta.turn.settlement import NO_RESULT_YET
 from sansio_letta.upstreams.rest.attached_tools import beside
-from sansio_letta.upstreams.rest.calls import NO_RESULT_YET
 
 ROME = '{"city": "Rome", "note": "caf\\u00e9 \\"x\\""}'
 OSLO = '{"city":"Oslo","days":[1, 2.50, null]}'

@@ -217,7 +217,7 @@ def test_an_exchange_that_fails_is_an_error(failure: Failure, message: str, begu
 
 def test_a_client_that_leaves_ends_the_inquiry() -> None:
     inquiry = HandlerRunner(list_models(PAGED), 1000)
-    inquiry.abandon()
+    inquiry.client_disconnected()
     assert inquiry.next_event() is Signal.FINISHED
     with pytest.raises(LocalProtocolError):
         inquiry.receive_response(200, ())
@@ -227,7 +227,7 @@ def test_a_client_may_leave_in_the_middle_of_an_answer() -> None:
     inquiry = HandlerRunner(list_models(PAGED), 1000)
     inquiry.next_event()
     inquiry.receive_response(200, ())
-    inquiry.abandon()
+    inquiry.client_disconnected()
     assert inquiry.next_event() is Signal.FINISHED
     with pytest.raises(LocalProtocolError):
         inquiry.receive_data(b"[]")

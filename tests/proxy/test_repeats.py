@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from drive import AGENT, AGENT_ID, CONFLICT, DONE, PING, RUN_ID, USAGE, agent_json, error, say, stop
+from drive import AGENT, AGENT_ID, CONFLICT, DONE, PING, RUN_ID, USAGE, agent_json, error, make_turn, say, stop
 from drive_cycle import Client, chat
 from sansio_letta import Background, Config, HttpRequest, LocalProtocolError, Proxy, Repeat
 from sansio_letta.errors import Failure
@@ -436,7 +436,7 @@ def test_an_agent_that_is_found_is_remembered_though_the_client_has_left() -> No
 
 
 def turn() -> Turn:
-    return Turn(TurnRequest(model="Milo"), agent=AGENT)
+    return make_turn(TurnRequest(model="Milo"), agent=AGENT)
 
 
 def test_answers_take_up_a_limited_room() -> None:

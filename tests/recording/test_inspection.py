@@ -38,8 +38,8 @@ from sansio_letta.recording.writer import Recorder
 from sansio_letta.turn.agent import Agent
 from sansio_letta.turn.events import AgentGone, CallsSettled, FinishReason, KeepAlive, TurnFinished, Usage
 from sansio_letta.turn.phases import Phase
+from sansio_letta.turn.upstream import RunState
 from sansio_letta.upstreams.rest.commands import CancelRun, OpenStream
-from sansio_letta.upstreams.rest.run import RunState
 from support import JSON as ANY_JSON
 from support import spoiled
 

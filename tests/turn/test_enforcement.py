@@ -18,6 +18,7 @@ from drive import (
     answer,
     drain,
     error,
+    make_turn,
     more,
     plan,
     say,
@@ -416,7 +417,7 @@ def test_in_a_stream_it_is_an_event() -> None:
 def wishing(wish: Wish, *, tools: bool = False, config: Config = VALIDATE, **fields: Any) -> Turn:
     """A turn whose run was asked for."""
     made = plan("hi", tools=[WEATHER] if tools else ())
-    turn = Turn(evolve(made, wish=wish), config, AGENT, **fields)
+    turn = make_turn(evolve(made, wish=wish), config, AGENT, **fields)
     drain(turn)
     return turn
 
@@ -548,7 +549,7 @@ def test_asking_again_that_is_refused_may_not_be_repeated() -> None:
 def test_a_client_that_left_is_asked_for_nothing() -> None:
     turn = wishing(JSON)
     stream(turn, PING, say("One."), end=False)
-    turn.abandon()
+    turn.client_disconnected()
     assert [type(item) for item in drain(turn)] == [CancelRun]
 
 
@@ -556,7 +557,7 @@ def test_a_client_that_leaves_while_it_is_asked_again_ends_that_run() -> None:
     turn = wishing(JSON)
     stream(turn, PING, say("One."), *STOPS)
     stream(turn, PING | {"run_id": "run-2"}, end=False)
-    turn.abandon()
+    turn.client_disconnected()
     (command,) = drain(turn)
     assert isinstance(command, CancelRun)
     assert command.run_id == "run-2"
@@ -565,7 +566,7 @@ def test_a_client_that_leaves_while_it_is_asked_again_ends_that_run() -> None:
 def test_a_proxy_that_ends_does_not_ask_again() -> None:
     turn = wishing(JSON)
     stream(turn, PING, say("One."), stop(), end=False)
-    turn.interrupt(shutting_down())
+    turn.shut_down(shutting_down())
     items = drain(turn)
     assert [type(item) for item in items] == [CancelRun]
     items = answer(turn, {RUN_ID: "failed to cancel"})

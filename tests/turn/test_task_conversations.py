@@ -264,12 +264,9 @@ def test_one_key_does_not_delete_what_is_another_s() -> None:
     ours, theirs = ConversationThread(conversation_id="conv-1"), ConversationThread(conversation_id="conv-2")
     turns = [
         SimpleNamespace(
-            conversation=thread,
             agent_id=AGENT_ID,
-            plan=SimpleNamespace(thread=Throwaway(token="t")),
-            told=(),
-            left_waiting=None,
-            awaited_calls=(ident,),
+            request=SimpleNamespace(thread=Throwaway(token="t")),
+            script=SimpleNamespace(conversation=thread, told=(), left_waiting=None, awaited_calls=(ident,)),
         )
         for ident, thread in (("a", ours), ("b", theirs))
     ]

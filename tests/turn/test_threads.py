@@ -18,6 +18,7 @@ from drive import (
     agent_json,
     answer,
     drain,
+    make_turn,
     plan,
     say,
     stop,
@@ -55,6 +56,7 @@ from sansio_letta.turn.request import (
     UserMessage,
     thread_kind,
 )
+from sansio_letta.turn.settlement import Waiting
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.commands import (
     PAGE_COUNT,
@@ -71,7 +73,6 @@ from sansio_letta.upstreams.rest.commands import (
     SearchTools,
 )
 from sansio_letta.upstreams.rest.conversations import MAX_PAGE_COUNT, chat_key, chat_summary, task_summary
-from sansio_letta.upstreams.rest.run_request import Waiting
 from sansio_letta.upstreams.rest.turn_input import to_answer
 
 HELLO = (PING, say("Hello"), stop(), USAGE, DONE)
@@ -97,7 +98,7 @@ def begin(thread: ThreadChoice, *, config: Config | None = None, **more: Any) ->
     plan = TurnRequest(
         model="Milo", messages=(UserMessage(content="hi"),), thread=thread, history=(told,), **more
     )
-    return Turn(plan, config or Config(), AGENT)
+    return make_turn(plan, config or Config(), AGENT)
 
 
 def opened(items: list[Event | Command]) -> OpenStream:
@@ -216,7 +217,7 @@ def test_a_chat_whose_first_turn_left_no_trace_begins_with_its_history(last: lis
 
 def test_a_conversation_that_was_deleted_is_made_again() -> None:
     gone = ConversationThread(conversation_id="conv-1")
-    turn = Turn(begin(CHAT).plan, agent=AGENT, thread=gone)
+    turn = make_turn(begin(CHAT).request, agent=AGENT, thread=gone)
     assert opened(drain(turn)).thread == gone
     assert answer(turn, {"detail": "not found"}, 404) == [ThreadGone(thread=gone), FIND]
     answer(turn, [])
@@ -236,7 +237,7 @@ def test_results_are_looked_up_in_the_conversation() -> None:
         client_tools=(WEATHER,),
         thread=CHAT,
     )
-    turn = Turn(plan, agent=AGENT, thread=ConversationThread(conversation_id="conv-1"))
+    turn = make_turn(plan, agent=AGENT, thread=ConversationThread(conversation_id="conv-1"))
     assert drain(turn) == [FetchLast(conversation_id="conv-1")]
     command = opened(answer(turn, [want("call-1", "get_weather", "{}") | {"run_id": RUN_ID}]))
     assert command.request.messages == (letta.ApprovalCreate(approvals=tuple(map(to_answer, plan.results))),)
@@ -245,7 +246,7 @@ def test_results_are_looked_up_in_the_conversation() -> None:
 @pytest.mark.parametrize("last", [[], [say("Hello")]], ids=["nothing", "text"])
 def test_results_that_the_conversation_does_not_wait_for(last: list[Any]) -> None:
     plan = TurnRequest(model="Milo", results=(ToolResult(call_id="call-1", content="18 C"),), thread=CHAT)
-    turn = Turn(plan, agent=AGENT, thread=ConversationThread(conversation_id="conv-1"))
+    turn = make_turn(plan, agent=AGENT, thread=ConversationThread(conversation_id="conv-1"))
     drain(turn)
     [failure] = answer(turn, last)
     assert isinstance(failure, TurnFailed)
@@ -308,16 +309,16 @@ def test_a_task_whose_client_leaves_leaves_nothing_behind() -> None:
     drain(turn)
     answer(turn, conversation("conv-9"))
     stream(turn, PING, say("Hel"), end=False)
-    turn.abandon()
+    turn.client_disconnected()
     assert drain(turn) == [CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)]
     assert answer(turn, {}) == [DeleteConversation(conversation_id="conv-9")]
-    turn.abandon()
+    turn.client_disconnected()
     turn.receive_failure(Failure.SILENT, "no byte came")
     assert drain(turn) == []
     assert turn.phase.name == "DONE"
 
 
-@pytest.mark.parametrize("end", [Turn.abandon, lambda turn: turn.interrupt(shutting_down())])
+@pytest.mark.parametrize("end", [Turn.client_disconnected, lambda turn: turn.shut_down(shutting_down())])
 def test_a_task_that_ends_while_its_conversation_is_made_deletes_it(end: Callable[[Turn], None]) -> None:
     turn = begin(TASK)
     drain(turn)
@@ -332,7 +333,7 @@ def test_a_task_that_ends_while_its_conversation_is_made_deletes_it(end: Callabl
     "end",
     [
         lambda turn: turn.receive_failure(Failure.BROKEN, "it broke"),
-        lambda turn: turn.give_up(RemoteProtocolError("It took too long.")),
+        lambda turn: turn.time_out(RemoteProtocolError("It took too long.")),
     ],
 )
 def test_a_conversation_that_may_have_been_made_is_looked_for(end: Callable[[Turn], None]) -> None:
@@ -398,14 +399,14 @@ def instructed(policy: InstructionPolicy, memory: ThreadMemory | None = None, te
         messages=(UserMessage(content="hi"),),
         instructions=Instructions(text=text, policy=policy),
     )
-    return Turn(plan, agent=AGENT, is_told=(memory or ThreadMemory(10)).is_told)
+    return make_turn(plan, agent=AGENT, is_told=(memory or ThreadMemory(10)).is_told)
 
 
 def test_instructions_are_given_once() -> None:
     memory = ThreadMemory(10)
     turn = instructed(InstructionPolicy.ONCE, memory)
     assert texts(opened(drain(turn))) == [("system", "Be kind."), ("user", "hi")]
-    assert turn.told == (), "nothing of it is kept yet"
+    assert turn.script.told == (), "nothing of it is kept yet"
     stream(turn, PING, say("Hi."), stop(), DONE)
     memory.learn_told(turn)
     assert texts(opened(drain(instructed(InstructionPolicy.ONCE, memory)))) == [("user", "hi")]
@@ -607,7 +608,7 @@ def test_history_of_a_chat_is_told_once_and_not_as_the_agents_own() -> None:
 
 
 def test_an_agent_is_found_before_its_conversation() -> None:
-    turn = Turn(begin(CHAT).plan)
+    turn = make_turn(begin(CHAT).request)
     drain(turn)
     assert answer(turn, [agent_json()])[-1] == FIND
 
@@ -686,12 +687,12 @@ def test_an_agents_chats_are_listed() -> None:
 def test_what_a_turn_has_left_waiting_is_remembered_until_the_next_has_ended() -> None:
     memory, thread = ThreadMemory(2), AgentThread(agent_id=AGENT_ID)
     for forces_call in (True, False):
-        turn = Turn(evolve(plan("hi", tools=[WEATHER]), forces_call=forces_call), agent=AGENT)
+        turn = make_turn(evolve(plan("hi", tools=[WEATHER]), forces_call=forces_call), agent=AGENT)
         drain(turn)
         stream(turn, PING, want("call-1", "get_weather", "{}"), stop("requires_approval"), USAGE, DONE)
         memory.learn(turn, None, 100.0)
         assert memory.recall_waiting(thread) == Waiting(is_forced=forces_call)
-    turn = Turn(plan("never mind"), agent=AGENT)
+    turn = make_turn(plan("never mind"), agent=AGENT)
     drain(turn)
     stream(turn, PING, say("Hello"), stop(), USAGE, DONE)
     memory.learn(turn, None, 100.0)

@@ -23,6 +23,7 @@ from drive import (
     answer,
     drain,
     error,
+    make_turn,
     plan,
     say,
     server_call,
@@ -32,7 +33,7 @@ from drive import (
     want,
 )
 from drive_cycle import Client, chat
-from sansio_letta import ClientTools, Config, Enforcement, Proxy, Turn
+from sansio_letta import ClientTools, Config, Enforcement, Proxy
 from sansio_letta.errors import Failure
 from sansio_letta.turn.events import (
     CallArguments,
@@ -46,9 +47,9 @@ from sansio_letta.turn.events import (
     TurnStarted,
 )
 from sansio_letta.turn.request import Throwaway
+from sansio_letta.turn.settlement import NO_RESULT
 from sansio_letta.turn.trimming import Trimmer
 from sansio_letta.upstreams.rest.attached_tools import lend
-from sansio_letta.upstreams.rest.calls import NO_RESULT
 from sansio_letta.upstreams.rest.commands import (
     Command,
     CreateConversation,
@@ -308,18 +309,18 @@ def test_a_call_behind_it_is_not_told_and_the_next_message_settles_it() -> None:
 def test_nobody_waits_for_a_call_behind_it() -> None:
     """The conversation of a background prompt would be kept for the result."""
     thread = Throwaway(token="t-1")
-    turn = Turn(evolve(plan("hi", tools=[WEATHER]), stop=("END",), thread=thread), Config(), AGENT)
+    turn = make_turn(evolve(plan("hi", tools=[WEATHER]), stop=("END",), thread=thread), Config(), AGENT)
     assert isinstance(drain(turn)[-1], CreateConversation)
     answer(turn, {"id": "conv-1", "agent_id": AGENT.id})
     items = stream(turn, PING, say("x END y"), want("call-1", "get_weather", "{}"), *WAITS)
     assert texts(items) == ["x "]
     assert isinstance(items[-1], DeleteConversation)
-    assert turn.awaited_calls == ()
+    assert turn.script.awaited_calls == ()
 
 
 def test_a_stream_that_was_lost_goes_on_where_it_was() -> None:
     config = Config(resume_timeout=0, queue_timeout=0, connect_retry_timeout=0)
-    turn = Turn(evolve(plan("hi"), stop=("END",)), config, AGENT)
+    turn = make_turn(evolve(plan("hi"), stop=("END",)), config, AGENT)
     drain(turn)
     items = stream(turn, PING, say("a E", id="m-0"), end=False)
     assert texts(items) == ["a "]
@@ -491,7 +492,7 @@ def test_a_wish_is_no_hindrance(forced: dict[str, Any]) -> None:
 
 def test_a_stream_that_was_lost_behind_the_first_call_brings_no_second() -> None:
     config = Config(resume_timeout=0, queue_timeout=0, connect_retry_timeout=0)
-    turn = Turn(evolve(plan("hi", tools=[WEATHER]), one_call=True), config, AGENT)
+    turn = make_turn(evolve(plan("hi", tools=[WEATHER]), one_call=True), config, AGENT)
     drain(turn)
     stream(turn, PING, want("call-1", "get_weather", "{"), want("call-2", "get_weather", "{"), end=False)
     turn.receive_failure(Failure.BROKEN, "connection reset")
@@ -514,7 +515,7 @@ def test_a_tool_that_is_attached_has_the_clients_name(is_legacy: bool) -> None:
     (lent,) = lend((WEATHER,), to_legacy=is_legacy)
     waits = agent_json("call-1", "call-2", name=lent.tool.name) | {"agent_type": known.agent_type}
     waits["pending_approval"]["tool_calls"][1]["arguments"] = '{"city": "Bern", "request_heartbeat": true}'
-    turn = Turn(made, config, known)
+    turn = make_turn(made, config, known)
     drain(turn)
     items = answer(turn, waits)
     (started,) = [item for item in items if isinstance(item, CallStarted)]

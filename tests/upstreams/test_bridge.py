@@ -1,8 +1,12 @@
 """Whose call is it, and how is what is pending answered."""
 
+from typing import Any
+
 import pytest
+from attrs import evolve
 
 from sansio_letta.config import Approvals
+from sansio_letta.turn import settlement
 from sansio_letta.turn.agent import PendingCall
 from sansio_letta.turn.events import (
     CallArguments,
@@ -12,19 +16,10 @@ from sansio_letta.turn.events import (
     ServerToolStarted,
 )
 from sansio_letta.turn.request import Decision, ToolResult
+from sansio_letta.turn.settlement import MOVED_ON, NO_RESULT, NO_RESULT_YET, NOT_ALLOWED, TAKEN, Settlement
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.agents import pending_calls
-from sansio_letta.upstreams.rest.calls import (
-    MOVED_ON,
-    NO_RESULT,
-    NO_RESULT_YET,
-    NOT_ALLOWED,
-    TAKEN,
-    Settlement,
-    Spoken,
-    ToolBridge,
-    settle,
-)
+from sansio_letta.upstreams.rest.calls import Spoken, ToolBridge, owner_of
 
 
 def fragment(call_id: str, name: str | None = None, arguments: str | None = None) -> letta.ToolCall:
@@ -103,6 +98,19 @@ def test_returns_are_told_without_the_clients_own_results() -> None:
 
 def pending(*calls: letta.ToolCall) -> tuple[PendingCall, ...]:
     return pending_calls(letta.PendingApproval(id="message-1", tool_calls=calls))
+
+
+def settle(
+    calls: tuple[PendingCall, ...],
+    results: tuple[ToolResult, ...],
+    *,
+    client_tools: tuple[str, ...],
+    own_tools: tuple[str, ...] | None = None,
+    **more: Any,
+) -> Settlement:
+    """As for an agent with these tools."""
+    owned = [evolve(call, owner=owner_of(call.name, client_tools, own_tools)) for call in calls]
+    return settlement.settle(owned, results, **more)
 
 
 def result(call_id: str) -> ToolResult:

@@ -47,8 +47,8 @@ from sansio_letta.turn.request import (
     ToolResult,
     UserMessage,
 )
-from sansio_letta.turn.thread_queue import Place, ThreadQueue
-from sansio_letta.upstreams.rest.calls import NO_CLIENT, NO_RESULT, NO_RESULT_YET
+from sansio_letta.turn.settlement import NO_CLIENT, NO_RESULT, NO_RESULT_YET
+from sansio_letta.turn.thread_queue import ThreadQueue, Ticket
 from sansio_letta.upstreams.rest.commands import (
     AnswerCalls,
     CancelRun,
@@ -214,7 +214,7 @@ def test_a_tool_is_made_anew_once_it_has_expired() -> None:
     turn = turn_of(plan("hi", tools=[WEATHER]), token="t2", created=NOW + 299)
     house.drive(turn, until=OpenStream)
     assert asked(house) == [*FIND, OpenStream]
-    turn.abandon()
+    turn.client_disconnected()
     turn.receive_failure(Failure.NOT_SENT, "gone")
     house.drive(turn)
     asked(house)
@@ -341,11 +341,11 @@ def test_one_that_leaves_the_queue_touches_nothing() -> None:
     house = LegacyLetta([stopped_by(CALL), HELLO])
     house.drive(turn_of(plan("hi", tools=[WEATHER]), made_tools=made))
     asked(house)
-    first = turn_of(plan("a"), place=Place(queue), made_tools=made, token="t2", created=NOW + 300)
-    second = turn_of(plan("b"), place=Place(queue), made_tools=made, token="t3", created=NOW + 300)
+    first = turn_of(plan("a"), ticket=Ticket(queue), made_tools=made, token="t2", created=NOW + 300)
+    second = turn_of(plan("b"), ticket=Ticket(queue), made_tools=made, token="t3", created=NOW + 300)
     house.drive(first, until=OpenStream)
     assert second.next_event() is Signal.WAITING
-    second.abandon()
+    second.client_disconnected()
     assert second.next_event() is Signal.FINISHED
     assert asked(house) == [OpenStream]
 
@@ -355,9 +355,9 @@ def test_one_that_leaves_the_queue_touches_nothing() -> None:
 
 def test_turns_with_one_agent_wait_for_each_other_in_all_threads() -> None:
     queue = ThreadQueue(9)
-    first = turn_of(evolve(plan("a", tools=[WEATHER]), thread=Chat(key="a")), place=Place(queue))
-    second = turn_of(plan("b", tools=[READ]), place=Place(queue), token="t2")
-    third = turn_of(plan("c"), place=Place(queue), token="t3")
+    first = turn_of(evolve(plan("a", tools=[WEATHER]), thread=Chat(key="a")), ticket=Ticket(queue))
+    second = turn_of(plan("b", tools=[READ]), ticket=Ticket(queue), token="t2")
+    third = turn_of(plan("c"), ticket=Ticket(queue), token="t3")
     house = LegacyLetta([HELLO, HELLO, HELLO])
     house.drive(first, until=OpenStream)
     assert (second.next_event(), third.next_event()) == (Signal.WAITING, Signal.WAITING)
@@ -376,8 +376,8 @@ def test_turns_with_one_agent_wait_for_each_other_in_all_threads() -> None:
 def test_agents_that_keep_their_threads_apart_do_not_wait() -> None:
     queue = ThreadQueue(9)
     turns = [
-        turn_of(plan("a"), place=Place(queue), agent_type="letta_v1_agent"),
-        turn_of(evolve(plan("b"), thread=Chat(key="b")), place=Place(queue), agent_type="letta_v1_agent"),
+        turn_of(plan("a"), ticket=Ticket(queue), agent_type="letta_v1_agent"),
+        turn_of(evolve(plan("b"), thread=Chat(key="b")), ticket=Ticket(queue), agent_type="letta_v1_agent"),
     ]
     assert Signal.WAITING not in [turn.next_event() for turn in turns]
 
@@ -514,7 +514,7 @@ def test_instructions_wait_for_the_next_message_if_results_come_alone() -> None:
     rules = Instructions(text="Be kind.", policy=InstructionPolicy.ALWAYS)
     results = turn_of(evolve(plan(results=["call-1"], tools=[WEATHER]), instructions=rules))
     house.drive(results)
-    assert (asked(house), results.told) == ([FetchAgent, *GIVE, OpenStream, *CLEAN], ())
+    assert (asked(house), results.script.told) == ([FetchAgent, *GIVE, OpenStream, *CLEAN], ())
     house.pending = None
     house.drive(turn_of(evolve(plan("hi"), instructions=rules)))
     assert run_request(house)["messages"] == [
@@ -564,7 +564,7 @@ def test_a_chat_is_told_in_the_agents_own_thread() -> None:
     turn = turn_of(evolve(plan("hi"), thread=Chat(key="c-1"), history=history))
     house.drive(turn)
     assert run_request(house)["messages"] == [{"role": "user", "content": "hi"}]
-    assert (asked(house), turn.conversation) == ([OpenStream], None)
+    assert (asked(house), turn.script.conversation) == ([OpenStream], None)
 
 
 @pytest.mark.parametrize(
@@ -689,7 +689,7 @@ def test_a_client_that_leaves_leaves_nothing(where: type[Command]) -> None:
     before = house.state
     turn = turn_of(plan("hi", tools=[WEATHER]))
     house.drive(turn, until=where)
-    turn.abandon()
+    turn.client_disconnected()
     house.answer(turn, house.asked[-1])
     house.drive(turn)
     assert turn.next_event() is Signal.FINISHED
@@ -706,7 +706,7 @@ def test_a_client_that_leaves_in_mid_run() -> None:
     turn.receive_response(200, [("content-type", "text/event-stream")])
     turn.receive_data(b'data: {"message_type": "ping", "run_id": "%b"}\n\n' % RUN_ID.encode())
     assert turn.next_event() is Signal.NEED_DATA
-    turn.abandon()
+    turn.client_disconnected()
     house.drive(turn)
     assert asked(house) == [*GIVE, OpenStream, CancelRun, *CLEAN]
     assert house.equipment == before
@@ -719,7 +719,7 @@ def test_a_proxy_that_ends_leaves_nothing(where: type[Command]) -> None:
     made = MadeTools()
     turn = turn_of(plan("hi", tools=[WEATHER]), made_tools=made)
     house.drive(turn, until=where)
-    turn.interrupt(shutting_down())
+    turn.shut_down(shutting_down())
     house.answer(turn, house.asked[-1])
     house.drive(turn)
     assert failed(house).error.code == "shutting_down"
@@ -733,7 +733,7 @@ def test_a_turn_that_takes_too_long_leaves_nothing(where: type[Command]) -> None
     before = house.state
     turn = turn_of(plan("hi", tools=[WEATHER]))
     house.drive(turn, until=where)
-    turn.give_up(
+    turn.time_out(
         RemoteProtocolError("too long", advice=Advice(status=504, type="server_error", code="turn_timeout"))
     )
     house.drive(turn)

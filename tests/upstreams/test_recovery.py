@@ -16,6 +16,7 @@ from drive import (
     agent_json,
     answer,
     drain,
+    make_turn,
     more,
     plan,
     say,
@@ -28,7 +29,6 @@ from drive import (
 from sansio_letta import Config, Kept, LocalProtocolError, Signal, Turn
 from sansio_letta.errors import Failure, RemoteProtocolError
 from sansio_letta.turn.events import (
-    BackgroundRefused,
     CallArguments,
     CallStarted,
     Event,
@@ -41,7 +41,7 @@ from sansio_letta.turn.events import (
     TurnStarted,
     Usage,
 )
-from sansio_letta.turn.thread_queue import Place, ThreadQueue
+from sansio_letta.turn.thread_queue import ThreadQueue, Ticket
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.commands import (
     CancelRun,
@@ -52,6 +52,7 @@ from sansio_letta.upstreams.rest.commands import (
     OpenStream,
     ResumeRun,
 )
+from sansio_letta.upstreams.rest.live_run import LettaMemory
 from sansio_letta.upstreams.rest.recovery import EarlierTurn
 
 CANCEL = CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)
@@ -74,7 +75,7 @@ def numbered(message: dict[str, Any], seq_id: int) -> dict[str, Any]:
 
 
 def opened(*, background: bool = False, config: Config | None = None) -> Turn:
-    turn = Turn(plan("hi", tools=[WEATHER]), config or Config(), AGENT, background=background)
+    turn = make_turn(plan("hi", tools=[WEATHER]), config or Config(), AGENT, background=background)
     drain(turn)
     return turn
 
@@ -114,7 +115,7 @@ def test_the_rest_of_a_lost_run_is_told_when_it_has_ended() -> None:
         TextDelta(text="\n\nMore"),
         TurnFinished(reason=FinishReason.STOP, usage=USED),
     ]
-    assert (turn.next_event(), turn.resume_count) == (Signal.FINISHED, 1)
+    assert (turn.next_event(), turn.script.resume_count) == (Signal.FINISHED, 1)
 
 
 def test_calls_of_a_lost_run_are_told_once() -> None:
@@ -160,7 +161,7 @@ def test_a_stream_that_breaks_behind_its_end_is_whole(ending: tuple[dict[str, An
     turn.receive_failure(Failure.BROKEN, "connection reset")
     [finish] = drain(turn)
     assert isinstance(finish, TurnFinished)
-    assert (turn.next_event(), turn.resume_count) == (Signal.FINISHED, 0)
+    assert (turn.next_event(), turn.script.resume_count) == (Signal.FINISHED, 0)
 
 
 def test_a_stream_that_breaks_behind_a_failed_stop_is_a_failure() -> None:
@@ -258,7 +259,7 @@ def test_the_client_leaves_while_a_lost_run_is_looked_for() -> None:
     stream(turn, PING, end=False)
     lose(turn)
     answer(turn, {"id": RUN_ID, "status": "running"})
-    turn.abandon()
+    turn.client_disconnected()
     assert drain(turn) == [CANCEL]
     assert answer(turn, {}) == []
     assert turn.next_event() is Signal.FINISHED
@@ -269,7 +270,7 @@ def test_a_lost_run_takes_too_long() -> None:
     stream(turn, PING, end=False)
     lose(turn)
     answer(turn, {"id": RUN_ID, "status": "running"})
-    turn.give_up(RemoteProtocolError("too long"))
+    turn.time_out(RemoteProtocolError("too long"))
     assert drain(turn) == [CANCEL]
     [failure] = answer(turn, {})
     assert isinstance(failure, TurnFailed)
@@ -294,7 +295,7 @@ def test_a_lost_run_that_does_not_end_is_ended() -> None:
 
 
 def test_an_earlier_turn_that_does_not_end_is_waited_for_no_longer() -> None:
-    turn = Turn(plan("hi"), Config(lost_run_timeout=0.1), AGENT, earlier=EARLIER)
+    turn = make_turn(plan("hi"), Config(lost_run_timeout=0.1), AGENT, earlier=EARLIER)
     drain(turn)
     assert answer(turn, {"id": "run-0", "status": "running"}) == []
     turn.end_pause()
@@ -319,7 +320,7 @@ def test_a_background_run_is_read_on_behind_its_last_item() -> None:
     items += stream(turn, stop(), USAGE, DONE)
     assert [item.text for item in items if isinstance(item, TextDelta)] == ["Hel", "lo"]
     assert items[-1] == TurnFinished(reason=FinishReason.STOP, usage=USED)
-    assert turn.resume_count == 2
+    assert turn.script.resume_count == 2
 
 
 def test_a_stream_that_is_lost_again_and_again_is_asked_for_more_slowly() -> None:
@@ -370,17 +371,20 @@ def test_a_stream_that_cannot_be_resumed_is_read_from_the_books() -> None:
 
 
 def test_letta_without_background_streams_is_asked_again_without() -> None:
-    turn = Turn(plan("hi"), agent=AGENT, background=True)
+    memory = LettaMemory()
+    turn = make_turn(plan("hi"), agent=AGENT, background=True, memory=memory)
     [asked] = drain(turn)
     assert isinstance(asked, OpenStream)
     assert b'"background":true' in asked.body
-    refused, again = answer(turn, {"detail": "Redis is not configured"}, 503)
-    assert refused == BackgroundRefused()
+    [again] = answer(turn, {"detail": "Redis is not configured"}, 503)
     assert isinstance(again, OpenStream)
     assert b"background" not in again.body
     [failure] = answer(turn, {"detail": "down"}, 503)
     assert isinstance(failure, TurnFailed)
     assert failure.error.status_hint == 503
+    [next_asked] = drain(make_turn(plan("hi"), agent=AGENT, background=True, memory=memory))
+    assert isinstance(next_asked, OpenStream)
+    assert b"background" not in next_asked.body
 
 
 # --- Trying again
@@ -424,7 +428,7 @@ def test_leaving_in_a_pause_sends_nothing() -> None:
     turn = opened()
     turn.receive_failure(Failure.NOT_SENT, "connection refused")
     drain(turn)
-    turn.abandon()
+    turn.client_disconnected()
     assert turn.next_event() is Signal.FINISHED
 
 
@@ -433,9 +437,11 @@ def test_leaving_in_a_pause_sends_nothing() -> None:
 
 def test_a_turn_waits_for_the_one_before_it_and_then_looks() -> None:
     queue = ThreadQueue(5)
-    first = Turn(plan("hi"), agent=AGENT, place=Place(queue))
+    first = make_turn(plan("hi"), agent=AGENT, ticket=Ticket(queue))
     woken: list[str] = []
-    second = Turn(plan(results=["call-1"], tools=[WEATHER]), place=Place(queue, lambda: woken.append("second")))
+    second = make_turn(
+        plan(results=["call-1"], tools=[WEATHER]), ticket=Ticket(queue, lambda: woken.append("second"))
+    )
     drain(first)
     drain(second)
     answer(second, [agent_json("call-1")])
@@ -450,21 +456,21 @@ def test_a_turn_waits_for_the_one_before_it_and_then_looks() -> None:
 
 def test_a_place_is_given_up_when_the_client_leaves() -> None:
     queue = ThreadQueue(5)
-    first, second = (Turn(plan("hi"), agent=AGENT, place=Place(queue)) for _ in range(2))
+    first, second = (make_turn(plan("hi"), agent=AGENT, ticket=Ticket(queue)) for _ in range(2))
     drain(first)
     assert second.next_event() is Signal.WAITING
-    second.abandon()
+    second.client_disconnected()
     assert second.next_event() is Signal.FINISHED
-    first.abandon()
+    first.client_disconnected()
     assert queue.waiting_count == 0
 
 
 def test_a_run_that_is_cancelled_keeps_its_place_until_it_has_ended() -> None:
     queue = ThreadQueue(5)
-    first, second = (Turn(plan("hi"), agent=AGENT, place=Place(queue)) for _ in range(2))
+    first, second = (make_turn(plan("hi"), agent=AGENT, ticket=Ticket(queue)) for _ in range(2))
     drain(first)
     stream(first, PING, say("Hel"), end=False)
-    first.abandon()
+    first.client_disconnected()
     assert drain(first) == [CANCEL]
     assert second.next_event() is Signal.WAITING
     answer(first, {})
@@ -473,8 +479,8 @@ def test_a_run_that_is_cancelled_keeps_its_place_until_it_has_ended() -> None:
 
 def test_too_many_wait() -> None:
     queue = ThreadQueue(0)
-    drain(Turn(plan("hi"), agent=AGENT, place=Place(queue)))
-    [failure] = drain(Turn(plan("hi"), agent=AGENT, place=Place(queue)))
+    drain(make_turn(plan("hi"), agent=AGENT, ticket=Ticket(queue)))
+    [failure] = drain(make_turn(plan("hi"), agent=AGENT, ticket=Ticket(queue)))
     assert isinstance(failure, TurnFailed)
     assert failure.error.code == "agent_busy"
 
@@ -484,7 +490,7 @@ def test_too_many_wait() -> None:
 
 def again(*, results: bool = False) -> Turn:
     asked = plan("hi", results=["call-1"], tools=[WEATHER]) if results else plan("hi", tools=[WEATHER])
-    turn = Turn(asked, agent=AGENT, earlier=EARLIER)
+    turn = make_turn(asked, agent=AGENT, earlier=EARLIER)
     assert drain(turn) == [FetchRun(run_id="run-0")]
     return turn
 
@@ -555,7 +561,7 @@ def test_results_are_looked_up_when_nothing_of_them_was_kept() -> None:
 
 def test_the_client_leaves_while_the_earlier_run_is_looked_at() -> None:
     turn = again()
-    turn.abandon()
+    turn.client_disconnected()
     assert turn.next_event() is Signal.FINISHED
 
 
@@ -571,7 +577,7 @@ def test_messages_of_any_shape_are_read() -> None:
 def test_the_rest_of_what_was_said_by_calls_of_a_tool() -> None:
     """Letta's books tell the calls of one step as texts of one id; the stream told calls."""
     sender = letta.OwnTool(name="send_message", tool_type="letta_core")
-    turn = Turn(plan("Hello"), agent=agent(tools=(sender,)))
+    turn = make_turn(plan("Hello"), agent=agent(tools=(sender,)))
     drain(turn)
     first = server_call("call-1", "send_message", '{"message": "One."}')
     second = server_call("call-2", "send_message", '{"message": "Tw')

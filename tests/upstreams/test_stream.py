@@ -19,6 +19,7 @@ from drive import (
     want,
 )
 from sansio_letta import RemoteProtocolError
+from sansio_letta.turn.agent import PendingCall
 from sansio_letta.turn.events import (
     CallArguments,
     CallStarted,
@@ -28,32 +29,33 @@ from sansio_letta.turn.events import (
     ServerToolArguments,
     ServerToolStarted,
     TextDelta,
-    TurnFinished,
     TurnStarted,
     Usage,
 )
+from sansio_letta.turn.upstream import RunEvent, RunFailed, RunState, RunStopped
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.calls import ToolBridge
 from sansio_letta.upstreams.rest.run import (
     TRANSITIONS,
     EndOfStream,
     Refusal,
-    RunState,
     RunStream,
-    Word,
     refusal_in,
 )
 
 INPUTS = {*letta.MESSAGE_TYPES.values(), letta.Done, letta.UnknownMessage, EndOfStream}
 
 
-def run(*messages: dict[str, Any] | str | EndOfStream, tools: tuple[str, ...] = ("get_weather",)) -> list[Word]:
-    """All events of a run."""
-    return feed(RunStream(ToolBridge({name: name for name in tools})), *messages)
+def run(
+    *messages: dict[str, Any] | str | EndOfStream, tools: tuple[str, ...] = ("get_weather",)
+) -> list[RunEvent]:
+    """All events of a run, but for those that only keep a client waiting."""
+    words = feed(RunStream(ToolBridge({name: name for name in tools})), *messages)
+    return [word for word in words if word != KeepAlive()]
 
 
-def feed(stream: RunStream, *messages: dict[str, Any] | str | EndOfStream) -> list[Word]:
-    words: list[Word] = []
+def feed(stream: RunStream, *messages: dict[str, Any] | str | EndOfStream) -> list[RunEvent]:
+    words: list[RunEvent] = []
     for message in messages:
         words += stream.receive_message(message if isinstance(message, EndOfStream) else decode(message))
     return words
@@ -63,8 +65,13 @@ def decode(message: dict[str, Any] | str) -> letta.Message:
     return letta.decode_message(message.encode() if isinstance(message, str) else orjson.dumps(message))
 
 
-def finished(words: list[Word]) -> TurnFinished:
-    assert isinstance(words[-1], TurnFinished)
+def finished(words: list[RunEvent]) -> RunStopped:
+    assert isinstance(words[-1], RunStopped)
+    return words[-1]
+
+
+def failed(words: list[RunEvent]) -> RunFailed:
+    assert isinstance(words[-1], RunFailed)
     return words[-1]
 
 
@@ -73,7 +80,7 @@ def test_text() -> None:
         TurnStarted(),
         TextDelta(text="Hel"),
         TextDelta(text="lo"),
-        TurnFinished(
+        RunStopped(
             reason=FinishReason.STOP,
             usage=Usage(prompt_tokens=100, completion_tokens=20, total_tokens=120),
         ),
@@ -109,8 +116,9 @@ def test_whatever_comes_first_begins_the_reply(first: dict[str, Any]) -> None:
     assert run(PING, first)[0] == TurnStarted()
 
 
-def test_pings_keep_alive_once_the_reply_has_begun() -> None:
-    assert run(PING, PING, say("x"), PING) == [TurnStarted(), TextDelta(text="x"), KeepAlive()]
+def test_pings_keep_alive() -> None:
+    words = feed(RunStream(ToolBridge({})), PING, say("x"), PING)
+    assert words == [KeepAlive(), TurnStarted(), TextDelta(text="x"), KeepAlive()]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +170,7 @@ def test_cancelled_run_ends_without_done_or_usage() -> None:
 
 
 def test_reply_may_be_empty() -> None:
-    assert [type(word) for word in run(PING, stop(), USAGE, DONE)] == [TurnStarted, TurnFinished]
+    assert [type(word) for word in run(PING, stop(), USAGE, DONE)] == [TurnStarted, RunStopped]
 
 
 @pytest.mark.parametrize(
@@ -178,37 +186,42 @@ def test_reply_may_be_empty() -> None:
 )
 def test_stop_reasons_that_mean_failure(reason: str, code: str) -> None:
     stream = RunStream(ToolBridge({}))
-    assert feed(stream, PING, stop(reason), DONE) == []
+    failure = failed(feed(stream, PING, stop(reason), DONE))
     assert stream.state is RunState.FAILED
-    assert stream.error is not None
-    assert stream.error.code == code
+    assert failure.error.code == code
 
 
 def test_failure_is_told_by_its_error_message() -> None:
     stream = RunStream(ToolBridge({}))
-    feed(stream, PING, say("x"), stop("llm_api_error"), error("llm_timeout", "Too slow.", "sk-secret"))
-    assert stream.error is not None
-    assert stream.error.message == "Letta ended the run: llm_timeout: Too slow."
-    assert stream.refusal is None
+    told = error("llm_timeout", "Too slow.", "sk-secret")
+    failure = failed(feed(stream, PING, say("x"), stop("llm_api_error"), told))
+    assert failure.error.message == "Letta ended the run: llm_timeout: Too slow."
+    assert not failure.is_refusal
 
 
 def test_an_input_that_letta_cannot_take_is_the_clients_to_mend() -> None:
     detail = "INVALID_ARGUMENT: Failed to fetch image from https://example.com/a.png: 404"
     stream = RunStream(ToolBridge({}))
-    feed(stream, PING, stop("error"), error("internal_error", "An error occurred.", detail))
-    assert stream.error is not None
-    assert (stream.error.status_hint, stream.error.code) == (400, "invalid_value")
-    assert "example.com" not in stream.error.message
+    failure = failed(feed(stream, PING, stop("error"), error("internal_error", "An error occurred.", detail)))
+    assert (failure.error.status_hint, failure.error.code) == (400, "invalid_value")
+    assert "example.com" not in failure.error.message
 
 
 def test_refusals_are_recognised_while_nothing_was_said() -> None:
     stream = RunStream(ToolBridge({}))
-    feed(stream, PING, stop("error"), error("internal_error", "unknown", "Invalid tool call IDs. Expected"))
-    assert stream.refusal is Refusal.WRONG_CALLS
-    spoken = RunStream(ToolBridge({}))
-    feed(spoken, say("x"), stop("error"), error("internal_error", "The agent is waiting for approval"))
-    assert spoken.refusal is None
+    wrong = error("internal_error", "unknown", "Invalid tool call IDs. Expected")
+    assert failed(feed(stream, PING, stop("error"), wrong)).is_refusal
+    spoken, pending = RunStream(ToolBridge({})), error("internal_error", "The agent is waiting for approval")
+    assert not failed(feed(spoken, say("x"), stop("error"), pending)).is_refusal
+    assert refusal_in("The agent is waiting for approval") is Refusal.CALL_PENDING
+    assert refusal_in("Invalid tool call IDs. Expected") is Refusal.WRONG_CALLS
     assert refusal_in(None) is None
+
+
+def test_an_agent_that_can_only_call_tools_and_has_none_to_speak_by() -> None:
+    no_call = error("internal_error", "It broke.", "No tool calls found in response")
+    failure = failed(feed(RunStream(ToolBridge({}), "memgpt_agent"), PING, stop("error"), no_call))
+    assert failure.error.code == "unsupported_agent"
 
 
 def test_step_is_kept_when_another_begins() -> None:
@@ -254,16 +267,14 @@ def test_server_tools_stay_at_the_server() -> None:
         ServerToolStarted(call_id="call-1", name="memory_insert"),
         ServerToolArguments(call_id="call-1", fragment="{}"),
     ]
-    assert [type(word) for word in words[-2:]] == [TextDelta, TurnFinished]
+    assert [type(word) for word in words[-2:]] == [TextDelta, RunStopped]
 
 
-def test_server_tool_that_needs_a_human_is_told_in_words() -> None:
+def test_server_tool_that_needs_a_human_waits() -> None:
     words = run(say("Hm."), want("call-1", "lab_weather", '{"city": "Bern"}'), stop("requires_approval"), DONE)
-    assert isinstance(words[-2], TextDelta)
-    assert words[-2].text.startswith(
-        '\n\n[The agent asks for approval to run:\n- lab_weather({"city": "Bern"})\n'
-    )
-    assert finished(words).reason is FinishReason.STOP
+    end = finished(words)
+    assert (end.reason, end.calls) == (FinishReason.STOP, ())
+    assert end.waiting == (PendingCall(call_id="call-1", name="lab_weather", arguments='{"city": "Bern"}'),)
 
 
 def test_waiting_run_without_any_call() -> None:
@@ -311,7 +322,7 @@ def test_every_input_has_its_place_in_every_state(state: RunState, kind: type[An
         "EventMessage",
     }
     if quiet:
-        assert list(stream.receive_message(message)) == []
+        assert list(stream.receive_message(message)) == ([KeepAlive()] if kind is letta.Ping else [])
         assert stream.state is state
     elif kind not in TRANSITIONS[state] or (kind in (letta.Done, EndOfStream)):
         with pytest.raises(RemoteProtocolError):

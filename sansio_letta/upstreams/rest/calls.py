@@ -6,25 +6,21 @@ approval. Calls are told apart by their ids alone, since clients rewrite names a
 they send back.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final, TypeAlias
 
 from attrs import define, field, frozen
 
-from ...config import Approvals
 from ...errors import RemoteProtocolError
-from ...turn.agent import PendingCall
-from ...turn.approval import Verdict
+from ...turn.agent import PendingCall, ToolOwner
 from ...turn.events import (
     RETURN_SIZE,
     CallArguments,
-    CallsSettled,
     CallStarted,
     ServerToolArguments,
     ServerToolReturned,
     ServerToolStarted,
 )
-from ...turn.request import CallAnswer, Decision, ToolResult
 from . import letta
 from .attached_tools import is_our_name, own_arguments
 from .spoken import SpokenText
@@ -33,23 +29,6 @@ ServerToolWord: TypeAlias = ServerToolStarted | ServerToolArguments | ServerTool
 
 #: What Letta's `send_message` returns. Of a call of an earlier run its name is not always told.
 _SENT: Final = "Sent message successfully."
-#: What the agent reads for a call that the client did not answer.
-NO_RESULT: Final = "The client gave no result for this call."
-#: What the agent reads for a call of the client's that has no result when a message comes: programs send
-#: results as text, or take the call itself for the reply. A denial would teach the agent not to call.
-NO_RESULT_YET: Final = "No result came with this call; the next message may hold it."
-#: The same where the client had asked for the call and nothing else, as programs do that extract data.
-TAKEN: Final = (
-    "The user's program has taken this call. If there is more to say of it, the next message says it."
-)
-#: What the agent reads for a tool of its own that waited for the user when the user wrote of other things.
-MOVED_ON: Final = "The user sent a new message and did not allow this call."
-#: What the agent reads for a tool of its own that the user denied without a reason.
-DENIED: Final = "The user denied this call."
-#: What the agent reads for a call of a tool that another client has offered, or the same one before.
-NO_CLIENT: Final = "No client offers this tool now."
-#: What the agent reads for a tool of its own that nobody allowed.
-NOT_ALLOWED: Final = "Nobody allowed this call."
 
 
 @frozen(kw_only=True)
@@ -75,6 +54,19 @@ class _Call:
     def arguments(self) -> str:
         """The pieces together."""
         return "".join(self.pieces)
+
+
+def owner_of(name: str | None, client_tools: Collection[str], own_tools: Collection[str] | None) -> ToolOwner:
+    """Whose tool a pending call is of.
+
+    :param client_tools: the names of the client's tools at Letta.
+    :param own_tools: the names of the agent's own, if they are known: other calls are some client's.
+    """
+    if name in client_tools:
+        return ToolOwner.CLIENT
+    if is_our_name(name):
+        return ToolOwner.DEPARTED
+    return ToolOwner.AGENT if own_tools is None or name in own_tools else ToolOwner.UNKNOWN
 
 
 @define
@@ -201,145 +193,14 @@ class ToolBridge:
 
     @property
     def waiting(self) -> tuple[PendingCall, ...]:
-        """The server's tools that wait for a human."""
+        """Calls that are not this client's: the agent's own tools wait for a human."""
         return tuple(
-            PendingCall(call_id=call.call_id, name=call.name, arguments=call.arguments)
+            PendingCall(
+                call_id=call.call_id,
+                name=call.name,
+                arguments=call.arguments,
+                owner=ToolOwner.DEPARTED if is_our_name(call.name) else ToolOwner.AGENT,
+            )
             for call in self._calls.values()
             if call.index is None
         )
-
-
-@frozen(kw_only=True)
-class Settlement:
-    """How to answer everything that is pending, at once: a part would be refused (parallel_partial.jsonl)."""
-
-    answers: tuple[CallAnswer, ...] = ()
-    calls: CallsSettled = field(factory=CallsSettled)
-    undecided: tuple[PendingCall, ...] = ()  #: a human must be asked about these before anything is sent
-    is_verdict: bool = False  #: the user's message was the answer to a question: the agent does not get it
-
-
-def settle(
-    pending: Iterable[PendingCall],
-    results: tuple[CallAnswer, ...],
-    *,
-    client_tools: Collection[str],
-    has_message: bool,
-    past_results: tuple[ToolResult, ...] = (),
-    verdict: Verdict | None = None,
-    policy: Approvals = Approvals.ASK,
-    own_tools: Collection[str] | None = None,
-    is_taken: bool = False,
-) -> Settlement:
-    """Bring what the agent waits for and what the client brought together.
-
-    :param pending: the agent's pending calls, as Letta tells.
-    :param results: what the client brought, each for one call.
-    :param client_tools: the names of the client's tools at Letta: other calls are the server's own, unless the
-        tool is one of ours that the client does not offer any more.
-    :param has_message: whether the user wrote something new, too.
-    :param past_results: older ones in the client's history. They count if their calls still wait: a human was
-        asked about other calls of the same step.
-    :param verdict: what the user's message says about the server's own calls.
-    :param policy: what becomes of the server's own calls without one.
-    :param own_tools: the names of the agent's own tools, if they are known: other calls are some client's.
-    :param is_taken: whether the client's calls were asked for, and are all that it wanted.
-    """
-    given: dict[str, CallAnswer] = {result.call_id: result for result in (*past_results, *results)}
-    wanted = tuple(pending)
-    pending_ids = {call.call_id for call in wanted}
-    stale = tuple(result.call_id for result in results if result.call_id not in pending_ids)
-    unanswered = tuple(call for call in wanted if call.call_id not in given)
-    servers = tuple(
-        call
-        for call in unanswered
-        if call.name not in client_tools
-        and not is_our_name(call.name)
-        and (own_tools is None or call.name in own_tools)
-    )
-    if verdict is not None and servers and not (verdict.approve and policy is Approvals.DENY):
-        if verdict.is_on(servers):
-            return Settlement(
-                answers=tuple(
-                    given.get(call.call_id) or (_judged(call, verdict) if call in servers else _no_result(call))
-                    for call in wanted
-                ),
-                calls=CallsSettled(
-                    missing=_ids(call for call in unanswered if call not in servers),
-                    stale=stale,
-                    denied=() if verdict.approve else _ids(servers),
-                ),
-                is_verdict=True,
-            )
-        if verdict.approve:
-            return Settlement(undecided=servers, calls=CallsSettled(stale=stale))
-    if len(unanswered) < len(wanted):
-        if servers and policy is Approvals.ASK and not has_message:
-            return Settlement(undecided=servers, calls=CallsSettled(stale=stale))
-        allows = policy is Approvals.ALLOW
-        return Settlement(
-            answers=tuple(
-                given.get(call.call_id) or _missing(call, call in servers, allows=allows) for call in wanted
-            ),
-            calls=CallsSettled(
-                missing=_ids(call for call in unanswered if not (allows and call in servers)), stale=stale
-            ),
-        )
-    if has_message and wanted:
-        return Settlement(
-            answers=tuple(
-                _denial(call, MOVED_ON)
-                if call in servers
-                else ToolResult(call_id=call.call_id, content=TAKEN if is_taken else NO_RESULT_YET)
-                for call in wanted
-            ),
-            calls=CallsSettled(denied=_ids(wanted), stale=stale),
-        )
-    return Settlement(calls=CallsSettled(stale=stale))
-
-
-def _ids(calls: Iterable[PendingCall]) -> tuple[str, ...]:
-    return tuple(call.call_id for call in calls)
-
-
-def next_call(
-    pending: Iterable[PendingCall], answered: Collection[str], client_tools: Collection[str]
-) -> PendingCall | None:
-    """Of calls that the client takes one at a time the one that comes next; None: it has had them all.
-
-    It has had those before one that it has answered: a result that is gone from its history repeats no call.
-
-    :param answered: ids of calls whose results it has brought, now or before.
-    :param client_tools: the names of the client's tools at Letta.
-    """
-    calls = [call for call in pending if call.name in client_tools]
-    places = [place for place, call in enumerate(calls) if call.call_id in answered]
-    return calls[places[-1] + 1] if places and places[-1] + 1 < len(calls) else None
-
-
-def answer_unasked(calls: Iterable[PendingCall], *, approve: bool) -> tuple[Decision, ...]:
-    """The answer to calls about which no human is asked. A tool of ours never runs at Letta."""
-    return tuple(
-        Decision(call_id=call.call_id, approve=True)
-        if approve and not is_our_name(call.name)
-        else _denial(call, NO_CLIENT if is_our_name(call.name) else NOT_ALLOWED)
-        for call in calls
-    )
-
-
-def _missing(call: PendingCall, is_servers: bool, *, allows: bool) -> CallAnswer:
-    return answer_unasked((call,), approve=allows)[0] if is_servers else _no_result(call)
-
-
-def _no_result(call: PendingCall) -> ToolResult:
-    return ToolResult(call_id=call.call_id, content=NO_RESULT, is_error=True)
-
-
-def _judged(call: PendingCall, verdict: Verdict) -> Decision:
-    if verdict.approve:
-        return Decision(call_id=call.call_id, approve=True)
-    return _denial(call, verdict.reason or DENIED)
-
-
-def _denial(call: PendingCall, reason: str) -> Decision:
-    return Decision(call_id=call.call_id, approve=False, reason=reason)

@@ -12,7 +12,7 @@ from attrs import define, field
 
 from ...errors import RequestError, RequestField, unknown_model
 from ...turn.agent import ANYONE, Agent, Caller, PendingCall
-from ...turn.events import AgentFound, AgentGone, AgentThread, ConversationThread, Thread, ThreadGone
+from ...turn.events import AgentGone, AgentThread, ConversationThread, Thread, ThreadGone
 from ...turn.request import Chat, NamedConversation, ThreadChoice, Throwaway
 from . import letta
 from .agents import find_agent, found_agent, pending_calls
@@ -49,7 +49,6 @@ class Destination:
     pending: tuple[PendingCall, ...] | None = None
     has_looked: bool = field(init=False)  #: `pending` is what waits in the thread
     is_new: bool = field(default=False, init=False)  #: nothing was ever said in the conversation
-    has_strays: bool = field(default=False, init=False)  #: it may have been made without an answer that said so
     is_confirmed: bool = field(default=False, init=False)  #: Letta named the agent, or took what was said to it
     _recall_thread: RecallThread = field(default=nothing_known, alias="recall_thread")
     _searched: bool = field(default=False, init=False)  #: Letta named the conversation
@@ -109,7 +108,7 @@ class Destination:
         """
         return find_agent(self.model, with_pending=with_pending)
 
-    def take_agent(self, answer: Answer, *, with_pending: bool) -> AgentFound:
+    def take_agent(self, answer: Answer, *, with_pending: bool) -> Agent:
         """The answer to that.
 
         :raises SansioLettaError: if there is no such agent, or Letta does not tell.
@@ -119,7 +118,7 @@ class Destination:
         self.is_confirmed = True
         if self.is_own_thread:
             self.pending, self.has_looked = found.pending, with_pending
-        return AgentFound(model=self.model, agent=self.agent)
+        return self.agent
 
     def recall_thread(self) -> bool:
         """Whether it is known where it is said."""
@@ -184,5 +183,7 @@ class Destination:
         """
         if self.is_confirmed:
             raise unknown_model(self.model)
-        self.conversation = None
-        return AgentGone(agent_id=self.agent.id)
+        gone = AgentGone(agent_id=self.agent.id)
+        self.known_agent = self.conversation = None
+        self.forget_pending()
+        return gone

@@ -1,10 +1,13 @@
-"""The exchange with Letta that a turn has under way, and the pauses before it is tried again."""
+"""Exchanges with Letta, one after another, and the pauses before one is tried again."""
 
-from typing import Final
+from collections.abc import Generator
+from typing import Final, TypeVar
 
-from attrs import define, field, frozen
+from attrs import define, field
 
+from ...config import Config
 from ...errors import Advice, Failure, LettaError, LocalProtocolError, RemoteProtocolError, SansioLettaError
+from ...turn.upstream import Pause, Script
 from .commands import AnswerCalls, Command, OpenStream
 from .reader import MessageReader
 from .response import Answer, Headers
@@ -12,49 +15,30 @@ from .response import Answer, Headers
 #: Seconds before something is tried again: little at first, then more, the last as often as need be.
 PAUSES: Final = (0.25, 0.5, 1.0, 2.0)
 
-
-@frozen(kw_only=True)
-class Pause:
-    """Nothing to ask for a while.
-
-    :param seconds: how long.
-    """
-
-    seconds: float
+_T = TypeVar("_T")
 
 
-@define
-class Asking:
-    """One exchange after the other: a command, its answer, and how that ended.
+@define(eq=False)
+class Exchange:
+    """A command, its response, and how the exchange ended.
 
-    :param max_answer_size: bytes of an answer that is no stream.
-    :param max_event_size: bytes of one event of a stream.
+    :param max_answer_size: bytes of a response that is not a stream.
     :param key_is_clients: whether Letta is asked with the client's own key.
+    :param may_stream: whether the response may be a run's stream.
+    :param must_finish: see `turn.upstream.Exchange`.
     """
 
+    command: Command
     max_answer_size: int
-    max_event_size: int
     key_is_clients: bool
-    command: Command | None = field(default=None, init=False)
+    may_stream: bool = field(default=False, kw_only=True)
+    must_finish: bool = field(default=False, kw_only=True)
+    was_sent: bool = field(default=False, init=False)
     answer: Answer | None = field(default=None, init=False)
-    stream: MessageReader | None = field(default=None, init=False)  #: reads the answer, if that is a stream
+    stream: MessageReader | None = field(default=None, init=False)  #: reads the body, if that is a run's stream
     has_ended: bool = field(default=False, init=False)
     error: SansioLettaError | None = field(default=None, init=False)  #: why it ended too soon
     failure: Failure | None = field(default=None, init=False)  #: how
-    is_cut: bool = field(default=False, init=False)  #: the exchange before it had not ended when this began
-    pause: float | None = field(default=None, init=False)  #: seconds before `end_pause`
-    _paused: float = field(default=0.0, init=False)  #: seconds, since something last went well
-
-    def ask(self, command: Command) -> None:
-        """Begin an exchange; the one before is of no interest any more."""
-        self.is_cut = self.command is not None and not self.has_ended
-        self.command = command
-        self.answer = self.stream = self.error = self.failure = None
-        self.has_ended = False
-
-    def hold(self, seconds: float) -> None:
-        """There is nothing to ask for a while."""
-        self.command, self.pause = None, seconds
 
     def receive_response(self, status: int, headers: Headers) -> None:
         """See `Turn.receive_response`."""
@@ -86,54 +70,156 @@ class Asking:
         self.error, self.failure = _transport_error(failure, reason), failure
 
     @property
-    def is_stream(self) -> bool:
+    def is_ready(self) -> bool:
+        """Whether the script can go on: the response is complete, or a run's stream has begun."""
+        return self.has_ended or self.has_stream
+
+    @property
+    def has_stream(self) -> bool:
         """Whether Letta answers with a run's stream."""
         answer = self.answer
-        return answer is not None and answer.status == 200 and answer.content_type == "text/event-stream"
+        return (
+            self.may_stream
+            and answer is not None
+            and answer.status == 200
+            and answer.content_type == "text/event-stream"
+        )
 
-    def read_stream(self) -> None:
-        """From here on the answer is read event by event."""
+    def read_stream(self, max_event_size: int) -> MessageReader:
+        """Read the response event by event from here on."""
         assert self.answer is not None
-        self.stream = MessageReader(self.max_event_size)
+        self.stream = MessageReader(max_event_size)
         if data := self.answer.take():
             self.stream.receive_data(data)
+        return self.stream
 
-    # --- Again --------------------------------------------------------------------------------------------
+    @property
+    def is_heard(self) -> bool:
+        """Whether the agent hears what is sent."""
+        return isinstance(self.command, OpenStream | AnswerCalls)
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether the agent may have heard it, and nothing says whether it did."""
+        is_open = self.answer is None or self.answer.status >= 500
+        return self.is_heard and self.failure is not Failure.NOT_SENT and is_open
+
+    @property
+    def may_have_made(self) -> bool:
+        """Whether what it asks for may be there, though no answer tells its name."""
+        if not self.was_sent or self.failure is Failure.NOT_SENT:
+            return False
+        return self.failure is not None or self.answer is None or self.answer.status >= 500
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether Letta has done what it asks."""
+        return self.answer is not None and self.answer.status == 200
 
     @property
     def is_repeatable(self) -> bool:
         """Whether the exchange that failed has left nothing at Letta, so that it may be tried again."""
-        return self.failure is Failure.NOT_SENT or (
-            # Whether a question arrived does not matter, nor whether something is done twice that the agent
-            # does not hear.
-            self.failure is Failure.BROKEN and not isinstance(self.command, OpenStream | AnswerCalls)
+        # Whether a question arrived does not matter, nor whether something is done twice that the agent does
+        # not hear.
+        return self.failure is Failure.NOT_SENT or (self.failure is Failure.BROKEN and not self.is_heard)
+
+
+@define
+class Exchanges:
+    """What the exchanges of one turn have in common.
+
+    :param key_is_clients: whether Letta is asked with the client's own key.
+    """
+
+    config: Config
+    key_is_clients: bool
+    _paused: float = field(default=0.0, init=False)  #: seconds, since something last went well
+
+    def new(self, command: Command, *, may_stream: bool = False, must_finish: bool = False) -> Exchange:
+        """An exchange that is about to begin."""
+        return Exchange(
+            command,
+            self.config.max_answer_size,
+            self.key_is_clients,
+            may_stream=may_stream,
+            must_finish=must_finish,
         )
 
-    def pause_within(self, limit: float) -> bool:
-        """Pause before the same command, unless pauses have taken `limit` seconds since something went well."""
+    def went_well(self) -> None:
+        """The next pause will be a short one."""
+        self._paused = 0.0
+
+    def pause_within(self, limit: float) -> Pause | None:
+        """The pause before something is tried again; None if pauses have taken `limit` seconds since something
+        went well."""
         if self._paused >= limit:
-            return False
+            return None
         spent, pause = 0.0, PAUSES[-1]
         for pause in PAUSES:
             if spent >= self._paused:
                 break
             spent += pause
-        self.pause = min(pause, limit - self._paused)
-        self._paused += self.pause
-        self.answer = self.stream = None
-        return True
+        pause = min(pause, limit - self._paused)
+        self._paused += pause
+        return Pause(seconds=pause)
 
-    def end_pause(self) -> Command | None:
-        """The pause is over.
+    def ask(
+        self,
+        command: Command,
+        *,
+        looks_back: bool = False,
+        must_finish: bool = False,
+        made: list[Exchange] | None = None,
+    ) -> Script[Answer]:
+        """The answer to a command, which is tried again if it failed and left nothing at Letta.
 
-        :return: what is asked again; None if there was nothing to ask.
+        :param looks_back: whether it asks what became of a run: such is tried for longer, and whatever Letta
+            itself could not answer.
+        :param made: takes the exchanges.
+        :raises SansioLettaError: if it failed, and there is no time left.
         """
-        self.pause = None
-        return self.command
+        config = self.config
+        limit = config.resume_timeout if looks_back else config.connect_retry_timeout
+        while True:
+            exchange = self.new(command, must_finish=must_finish)
+            if made is not None:
+                made.append(exchange)
+            yield exchange
+            pause = None
+            if exchange.error is not None:
+                if exchange.is_repeatable:
+                    pause = self.pause_within(limit)
+                if pause is None:
+                    raise exchange.error
+            else:
+                assert exchange.answer is not None
+                if looks_back and exchange.answer.status >= 500:
+                    pause = self.pause_within(limit)
+                if pause is None:
+                    return exchange.answer
+            yield pause
 
-    def went_well(self) -> None:
-        """The next pause will be a short one."""
-        self._paused = 0.0
+    def walk(
+        self,
+        questions: Generator[Command | Pause, Answer | None, _T],
+        *,
+        looks_back: bool = False,
+        must_finish: bool = False,
+    ) -> Script[_T]:
+        """Ask one question after another, as a sub-conversation puts them."""
+        self.went_well()
+        answer: Answer | None = None
+        while True:
+            try:
+                question = questions.send(answer)
+            except StopIteration as stop:
+                result: _T = stop.value
+                return result
+            if isinstance(question, Pause):
+                yield question
+                answer = None
+            else:
+                answer = yield from self.ask(question, looks_back=looks_back, must_finish=must_finish)
 
 
 def _transport_error(failure: Failure, reason: str) -> SansioLettaError:

@@ -16,9 +16,10 @@ from typing import Final, TypeAlias
 from attrs import frozen
 
 from ...errors import SansioLettaError
+from ...turn.upstream import Pause
 from . import letta
 from .commands import Command, FindRuns
-from .exchange import PAUSES, Pause
+from .exchange import PAUSES
 from .response import Answer
 
 _PREFIX: Final = "letta-proxy-run"

@@ -5,29 +5,21 @@ turn whose connection broke waits for its run and tells the rest; and a request 
 what became of its first, and says nothing to the agent that it has heard.
 """
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from typing import Final, TypeAlias
 
 from attrs import define, evolve, field, frozen
 
 from ...errors import Advice, LettaError, SansioLettaError
-from ...turn.events import (
-    CallArguments,
-    CallStarted,
-    Event,
-    ReasoningDelta,
-    ServerToolArguments,
-    ServerToolReturned,
-    ServerToolStarted,
-    TextDelta,
-    TurnStarted,
-)
+from ...turn.request import ToolResult
+from ...turn.upstream import Pause, RunEvent
 from . import letta
 from .commands import Command, FetchKept, FetchRun, FetchUsage
-from .exchange import PAUSES, Pause
+from .exchange import PAUSES
 from .lookup import SoughtRun, find_run
 from .response import Answer
 from .run import EndOfStream, RunStream
+from .turn_input import to_result
 
 
 @frozen(kw_only=True)
@@ -50,12 +42,7 @@ class EndedRun:
     kept: letta.KeptMessages
     usage: letta.UsageStatistics | None
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether it came to its own end: nothing is left to do in it."""
-        return self.run.status == "completed" and self.run.stop_reason in _WHOLE
-
-    def tell(self, stream: RunStream) -> Iterator[Event]:
+    def tell(self, stream: RunStream) -> Iterator[RunEvent]:
         """All events of the run, as if it were read from its stream.
 
         :param stream: a new one, whose state moves by it.
@@ -73,7 +60,7 @@ class EndedRun:
             yield from stream.receive_message(self.usage)
         yield from stream.receive_message(EndOfStream())
 
-    def tell_kept(self, stream: RunStream) -> Iterator[Event]:
+    def tell_kept(self, stream: RunStream) -> Iterator[RunEvent]:
         """The same, without the run's end."""
         stream.run_id = self.run.id
         stream.step_kept = bool(self.kept.messages)
@@ -90,6 +77,50 @@ class EndedRun:
         return max(
             (i for i, message in enumerate(self.kept.messages, 1) if isinstance(message, inputs)), default=0
         )
+
+
+@frozen
+class KeptRun:
+    """A run that is over, as events. See `turn.upstream.PastRun`.
+
+    :param stream: makes events of it; a new one, whose state moves by them.
+    """
+
+    ended: EndedRun
+    stream: RunStream
+
+    @property
+    def has_anything(self) -> bool:
+        """Whether anything of it was kept."""
+        return bool(self.ended.kept.messages)
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether nothing was kept and nothing tells why."""
+        return not self.has_anything and self.ended.run.stop_reason is None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it came to its own end: nothing is left to do in it."""
+        return self.ended.run.status == "completed" and self.ended.run.stop_reason in _WHOLE
+
+    @property
+    def has_input(self) -> bool:
+        """Whether its input was kept."""
+        return self.ended.kept.has_input
+
+    @property
+    def results(self) -> tuple[ToolResult, ...]:
+        """Results of tools behind which the agent can go on."""
+        return tuple(map(to_result, self.ended.kept.returns))
+
+    def events(self) -> Iterator[RunEvent]:
+        """All its events; the last is its end."""
+        return self.ended.tell(self.stream)
+
+    def kept_events(self) -> Iterator[RunEvent]:
+        """The same without the end."""
+        return self.ended.tell_kept(self.stream)
 
 
 #: Stop reasons of a run that did what it wanted.
@@ -194,78 +225,3 @@ class Reading:
         """
         progress, self._lost_at = self._lost_at != self.seq_id, self.seq_id
         return progress
-
-
-@define
-class Said:
-    """What the client has been told of a turn, so that a second telling leaves it out."""
-
-    _text_size: int = field(default=0, init=False)
-    _reasoning_size: int = field(default=0, init=False)
-    _argument_sizes: list[int] = field(factory=list, init=False)
-    _server_argument_sizes: dict[str, int] = field(factory=dict, init=False)  #: by the ids of their calls
-    _returned: set[str] = field(factory=set, init=False)
-    _started: bool = field(default=False, alias="started")
-
-    def add(self, event: Event) -> None:
-        """Note what is told."""
-        tag = type(event)
-        if tag is TextDelta:
-            self._text_size += len(event.text)  # type: ignore[union-attr]  # faster than `match`, for each token
-        elif tag is ReasoningDelta:
-            self._reasoning_size += len(event.text)  # type: ignore[union-attr]
-        elif tag is CallArguments:
-            self._argument_sizes[event.index] += len(event.fragment)  # type: ignore[union-attr]
-        elif tag is CallStarted:
-            self._argument_sizes.append(0)
-        elif tag is ServerToolArguments:
-            self._server_argument_sizes[event.call_id] += len(event.fragment)  # type: ignore[union-attr]
-        elif tag is ServerToolStarted:
-            self._server_argument_sizes[event.call_id] = 0  # type: ignore[union-attr]
-        elif tag is ServerToolReturned:
-            self._returned.add(event.call_id)  # type: ignore[union-attr]
-        elif tag is TurnStarted:
-            self._started = True
-
-    def add_texts(self, texts: Sequence[str]) -> None:
-        """Note that more of a text is told."""
-        self._text_size += sum(map(len, texts))
-
-    def rest(self, events: Iterable[Event]) -> Iterator[Event]:
-        """Of the whole turn, told again from its start: what has not been told."""
-        text, reasoning, arguments = self._text_size, self._reasoning_size, list(self._argument_sizes)
-        server_arguments = dict(self._server_argument_sizes)
-        for event in events:
-            match event:
-                case TurnStarted():
-                    if not self._started:
-                        yield event
-                case TextDelta(text=told):
-                    if told[text:]:
-                        yield TextDelta(text=told[text:])
-                    text = max(0, text - len(told))
-                case ReasoningDelta(text=told):
-                    if told[reasoning:]:
-                        yield ReasoningDelta(text=told[reasoning:])
-                    reasoning = max(0, reasoning - len(told))
-                case CallStarted(index=index):
-                    if index >= len(self._argument_sizes):
-                        arguments.append(0)
-                        yield event
-                case CallArguments(index=index, fragment=told):
-                    if told[arguments[index] :]:
-                        yield CallArguments(index=index, fragment=told[arguments[index] :])
-                    arguments[index] = max(0, arguments[index] - len(told))
-                case ServerToolStarted(call_id=call_id):
-                    if call_id not in self._server_argument_sizes:
-                        server_arguments[call_id] = 0
-                        yield event
-                case ServerToolArguments(call_id=call_id, fragment=told):
-                    if told[server_arguments[call_id] :]:
-                        yield ServerToolArguments(call_id=call_id, fragment=told[server_arguments[call_id] :])
-                    server_arguments[call_id] = max(0, server_arguments[call_id] - len(told))
-                case ServerToolReturned(call_id=call_id):
-                    if call_id not in self._returned:
-                        yield event
-                case _:
-                    yield event

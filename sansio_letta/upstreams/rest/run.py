@@ -10,55 +10,17 @@ doing when it was last heard of. Three things cannot be read from the table and 
 """
 
 from collections.abc import Iterator
-from enum import Enum, auto
-from typing import Any, Final, TypeAlias
+from enum import Enum
+from typing import Any, Final
 
-from attrs import asdict, define, field, fields, frozen
+from attrs import asdict, define, field, frozen
 
-from ...errors import INVALID_INPUT, LettaError, RemoteProtocolError, run_failure
-from ...turn.agent import PendingCall
-from ...turn.approval import approval_question
-from ...turn.events import (
-    CallArguments,
-    CallStarted,
-    FinishReason,
-    KeepAlive,
-    ReasoningDelta,
-    TextDelta,
-    TurnFinished,
-    TurnStarted,
-    Usage,
-)
+from ...errors import INVALID_INPUT, RemoteProtocolError, mute_agent, run_failure
+from ...turn.answer import SEPARATOR
+from ...turn.events import FinishReason, KeepAlive, ReasoningDelta, TextDelta, TurnStarted, Usage
+from ...turn.upstream import RunEvent, RunFailed, RunState, RunStopped
 from . import letta
-from .attached_tools import is_our_name
-from .calls import ServerToolWord, Spoken, ToolBridge
-
-Word: TypeAlias = (
-    TurnStarted
-    | ReasoningDelta
-    | TextDelta
-    | CallStarted
-    | CallArguments
-    | ServerToolWord
-    | KeepAlive
-    | TurnFinished
-)
-
-
-class RunState(Enum):
-    """What the agent was doing when it was last heard of."""
-
-    WAITING = auto()  #: nothing yet but pings
-    THINKING = auto()
-    SPEAKING = auto()
-    WORKING = auto()  #: a tool of Letta's is called or has returned
-    CALLING = auto()  #: somebody else is to carry out a call
-    STOPPED = auto()  #: a stop reason came; usage, an error or the end may follow
-    DONE = auto()
-    FAILED = auto()
-
-    # The transitions are looked up for every message: Enum's own hash is Python code.
-    __hash__ = object.__hash__
+from .calls import Spoken, ToolBridge
 
 
 @frozen(kw_only=True)
@@ -128,9 +90,6 @@ _FAILED_STOPS: Final = frozenset(
 #: Letta's words in an error's detail for a legacy agent whose model has called no tool.
 _NO_CALL: Final = "No tool calls found in response"
 
-#: Joins texts of different messages: the client sees one.
-SEPARATOR: Final = "\n\n"
-
 
 class Refusal(Enum):
     """Why Letta refused a turn's input: what is pending does not fit it. Nothing was kept."""
@@ -152,49 +111,25 @@ def refusal_in(text: str | None, code: str | None = None) -> Refusal | None:
     return next((refusal for refusal in Refusal if text and refusal.value in text), None)
 
 
-@frozen(kw_only=True)
-class SoFar:
-    """What an answer holds of runs before the one under way: it goes on as if all were one run."""
-
-    started: bool = False  #: `TurnStarted` was said
-    has_text: bool = False
-    has_reasoning: bool = False
-    usage: Usage | None = None
-
-
 @define
 class RunStream:
-    """The messages of one run in, events out.
+    """The messages of one run in, events out; the last is `RunStopped` or `RunFailed`.
 
     :param bridge: sorts the run's calls.
-    :param before: what the answer holds already.
-    :param asks: whether a person is asked about the server's tools that wait for one. Otherwise, and for tools
-        that a client has offered and no longer does, such a run ends without `TurnFinished`, and `waiting` says
-        for what.
+    :param mute_type: the agent's type, if its model may only call tools and it has none to speak by.
     """
 
     bridge: ToolBridge
-    before: SoFar = field(factory=SoFar)
-    asks: bool = True
+    mute_type: str | None = None
     state: RunState = field(default=RunState.WAITING, init=False)
-    started: bool = field(init=False)  #: `TurnStarted` was said
-    waiting: tuple[PendingCall, ...] = field(default=(), init=False)  #: set in DONE: see `asks`
+    started: bool = field(default=False, init=False)  #: `TurnStarted` was said
     run_id: str | None = field(default=None, init=False)
     step_kept: bool = field(default=False, init=False)
-    refusal: Refusal | None = field(default=None, init=False)  #: set in FAILED: the input may be mended
-    error: LettaError | RemoteProtocolError | None = field(default=None, init=False)  #: set in FAILED
-    wrote_text: bool = field(default=False, init=False)  #: set in FAILED: where only a call was allowed
     _step_id: str | None = field(default=None, init=False)
     _text_id: str | None = field(default=None, init=False)
     _reasoning_id: str | None = field(default=None, init=False)
     _stop_reason: str | None = field(default=None, init=False)
     _usage: Usage | None = field(default=None, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.started = self.before.started
-        # No message has this id: what comes first now is told apart from what was said before.
-        self._text_id = "" if self.before.has_text else None
-        self._reasoning_id = "" if self.before.has_reasoning else None
 
     @property
     def has_ended(self) -> bool:
@@ -207,27 +142,7 @@ class RunStream:
             return False
         return self._usage is not None or self._stop_reason == "cancelled" or self._stop_reason in _FAILED_STOPS
 
-    @property
-    def was_cancelled(self) -> bool:
-        """Whether somebody has ended it: what it says is not whole."""
-        return self._stop_reason == "cancelled"
-
-    @property
-    def waits_for_client(self) -> bool:
-        """Whether it has stopped for results of the client's."""
-        return self._stop_reason == "requires_approval" and bool(self.bridge.client_call_count)
-
-    @property
-    def so_far(self) -> SoFar:
-        """What the answer holds up to here."""
-        return SoFar(
-            started=self.started,
-            has_text=self._text_id is not None,
-            has_reasoning=self._reasoning_id is not None,
-            usage=_sum(self.before.usage, self._usage),
-        )
-
-    def receive_message(self, message: letta.Message | EndOfStream) -> Iterator[Word]:
+    def receive_message(self, message: letta.Message | EndOfStream) -> Iterator[RunEvent]:
         """One message's events; the state has moved by it when the last is taken.
 
         :raises RemoteProtocolError: if the message has no place here; the state is FAILED then.
@@ -237,7 +152,7 @@ class RunStream:
             self.run_id = run_id
         tag = type(message)
         if tag in _QUIET:
-            if self.started and tag is letta.Ping:
+            if tag is letta.Ping:
                 yield KeepAlive()
             return
         following = TRANSITIONS[self.state].get(tag)
@@ -282,10 +197,7 @@ class RunStream:
             case letta.UsageStatistics():
                 self._usage = Usage(**asdict(message))
             case letta.ErrorMessage(error_type=kind, message=text, detail=detail):
-                self.refusal = None if self.started else refusal_in(text) or refusal_in(detail)
-                is_input = detail is not None and detail.startswith(f"{INVALID_INPUT}:")
-                self.wrote_text = _NO_CALL in (detail or "")
-                self.error = run_failure(INVALID_INPUT if is_input else kind, text)
+                yield self._failure(kind, text, detail)
             case _:
                 yield from self._end()
 
@@ -299,12 +211,20 @@ class RunStream:
             self.started = True
             yield TurnStarted()
 
-    def _end(self) -> Iterator[Word]:
+    def _failure(self, kind: str, text: str, detail: str | None) -> RunFailed:
+        if self.mute_type is not None and _NO_CALL in (detail or ""):
+            return RunFailed(error=mute_agent(self.mute_type))
+        is_input = detail is not None and detail.startswith(f"{INVALID_INPUT}:")
+        refusal = None if self.started else refusal_in(text) or refusal_in(detail)
+        error = run_failure(INVALID_INPUT if is_input else kind, text)
+        return RunFailed(error=error, is_refusal=refusal is not None)
+
+    def _end(self) -> Iterator[RunEvent]:
         if self.state is RunState.FAILED or self._stop_reason is None:
             raise self._fail(RemoteProtocolError("Letta's stream ended before the run had stopped."))
         if self._stop_reason in _FAILED_STOPS:
             self.state = RunState.FAILED
-            self.error = run_failure(self._stop_reason, None)
+            yield RunFailed(error=run_failure(self._stop_reason, None))
             return
         try:
             closing = list(self.bridge.close())
@@ -312,35 +232,20 @@ class RunStream:
             raise self._fail(exc) from None
         yield from self._start()
         yield from closing
+        is_waiting = self._stop_reason == "requires_approval"
+        calls = self.bridge.client_call_ids if is_waiting else ()
         reason = _FINISH_REASONS.get(self._stop_reason, FinishReason.STOP)
-        if self._stop_reason == "requires_approval":
-            if self.bridge.client_call_count:
-                reason = FinishReason.TOOL_CALLS
-            elif waiting := self.bridge.waiting:
-                if not self.asks or all(is_our_name(call.name) for call in waiting):
-                    self.waiting = waiting
-                    return
-                joint = SEPARATOR if self._text_id is not None else ""
-                yield TextDelta(text=joint + approval_question(waiting))
-        yield TurnFinished(reason=reason, usage=self.so_far.usage)
+        yield RunStopped(
+            reason=FinishReason.TOOL_CALLS if calls else reason,
+            usage=self._usage,
+            calls=calls,
+            waiting=self.bridge.waiting if is_waiting and not calls else (),
+            was_cancelled=self._stop_reason == "cancelled",
+        )
 
     def _fail(self, error: RemoteProtocolError) -> RemoteProtocolError:
         self.state = RunState.FAILED
-        self.error = error
         return error
-
-
-def _sum(first: Usage | None, second: Usage | None) -> Usage | None:
-    """The tokens of both; what neither knows stays unknown, and of the context the later counts."""
-    if first is None or second is None:
-        return first or second
-    both = {}
-    for attribute in fields(Usage):
-        counts = [getattr(usage, attribute.name) for usage in (first, second)]
-        known = [count for count in counts if count is not None]
-        both[attribute.name] = sum(known) if known else None
-    both["context_tokens"] = second.context_tokens
-    return Usage(**both)
 
 
 def _tag(message: letta.Message | EndOfStream) -> str:

@@ -5,13 +5,12 @@ denial (legacy_client_tool.jsonl). And a message behind an answer makes it forge
 without a return for good, which model providers refuse (legacy_answer_lost.jsonl). So the answer goes ahead.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from attrs import frozen
 
-from ...config import Approvals, InstructionPolicy
-from ...errors import RequestError, RequestField
+from ...config import InstructionPolicy
 from ...turn.events import Thread
 from ...turn.reply_format import JsonWish
 from ...turn.request import (
@@ -25,8 +24,8 @@ from ...turn.request import (
     ToolResult,
     TurnRequest,
 )
+from ...turn.settlement import NO_RESULT, NO_RESULT_YET, TAKEN
 from . import letta
-from .calls import NO_RESULT, NO_RESULT_YET, TAKEN, Settlement, settle
 from .commands import AnswerCalls, OpenStream
 from .destination import Destination
 from .turn_input import to_answer, to_client_tool, to_message
@@ -40,24 +39,6 @@ _NO_DENIAL: Final = "Not denied: "
 _NO_IMAGE: Final = "[an image, which cannot be shown here]"
 #: Tells whether this is what a thread was told last.
 IsTold: TypeAlias = Callable[[Thread, Standing], bool]
-
-
-#: Tells which calls a turn has left waiting in a thread, as far as somebody remembers.
-RecallWaiting: TypeAlias = Callable[[Thread], "Waiting | None"]
-
-
-@frozen(kw_only=True)
-class Waiting:
-    """Calls of a client's tools that a thread's last turn ended with.
-
-    :param is_forced: the client had asked for them: it may take them for the whole reply.
-    """
-
-    is_forced: bool
-
-
-def nothing_waits(thread: Thread) -> None:
-    """Nobody remembers."""
 
 
 def never_told(thread: Thread, standing: Standing) -> bool:
@@ -76,41 +57,6 @@ class Opening:
     command: OpenStream
     first: AnswerCalls | None = None
     told: tuple[Standing, ...] = ()
-
-
-def settle_plan(
-    plan: TurnRequest,
-    destination: Destination,
-    client_tools: Collection[str],
-    policy: Approvals,
-    waiting: Waiting | None = None,
-) -> Settlement:
-    """Bring the plan and what waits for an answer together.
-
-    :param client_tools: the names of the client's tools at Letta.
-    :param waiting: what is remembered of calls that wait.
-    :raises RequestError: if nothing waits for what the client brought.
-    """
-    agent = destination.agent
-    settlement = settle(
-        destination.pending or (),
-        plan.results,
-        client_tools=client_tools,
-        has_message=bool(plan.messages),
-        past_results=plan.past_results,
-        verdict=plan.verdict,
-        policy=policy,
-        own_tools=agent.tool_names,
-        # A client that forces a call again has taken the one before; so it is after a restart, too.
-        is_taken=plan.forces_call or (waiting is not None and waiting.is_forced),
-    )
-    if not settlement.undecided and not settlement.answers and not plan.messages:
-        raise RequestError(
-            "The agent waits for none of these results: the calls were answered before, or its run has "
-            "ended. Send a new user message to go on.",
-            field=RequestField.INPUT,
-        )
-    return settlement
 
 
 def compose(

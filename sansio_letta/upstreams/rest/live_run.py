@@ -1,0 +1,358 @@
+"""A run at Letta: started, read, found again if its stream is lost, cancelled.
+
+A run goes on without a reader (disconnect.jsonl), and is cancelled by its name alone, which comes with the
+first item of its stream. The stream of a background run can be taken up again behind the last item that was
+read (background_resume.jsonl); of another run the end is awaited, and what was kept is read.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from attrs import define, evolve, field
+
+from ..._signal import Signal
+from ...errors import Failure, Kept, RemoteProtocolError, SansioLettaError
+from ...turn.agent import Agent
+from ...turn.events import AgentGone, ThreadGone
+from ...turn.request import Standing
+from ...turn.upstream import (
+    Gone,
+    Interrupted,
+    Located,
+    Refused,
+    RunEvent,
+    RunLost,
+    RunState,
+    Script,
+)
+from . import letta
+from .calls import ToolBridge
+from .commands import CancelRun, FetchKept, FetchRun, FindRuns, OpenStream, ResumeRun
+from .exchange import Exchange, Exchanges
+from .lookup import SoughtRun, find_run, kept_nothing
+from .reader import MessageReader
+from .recovery import EarlierTurn, KeptRun, Reading, read_run
+from .response import Answer
+from .run import EndOfStream, RunStream, refusal_in
+from .run_request import Opening
+from .tool_attachment import Loan, MadeTools, Prepared, prepare
+
+#: An Enum looks its members up with Python code, and this one is asked for with every token.
+_NEED_DATA: Final = Signal.NEED_DATA
+
+
+@define
+class LettaMemory:
+    """What the turns of one process know of their Letta, and have made there."""
+
+    made_tools: MadeTools = field(factory=MadeTools)
+    has_background: bool = True  #: as long as Letta did not say that it has no background streams
+
+
+@define(kw_only=True)
+class RunSetting:
+    """What all runs of one turn have in common.
+
+    :param client_tools: the tools that the client offers: their names at Letta, and the client's for them.
+    :param result_ids: of calls that the client has answered.
+    """
+
+    agent: Agent
+    exchanges: Exchanges
+    client_tools: Mapping[str, str]
+    result_ids: frozenset[str]
+
+    def stream(self, names: Mapping[str, str]) -> RunStream:
+        """Makes events of a run's messages.
+
+        :param names: of tools that were called before the run, by the ids of their calls.
+        """
+        can = self.agent.capabilities
+        bridge = ToolBridge(
+            self.client_tools,
+            self.result_ids,
+            names,
+            can.exact_arguments,
+            can.replies_by_tool,
+            can.reads_reply_tool,
+        )
+        return RunStream(bridge, None if can.text_replies else self.agent.agent_type)
+
+
+@define(kw_only=True, eq=False)
+class RestRun:
+    """One run. See `turn.upstream.Run`.
+
+    :param opening: what it is started with.
+    :param loan: tools that the agent must be given before.
+    :param names: of tools that were called before it, by the ids of their calls.
+    :param has_results: whether results go with it.
+    :param sought: how it is found without a name; None: it cannot be.
+    :param is_told_apart: whether it is found as the one that the agent did not have before.
+    :param forget: what was remembered is out of date; tells whose memory that concerns.
+    :param forget_agent: the same where it is the agent that is gone.
+    :param memory: told if Letta has no background streams.
+    """
+
+    setting: RunSetting
+    opening: Opening
+    loan: Loan | None = None
+    names: Mapping[str, str]
+    has_results: bool = False
+    is_told_apart: bool = False
+    _sought: SoughtRun | None = field(default=None, alias="sought")
+    _forget: Callable[[], AgentGone | ThreadGone] = field(alias="forget")
+    _forget_agent: Callable[[], AgentGone] = field(alias="forget_agent")
+    _memory: LettaMemory = field(alias="memory")
+    stream: RunStream = field(init=False)
+    _is_asked: bool = field(default=False, init=False)  #: it may have been started
+    _was_located: bool = field(default=False, init=False)  #: what it said before was not read
+    _background: bool = field(init=False)
+    _reading: Reading = field(factory=Reading, init=False)  #: of its numbered stream
+    _exchange: Exchange | None = field(default=None, init=False)  #: that brings its stream
+    _reader: MessageReader | None = field(default=None, init=False)
+    _events: deque[RunEvent] = field(factory=deque, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.stream = self.setting.stream(self.names)
+        self._background = self.opening.command.request.background
+
+    @property
+    def ref(self) -> EarlierTurn | None:
+        """How it is found again."""
+        if self.stream.run_id is not None:
+            return EarlierTurn(run_id=self.stream.run_id)
+        return EarlierTurn(sought=self._sought) if self._is_asked and self._sought is not None else None
+
+    @property
+    def is_named(self) -> bool:
+        """Whether Letta has told its id."""
+        return self.stream.run_id is not None
+
+    @property
+    def run_id(self) -> str | None:
+        """Letta's id of it; None until the first ping."""
+        return self.stream.run_id
+
+    @property
+    def state(self) -> RunState:
+        """What the agent was doing when it was last heard of."""
+        return self.stream.state
+
+    @property
+    def has_kept(self) -> bool:
+        """Whether Letta has kept its input."""
+        return self.stream.step_kept
+
+    @property
+    def told(self) -> tuple[Standing, ...]:
+        """What goes with it and need not be told in its thread again."""
+        return self.opening.told
+
+    # --- Before it ----------------------------------------------------------------------------------------
+
+    def prepare(self) -> Script[None] | None:
+        """Attach tools, send answers ahead, note which runs there are."""
+        before = None
+        if self.is_told_apart:
+            before = FindRuns(agent_id=self.setting.agent.id)
+        if self.loan is None and self.opening.first is None and before is None:
+            return None
+        questions = prepare(self.loan, self.opening.first, before)
+        return self._prepare(self.setting.exchanges.walk(questions, must_finish=True))
+
+    def _prepare(self, questions: Script[Prepared]) -> Script[None]:
+        prepared = yield from questions
+        if prepared.is_agent_gone:
+            raise Gone(self._forget_agent())
+        if self._sought is not None:
+            known = prepared.runs
+            self._sought = None if known is None else evolve(self._sought, before=known)
+
+    # --- Starting it --------------------------------------------------------------------------------------
+
+    def start(self) -> Script[Refused | None]:
+        """Ask for it, until Letta takes or refuses it."""
+        exchanges, command = self.setting.exchanges, self.opening.command
+        exchanges.went_well()
+        while True:
+            exchange = self._exchange = exchanges.new(command, may_stream=True, must_finish=True)
+            self._is_asked = True
+            try:
+                yield exchange
+            except (Interrupted, SansioLettaError):
+                self._is_asked = exchange.was_sent
+                raise
+            if exchange.has_stream:
+                self._reader = exchange.read_stream(exchanges.config.max_event_size)
+                return None
+            if exchange.error is not None:
+                self._is_asked = exchange.failure is not Failure.NOT_SENT
+                limit = exchanges.config.connect_retry_timeout
+                pause = None if self._is_asked else exchanges.pause_within(limit)
+                if pause is None:
+                    raise exchange.error
+                yield pause
+                continue
+            assert exchange.answer is not None
+            if command.is_followed and exchange.answer.status == 200:
+                self.stream.run_id = letta.decode_run(exchange.answer.data).id
+                return None
+            following = self._take_refusal(exchange.answer, command)
+            if isinstance(following, Refused):
+                return following
+            if following is None:
+                pause = exchanges.pause_within(exchanges.config.queue_timeout)
+                if pause is None:
+                    raise exchange.answer.error()
+                yield pause
+            else:
+                command = following
+
+    def _take_refusal(self, answer: Answer, command: OpenStream) -> Refused | OpenStream | None:
+        """Letta answers with something other than a stream.
+
+        :return: what is asked instead; None: the same, after a while.
+        """
+        said = answer.refusal
+        if answer.status == 504 or (answer.status == 502 and said.text is None):
+            # A gateway's, which gave up waiting or whose connection to Letta ended: Letta may have taken it.
+            raise RemoteProtocolError(answer.error().message)
+        if answer.status == 200:
+            kind = answer.content_type or "no content type"
+            raise RemoteProtocolError(f"Letta answered with {kind} instead of an event stream.")
+        self._is_asked = False
+        if answer.status == 404:
+            raise Gone(self._forget())
+        if answer.status in (400, 409, 422) and refusal_in(said.message, said.code) is not None:
+            return Refused(error=answer.error())
+        if answer.status == 409:
+            # Another process speaks in this conversation: Letta has taken nothing.
+            return None
+        if answer.status == 503 and self._background:
+            self._background = False
+            self._memory.has_background = False
+            return evolve(command, request=evolve(command.request, background=False))
+        raise answer.error()
+
+    # --- Reading it ---------------------------------------------------------------------------------------
+
+    def next_event(self) -> RunEvent | Signal:
+        """The next event, or NEED_DATA.
+
+        :raises RemoteProtocolError: if what came makes no sense.
+        """
+        events = self._events
+        while not events:
+            reader, exchange = self._reader, self._exchange
+            if reader is None or exchange is None:
+                ended = RemoteProtocolError("Letta's run ended, and nothing tells how.")
+                return RunLost(error=ended, had_stream=False)
+            message = reader.next_message()
+            if isinstance(message, Signal):
+                if not exchange.has_ended:
+                    return _NEED_DATA
+                if (lost := self._end(exchange)) is not None:
+                    return lost
+            elif self._background and self._reading.is_after_end(message):
+                return RunLost(error=RemoteProtocolError("Letta forgot how the run ended."))
+            else:
+                events.extend(self.stream.receive_message(message))
+        return events.popleft()
+
+    def _end(self, exchange: Exchange) -> RunLost | None:
+        """The stream has ended."""
+        if not self.stream.has_ended:
+            if self.is_named:
+                error = exchange.error or RemoteProtocolError(
+                    "Letta's stream ended before the run had stopped."
+                )
+                return RunLost(error=error)
+            if self.ref is not None:
+                ended = RemoteProtocolError("Letta's stream ended before the run had a name.")
+                return RunLost(error=exchange.error or ended)
+            if exchange.error is not None:
+                raise exchange.error
+        self._events.extend(self.stream.receive_message(EndOfStream()))
+        return None
+
+    def read_texts(self, data: bytes) -> Sequence[str]:
+        """What bytes of its stream hold if it is nothing but more of the text."""
+        exchange, reader = self._exchange, self._reader
+        if reader is None or exchange is None or exchange.has_ended or self._events:
+            return ()
+        return reader.read_texts(data)
+
+    # --- What became of it --------------------------------------------------------------------------------
+
+    def locate(self) -> Script[Located]:
+        """Look for it among the agent's runs."""
+        assert self._sought is not None
+        self._reader = None
+        exchanges = self.setting.exchanges
+        timeout = exchanges.config.first_item_timeout
+        found = yield from exchanges.walk(find_run(self._sought, timeout), looks_back=True)
+        if found.run is None:
+            if found.is_sure:
+                self._sought = None
+            return Located.NEVER_BEGUN if found.is_sure else Located.UNKNOWN
+        self.stream.run_id, self._was_located = found.run.id, True
+        return Located.OVER if found.run.is_over else Located.RUNNING
+
+    def recover(self) -> Script[KeptRun | None]:
+        """Take its stream up again, or wait for its end."""
+        exchanges, reading, run_id = self.setting.exchanges, self._reading, self.stream.run_id
+        assert run_id is not None
+        self._reader = None
+        if self._background and not reading.is_over:
+            if reading.lose():
+                exchanges.went_well()
+            else:
+                pause = exchanges.pause_within(exchanges.config.resume_timeout)
+                if pause is None:
+                    raise RemoteProtocolError("The stream of Letta's run was lost again and again.")
+                yield pause
+            answer = yield from exchanges.ask(FetchRun(run_id=run_id), looks_back=True)
+            run = letta.decode_run(answer.data)
+            reading.is_over = run.is_over
+            if (yield from self._resume(ResumeRun(run_id=run.id, seq_id=reading.seq_id))):
+                return None
+        # The stream cannot be taken up again; what was kept of the run can be read.
+        ended = yield from exchanges.walk(read_run(run_id, exchanges.config.lost_run_timeout), looks_back=True)
+        self.stream = self.setting.stream(self.names)
+        self.stream.run_id = run_id
+        return KeptRun(ended, self.stream)
+
+    def _resume(self, command: ResumeRun) -> Script[bool]:
+        """Whether its stream goes on."""
+        exchanges = self.setting.exchanges
+        while True:
+            exchange = self._exchange = exchanges.new(command, may_stream=True)
+            yield exchange
+            if exchange.has_stream:
+                self._reader = exchange.read_stream(exchanges.config.max_event_size)
+                return True
+            pause = None
+            if exchange.error is not None or (exchange.answer and exchange.answer.status >= 500):
+                pause = exchanges.pause_within(exchanges.config.resume_timeout)
+            if pause is None:
+                if exchange.error is not None:
+                    raise exchange.error
+                return False
+            yield pause
+
+    def cancel(self, *, must_know: bool) -> Script[Kept]:
+        """End it. A run cancelled in its first step leaves no trace (kept_nothing.jsonl)."""
+        exchanges, run_id = self.setting.exchanges, self.stream.run_id
+        assert run_id is not None
+        exchanges.went_well()
+        command = CancelRun(agent_id=self.setting.agent.id, run_id=run_id)
+        answer = yield from exchanges.ask(command)
+        if not must_know or self.has_results or self.has_kept or not answer.cancelled(run_id):
+            return Kept.UNKNOWN
+        if self._was_located:
+            # What it had done before it was found was not read.
+            answer = yield from exchanges.ask(FetchKept(run_id=run_id))
+            return Kept.NOTHING if kept_nothing(answer) else Kept.UNKNOWN
+        return Kept.NOTHING
