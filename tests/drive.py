@@ -9,7 +9,8 @@ from sansio_letta import Config, Signal, Turn, TurnRequest
 from sansio_letta.turn.agent import Agent, PendingCall
 from sansio_letta.turn.events import Event
 from sansio_letta.turn.request import Tool, ToolResult, UserMessage
-from sansio_letta.turn.script import RecallEarlier, RecallWaiting, nothing_earlier, nothing_waits
+from sansio_letta.turn.script import RecallEarlier, nothing_earlier
+from sansio_letta.turn.state import RecallWaiting, nothing_waits
 from sansio_letta.turn.thread_queue import Ticket
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.agents import to_agent

@@ -128,7 +128,11 @@ class ThreadMemory:
         return self._waiting.get(thread)
 
     def _learn_task(self, turn: Turn, conversation: ConversationThread, scope: Hashable, now: float) -> None:
-        if turn.agent_id is None or not turn.state.awaited_calls or not isinstance(turn.request.thread, Throwaway):
+        if (
+            turn.agent_id is None
+            or not turn.state.awaited_calls
+            or not isinstance(turn.request.thread, Throwaway)
+        ):
             return
         self._unfinished[conversation] = scope, now
         self._unfinished.move_to_end(conversation)

@@ -299,7 +299,7 @@ class _Walk:
                 payload=payload,
                 phase=turn.phase if turn else None,
                 # The turn has no other window on its run.
-                run_state=turn.script.run_state if turn and self._runs else None,
+                run_state=turn.state.run_state if turn and self._runs else None,
                 outcomes=tuple(self._outcomes),
                 whole=whole,
             )
@@ -380,7 +380,7 @@ def _told_command(command: Command) -> Outcome:
 def _told_event(event: Event, turn: Turn, writer: Writer) -> Outcome:
     name, text, payload = type(event).__name__, event_gist(event), decoded(writer.write(event))
     if isinstance(event, TurnFailed):
-        if not (turn.script.started and writer.streaming):
+        if not (turn.state.started and writer.streaming):
             payload = pretty(error_body(event.error, field_name))
         return Outcome(part=Part.FAILURE, name=name, text=text, payload=payload)
     return Outcome(part=Part.EVENT, name=name, text=text, payload=payload, chunk_count=_chunk_count(payload))

@@ -21,7 +21,8 @@ from .events import Event, TextDelta, TurnStarted
 from .phases import ENDING, OVER, UNNAMED, Phase
 from .reply_format import CallWish
 from .request import Throwaway, TurnRequest
-from .script import RecallEarlier, RecallWaiting, TurnScript, nothing_earlier, nothing_waits
+from .script import RecallEarlier, TurnScript, nothing_earlier
+from .state import RecallWaiting, TurnState, nothing_waits
 from .thread_queue import Ticket
 from .trimming import Trimmer
 from .upstream import (
@@ -72,7 +73,7 @@ class Turn:
     _earlier: RunRef | None = field(default=None, alias="earlier", kw_only=True)
     _recall_earlier: RecallEarlier = field(default=nothing_earlier, alias="recall_earlier", kw_only=True)
     _recall_waiting: RecallWaiting = field(default=nothing_waits, alias="recall_waiting", kw_only=True)
-    script: TurnScript = field(init=False)  #: what the turn has found out and done so far
+    state: TurnState = field(init=False)  #: what the turn has found out and done so far
     _items: deque[Event | Command] = field(factory=deque, init=False)
     _running: Script[None] = field(init=False)
     _step: Step | None = field(default=None, init=False)  #: what the script waits for
@@ -89,7 +90,7 @@ class Turn:
         trimmer = None
         if request.stop or request.one_call:
             trimmer = Trimmer(request.stop, request.one_call, isinstance(request.wish, CallWish))
-        self.script = TurnScript(
+        self.state = TurnState(
             request=request,
             config=self.config,
             upstream=self.upstream,
@@ -99,21 +100,20 @@ class Turn:
             approvals=approvals if has_reader or approvals is not Approvals.ASK else Approvals.DENY,
             items=self._items,
             earlier=self._earlier,
-            recall_earlier=self._recall_earlier,
             recall_waiting=self._recall_waiting,
         )
-        self._running = self.script.converse()
+        self._running = TurnScript(self.state, self._recall_earlier).converse()
         self._resume()
 
     @property
     def phase(self) -> Phase:
         """What the turn is doing."""
-        return self.script.phase
+        return self.state.phase
 
     @property
     def earlier(self) -> RunRef | None:
         """What a repeat of this turn's request must look into; None if the agent was told nothing of it."""
-        return self.script.ref
+        return self.state.ref
 
     @property
     def agent_id(self) -> str | None:
@@ -123,7 +123,7 @@ class Turn:
     @property
     def seeks_run(self) -> bool:
         """Whether it only goes on to end a run of which the name is not known yet."""
-        return self.script.is_detached and self.phase in UNNAMED
+        return self.state.is_detached and self.phase in UNNAMED
 
     @property
     def pause(self) -> float | None:
@@ -155,9 +155,9 @@ class Turn:
         if self._is_stale:
             return
         # The short way for what comes most often: bytes that hold more of a text, and nothing else.
-        run = None if self._items or self.script.phase is not _STREAMING else self._plain
+        run = None if self._items or self.state.phase is not _STREAMING else self._plain
         if run is not None and (texts := run.read_texts(data)):
-            self.script.answer.add_texts(texts)
+            self.state.answer.add_texts(texts)
             self._items.extend([TextDelta(text=text) for text in texts])
             return
         if self._exchange is None:
@@ -214,16 +214,16 @@ class Turn:
         Go on as before until FINISHED: `next_event` hands out the command that cancels the run as soon as the
         run has a name. May be called at any time, and again.
         """
-        script = self.script
-        if script.is_detached or self.phase in OVER:
+        state = self.state
+        if state.is_detached or self.phase in OVER:
             return
-        script.is_detached = True
+        state.is_detached = True
         for item in [item for item in self._items if isinstance(item, Event)]:
             self._items.remove(item)
         if self.phase not in ENDING:
             self._interrupt(ClientDisconnected())
             if self._pending is not None:
-                script.leave()
+                state.leave()
 
     def shut_down(self, error: SansioLettaError) -> None:
         """The proxy itself must end: cancel the run, if there is one, and tell the client why.
@@ -233,10 +233,10 @@ class Turn:
 
         :param error: what the client is told if nothing was kept.
         """
-        script = self.script
-        if script.interruption is not None or script.is_detached or self.phase in OVER:
+        state = self.state
+        if state.interruption is not None or state.is_detached or self.phase in OVER:
             return
-        script.interruption = error
+        state.interruption = error
         if self.phase not in ENDING:
             self._interrupt(ShutDown(error))
 
@@ -245,13 +245,13 @@ class Turn:
 
         If the client still waits to hear how a shutdown went, it is told now what is known.
         """
-        script = self.script
+        state = self.state
         if self.phase in (Phase.CLEANING, *OVER):
             return
-        if script.interruption is not None and not script.is_detached:
-            script.report_interruption()
-            script.leave()
-        if script.is_detached:
+        if state.interruption is not None and not state.is_detached:
+            state.report_interruption()
+            state.leave()
+        if state.is_detached:
             self._hurries = True
             self._interrupt(self._pending)
 
@@ -273,7 +273,7 @@ class Turn:
         if type(item) is TextDelta:
             return item
         if type(item) is TurnStarted:
-            self.script.started = True
+            self.state.started = True
         elif self._unsent is not None and item is self._unsent.command:
             self._unsent.was_sent, self._unsent = True, None
         return item
@@ -318,8 +318,8 @@ class Turn:
         if isinstance(event, RunEnd):
             self._resume(event)
             return None
-        if not isinstance(event, Signal) and not self.script.is_detached:
-            self._items.extend(self.script.answer.add(event))
+        if not isinstance(event, Signal) and not self.state.is_detached:
+            self._items.extend(self.state.answer.add(event))
         if self._pending is not None and run.is_named:
             self._interrupt(self._pending)
             return None
@@ -337,10 +337,10 @@ class Turn:
         except StopIteration:
             self._step = self._plain = self._pending = None
             return
-        self._plain = step.run if isinstance(step, Follow) and self.script.answer.is_plain else None
+        self._plain = step.run if isinstance(step, Follow) and self.state.answer.is_plain else None
         if not isinstance(step, Pause | Wait | Follow):
             self._is_cut = self._exchange is not None and not self._exchange.has_ended
-            self._exchange = self._unsent = self.script.exchange = step
+            self._exchange = self._unsent = self.state.exchange = step
             self._items.append(step.command)
 
     def _interrupt(self, why: Interrupted | None) -> None:
@@ -369,7 +369,7 @@ class Turn:
         if self.phase in ENDING:
             return True
         is_urgent = self._hurries or isinstance(why or self._pending, ShutDown)
-        run = self.script.run
+        run = self.state.run
         can_seek = is_urgent and run is not None and run.ref is not None
         if isinstance(step, Follow):
             return not (step.run.is_named or can_seek)

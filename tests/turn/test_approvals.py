@@ -273,7 +273,7 @@ def test_a_second_run_that_is_lost_is_told_to_its_end() -> None:
     turn = make_turn(plan("hi"), ALLOW, AGENT)
     drain(turn)
     stream(turn, *WAITS)
-    assert turn.script.run_id == RUN_ID
+    assert turn.state.run_id == RUN_ID
     assert text_of(stream(turn, PING, say("Do", id="message-9"), end=False)) == "\n\nDo"
     turn.receive_failure(Failure.BROKEN, "connection reset")
     drain(turn)

@@ -406,7 +406,7 @@ def test_instructions_are_given_once() -> None:
     memory = ThreadMemory(10)
     turn = instructed(InstructionPolicy.ONCE, memory)
     assert texts(opened(drain(turn))) == [("system", "Be kind."), ("user", "hi")]
-    assert turn.script.told == (), "nothing of it is kept yet"
+    assert turn.state.told == (), "nothing of it is kept yet"
     stream(turn, PING, say("Hi."), stop(), DONE)
     memory.learn_told(turn)
     assert texts(opened(drain(instructed(InstructionPolicy.ONCE, memory)))) == [("user", "hi")]

@@ -315,7 +315,7 @@ def test_nobody_waits_for_a_call_behind_it() -> None:
     items = stream(turn, PING, say("x END y"), want("call-1", "get_weather", "{}"), *WAITS)
     assert texts(items) == ["x "]
     assert isinstance(items[-1], DeleteConversation)
-    assert turn.script.awaited_calls == ()
+    assert turn.state.awaited_calls == ()
 
 
 def test_a_stream_that_was_lost_goes_on_where_it_was() -> None:

@@ -347,7 +347,7 @@ def test_nothing_is_kept_of_a_first_step() -> None:
     drain(turn)
     failure = failed(stream(turn, PING, stop("llm_api_error"), error("llm_rate_limit"), DONE))
     assert (failure.error.status_hint, failure.kept) == (429, Kept.NOTHING)
-    assert not turn.script.started
+    assert not turn.state.started
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def test_earlier_steps_are_kept(seen: tuple[dict[str, object], ...]) -> None:
     drain(turn)
     failure = failed(stream(turn, PING, *seen, stop("llm_api_error"), error()))
     assert (failure.error.status_hint, failure.error.advice.type) == (424, "upstream_error")
-    assert (failure.kept, turn.script.started) == (Kept.SOMETHING, True)
+    assert (failure.kept, turn.state.started) == (Kept.SOMETHING, True)
 
 
 def test_results_are_kept_even_if_the_step_after_them_fails() -> None:
@@ -762,9 +762,9 @@ def test_commit_shows_when_it_is_handed_over() -> None:
     drain(turn)
     turn.receive_response(200, SSE)
     turn.receive_data(b"data: " + orjson.dumps(say("Hel")) + b"\n\n")
-    assert not turn.script.started
+    assert not turn.state.started
     assert isinstance(turn.next_event(), TurnStarted)
-    assert turn.script.started
+    assert turn.state.started
 
 
 def test_every_phase_ends_and_every_one_is_reached() -> None:

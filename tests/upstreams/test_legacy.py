@@ -514,7 +514,7 @@ def test_instructions_wait_for_the_next_message_if_results_come_alone() -> None:
     rules = Instructions(text="Be kind.", policy=InstructionPolicy.ALWAYS)
     results = turn_of(evolve(plan(results=["call-1"], tools=[WEATHER]), instructions=rules))
     house.drive(results)
-    assert (asked(house), results.script.told) == ([FetchAgent, *GIVE, OpenStream, *CLEAN], ())
+    assert (asked(house), results.state.told) == ([FetchAgent, *GIVE, OpenStream, *CLEAN], ())
     house.pending = None
     house.drive(turn_of(evolve(plan("hi"), instructions=rules)))
     assert run_request(house)["messages"] == [
@@ -564,7 +564,7 @@ def test_a_chat_is_told_in_the_agents_own_thread() -> None:
     turn = turn_of(evolve(plan("hi"), thread=Chat(key="c-1"), history=history))
     house.drive(turn)
     assert run_request(house)["messages"] == [{"role": "user", "content": "hi"}]
-    assert (asked(house), turn.script.conversation) == ([OpenStream], None)
+    assert (asked(house), turn.state.conversation) == ([OpenStream], None)
 
 
 @pytest.mark.parametrize(

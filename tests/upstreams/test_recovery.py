@@ -115,7 +115,7 @@ def test_the_rest_of_a_lost_run_is_told_when_it_has_ended() -> None:
         TextDelta(text="\n\nMore"),
         TurnFinished(reason=FinishReason.STOP, usage=USED),
     ]
-    assert (turn.next_event(), turn.script.resume_count) == (Signal.FINISHED, 1)
+    assert (turn.next_event(), turn.state.resume_count) == (Signal.FINISHED, 1)
 
 
 def test_calls_of_a_lost_run_are_told_once() -> None:
@@ -161,7 +161,7 @@ def test_a_stream_that_breaks_behind_its_end_is_whole(ending: tuple[dict[str, An
     turn.receive_failure(Failure.BROKEN, "connection reset")
     [finish] = drain(turn)
     assert isinstance(finish, TurnFinished)
-    assert (turn.next_event(), turn.script.resume_count) == (Signal.FINISHED, 0)
+    assert (turn.next_event(), turn.state.resume_count) == (Signal.FINISHED, 0)
 
 
 def test_a_stream_that_breaks_behind_a_failed_stop_is_a_failure() -> None:
@@ -320,7 +320,7 @@ def test_a_background_run_is_read_on_behind_its_last_item() -> None:
     items += stream(turn, stop(), USAGE, DONE)
     assert [item.text for item in items if isinstance(item, TextDelta)] == ["Hel", "lo"]
     assert items[-1] == TurnFinished(reason=FinishReason.STOP, usage=USED)
-    assert turn.script.resume_count == 2
+    assert turn.state.resume_count == 2
 
 
 def test_a_stream_that_is_lost_again_and_again_is_asked_for_more_slowly() -> None:
