@@ -155,7 +155,7 @@ class TurnEntry:
         """Whether the turn should go on though the client of the cycle that drives it has disconnected."""
         if self.followers:
             return True
-        is_awaited = self.turn is not None and self.turn.place.is_awaited
+        is_awaited = self.turn is not None and self.turn.ticket.is_awaited
         return now < self._expected_until and not is_awaited
 
     def follow(self, follower: "Follower") -> None:
