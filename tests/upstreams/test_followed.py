@@ -31,9 +31,9 @@ SLEEPER = agent(agent_type="memgpt_v2_agent", enable_sleeptime=True)
 FOLLOWED = f"/v1/agents/{AGENT_ID}/messages/async"
 
 
-def followed(*texts: str) -> Turn:
+def followed(*texts: str, background: bool = False) -> Turn:
     """A turn whose run Letta has just named."""
-    turn = make_turn(plan(*texts or ("hi",)), agent=SLEEPER)
+    turn = make_turn(plan(*texts or ("hi",)), agent=SLEEPER, background=background)
     (opened,) = drain(turn)
     assert isinstance(opened, OpenStream)
     assert (opened.target, orjson.loads(opened.body).keys()) == (FOLLOWED, {"messages"})
@@ -41,8 +41,10 @@ def followed(*texts: str) -> Turn:
     return turn
 
 
-def test_an_agent_that_cannot_stream_is_followed_by_its_run() -> None:
-    turn = followed()
+@pytest.mark.parametrize("background", [False, True])
+def test_an_agent_that_cannot_stream_is_followed_by_its_run(background: bool) -> None:
+    # Where runs in the background are asked for, this one has no stream to resume either.
+    turn = followed(background=background)
     answer(turn, {"id": RUN_ID, "status": "running"})
     assert turn.pause is not None
     turn.end_pause()

@@ -305,7 +305,7 @@ class RestRun:
         exchanges, reading, run_id = self.setting.exchanges, self._reading, self.stream.run_id
         assert run_id is not None
         self._reader = None
-        if self._background and not reading.is_over:
+        if self._background and not self.opening.command.is_followed and not reading.is_over:
             if reading.lose():
                 exchanges.went_well()
             else:
