@@ -32,6 +32,7 @@ from sansio_letta.errors import Advice, Failure
 from sansio_letta.proxy import routing
 from sansio_letta.proxy import summary as summary_module
 from sansio_letta.proxy.policies import POLICIES, PREFIX
+from sansio_letta.recording import format as recording_format
 from sansio_letta.recording import redact
 from sansio_letta.turn import events
 from sansio_letta.turn.answer import Answer
@@ -704,6 +705,12 @@ def layers() -> str:
 # --- Recordings, figures --------------------------------------------------------------------------------------
 
 
+def recorded_commands() -> str:
+    """What is asked of Letta, by the name that a recording has for it."""
+    rows = ((_code(name), _first_line(command)) for command, name in recording_format.COMMANDS.items())
+    return _table(("`command`", "what it asks"), rows)
+
+
 def secret_headers() -> str:
     """Headers that are never recorded."""
     return _codes(sorted(redact.SECRET_HEADERS)) + "."
@@ -770,6 +777,7 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "log-fields": log_fields,
     "attacks": attacks,
     "layers": layers,
+    "recorded-commands": recorded_commands,
     "secret-headers": secret_headers,
     "text-fields": text_fields,
     "budgets": budgets,

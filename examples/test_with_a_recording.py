@@ -8,18 +8,18 @@ Record one with ``letta-proxy serve --record recordings``, or with ``record=`` o
 from pathlib import Path
 
 from sansio_letta import read_recording
-from sansio_letta.recording.replay import replay
-from sansio_letta.recording.views import render_text
+from sansio_letta.recording.player import play
+from sansio_letta.recording.replay import render_text
 from sansio_letta.turn.events import CallStarted, TextDelta
 
 RECORDING = Path(__file__).parent.parent / "fixtures" / "recordings" / "client_tool.jsonl"
 
 
 def test_agent_calls_the_weather_tool_and_answers() -> None:
-    call_turn, answer_turn = replay(read_recording(RECORDING.read_bytes()))
-    (call,) = [replayed.item for replayed in call_turn if isinstance(replayed.item, CallStarted)]
+    call_turn, answer_turn = play(read_recording(RECORDING.read_bytes()))
+    (call,) = [played.seen for played in call_turn if isinstance(played.seen, CallStarted)]
     assert call.name == "get_weather"
-    assert any(isinstance(replayed.item, TextDelta) for replayed in answer_turn)
+    assert any(isinstance(played.seen, TextDelta) for played in answer_turn)
 
 
 def test_the_answer_contains_the_result() -> None:

@@ -18,7 +18,8 @@ from .proxy.cycle import Cycle
 from .proxy.http import HttpRequest, ResponseBody, ResponseHead
 from .proxy.proxy import Proxy
 from .proxy.summary import Repeat, Summary
-from .recording.format import Recording, RecordingError, read_recording
+from .recording.format import Recording, RecordingError
+from .recording.reader import read_recording
 from .sse import ServerSentEvent, SSEDecoder
 from .turn.agent import Caller
 from .turn.request import TurnRequest

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from attrs import evolve
 
-from sansio_letta.recording.format import RecordedData, RecordedExchange, Recording, read_recording
+from sansio_letta.recording.format import RecordedData, RecordedExchange, Recording
+from sansio_letta.recording.reader import read_recording
 from sansio_letta.recording.replay import render
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"

@@ -30,8 +30,9 @@ from sansio_letta.proxy.origins import OriginRules
 from sansio_letta.proxy.response import header_list
 from sansio_letta.proxy.routing import route
 from sansio_letta.recording.compare import compare
-from sansio_letta.recording.format import TextMode, read_recording
+from sansio_letta.recording.format import TextMode
 from sansio_letta.recording.inspect import inspect
+from sansio_letta.recording.reader import read_recording
 from sansio_letta.recording.redact import StreamRedactor, redact_body, redact_keys, redact_target
 from sansio_letta.recording.replay import render
 from sansio_letta.sse import SSEDecoder

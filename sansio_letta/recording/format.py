@@ -1,41 +1,36 @@
-"""Recordings: what passed between client, proxy and Letta, as JSON lines, read back exchange by exchange.
+"""Recordings: what passed between client, proxy and Letta, as JSON lines, exchange by exchange.
 
-The first line is the head: ``v``, ``kind``, ``server``, ``scenario``, ``note``. Every other line is one
-happening of one exchange: ``x`` its number, ``t`` seconds since the recording began, ``dir`` what happened:
+The first line is the head: ``v``, ``kind``, ``server``, ``scenario``, ``note``; of a recording with a client
+how its response was made (``token``, ``created``, ``policies``, ``limits``, ``options``), what the proxy knew
+beforehand (``initial``), and whether texts were kept (``text``). Every other line is one thing that happened in
+one exchange: ``x`` its number, ``t`` seconds since the recording began, ``dir`` what happened:
 
-- ``request``: ``method``, ``path``, ``json``, and ``headers`` of a client's
+- ``request``: ``method``, ``path``, ``json``; of one to Letta its ``kind`` and its ``command``; of the client's
+  own its ``headers``; of one that starts a run in a recording without a client the ``agent``
 - ``response``: ``status``, ``headers``
 - ``data``: ``text``, or ``b64`` where the bytes are no UTF-8
 - ``end`` of the body; ``client_closed``: the reader left before it; ``failed``: the connection broke
 - ``waited``: the client had waited for so long that a comment was due
 
-Exchanges may overlap: one may begin while another's data comes. Since version 2 exchange 0 is the client's own,
-with the proxy, ``failed`` says ``failure`` and ``reason``, and the head says how the client's answer was made
-(``token``, ``created``, ``policies``, ``limits``) and in ``text`` whether message text was kept. The order of
-the lines is that in which things happened: with it a replay does without a clock. Version 1 holds exchanges
-with Letta alone.
+Exchange 0 is the client's own, with the proxy. Exchanges may overlap: one may begin while the data of another
+comes. The order of the lines is that in which things happened: with it a replay does without a clock.
 """
 
-import base64
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Mapping
 from enum import Enum
-from functools import partial
-from operator import eq
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
-import orjson
-from attrs import define, field, frozen
-from cattrs import BaseValidationError, Converter
+from attrs import field, fields, frozen
 
-from .._convert import WrongType, exactly, first_error, strict_converter
-from ..config import Config
+from ..config import ClientTools, Config
 from ..errors import SansioLettaError
 from ..proxy.policies import POLICIES, with_policies
+from ..turn.agent import Agent, Capabilities
+from ..upstreams.rest import commands
 
-_T = TypeVar("_T")
-
-#: Written; version 1 is read as well.
-VERSION: Final = 2
+#: Written; versions 1 and 2 are read as well.
+VERSION: Final = 3
 KIND: Final = "letta-v1"
 #: Stands in recordings where a failure's value would: it was the proxy that ended the exchange, to end itself.
 INTERRUPTED: Final = "interrupted"
@@ -45,14 +40,93 @@ class RecordingError(SansioLettaError):
     """A recording cannot be read; the message names the line."""
 
 
+#: What commands are called in a recording, whatever becomes of their classes.
+COMMANDS: Final[Mapping[type[Any], str]] = {
+    commands.FindAgent: "find_agent",
+    commands.FetchAgent: "fetch_agent",
+    commands.OpenStream: "start_run",
+    commands.CancelRun: "cancel_run",
+    commands.ResumeRun: "resume_run",
+    commands.FetchRun: "fetch_run",
+    commands.FindRuns: "list_runs",
+    commands.FetchKept: "fetch_run_messages",
+    commands.FetchUsage: "fetch_run_usage",
+    commands.FindConversations: "find_conversations",
+    commands.CreateConversation: "create_conversation",
+    commands.FetchConversation: "fetch_conversation",
+    commands.DeleteConversation: "delete_conversation",
+    commands.UpdateConversation: "update_conversation",
+    commands.FetchLast: "fetch_last_message",
+    commands.AnswerCalls: "answer_calls",
+    commands.FetchToolbox: "fetch_agent_tools",
+    commands.FindToolboxes: "find_agents_by_tag",
+    commands.ChangeToolbox: "update_agent_tools",
+    commands.FindTools: "find_tools",
+    commands.SearchTools: "search_tools",
+    commands.MakeTool: "upsert_tool",
+    commands.DeleteTool: "delete_tool",
+    commands.ListAgents: "list_agents",
+    commands.CheckHealth: "check_health",
+}
+START_RUN: Final = COMMANDS[commands.OpenStream]
+
+_CAPABILITIES: Final = tuple(attribute.name for attribute in fields(Capabilities))
+#: What is asked for beside a thing itself: more of it from one version of the proxy to the next.
+_INCLUDES: Final = re.compile(r"(?<=[?&])include=[^&]*(?:&|$)")
+
+
+class ExchangeKind(Enum):
+    """How an exchange with Letta is carried out."""
+
+    HTTP = "http"
+
+
+@frozen(kw_only=True)
+class RecordedAgent:
+    """An agent, as far as a turn depends on it."""
+
+    id: str
+    name: str = ""
+    agent_type: str = ""
+    tool_names: tuple[str, ...] | None = None
+    capabilities: Mapping[str, bool] = field(factory=dict)  #: those of `Capabilities` that are not the default
+
+    @classmethod
+    def of(cls, agent: Agent) -> "RecordedAgent":
+        """The agent as it is written down."""
+        default = Capabilities()
+        pairs = {name: getattr(agent.capabilities, name) for name in _CAPABILITIES}
+        return cls(
+            id=agent.id,
+            name=agent.name,
+            agent_type=agent.agent_type,
+            tool_names=None if agent.tool_names is None else tuple(sorted(agent.tool_names)),
+            capabilities={name: has for name, has in pairs.items() if has != getattr(default, name)},
+        )
+
+    @property
+    def agent(self) -> Agent:
+        """The agent for a turn. Capabilities that are not known are of a later version."""
+        known = {name: has for name, has in self.capabilities.items() if name in _CAPABILITIES}
+        return Agent(
+            id=self.id,
+            name=self.name,
+            agent_type=self.agent_type,
+            tool_names=None if self.tool_names is None else frozenset(self.tool_names),
+            capabilities=Capabilities(**known),
+        )
+
+
 @frozen(kw_only=True)
 class RecordedRequest:
-    """What was asked of Letta."""
+    """A request to Letta, or the client's own."""
 
     method: str
     path: str  #: with the query
     json: Any = None
     headers: tuple[tuple[str, str], ...] = ()  #: of a client's request alone; keys are never recorded
+    command: str | None = None  #: of `COMMANDS`; None: the client's own, or what the proxy does not ask
+    agent: RecordedAgent | None = None  #: that a run is started for, if no client's request says so
 
 
 @frozen(kw_only=True)
@@ -96,20 +170,15 @@ class RecordedExchange:
         """All bytes of the answer."""
         return b"".join(item.data for item in self.data)
 
-    def asks(self, method: str, target: str) -> bool:
-        """Whether it asked this. Older recordings did not ask for the agent's tools beside the rest."""
-        before = target.replace("include=agent.tools&include=agent.pending", "include=agent.pending")
-        same = (target, before, before.removesuffix("&include=agent.tools"))
-        return self.request.method == method and self.request.path in same
+    def asks(self, command: commands.Command) -> bool:
+        """Whether it is a command of this kind, to the same target; what is included beside may be more now."""
+        asked, name = _INCLUDES.sub("", command.target), COMMANDS[type(command)]
+        return self.request.command == name and _INCLUDES.sub("", self.request.path) == asked
 
     @property
     def starts_run(self) -> bool:
         """Whether this is a turn's request, answered by a stream or by a refusal of one."""
-        path = self.request.path
-        return self.request.method == "POST" and (
-            path.endswith(("/messages/stream", "/messages/async"))
-            or (path.startswith("/v1/conversations/") and path.endswith("/messages"))
-        )
+        return self.request.command == START_RUN
 
 
 class TextMode(Enum):
@@ -151,6 +220,24 @@ LIMITS: Final = (
 
 
 @frozen(kw_only=True)
+class RecordedOptions:
+    """What else of a `Config` an answer depends on."""
+
+    client_tools: str = ClientTools.AUTO.value
+    finds_runs: bool = True
+    chat_key_headers: tuple[str, ...] = Config().chat_key_headers
+
+
+@frozen(kw_only=True)
+class RecordedState:
+    """What the proxy knew before the client's request came, and did not have to ask."""
+
+    agent: RecordedAgent | None = None  #: the agent that the model's name resolves to
+    threads: Mapping[str, str] = field(factory=dict)  #: the chat's conversation, by agent
+    background: bool = True  #: False: Letta had refused background runs
+
+
+@frozen(kw_only=True)
 class RecordingHead:
     """The first line."""
 
@@ -163,6 +250,8 @@ class RecordingHead:
     created: int | None = None  #: Unix time, seconds
     policies: Mapping[str, str] = field(factory=dict)  #: of `POLICIES`; what is missing is as today
     limits: Mapping[str, float] = field(factory=dict)  #: of `LIMITS`, as well
+    options: RecordedOptions = field(factory=RecordedOptions)
+    initial: RecordedState = field(factory=RecordedState)
     text: str = TextMode.KEEP.value
 
     @classmethod
@@ -175,6 +264,7 @@ class RecordingHead:
         token: str,
         created: int,
         config: Config,
+        initial: RecordedState,
         text: TextMode,
     ) -> "RecordingHead":
         """The head of a recording that is made now."""
@@ -188,6 +278,12 @@ class RecordingHead:
             created=created,
             policies={name: getattr(config, policy.field).value for name, policy in POLICIES.items()},
             limits={name: getattr(config, name) for name in LIMITS},
+            options=RecordedOptions(
+                client_tools=config.client_tools.value,
+                finds_runs=config.finds_runs,
+                chat_key_headers=config.chat_key_headers,
+            ),
+            initial=initial,
             text=text.value,
         )
 
@@ -205,7 +301,13 @@ class RecordingHead:
         # Others are of a later version.
         limits: dict[str, Any] = {name: self.limits[name] for name in LIMITS if name in self.limits}
         known = [(POLICIES[name], text) for name, text in self.policies.items() if name in POLICIES]
-        return with_policies(Config(**limits), {policy.field: policy.read(text) for policy, text in known})
+        config = Config(
+            **limits,
+            client_tools=ClientTools(self.options.client_tools),
+            finds_runs=self.options.finds_runs,
+            chat_key_headers=self.options.chat_key_headers,
+        )
+        return with_policies(config, {policy.field: policy.read(text) for policy, text in known})
 
 
 @frozen(kw_only=True)
@@ -221,193 +323,3 @@ class Recording:
     def scenario(self) -> str:
         """The recording's name."""
         return self.head.scenario
-
-
-@frozen(kw_only=True)
-class _Happening:
-    x: int
-    t: float
-    dir: str
-    method: str | None = None
-    path: str | None = None
-    json: Any = None
-    status: int | None = None
-    headers: tuple[tuple[str, ...], ...] = ()
-    text: str | None = None
-    b64: str | None = None
-    failure: str | None = None
-    reason: str | None = None
-
-
-def _make_converter() -> Converter:
-    converter = strict_converter()
-    for kind, plain in ((Mapping[str, float], dict[str, float]), (Mapping[str, str], dict[str, str])):
-        structure = converter.get_structure_hook(plain)
-        converter.register_structure_hook_func(partial(eq, kind), partial(_structure_object, structure))
-    return converter
-
-
-def _structure_object(structure: Callable[[Any, Any], Any], value: object, kind: object) -> object:
-    return structure(exactly(value, dict), kind)
-
-
-_lines: Final = _make_converter()
-
-
-def read_recording(data: bytes) -> Recording:
-    """A whole recording, or what a crash left of one: a last line that was not written to its end is left out.
-
-    :param data: the file's bytes.
-    :raises RecordingError: naming the line and what was expected there.
-    """
-    lines = [(number, line) for number, line in enumerate(data.split(b"\n"), 1) if line.strip()]
-    if not lines:
-        raise RecordingError("line 1: expected the head of a recording, got an empty file")
-    head = _read_head(*lines[0])
-    exchanges: dict[int, _Exchange] = {}
-    cut_line = None
-    for number, line in lines[1:]:
-        if number == lines[-1][0] and not data.endswith(b"\n") and not _is_json(line):
-            cut_line = number
-            break
-        _take(_structure(number, line, _Happening), number, exchanges)
-    client = exchanges.pop(0, None)
-    return Recording(
-        head=head,
-        exchanges=tuple(exchange.freeze() for exchange in exchanges.values()),
-        client=None if client is None else client.freeze(),
-        cut_line=cut_line,
-    )
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return False
-    return True
-
-
-def _read_head(number: int, line: bytes) -> RecordingHead:
-    head = _structure(number, line, RecordingHead)
-    if head.kind != KIND:
-        raise RecordingError(f"line {number}: kind: expected {KIND}, got {head.kind[:80]!r}")
-    if not 1 <= head.v <= VERSION:
-        raise RecordingError(
-            f"line {number}: v: versions 1 to {VERSION} can be read, the recording is of version {head.v}"
-        )
-    words = {f"policies.{name}": (policy.values, head.policies.get(name)) for name, policy in POLICIES.items()}
-    for name, (members, word) in {**words, "text": (tuple(TextMode), head.text)}.items():
-        known = [str(member.value) for member in members]
-        if word is not None and word not in known:
-            raise RecordingError(f"line {number}: {name}: expected one of {', '.join(known)}")
-    try:
-        assert head.config
-    except ValueError as exc:
-        raise RecordingError(f"line {number}: limits: {exc.args[0]}") from None
-    return head
-
-
-def _structure(number: int, line: bytes, kind: type[_T]) -> _T:
-    try:
-        value: _T = _lines.structure(orjson.loads(line), kind)
-        return value
-    except orjson.JSONDecodeError as exc:
-        raise RecordingError(f"line {number}: expected one JSON object, got {exc}") from None
-    except (WrongType, BaseValidationError) as exc:
-        path, cause = first_error(exc)
-        why = "missing" if isinstance(cause, KeyError) else str(cause)
-        raise RecordingError(f"line {number}: {path + ': ' if path else ''}{why}") from None
-
-
-@define
-class _Exchange:
-    """An exchange while its lines are read."""
-
-    x: int
-    t: float
-    request: RecordedRequest
-    status: int | None = None
-    headers: tuple[tuple[str, str], ...] = ()
-    head_t: float | None = None
-    head_line: int = 0
-    data: list[RecordedData] = field(factory=list)
-    waits: list[RecordedWait] = field(factory=list)
-    end: Literal["end", "client_closed", "failed"] | None = None
-    end_t: float | None = None
-    end_line: int = 0
-    failure: str | None = None
-    reason: str | None = None
-
-    def freeze(self) -> RecordedExchange:
-        return RecordedExchange(
-            x=self.x,
-            t=self.t,
-            request=self.request,
-            status=self.status,
-            headers=self.headers,
-            head_t=self.head_t,
-            head_line=self.head_line,
-            data=tuple(self.data),
-            waits=tuple(self.waits),
-            end=self.end,
-            end_t=self.end_t,
-            end_line=self.end_line,
-            failure=self.failure,
-            reason=self.reason,
-        )
-
-
-def _take(item: _Happening, number: int, exchanges: dict[int, _Exchange]) -> None:
-    """Add one line to its exchange."""
-    exchange = exchanges.get(item.x)
-    if item.dir == "request":
-        if exchange is not None or item.method is None or item.path is None:
-            raise RecordingError(f"line {number}: expected a new exchange with method and path")
-        request = RecordedRequest(
-            method=item.method, path=item.path, json=item.json, headers=_pairs(item.headers, number)
-        )
-        exchanges[item.x] = _Exchange(item.x, item.t, request)
-        return
-    if exchange is None:
-        raise RecordingError(f"line {number}: exchange {item.x} has no request before this")
-    match item.dir:
-        case "response":
-            if item.status is None:
-                raise RecordingError(f"line {number}: status: missing")
-            exchange.status, exchange.headers = item.status, _pairs(item.headers, number)
-            exchange.head_t, exchange.head_line = item.t, number
-        case "data" if exchange.status is None:
-            raise RecordingError(f"line {number}: data of exchange {item.x} before its response")
-        case "data":
-            exchange.data.append(RecordedData(t=item.t, data=_bytes(item, number), line=number))
-        case "waited":
-            exchange.waits.append(RecordedWait(t=item.t, line=number))
-        case "end" | "client_closed" | "failed":
-            exchange.end, exchange.end_t, exchange.end_line = item.dir, item.t, number
-            exchange.failure, exchange.reason = item.failure, item.reason
-        case _:
-            raise RecordingError(
-                f"line {number}: dir: expected request, response, data, waited, end, client_closed or failed, "
-                f"got {item.dir[:40]!r}"
-            )
-
-
-def _pairs(headers: Iterable[tuple[str, ...]], number: int) -> tuple[tuple[str, str], ...]:
-    pairs = []
-    for index, pair in enumerate(headers):
-        if len(pair) != 2:
-            raise RecordingError(f"line {number}: headers[{index}]: expected a name and a value")
-        pairs.append((pair[0].lower(), pair[1]))
-    return tuple(pairs)
-
-
-def _bytes(item: _Happening, number: int) -> bytes:
-    if item.text is not None:
-        return item.text.encode()
-    if item.b64 is None:
-        raise RecordingError(f"line {number}: expected text or b64")
-    try:
-        return base64.b64decode(item.b64, validate=True)
-    except ValueError as exc:
-        raise RecordingError(f"line {number}: b64: {exc}") from None

@@ -23,7 +23,8 @@ from ..dialects.tool_display import showing_tools
 from ..errors import Failure, RemoteProtocolError, RequestError, SansioLettaError, shutting_down
 from ..proxy.routing import Endpoint, route
 from ..sse import ServerSentEvent, SSEDecoder
-from ..turn.events import Event, TurnFailed, TurnFinished
+from ..turn.agent import Agent
+from ..turn.events import ConversationThread, Event, TurnFailed, TurnFinished
 from ..turn.phases import Phase
 from ..turn.turn import Turn
 from ..upstreams.rest import letta
@@ -31,8 +32,7 @@ from ..upstreams.rest.commands import Command
 from ..upstreams.rest.upstream import RestUpstream
 from .compare import compare
 from .format import INTERRUPTED, RecordedExchange, Recording, RecordingError
-from .remembered import agent_of, remembered
-from .replay import plan_recorded
+from .requests import planned_run
 from .rows import Inspection, Kind, Outcome, Part, Passage, Row
 from .summaries import (
     decoded,
@@ -64,9 +64,9 @@ def _tell_turns(recording: Recording) -> list[Passage]:
     told: set[int] = set()
     starting = [exchange for exchange in recording.exchanges if exchange.starts_run]
     for number, exchange in enumerate(starting, 1):
-        plan, pending = plan_recorded(recording, exchange)
+        plan, pending = planned_run(recording, exchange)
         config = Config().without_pauses()
-        turn = Turn(plan, RestUpstream(plan, config, agent_of(exchange), pending), config)
+        turn = Turn(plan, RestUpstream(plan, config, _agent_of(exchange), pending), config)
         walk = _Walk(recording, turn, _writer(recording, number, plan.model))
         walk.begin()
         walk.follow(exchange)
@@ -144,7 +144,7 @@ class _Walk:
                 self._outcomes.append(Outcome(part=Part.FAILURE, name=type(exc).__name__, text=error_gist(exc)))
                 return
             # Its texts were not recorded, so that it reads as a bad one; what it asked of Letta is there.
-            plan, _ = plan_recorded(self.recording, run)
+            plan, _ = planned_run(self.recording, run)
         if not self.recording.head.has_texts:
             # There is nothing to check or to search: what was said is shown as if nothing had been wished.
             plan = evolve(plan, wish=None, stop=())
@@ -153,10 +153,11 @@ class _Walk:
         include_usage = isinstance(options, dict) and options.get("include_usage") is True
         stream = raw.get("stream") is True
         self._writer = _writer(self.recording, 1, plan.model, stream=stream, include_usage=include_usage)
-        known = remembered(self.recording, plan.model)
+        initial = self.recording.head.initial
+        thread = next(map(_conversation, initial.threads.values()), None)
+        agent = None if initial.agent is None else initial.agent.agent
         config = self.recording.head.config
-        upstream = RestUpstream(plan, config, known.agent, thread=known.thread)
-        self.turn = Turn(plan, upstream, config)
+        self.turn = Turn(plan, RestUpstream(plan, config, agent, thread=thread), config)
 
     def _circumstances(self) -> RequestContext:
         head, client = self.recording.head, self.recording.client
@@ -187,7 +188,7 @@ class _Walk:
         body = orjson.loads(command.body) if command.body else None
         for exchange in self.recording.exchanges:
             request = exchange.request
-            same = exchange.asks(command.method, command.target)
+            same = exchange.asks(command)
             # Beside a client's, texts may have been left out.
             known = self.recording.client is not None or request.json in (None, body)
             if exchange.x > self.last_x and same and known:
@@ -436,6 +437,14 @@ def _writer(
     heading = Heading(completion_id=f"chatcmpl-{head.token or number}", created=head.created or 0, model=model)
     writer = make_writer(heading, config, stream=stream, include_usage=include_usage)
     return showing_tools(writer, config.server_tools)
+
+
+def _agent_of(exchange: RecordedExchange) -> Agent | None:
+    return None if exchange.request.agent is None else exchange.request.agent.agent
+
+
+def _conversation(conversation_id: str) -> ConversationThread:
+    return ConversationThread(conversation_id=conversation_id)
 
 
 def _json_bytes(json: object) -> bytes:

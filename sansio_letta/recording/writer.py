@@ -8,12 +8,28 @@ import orjson
 from attrs import asdict, define, field
 
 from ..errors import RemoteProtocolError
-from ..proxy.http import ResponseBody, ResponseHead
-from ..proxy.observer import Change, CycleOpened, LettaData, LettaFailure, LettaResponse, Observation
+from ..proxy.http import HttpRequest, ResponseBody, ResponseHead
+from ..proxy.observer import (
+    Change,
+    CycleOpened,
+    InitialState,
+    LettaData,
+    LettaFailure,
+    LettaResponse,
+    Observation,
+)
 from ..turn.events import TurnFailed, TurnFinished
 from ..upstreams.rest.commands import Command
 from ..upstreams.rest.response import Headers
-from .format import INTERRUPTED, RecordingHead, TextMode
+from .format import (
+    COMMANDS,
+    INTERRUPTED,
+    ExchangeKind,
+    RecordedAgent,
+    RecordedState,
+    RecordingHead,
+    TextMode,
+)
 from .redact import (
     StreamRedactor,
     redact_body,
@@ -49,22 +65,26 @@ class RecordingWriter:
         self._mode = TextMode(self.head.text)
         self._write(asdict(self.head))
 
-    def request(
-        self, x: int, t: float, method: str, path: str, body: bytes | None, headers: Headers = ()
-    ) -> None:
-        """An exchange begins. 0 is the client's own.
+    def request(self, request: HttpRequest) -> None:
+        """The client's request: exchange 0."""
+        line: dict[str, Any] = {"x": _CLIENT, "t": 0.0, "dir": "request", "method": request.method}
+        if request.headers:
+            line["headers"] = redact_headers(request.headers)
+        self._request(line, request.target, request.body)
 
-        :param body: JSON, or nothing.
-        """
-        line: dict[str, Any] = {"x": x, "t": t, "dir": "request", "method": method}
+    def command(self, x: int, t: float, command: Command) -> None:
+        """An exchange with Letta begins."""
+        line: dict[str, Any] = {"x": x, "t": t, "dir": "request", "kind": ExchangeKind.HTTP.value}
+        line |= {"command": COMMANDS[type(command)], "method": command.method}
+        self._request(line, command.target, command.body)
+
+    def _request(self, line: dict[str, Any], path: str, body: bytes | None) -> None:
         line["path"] = redact_target(path)
         if body:
             try:
                 line["json"] = redact_json(orjson.loads(body), self._mode)
             except orjson.JSONDecodeError:
                 line["json"] = redact_body(body, self._mode).decode("utf-8", "replace")
-        if headers:
-            line["headers"] = redact_headers(headers)
         self._write(line)
 
     def response(self, x: int, t: float, status: int, headers: Headers) -> None:
@@ -172,7 +192,7 @@ class Recorder:
                 self._end(t, "client_closed")
                 self._x += 1
                 self._is_open = True
-                self._writer.request(self._x, t, seen.method, seen.target, seen.body)
+                self._writer.command(self._x, t, seen)
 
     def _begin(self, opened: CycleOpened, now: float) -> None:
         self._began, request = now, opened.request
@@ -183,10 +203,11 @@ class Recorder:
             token=opened.token,
             created=opened.created,
             config=opened.config,
+            initial=_recorded_state(opened.initial),
             text=self.text,
         )
         self._writer = RecordingWriter(self.sink, head)
-        self._writer.request(_CLIENT, 0.0, request.method, request.target, request.body, request.headers)
+        self._writer.request(request)
 
     def _change(self, change: Change, t: float) -> None:
         match change:
@@ -215,6 +236,14 @@ class Recorder:
                 how, more = "failed", {"failure": INTERRUPTED, "reason": "the proxy was shut down"}
                 self._is_interrupted = False
             self._writer.end(self._x, t, how, **more)
+
+
+def _recorded_state(initial: InitialState) -> RecordedState:
+    return RecordedState(
+        agent=None if initial.agent is None else RecordedAgent.of(initial.agent),
+        threads={agent_id: thread.conversation_id for agent_id, thread in initial.threads.items()},
+        background=initial.has_background,
+    )
 
 
 def _path(target: str) -> str:

@@ -8,8 +8,9 @@ from typing import Any, Final
 import orjson
 from attrs import define, field
 
-from sansio_letta.recording.format import RecordedExchange, read_recording
-from sansio_letta.recording.replay import pending_after
+from sansio_letta.recording.format import RecordedExchange
+from sansio_letta.recording.reader import read_recording
+from sansio_letta.recording.requests import pending_after
 
 RECORDINGS: Final = Path(__file__).parents[2] / "fixtures" / "recordings"
 

@@ -7,7 +7,7 @@ from attrs import frozen
 
 from recordings import SCENARIOS, recording, turns
 from sansio_letta.recording.format import RecordedExchange, Recording
-from sansio_letta.recording.replay import pending_after
+from sansio_letta.recording.requests import pending_after
 
 from .keeping import Script, parse
 

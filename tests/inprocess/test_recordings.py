@@ -34,7 +34,8 @@ from inprocess.kit import (
 from letta_recordings import RecordingFolder
 from sansio_letta import HttpRequest, Proxy, Signal
 from sansio_letta.recording.compare import compare
-from sansio_letta.recording.format import Recording, RecordingError, TextMode, read_recording
+from sansio_letta.recording.format import Recording, RecordingError, TextMode
+from sansio_letta.recording.reader import read_recording
 from sansio_letta.upstreams.rest.commands import FetchRun
 from server import scripted
 from server.scripted import RawClient, make_server

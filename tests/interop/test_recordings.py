@@ -16,7 +16,7 @@ from live.asking import FORMS, PAIR, STREAMED, Answer, Message, Response, attemp
 from recordings import SCENARIOS, expected_path, recording, turns
 from sansio_letta.errors import Failure
 from sansio_letta.recording.format import RecordedExchange, Recording
-from sansio_letta.recording.replay import plan_recorded
+from sansio_letta.recording.requests import planned_run
 from sansio_letta.turn.request import ToolResult, UserMessage
 from sansio_letta.upstreams.rest.commands import OpenStream
 from server.scripted import Script, hello
@@ -91,7 +91,7 @@ def recorded_turns() -> Iterator[RecordedTurn]:
 
 
 def _turn(whole: Recording, exchange: RecordedExchange, number: int, section: bytes) -> RecordedTurn:
-    plan, pending = plan_recorded(whole, exchange)
+    plan, pending = planned_run(whole, exchange)
     results = [result for result in plan.results if isinstance(result, ToolResult)]
     messages = [user("earlier")]
     if results:

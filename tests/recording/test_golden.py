@@ -24,7 +24,7 @@ from sansio_letta import Recording, Signal, SSEDecoder
 from sansio_letta.dialects.chat_completions.request import field_name
 from sansio_letta.dialects.errors import error_body
 from sansio_letta.recording.compare import compare
-from sansio_letta.recording.replay import replay
+from sansio_letta.recording.player import play
 from sansio_letta.sse import ServerSentEvent
 from sansio_letta.turn.events import Event, TurnFailed
 from sansio_letta.upstreams.rest import letta
@@ -139,7 +139,12 @@ def messages(parts: list[bytes]) -> list[object]:
 
 
 def items(recording: Recording) -> list[object]:
-    return [comparable(replayed.item) for turn in replay(recording) for replayed in turn]
+    return [
+        comparable(played.seen)
+        for player in play(recording)
+        for played in player
+        if isinstance(played.seen, Event | Command)
+    ]
 
 
 def comparable(item: Event | Command) -> object:

@@ -8,9 +8,10 @@ import pytest
 from drive import AGENT_ID, DONE, JSON, PING, RUN_ID, SSE, USAGE, agent_json, encode, say, stop
 from sansio_letta import Config, Cycle, HttpRequest, Proxy, ResponseBody, ResponseHead, Signal
 from sansio_letta.errors import Failure
-from sansio_letta.recording.format import KIND, VERSION, Recording, RecordingHead, TextMode, read_recording
+from sansio_letta.recording.format import KIND, VERSION, Recording, RecordingHead, TextMode
+from sansio_letta.recording.reader import read_recording
 from sansio_letta.recording.writer import Recorder, RecordingWriter
-from sansio_letta.upstreams.rest.commands import CancelRun, Command, FindAgent, OpenStream
+from sansio_letta.upstreams.rest.commands import CancelRun, CheckHealth, Command, FindAgent, OpenStream
 
 TOKEN = "0123456789"
 
@@ -225,7 +226,7 @@ def writer(mode: TextMode = TextMode.KEEP, max_event_size: int = 1000) -> tuple[
 
 def test_bytes_that_are_no_text_are_written_as_base64() -> None:
     made, lines = writer()
-    made.request(1, 0.0, "GET", "/x", None)
+    made.command(1, 0.0, CheckHealth())
     made.response(1, 0.0, 200, SSE)
     made.data(1, 0.12345678, "data: €".encode()[:-1])
     made.end(1, 1.0)
@@ -236,7 +237,7 @@ def test_bytes_that_are_no_text_are_written_as_base64() -> None:
 
 def test_of_an_event_that_is_too_large_nothing_is_written() -> None:
     made, lines = writer(TextMode.DROP, max_event_size=100)
-    made.request(1, 0.0, "GET", "/x", None)
+    made.command(1, 0.0, CheckHealth())
     made.response(1, 0.0, 200, SSE)
     made.data(1, 0.0, encode("small"))
     made.data(1, 0.0, b"data: " + b"x" * 200)
@@ -247,7 +248,7 @@ def test_of_an_event_that_is_too_large_nothing_is_written() -> None:
 
 def test_an_empty_body_is_no_line() -> None:
     made, lines = writer()
-    made.request(1, 0.0, "GET", "/x", b"")
+    made.command(1, 0.0, CheckHealth())
     made.response(1, 0.0, 204, ())
     made.end(1, 0.0)
     [exchange] = read(lines).exchanges

@@ -17,14 +17,16 @@ from sansio_letta.recording.format import (
     LIMITS,
     RecordedData,
     RecordedExchange,
+    RecordedOptions,
     RecordedRequest,
+    RecordedState,
     RecordedWait,
     Recording,
     RecordingError,
     RecordingHead,
     TextMode,
-    read_recording,
 )
+from sansio_letta.recording.reader import read_recording
 from support import JSON, spoiled
 
 HEAD = {"v": 1, "kind": "letta-v1", "server": "0.16.7", "scenario": "text", "note": "A reply."}
@@ -50,7 +52,7 @@ def read(*items: object) -> tuple[RecordedExchange, ...]:
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_every_recording_can_be_read(scenario: str) -> None:
     found = recording(scenario)
-    assert (found.scenario, found.head.server, found.head.v) == (scenario, "0.16.7", 1)
+    assert (found.scenario, found.head.server, found.head.v) == (scenario, "0.16.7", 3)
     assert found.head.note
     assert found.exchanges
     for exchange in found.exchanges:
@@ -168,8 +170,8 @@ BAD_HEADS: dict[str, tuple[bytes, str]] = {
     "no version": (lines({**HEAD} | {"v": None}), "line 1: v: expected an integer, got null"),
     "a version in words": (lines({**HEAD, "v": "1"}), "line 1: v: expected an integer, got a string"),
     "a later version": (
-        lines({**HEAD, "v": 3}),
-        "line 1: v: versions 1 to 2 can be read, the recording is of version 3",
+        lines({**HEAD, "v": 4}),
+        "line 1: v: versions 1 to 3 can be read, the recording is of version 4",
     ),
     "another kind": (lines({**HEAD, "kind": "har"}), "line 1: kind: expected letta-v1, got 'har'"),
     "no scenario": (lines({key: HEAD[key] for key in HEAD if key != "scenario"}), "line 1: scenario: missing"),
@@ -279,7 +281,7 @@ def test_exchange_0_is_the_clients_own() -> None:
     assert found.client.request.headers == (("host", "x"),)
     assert [exchange.x for exchange in found.exchanges] == [1]
     assert (found.head.token, found.head.created) == ("0123abcd", 5)
-    assert found.head.config == Config(reasoning_field=ReasoningField.OFF)
+    assert found.head.config == Config(reasoning_field=ReasoningField.OFF, finds_runs=False)
 
 
 def test_a_failure_says_how_and_why() -> None:
@@ -319,7 +321,14 @@ def test_the_limits_and_policies_of_then_are_those_of_the_replay() -> None:
     policies: dict[str, Any] = {policy.field: policy.values[-1] for policy in POLICIES.values()}
     then = Config(keepalive_timeout=2.5, max_fragment_size=100, **policies)
     head = RecordingHead.begin(
-        server="x", scenario="x", note="", token="x", created=1, config=then, text=TextMode.KEEP
+        server="x",
+        scenario="x",
+        note="",
+        token="x",
+        created=1,
+        config=then,
+        initial=RecordedState(),
+        text=TextMode.KEEP,
     )
     assert read_recording(lines(asdict(head))).head.config == then
 
@@ -331,7 +340,8 @@ def test_limits_that_are_missing_are_those_of_today() -> None:
 
 def test_all_that_an_answer_depends_on_is_in_the_head() -> None:
     policies = {policy.field for policy in POLICIES.values()}
-    elsewhere = {"task_prompts", "client_tools", "finds_runs"}  # what Letta was asked tells
+    options = {field.name for field in fields(RecordedOptions)}
+    elsewhere = {"task_prompts"}  # of texts that need not be there
     of_several_requests = {
         "agent_ttl",
         "max_remembered_agent_count",
@@ -340,10 +350,11 @@ def test_all_that_an_answer_depends_on_is_in_the_head() -> None:
         "max_kept_answer_size",
         "repeat_wait_timeout",
         "joins_repeats",
-        "chat_key_headers",
         "max_remembered_thread_count",
     }
-    assert {*LIMITS, *policies, *elsewhere, *of_several_requests} == {field.name for field in fields(Config)}
+    assert {*LIMITS, *policies, *options, *elsewhere, *of_several_requests} == {
+        field.name for field in fields(Config)
+    }
 
 
 @pytest.mark.parametrize(

@@ -7,27 +7,34 @@ from drive import DONE, JSON, PING, SSE, USAGE, agent_json, encode, say, stop
 from recordings import recording, translate
 from sansio_letta import HttpRequest, Proxy, Recording, Signal, read_recording
 from sansio_letta.recording.format import RecordedExchange, TextMode
-from sansio_letta.recording.replay import pending_after, plan_recorded, render, replay
+from sansio_letta.recording.player import Player, play
+from sansio_letta.recording.replay import render
+from sansio_letta.recording.requests import pending_after, planned_run
 from sansio_letta.recording.writer import Recorder
-from sansio_letta.turn.events import TurnFailed
+from sansio_letta.turn.events import Event, TurnFailed
 from sansio_letta.turn.request import Decision
-from sansio_letta.upstreams.rest.commands import CancelRun, FetchAgent, FetchRun, OpenStream
+from sansio_letta.upstreams.rest.commands import CancelRun, Command, FetchAgent, FetchRun, OpenStream
 
 
 def exchange(scenario: str, x: int) -> RecordedExchange:
     return next(item for item in recording(scenario).exchanges if item.x == x)
 
 
+def items(player: Player) -> list[Event | Command]:
+    """The events of the turn, and its commands."""
+    return [played.seen for played in player if isinstance(played.seen, Event | Command)]
+
+
 def test_questions_of_a_turn_are_answered_from_the_recording() -> None:
-    conflicted = list(replay(recording("pending_conflict")))[1]
-    commands = [type(item.item) for item in conflicted if isinstance(item.item, OpenStream | FetchAgent)]
+    conflicted = list(play(recording("pending_conflict")))[1]
+    commands = [type(item.seen) for item in conflicted if isinstance(item.seen, OpenStream | FetchAgent)]
     assert commands == [OpenStream, FetchAgent, OpenStream]
     assert isinstance(conflicted.unanswered, OpenStream)
 
 
 def test_client_that_left_is_replayed_as_one() -> None:
-    (turn,) = replay(recording("disconnect"))
-    assert isinstance(list(turn)[-1].item, CancelRun)
+    (turn,) = play(recording("disconnect"))
+    assert isinstance(items(turn)[-1], CancelRun)
     assert turn.unanswered is None
 
 
@@ -41,12 +48,12 @@ def test_recording_that_broke_off() -> None:
     whole = recording("text")
     (only,) = whole.exchanges
     broken = evolve(only, data=only.data[:3], end="failed")
-    (turn,) = replay(evolve(whole, exchanges=(broken,)))
-    assert isinstance(list(turn)[-1].item, FetchRun)
-    (cut,) = replay(evolve(whole, exchanges=(evolve(broken, end=None, end_t=None),)))
-    assert isinstance(list(cut)[-1].item, FetchRun)
-    (silent,) = replay(evolve(whole, exchanges=(evolve(broken, status=None),)))
-    last = list(silent)[-1].item
+    (turn,) = play(evolve(whole, exchanges=(broken,)))
+    assert isinstance(items(turn)[-1], FetchRun)
+    (cut,) = play(evolve(whole, exchanges=(evolve(broken, end=None, end_t=None),)))
+    assert isinstance(items(cut)[-1], FetchRun)
+    (silent,) = play(evolve(whole, exchanges=(evolve(broken, status=None),)))
+    last = items(silent)[-1]
     assert isinstance(last, TurnFailed)
 
 
@@ -68,21 +75,21 @@ def test_what_is_pending_after_a_turn() -> None:
 
 
 def test_plans_are_those_of_the_recorded_requests() -> None:
-    denied, pending = plan_recorded(recording("pending_denied"), exchange("pending_denied", 2))
+    denied, pending = planned_run(recording("pending_denied"), exchange("pending_denied", 2))
     (denial,) = denied.results
     assert isinstance(denial, Decision)
     assert not denial.approve
     assert pending is not None
     odd = evolve(exchange("text", 1), request=evolve(exchange("text", 1).request, json=None))
-    plan, nothing = plan_recorded(recording("text"), odd)
+    plan, nothing = planned_run(recording("text"), odd)
     assert (plan.messages, nothing) == ((), None)
 
 
 def test_client_that_left_before_the_run_had_a_name_ends_the_replay() -> None:
     whole = recording("disconnect")
     first = whole.exchanges[0]
-    (turn,) = replay(evolve(whole, exchanges=(evolve(first, data=()),)))
-    assert [type(item.item) for item in turn] == [OpenStream]
+    (turn,) = play(evolve(whole, exchanges=(evolve(first, data=()),)))
+    assert list(map(type, items(turn))) == [OpenStream]
     assert turn.unanswered is None
 
 

@@ -38,13 +38,10 @@ from sansio_letta import (
 )
 from sansio_letta.config import TaskPolicy
 from sansio_letta.errors import Failure
-from sansio_letta.recording.compare import ReplayedClient, compare
-from sansio_letta.recording.format import (
-    Recording,
-    RecordingError,
-    TextMode,
-    read_recording,
-)
+from sansio_letta.recording.compare import compare
+from sansio_letta.recording.format import Recording, RecordingError, TextMode
+from sansio_letta.recording.player import play_client
+from sansio_letta.recording.reader import read_recording
 from sansio_letta.recording.writer import Recorder
 from sansio_letta.turn.agent import ANYONE, Agent
 from sansio_letta.turn.events import ConversationThread
@@ -331,8 +328,8 @@ def test_what_came_when() -> None:
     recording = recorded(
         chat(), *AGENT, run((1.0, encode(PING)), (2.0, encode(say("a"))), (3.0, LEAVES)), cancelled(3.0)
     )
-    items = list(ReplayedClient(recording))
-    assert [item.t for item in items if isinstance(item.item, ResponseBody)][-1] == 2.0
+    items = list(play_client(recording))
+    assert [item.t for item in items if isinstance(item.seen, ResponseBody)][-1] == 2.0
     assert items[-1].t == 3.0
 
 
@@ -349,9 +346,7 @@ def test_what_came_when() -> None:
 @pytest.mark.parametrize("mode", TextMode)
 def test_comments_come_where_they_came(name: str, comment_count: int, mode: TextMode) -> None:
     recording = evolve(SAME[name], head=evolve(SAME[name].head, text=mode.value))
-    body = b"".join(
-        found.item.data for found in ReplayedClient(recording) if isinstance(found.item, ResponseBody)
-    )
+    body = b"".join(found.seen.data for found in play_client(recording) if isinstance(found.seen, ResponseBody))
     assert body.count(b": keepalive\n\n") == comment_count
     assert recording.client is not None
     assert body == recording.client.body
@@ -362,7 +357,7 @@ def test_a_comment_for_a_client_that_gets_no_stream_today_is_none() -> None:
     client = recording.client
     assert client is not None
     asked = evolve(client.request, json={**client.request.json, "stream": False})
-    items = [found.item for found in ReplayedClient(evolve(recording, client=evolve(client, request=asked)))]
+    items = [found.seen for found in play_client(evolve(recording, client=evolve(client, request=asked)))]
     assert b"".join(item.data for item in items if isinstance(item, ResponseBody)).startswith(b"{")
 
 
@@ -392,8 +387,8 @@ def test_an_answer_that_is_another_now() -> None:
 
 def test_a_question_that_was_not_asked_then() -> None:
     recording = SAME["text"]
-    replayed = ReplayedClient(evolve(recording, exchanges=recording.exchanges[:1]))
-    assert isinstance(list(replayed)[-1].item, Command)
+    replayed = play_client(evolve(recording, exchanges=recording.exchanges[:1]))
+    assert isinstance(list(replayed)[-1].seen, Command)
     assert replayed.unanswered is not None
     assert replayed.unanswered.method == "POST"
 
@@ -440,10 +435,10 @@ def test_two_that_say_the_same_in_other_pieces() -> None:
 @pytest.mark.parametrize(
     ("pieces", "line"),
     [
-        ([say("Hallo"), stop(), DONE], "+content: Hallo"),
-        ([think("hm"), say("Hello"), stop(), DONE], "+reasoning_content: hm"),
-        ([say("Hello"), stop("max_steps"), DONE], "+finish_reason: length"),
-        ([stop("error"), error(), DONE], "+error: upstream_error"),
+        ([say("Hallo"), stop(), DONE], "+text: Hallo"),
+        ([think("hm"), say("Hello"), stop(), DONE], "+reasoning: hm"),
+        ([say("Hello"), stop("max_steps"), DONE], "+outcome: length"),
+        ([stop("error"), error(), DONE], "+outcome: upstream_error"),
     ],
 )
 def test_two_that_say_something_else(pieces: list[Any], line: str) -> None:
@@ -457,7 +452,7 @@ def test_two_that_say_something_else(pieces: list[Any], line: str) -> None:
 def test_two_of_which_one_fails_in_the_middle() -> None:
     first = recorded(chat(), *AGENT, run(PING, say("Hello"), stop(), DONE))
     second = recorded(chat(), *AGENT, run(PING, say("Hello"), stop("error"), error(), DONE))
-    assert any(line.startswith("+error: ") for line in compare(first, second).lines())
+    assert any(line.startswith("+outcome: ") for line in compare(first, second).lines())
 
 
 def test_two_that_do_not_belong_together() -> None:

@@ -14,7 +14,7 @@ from openai import APIStatusError, OpenAI
 from drive import DONE, PING, RUN_ID, USAGE, agent_json, encode, error, say, stop
 from http_letta import http_letta
 from recordings import FIXTURES
-from sansio_letta.recording.format import read_recording
+from sansio_letta.recording.reader import read_recording
 
 from ..commands import run, running, started
 
@@ -92,7 +92,7 @@ def test_recordings_are_served_recorded_and_compared(tmp_path: Path) -> None:
         assert run("diff", str(path), str(path)).stdout == "the same\n"
     different = run("diff", *map(str, files))
     assert different.returncode == 1
-    assert "+content: " in different.stdout
+    assert "+text: " in different.stdout
 
 
 def test_diff_shows_what_changed(tmp_path: Path) -> None:

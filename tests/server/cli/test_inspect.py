@@ -16,7 +16,8 @@ from letta_recordings.page import page
 from letta_recordings.terminal import show
 from letta_recordings.words import gap_text, printable, seconds, words
 from recordings import SCENARIOS, recording
-from sansio_letta.recording.format import RecordedData, Recording, read_recording
+from sansio_letta.recording.format import RecordedData, RecordedState, Recording
+from sansio_letta.recording.reader import read_recording
 
 #: What a recording may hold to break out of a page or to move a terminal's cursor.
 HOSTILE = (
@@ -60,7 +61,7 @@ def shown(found: Recording, *, width: int = 120, encoding: str = "utf-8") -> str
 
 
 TOOL_TURN = """\
-client_tool  Letta 0.16.7, recording version 1, 2 turns, 1.37 s
+client_tool  Letta 0.16.7, recording version 3, 2 turns, 1.37 s
 One client tool call; the result is returned; the agent answers.
 
 turn 1  tool_calls, 659 ms, 14 chunks, the first after 335 ms, 1 call, tokens 100 in (10 cached), 20 out (5 reasoning)
@@ -340,10 +341,11 @@ def test_a_page_of_a_recording_with_a_client() -> None:
         exchange.request, path="/v1/chat/completions", json={"model": "Milo"}, headers=(("a", "b"),)
     )
     client = evolve(exchange, x=0, request=request, data=(RecordedData(t=1.0, data=b"no"),))
-    head = evolve(whole.head, v=2, text="hash", server="sansio-letta/0.1.0")
+    known = RecordedState(agent=exchange.request.agent)
+    head = evolve(whole.head, text="hash", server="sansio-letta/0.1.0", initial=known)
     found = data(evolve(whole, head=head, client=client, cut_line=7))
     assert found["meta"].endswith(
-        "recorded by sansio-letta/0.1.0, recording version 2, texts: hash, cut off in line 7"
+        "recorded by sansio-letta/0.1.0, recording version 3, texts: hash, cut off in line 7"
     )
     assert found["how"].endswith("as they were recorded.")
     [passage] = found["passages"]

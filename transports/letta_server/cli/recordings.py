@@ -14,8 +14,7 @@ from cyclopts.validators import Number
 
 from sansio_letta import Config, ReasoningField, Recording, RecordingError, read_recording
 from sansio_letta.recording.compare import compare
-from sansio_letta.recording.replay import Rendered, render
-from sansio_letta.recording.views import render_events, render_json, render_text
+from sansio_letta.recording.replay import Rendered, render, render_events, render_json, render_text
 
 from .exit import stop
 

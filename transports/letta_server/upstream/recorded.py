@@ -13,7 +13,7 @@ from letta_recordings.samples import read_sample
 from sansio_letta import Recording, RecordingError, read_recording
 from sansio_letta.errors import Failure
 from sansio_letta.recording.format import RecordedData, RecordedExchange
-from sansio_letta.recording.replay import pending_after
+from sansio_letta.recording.requests import pending_after
 from sansio_letta.turn.events import AgentThread
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.commands import (

@@ -1,0 +1,305 @@
+"""Plays recordings: a cycle gets what Letta once answered, and everything that comes of it can be seen.
+
+A recording with a client is one cycle, opened for the client's request. One without a client is a cycle for
+each run, as if a client had asked for a stream, with usage.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from math import inf
+from typing import TypeAlias
+
+import orjson
+from attrs import define, evolve, field, frozen
+
+from .._signal import Signal
+from ..config import Config
+from ..dialects.base import RequestContext
+from ..dialects.chat_completions.dialect import CHAT_COMPLETIONS
+from ..dialects.items import ClientRequest
+from ..errors import Failure, RequestError
+from ..proxy.cycle import Cycle
+from ..proxy.deadlines import Deadlines
+from ..proxy.http import ResponseHead
+from ..proxy.memory import Memory
+from ..proxy.observer import Change, LettaData, LettaFailure, LettaResponse, Observation
+from ..proxy.proxy import Proxy
+from ..proxy.response import Response
+from ..proxy.summary import Summary
+from ..turn.events import ConversationThread
+from ..turn.request import TurnRequest
+from ..turn.turn import Turn
+from ..upstreams.rest.commands import Command
+from ..upstreams.rest.response import Headers
+from ..upstreams.rest.upstream import RestUpstream
+from .format import INTERRUPTED, RecordedExchange, Recording, RecordingError, RecordingHead
+from .requests import client_request, planned_client, planned_run
+
+#: What a cycle is given.
+Cause: TypeAlias = LettaResponse | LettaData | LettaFailure | Change
+
+
+@frozen(kw_only=True)
+class Moment:
+    """One thing that was recorded and that the cycle is given."""
+
+    t: float
+    line: float  #: of the file: moments are in the order of their lines
+    cause: Cause
+
+
+@frozen(kw_only=True)
+class Played:
+    """One thing that an observer of the cycle sees."""
+
+    t: float  #: seconds since the recording began
+    seen: Observation
+
+
+@define
+class Player:
+    """Plays one cycle: iterate over all that an observer of it sees.
+
+    :param recording: the whole of it.
+    :param cycle: just opened.
+    :param first: the exchange that answers the first command, whatever that asks.
+    """
+
+    recording: Recording
+    cycle: Cycle
+    first: RecordedExchange | None = None
+    unanswered: Command | None = field(default=None, init=False)  #: where the recording knows no further
+    used: set[int] = field(factory=set, init=False)  #: the numbers of the exchanges that were taken so far
+    t: float = field(default=0.0, init=False)  #: of what was given last
+    is_stream: bool = field(default=False, init=False)  #: whether the client's response is one
+    _last_x: int = field(default=0, init=False)
+    _seen: deque[Played] = field(factory=deque, init=False)
+    _moments: deque[Moment] = field(factory=deque, init=False)  #: of the exchange under way
+    _client: deque[Moment] = field(init=False)  #: what the client does meanwhile
+
+    def __attrs_post_init__(self) -> None:
+        self.cycle.observer = self
+        self._client = deque(_client_moments(self.recording.client))
+        if self.first is not None:
+            self.t, self._last_x = self.first.t, self.first.x - 1
+
+    def observe(self, seen: Observation, now: float) -> None:
+        """See `Observer`. Times are those of the recording, not those that a deadline was given."""
+        if isinstance(seen, ResponseHead):
+            self.is_stream = is_stream(seen.headers)
+        self._seen.append(Played(t=self.t, seen=seen))
+
+    def __iter__(self) -> Iterator[Played]:
+        cycle = self.cycle
+        while True:
+            item = cycle.next_event()
+            yield from self._take_seen()
+            if item is Signal.FINISHED:
+                return
+            if item is Signal.WAITING:
+                # How long it paused shows in the times of what was recorded next.
+                cycle.handle_deadline(cycle.next_deadline())
+            elif item is Signal.NEED_DATA:
+                if not self._moments:
+                    return
+                self._give(self._next_moment())
+            elif isinstance(item, Command) and not self._answer(item):
+                self.unanswered = item
+                return
+
+    def _take_seen(self) -> Iterator[Played]:
+        while self._seen:
+            yield self._seen.popleft()
+
+    def _answer(self, command: Command) -> bool:
+        """Find the recorded exchange that answers a command."""
+        found = self.first if self.first is not None and not self.used else self._find(command)
+        if found is None:
+            return False
+        self._last_x = found.x
+        self.used.add(found.x)
+        self._moments = deque(_moments(found, reads=self.recording.client is None))
+        return True
+
+    def _find(self, command: Command) -> RecordedExchange | None:
+        body = orjson.loads(command.body) if command.body else None
+        for exchange in self.recording.exchanges:
+            # Beside a client's, texts may have been left out.
+            fits = self.recording.client is not None or exchange.request.json in (None, body)
+            if exchange.x > self._last_x and fits and exchange.asks(command):
+                return exchange
+        return None
+
+    def _next_moment(self) -> Moment:
+        """The client's own come first if they did."""
+        client_first = self._client and self._client[0].line < self._moments[0].line
+        return (self._client if client_first else self._moments).popleft()
+
+    def _give(self, moment: Moment) -> None:
+        cycle, self.t = self.cycle, moment.t
+        match moment.cause:
+            case LettaResponse(status=status, headers=headers):
+                cycle.receive_response(status, headers, moment.t)
+            case LettaData(data=data):
+                cycle.receive_data(data, moment.t)
+            case LettaFailure(failure=failure, reason=reason):
+                cycle.receive_failure(failure, reason, moment.t)
+            case Change.INTERRUPTED:
+                cycle.shut_down(moment.t)
+            case Change.CLIENT_LEFT:
+                cycle.client_disconnected(moment.t)
+            case _:
+                due = cycle.next_deadline()
+                if due < inf:
+                    # Times are rounded: by that of the recording it might not be due yet.
+                    cycle.handle_deadline(max(moment.t, due))
+
+
+def is_stream(headers: Headers) -> bool:
+    """Whether a response's body is a stream of events."""
+    return any(name == "content-type" and value.startswith("text/event-stream") for name, value in headers)
+
+
+def _moments(exchange: RecordedExchange, *, reads: bool) -> Iterator[Moment]:
+    """What came of one exchange.
+
+    :param reads: whether the reader of Letta's response was the client, so that it left if it stopped reading.
+    """
+    if exchange.status is not None:
+        t = exchange.head_t if exchange.head_t is not None else exchange.t
+        response = LettaResponse(status=exchange.status, headers=exchange.headers)
+        yield Moment(t=t, line=exchange.head_line, cause=response)
+        for piece in exchange.data:
+            yield Moment(t=piece.t, line=piece.line, cause=LettaData(data=piece.data))
+    t = exchange.end_t if exchange.end_t is not None else exchange.t
+    yield Moment(
+        t=t, line=exchange.end_line if exchange.end is not None else inf, cause=_ending(exchange, reads=reads)
+    )
+
+
+def _ending(exchange: RecordedExchange, *, reads: bool) -> Cause:
+    if exchange.end == "end" and exchange.status is not None:
+        return LettaData(data=b"")
+    if exchange.end == "client_closed" and reads:
+        return Change.CLIENT_LEFT
+    if exchange.failure == INTERRUPTED:
+        return Change.INTERRUPTED
+    known = exchange.failure in [failure.value for failure in Failure]
+    return LettaFailure(
+        failure=Failure(exchange.failure) if known else Failure.BROKEN,
+        reason=exchange.reason or "the recording ends here",
+    )
+
+
+def _client_moments(client: RecordedExchange | None) -> Iterator[Moment]:
+    if client is None:
+        return
+    for wait in client.waits:
+        yield Moment(t=wait.t, line=wait.line, cause=Change.COMMENT_DUE)
+    if client.end == "client_closed" and client.end_t is not None:
+        yield Moment(t=client.end_t, line=client.end_line, cause=Change.CLIENT_LEFT)
+
+
+def play(recording: Recording, config: Config | None = None) -> Iterator[Player]:
+    """Each cycle of a recording, in order. A turn that sent its request twice is one.
+
+    :param config: by default that of the recording.
+    :raises RecordingError: if texts must be checked or cut again, and none were recorded.
+    """
+    config = config or recording.head.config
+    if recording.client is not None:
+        yield play_client(recording, config)
+        return
+    used: set[int] = set()
+    number = 0
+    for exchange in recording.exchanges:
+        if exchange.starts_run and exchange.x not in used:
+            number += 1
+            player = play_run(recording, exchange, config, number)
+            yield player
+            used |= player.used
+
+
+def play_client(recording: Recording, config: Config | None = None) -> Player:
+    """The cycle of the recorded client's request.
+
+    :raises RecordingError: if the recording has no client, or not the text that was checked or cut.
+    """
+    head, client = recording.head, recording.client
+    if client is None:
+        raise RecordingError(
+            f"{recording.scenario}: a recording without a client, of exchanges with Letta alone"
+        )
+    config = _untimed(config or head.config)
+    proxy = Proxy(config)
+    try:
+        planned = planned_client(client, config)
+    except RequestError:
+        planned = None
+    if planned is not None:
+        _, plan = planned
+        _check_texts(recording, plan)
+        _remember(proxy, plan, head)
+    token, created = head.token or "replayed", head.created or 0
+    cycle = proxy.open(client_request(client), token=token, created=created, now=0.0)
+    return Player(recording, cycle)
+
+
+def play_run(recording: Recording, exchange: RecordedExchange, config: Config, number: int) -> Player:
+    """The cycle of a client that would have made a run be started.
+
+    :param exchange: the one that starts the run.
+    :param number: of the turn.
+    """
+    config = evolve(_untimed(config).without_pauses(), keepalive_timeout=inf, early_response_timeout=0.0)
+    plan, pending = planned_run(recording, exchange)
+    recorded = exchange.request.agent
+    agent = None if recorded is None else evolve(recorded.agent, name=recording.scenario)
+    turn = Turn(plan, RestUpstream(plan, config, agent, pending), config)
+    asked = ClientRequest(model=plan.model, messages=(), stream=True, include_usage=True)
+    return Player(recording, _open(turn, asked, str(number), exchange.t), exchange)
+
+
+def _open(turn: Turn, asked: ClientRequest, token: str, now: float) -> Cycle:
+    """A cycle of this turn, without the request of a client."""
+    config, dialect = turn.config, CHAT_COMPLETIONS
+    summary = Summary(request_id="", method="POST", path="", model=asked.model, stream=asked.stream)
+    deadlines = Deadlines(config, now)
+    writer = dialect.writer(asked, RequestContext(config=config, token=token))
+    response = Response(dialect, writer, summary, deadlines)
+    return Cycle(turn, response, deadlines, Memory(config), summary, config)
+
+
+def _untimed(config: Config) -> Config:
+    """A silence that was too long is in the recording, so it is not measured again; nor is anything else."""
+    return evolve(
+        config,
+        letta_silence_timeout=inf,
+        letta_answer_timeout=inf,
+        first_item_timeout=inf,
+        turn_timeout=inf,
+        repeat_wait_timeout=0.0,
+    )
+
+
+def _check_texts(recording: Recording, plan: TurnRequest) -> None:
+    if recording.head.has_texts:
+        return
+    what = ""
+    if plan.wish is not None:
+        what = "its reply was checked before it was told, and no text was recorded that could be checked again"
+    elif plan.stop:
+        what = "its text was searched for stop sequences, and none was recorded that could be searched again"
+    if what:
+        raise RecordingError(f"{recording.scenario}: {what}: record with --record-text keep")
+
+
+def _remember(proxy: Proxy, plan: TurnRequest, head: RecordingHead) -> None:
+    """Tell the proxy what the one that was recorded knew."""
+    initial = head.initial
+    if not initial.background:
+        proxy.remember_no_background()
+    if initial.agent is not None:
+        proxy.remember(plan.model, initial.agent.agent, now=0.0)
+    for agent_id, conversation_id in initial.threads.items():
+        proxy.remember_thread(agent_id, plan.thread, ConversationThread(conversation_id=conversation_id))
