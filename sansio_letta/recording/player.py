@@ -20,45 +20,64 @@ from ..dialects.items import ClientRequest
 from ..errors import Failure, RequestError
 from ..proxy.cycle import Cycle
 from ..proxy.deadlines import Deadlines
-from ..proxy.http import ResponseHead
+from ..proxy.http import ResponseBody, ResponseHead
 from ..proxy.memory import Memory
 from ..proxy.observer import Change, LettaData, LettaFailure, LettaResponse, Observation
 from ..proxy.proxy import Proxy
 from ..proxy.response import Response
 from ..proxy.summary import Summary
-from ..turn.events import ConversationThread
+from ..turn.events import ConversationThread, Event
 from ..turn.request import TurnRequest
 from ..turn.turn import Turn
 from ..upstreams.rest.commands import Command
 from ..upstreams.rest.response import Headers
 from ..upstreams.rest.upstream import RestUpstream
-from .format import INTERRUPTED, RecordedExchange, Recording, RecordingError, RecordingHead
+from .format import INTERRUPTED, RecordedExchange, RecordedRequest, Recording, RecordingError, RecordingHead
 from .requests import client_request, planned_client, planned_run
 
 #: What a cycle is given.
 Cause: TypeAlias = LettaResponse | LettaData | LettaFailure | Change
+#: What comes of it.
+Effect: TypeAlias = Event | Command | ResponseHead | ResponseBody
 
 
 @frozen(kw_only=True)
 class Moment:
     """One thing that was recorded and that the cycle is given."""
 
+    exchange: RecordedExchange
     t: float
     line: float  #: of the file: moments are in the order of their lines
     cause: Cause
 
 
 @frozen(kw_only=True)
-class Played:
-    """One thing that an observer of the cycle sees."""
+class Step:
+    """One thing that the cycle is given, and all that comes of it.
+
+    :param exchange: that it was recorded in; None: nothing was given, the cycle was opened.
+    :param cause: the exchange's request, or what came of it; None if the cycle was opened.
+    :param is_heard: whether the cycle was given it: what comes after its next command it is not.
+    """
 
     t: float  #: seconds since the recording began
-    seen: Observation
+    exchange: RecordedExchange | None = None
+    cause: Cause | RecordedRequest | None = None
+    effects: tuple[Effect, ...] = ()
+    is_heard: bool = True
+
+
+@frozen(kw_only=True)
+class Played:
+    """One thing that comes of a recording."""
+
+    t: float  #: seconds since the recording began
+    seen: Effect
 
 
 @define
 class Player:
-    """Plays one cycle: iterate over all that an observer of it sees.
+    """Plays one cycle: iterate over all that comes of it, or over its steps.
 
     :param recording: the whole of it.
     :param cycle: just opened.
@@ -73,7 +92,8 @@ class Player:
     t: float = field(default=0.0, init=False)  #: of what was given last
     is_stream: bool = field(default=False, init=False)  #: whether the client's response is one
     _last_x: int = field(default=0, init=False)
-    _seen: deque[Played] = field(factory=deque, init=False)
+    _given: Moment | None = field(default=None, init=False)
+    _effects: list[Effect] = field(factory=list, init=False)
     _moments: deque[Moment] = field(factory=deque, init=False)  #: of the exchange under way
     _client: deque[Moment] = field(init=False)  #: what the client does meanwhile
 
@@ -84,42 +104,64 @@ class Player:
             self.t, self._last_x = self.first.t, self.first.x - 1
 
     def observe(self, seen: Observation, now: float) -> None:
-        """See `Observer`. Times are those of the recording, not those that a deadline was given."""
+        """See `Observer`."""
         if isinstance(seen, ResponseHead):
             self.is_stream = is_stream(seen.headers)
-        self._seen.append(Played(t=self.t, seen=seen))
+        if isinstance(seen, ResponseHead | ResponseBody | Event | Command):
+            self._effects.append(seen)
 
     def __iter__(self) -> Iterator[Played]:
+        for step in self.steps():
+            for seen in step.effects:
+                yield Played(t=step.t, seen=seen)
+
+    def steps(self) -> Iterator[Step]:
+        """All that was recorded, step by step, as far as the cycle asks for it."""
         cycle = self.cycle
-        while True:
-            item = cycle.next_event()
-            yield from self._take_seen()
-            if item is Signal.FINISHED:
-                return
+        while (item := cycle.next_event()) is not Signal.FINISHED:
             if item is Signal.WAITING:
                 # How long it paused shows in the times of what was recorded next.
                 cycle.handle_deadline(cycle.next_deadline())
             elif item is Signal.NEED_DATA:
+                yield from self._take_step()
                 if not self._moments:
                     return
                 self._give(self._next_moment())
-            elif isinstance(item, Command) and not self._answer(item):
-                self.unanswered = item
-                return
+            elif isinstance(item, Command):
+                yield from self._take_step()
+                yield from self._rest()
+                found = self._answer(item)
+                if found is None:
+                    self.unanswered = item
+                    return
+                yield Step(t=found.t, exchange=found, cause=found.request)
+        yield from self._take_step()
+        yield from self._rest()
 
-    def _take_seen(self) -> Iterator[Played]:
-        while self._seen:
-            yield self._seen.popleft()
+    def _take_step(self) -> Iterator[Step]:
+        given, effects = self._given, tuple(self._effects)
+        self._given = None
+        self._effects.clear()
+        if given is not None:
+            yield Step(t=given.t, exchange=given.exchange, cause=given.cause, effects=effects)
+        elif effects:
+            yield Step(t=self.t, effects=effects)
 
-    def _answer(self, command: Command) -> bool:
+    def _rest(self) -> Iterator[Step]:
+        """What was recorded of an exchange after the cycle had gone on."""
+        for moment in self._moments:
+            yield Step(t=moment.t, exchange=moment.exchange, cause=moment.cause, is_heard=False)
+        self._moments.clear()
+
+    def _answer(self, command: Command) -> RecordedExchange | None:
         """Find the recorded exchange that answers a command."""
         found = self.first if self.first is not None and not self.used else self._find(command)
         if found is None:
-            return False
+            return None
         self._last_x = found.x
         self.used.add(found.x)
         self._moments = deque(_moments(found, reads=self.recording.client is None))
-        return True
+        return found
 
     def _find(self, command: Command) -> RecordedExchange | None:
         body = orjson.loads(command.body) if command.body else None
@@ -136,7 +178,7 @@ class Player:
         return (self._client if client_first else self._moments).popleft()
 
     def _give(self, moment: Moment) -> None:
-        cycle, self.t = self.cycle, moment.t
+        cycle, self.t, self._given = self.cycle, moment.t, moment
         match moment.cause:
             case LettaResponse(status=status, headers=headers):
                 cycle.receive_response(status, headers, moment.t)
@@ -168,13 +210,23 @@ def _moments(exchange: RecordedExchange, *, reads: bool) -> Iterator[Moment]:
     if exchange.status is not None:
         t = exchange.head_t if exchange.head_t is not None else exchange.t
         response = LettaResponse(status=exchange.status, headers=exchange.headers)
-        yield Moment(t=t, line=exchange.head_line, cause=response)
+        yield Moment(exchange=exchange, t=t, line=exchange.head_line, cause=response)
         for piece in exchange.data:
-            yield Moment(t=piece.t, line=piece.line, cause=LettaData(data=piece.data))
-    t = exchange.end_t if exchange.end_t is not None else exchange.t
-    yield Moment(
-        t=t, line=exchange.end_line if exchange.end is not None else inf, cause=_ending(exchange, reads=reads)
-    )
+            yield Moment(exchange=exchange, t=piece.t, line=piece.line, cause=LettaData(data=piece.data))
+    t = exchange.data[-1].t if exchange.data else exchange.t
+    t = t if exchange.end_t is None else exchange.end_t
+    line = exchange.end_line if exchange.end is not None else inf
+    yield Moment(exchange=exchange, t=t, line=line, cause=_ending(exchange, reads=reads))
+
+
+def unheard_steps(exchange: RecordedExchange, *, reads: bool) -> Iterator[Step]:
+    """The steps of an exchange that no cycle asks for.
+
+    :param reads: see `_moments`.
+    """
+    yield Step(t=exchange.t, exchange=exchange, cause=exchange.request, is_heard=False)
+    for moment in _moments(exchange, reads=reads):
+        yield Step(t=moment.t, exchange=exchange, cause=moment.cause, is_heard=False)
 
 
 def _ending(exchange: RecordedExchange, *, reads: bool) -> Cause:
@@ -195,9 +247,9 @@ def _client_moments(client: RecordedExchange | None) -> Iterator[Moment]:
     if client is None:
         return
     for wait in client.waits:
-        yield Moment(t=wait.t, line=wait.line, cause=Change.COMMENT_DUE)
+        yield Moment(exchange=client, t=wait.t, line=wait.line, cause=Change.COMMENT_DUE)
     if client.end == "client_closed" and client.end_t is not None:
-        yield Moment(t=client.end_t, line=client.end_line, cause=Change.CLIENT_LEFT)
+        yield Moment(exchange=client, t=client.end_t, line=client.end_line, cause=Change.CLIENT_LEFT)
 
 
 def play(recording: Recording, config: Config | None = None) -> Iterator[Player]:
@@ -257,15 +309,46 @@ def play_run(recording: Recording, exchange: RecordedExchange, config: Config, n
     agent = None if recorded is None else evolve(recorded.agent, name=recording.scenario)
     turn = Turn(plan, RestUpstream(plan, config, agent, pending), config)
     asked = ClientRequest(model=plan.model, messages=(), stream=True, include_usage=True)
-    return Player(recording, _open(turn, asked, str(number), exchange.t), exchange)
+    return Player(recording, _open(turn, asked, str(number), 0, exchange.t), exchange)
 
 
-def _open(turn: Turn, asked: ClientRequest, token: str, now: float) -> Cycle:
+def play_unchecked(recording: Recording, client: RecordedExchange) -> Player:
+    """The cycle of the recorded client's request; without its texts as if nothing had been asked of the reply.
+
+    :raises RequestError: if the request is refused, and no run was started for it.
+    """
+    head, config = recording.head, _untimed(recording.head.config)
+    run = next((exchange for exchange in recording.exchanges if exchange.starts_run), None)
+    try:
+        planned = planned_client(client, config)
+    except RequestError:
+        if run is None:
+            raise
+        # Without its texts it reads as a bad request; what it asked of Letta shows that it was a good one.
+        plan, _ = planned_run(recording, run)
+        planned = ClientRequest(model=plan.model, messages=(), stream=is_stream(client.headers)), plan
+    else:
+        if planned is None or head.has_texts:
+            return play_client(recording)
+    asked, plan = planned
+    initial = head.initial
+    plan = evolve(plan, wish=None, stop=())
+    upstream = RestUpstream(
+        plan,
+        config,
+        None if initial.agent is None else initial.agent.agent,
+        thread=next((ConversationThread(conversation_id=each) for each in initial.threads.values()), None),
+    )
+    turn = Turn(plan, upstream, config)
+    return Player(recording, _open(turn, asked, head.token or "replayed", head.created or 0, 0.0))
+
+
+def _open(turn: Turn, asked: ClientRequest, token: str, created: int, now: float) -> Cycle:
     """A cycle of this turn, without the request of a client."""
     config, dialect = turn.config, CHAT_COMPLETIONS
     summary = Summary(request_id="", method="POST", path="", model=asked.model, stream=asked.stream)
     deadlines = Deadlines(config, now)
-    writer = dialect.writer(asked, RequestContext(config=config, token=token))
+    writer = dialect.writer(asked, RequestContext(config=config, token=token, created=created))
     response = Response(dialect, writer, summary, deadlines)
     return Cycle(turn, response, deadlines, Memory(config), summary, config)
 
