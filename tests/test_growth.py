@@ -21,7 +21,7 @@ from drive import AGENT, AGENT_ID, DONE, PING, agent_json, encode, say, stop, wa
 from growth import Work, check_growth
 from letta_server.access.keys import MAX_FILE_SIZE, read_keys
 from letta_server.client.connection import BadRequest, ClientConnection, TooManyChunks
-from letta_server.observe.log import tame
+from letta_server.observe.log import sanitize
 from sansio_letta import Signal
 from sansio_letta.dialects.chat_completions.decode import decode_request
 from sansio_letta.dialects.chat_completions.writer import fragments
@@ -282,7 +282,7 @@ READERS: dict[str, tuple[Callable[[int], Work], int]] = {
     "verdict": (lambda n: lambda: read_verdict(["deny" + " -" * n + " x"], None), 100_000),
     "writer: a long text": (lambda n: lambda: fragments("\x01é" * n, 1024), 60_000),
     "header list": (lambda n: lambda: header_list(["ö" * n] * 50), 1000),
-    "log line": (lambda n: lambda: tame(None, "", {"ignored": ["x" * 100] * n, "a": "y" * n}), 1_000_000),
+    "log line": (lambda n: lambda: sanitize(None, "", {"ignored": ["x" * 100] * n, "a": "y" * n}), 1_000_000),
     "redact: a query": (lambda n: lambda: redact_target("/v1/models?" + "?" * n), 20_000),
     "redact: a query of names": (lambda n: lambda: redact_target("/a?" + "key" * n), 20_000),
     "redact: what looks like keys": (lambda n: lambda: redact_keys("sk- Bearer " * n), 10_000),

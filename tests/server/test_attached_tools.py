@@ -9,7 +9,7 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 from drive import DONE, PING, USAGE, agent_json, say, stop
 from legacy_letta import calling, name_of, stopped_by
 from letta_server import TurnSettings
-from letta_server.server import Server, keep_clean, sweep
+from letta_server.server import Server, sweep, sweep_periodically
 from sansio_letta.turn.request import Tool
 from sansio_letta.upstreams.rest.commands import (
     CancelRun,
@@ -131,7 +131,7 @@ async def test_a_server_looks_for_what_was_forgotten(nursery: trio.Nursery, auto
     server, letta = make_server(
         *looks(young), says(FindConversations, []), turns=TurnSettings(client_tool_ttl=60.0)
     )
-    nursery.start_soon(keep_clean, server)
+    nursery.start_soon(sweep_periodically, server)
     await wait_all_tasks_blocked()
     # Another process, or one that was here before, has made it: it is of use until it expires.
     assert not letta.script

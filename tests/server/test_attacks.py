@@ -361,7 +361,7 @@ async def test_a_secret_in_the_log(
             await exchange(server, asking("Milo", f"authorization: Bearer {key}"))
         monkeypatch.setattr(Proxy, "open", broken)
         await exchange(server, asking("Milo", f"authorization: Bearer {KEY}"))
-        server.gate.settings = None  # type: ignore[assignment]
+        server.admission.settings = None  # type: ignore[assignment]
         await exchange(server, asking("Milo", f"authorization: Bearer {KEY}"))
     said = out.getvalue()
     assert "ZeroDivisionError" in said

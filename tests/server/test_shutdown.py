@@ -184,7 +184,7 @@ async def test_the_second_call_ends_at_once(nursery: trio.Nursery, autojump_cloc
     running.server.end()
     await running.over.wait()
     assert trio.current_time() == began
-    assert running.server.ending.stage is Stage.INTERRUPTING
+    assert running.server.shutdown.stage is Stage.INTERRUPTING
     assert type(running.letta.commands[-1]) is CancelRun
 
 
@@ -216,7 +216,7 @@ async def test_who_joined_a_turn_is_told_as_well_though_its_first_client_has_lef
     response = await second.receive_head()
     await first.stream.aclose()
     await trio.sleep(20.0)  # longer than a client waits for a comment
-    assert running.server.ending.answer_count == 2
+    assert running.server.shutdown.response_count == 2
     running.server.end()
     while await second.receive_more(response):
         pass

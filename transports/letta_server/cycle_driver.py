@@ -19,7 +19,7 @@ _COMMAND_TIMEOUT: Final = 15.0
 
 
 @define(eq=False)
-class Carrier:
+class CycleDriver:
     """Carries out one cycle's commands against Letta, until the cycle wants to say something to the client."""
 
     cycle: Cycle
@@ -167,4 +167,4 @@ async def ask(proxy: Proxy, upstream: Upstream, target: str) -> tuple[int, bytes
     request = HttpRequest(method="GET", target=target)
     cycle = proxy.open(request, token=secrets.token_hex(8), created=int(time.time()), now=trio.current_time())
     # A question starts no run.
-    return await Carrier(cycle, upstream).collect(cancel_timeout=0.0)
+    return await CycleDriver(cycle, upstream).collect(cancel_timeout=0.0)

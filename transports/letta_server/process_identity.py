@@ -1,8 +1,8 @@
-"""What a process is called in its runs at Letta, so that another one can tell whether it still lives.
+"""The name that a process gives itself in its runs at Letta, by which others can tell whether it has died.
 
-Processes on one machine see each other: one that is gone, or whose number now belongs to a later one, has died.
-Of a process elsewhere, or in another container, nobody here knows anything: its runs are left alone until the
-time is over that its turns may take.
+Processes on one machine see each other: one has died if it is gone, or if its id belongs to a later process.
+Nothing is known about a process on another machine or in another container: its runs are left alone until the
+longest time that its turns may take has passed.
 """
 
 import os
@@ -15,9 +15,9 @@ _PROC: Final = Path("/proc")
 
 
 def own_name() -> str:
-    """This process: the start of its machine, its space of process numbers, its number, and its own start.
+    """Return this process's name: the boot of its machine, its PID namespace, its PID and its start time.
 
-    Where the system does not tell, a name that says nothing to others.
+    Where the system does not provide these, the name is random, and others learn nothing from it.
     """
     pid = os.getpid()
     place, started = _place(), _started(pid)
@@ -25,9 +25,9 @@ def own_name() -> str:
 
 
 def has_died(name: str) -> bool:
-    """Whether a process is known to run no more.
+    """Return whether a process is known to have ended.
 
-    :param name: as it called itself.
+    :param name: the process's `own_name`.
     """
     place, _, rest = name.rpartition("-")[0].rpartition("-")
     started = name.rpartition("-")[2]
@@ -47,11 +47,11 @@ def _place() -> str | None:
 
 
 def _started(pid: int) -> str | None:
-    """When a process was started, by the machine's own count; None if there is none."""
+    """Return the start time of a process, in the kernel's clock ticks; None if there is no such process."""
     try:
         stat = (_PROC / str(pid) / "stat").read_text()
     except OSError:
         return None
-    # The name in brackets may hold anything; the start is the 22nd field, the 20th behind it.
+    # The name in brackets may contain anything; the start time is the 22nd field, the 20th after it.
     fields = stat.rpartition(")")[2].split()
     return fields[19] if len(fields) > 19 and fields[0] != "Z" else None

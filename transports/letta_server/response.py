@@ -10,8 +10,8 @@ from sansio_letta.upstreams.rest.commands import Command
 from sansio_letta.upstreams.rest.response import Headers
 
 from .client.connection import ClientConnection, ClientGone
-from .cycle_driver import Carrier
-from .shutdown import Ending
+from .cycle_driver import CycleDriver
+from .shutdown import Shutdown
 
 
 @define(eq=False)
@@ -19,8 +19,8 @@ class Response:
     """Writes one cycle's response as it comes."""
 
     client: ClientConnection
-    carrier: Carrier
-    ending: Ending
+    driver: CycleDriver
+    shutdown: Shutdown
     headers: Headers = ()  #: more of them, for whatever answer there is
     first: float | None = field(default=None, init=False)  #: when the first bytes went out, but for comments
     ended: bool = field(default=False, init=False)  #: the client has all of it
@@ -28,21 +28,21 @@ class Response:
 
     async def run(self) -> None:
         """Answer the request, all of it."""
-        client, carrier = self.client, self.carrier
+        client, driver = self.client, self.driver
         item: Command | Signal = Signal.NEED_DATA
         while item is not Signal.FINISHED:
-            with trio.move_on_at(carrier.cycle.next_deadline()) as scope:
-                carrier.wait = scope
-                item = await self._pass_on(scope)
+            with trio.move_on_at(driver.cycle.next_deadline()) as scope:
+                driver.wait = scope
+                item = await self._forward(scope)
             if scope.cancelled_caught:
-                carrier.cycle.handle_deadline(trio.current_time())
+                driver.cycle.handle_deadline(trio.current_time())
                 continue
-            carrier.hold(item)
+            driver.hold(item)
             await client.flush()
-            if carrier.cycle.is_complete:
+            if driver.cycle.is_complete:
                 await self._end()  # nobody need wait while we clean up
             if item is Signal.WAITING or not isinstance(item, Signal):
-                await carrier.advance(item)
+                await driver.advance(item)
         await self._end()
 
     async def _end(self) -> None:
@@ -51,11 +51,11 @@ class Response:
             self.client.write_end()
             await self.client.flush()
 
-    async def apologise(self) -> None:
+    async def send_internal_error(self) -> None:
         """Tell a client that something of ours broke, in whatever form is still possible."""
         if self.ended:
             return
-        client, error, dialect = self.client, LocalProtocolError(""), self.carrier.cycle.dialect
+        client, error, dialect = self.client, LocalProtocolError(""), self.driver.cycle.dialect
         if client.can_respond:
             reply = error_reply(error, dialect)
             length = ("content-length", str(len(reply.body)))
@@ -69,7 +69,7 @@ class Response:
         client.write_end()
         await client.flush()
 
-    async def _pass_on(self, scope: trio.CancelScope) -> Command | Signal:
+    async def _forward(self, scope: trio.CancelScope) -> Command | Signal:
         """Pass Letta's words on for as long as the client takes them at once.
 
         One scope serves many waits, since each costs time. Its deadline may be an old one, which only means
@@ -77,7 +77,7 @@ class Response:
 
         :return: the command that comes next, FINISHED, WAITING, or NEED_DATA if the client must be waited for.
         """
-        client, cycle = self.client, self.carrier.cycle
+        client, cycle = self.client, self.driver.cycle
         while True:
             match cycle.next_event():
                 case ResponseBody(data=data):
@@ -87,12 +87,12 @@ class Response:
                 case ResponseHead() as head:
                     self.streaming = ("content-type", EVENT_STREAM) in head.headers
                     head = evolve(head, headers=(*head.headers, *self.headers))
-                    client.write_head(head, last=self.ending.begun)
+                    client.write_head(head, last=self.shutdown.begun)
                 case Signal.NEED_DATA:
                     # What came in one read leaves in one write, and nothing waits for more.
                     if not client.flush_now() or (cycle.is_complete and not self.ended):
                         return Signal.NEED_DATA
                     scope.deadline = min(scope.deadline, cycle.next_deadline())
-                    await self.carrier.receive()
+                    await self.driver.receive()
                 case item:
                     return item

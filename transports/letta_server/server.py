@@ -22,18 +22,18 @@ from sansio_letta import (
 from sansio_letta.errors import overloaded
 from sansio_letta.proxy.observer import Observer, join_observers
 
-from .access.admission import Admission, Gate
-from .access.connections import Door
+from .access.admission import Admission, AdmissionControl
+from .access.connections import ConnectionLimiter
 from .access.tls import close_gently
-from .client.bodies import BodyRoom, NoRoom, too_many_chunks
+from .client.bodies import BodyBudget, BudgetExceeded, too_many_chunks
 from .client.connection import BadRequest, BodyTooLarge, ClientConnection, ClientGone, TooManyChunks
-from .cycle_driver import Carrier
+from .cycle_driver import CycleDriver
 from .observe.log import Log, log_defect, log_request
 from .process_identity import has_died, own_name
 from .response import Response
 from .settings.errors import SettingsError
 from .settings.server import Settings
-from .shutdown import Ending
+from .shutdown import Shutdown
 from .upstream.base import KeyedUpstream, Upstream
 from .upstream.pool import LettaPool
 
@@ -45,7 +45,7 @@ def _recording_failed(error: OSError) -> None:
     _log.error("cannot record", reason=error.strerror or str(error), path=str(error.filename))
 
 
-async def keep_clean(server: "Server") -> None:
+async def sweep_periodically(server: "Server") -> None:
     """Delete what processes that died have left at Letta, now and then, until cancelled."""
     await sweep(server)
     while True:
@@ -60,7 +60,7 @@ async def sweep(server: "Server", *, ends: bool = False) -> None:
     """
     token, now = secrets.token_hex(8), trio.current_time()
     cycle = server.proxy.sweep(token=token, created=int(time.time()), now=now, ends=ends, has_died=has_died)
-    status, body = await Carrier(cycle, server.upstream).collect(cancel_timeout=0.0)
+    status, body = await CycleDriver(cycle, server.upstream).collect(cancel_timeout=0.0)
     _log.debug("swept", status=status, answer=body.decode(errors="replace")[:200])
 
 
@@ -79,45 +79,45 @@ class Server:
     log: Log = log_request
     observers: Sequence[Callable[[], Observer]] = ()
     proxy: Proxy = field(init=False)
-    ending: Ending = field(init=False)
+    shutdown: Shutdown = field(init=False)
     recordings: RecordingFolder | None = field(init=False)
-    gate: Gate = field(init=False)
-    door: Door = field(init=False)
-    room: BodyRoom = field(init=False)
-    _afterwards: trio.Nursery | None = field(default=None, init=False)  #: for turns that go on for nobody
+    admission: AdmissionControl = field(init=False)
+    connections: ConnectionLimiter = field(init=False)
+    body_budget: BodyBudget = field(init=False)
+    _background: trio.Nursery | None = field(default=None, init=False)  #: for turns that go on for nobody
 
     def __attrs_post_init__(self) -> None:
         self.proxy = Proxy(self.settings.config(), owner=own_name())
-        self.ending = Ending(self.settings)
-        self.gate, self.door = Gate(self.settings), Door(self.settings)
-        self.room = BodyRoom(self.settings.max_buffered_size)
+        self.shutdown = Shutdown(self.settings)
+        self.admission, self.connections = AdmissionControl(self.settings), ConnectionLimiter(self.settings)
+        self.body_budget = BodyBudget(self.settings.max_buffered_size)
         if self.settings.access.pass_through and not isinstance(self.upstream, KeyedUpstream):
             raise SettingsError("pass_through: expected an upstream that takes a client's key")
         self.recordings = self.settings.recordings
 
     def end(self) -> None:
-        """Let the turns under way finish and end; called again, end at once. See `Ending`."""
+        """Let the turns under way finish and end; called again, end at once. See `Shutdown`."""
         self.proxy.ending = True
-        self.ending.begin()
+        self.shutdown.begin()
 
     async def run(self, listeners: Sequence[trio.abc.Listener[trio.abc.Stream]]) -> None:
         """Serve all who come, until `end` or until cancelled; the listeners are closed then."""
 
         async def handle(stream: trio.abc.Stream) -> None:
             if isinstance(stream, trio.SocketStream):
-                await self.door.let_in(stream, self.handle)
+                await self.connections.serve_connection(stream, self.handle)
             else:
                 await self.handle(stream)
 
         async with trio.open_nursery() as beside:
-            async with trio.open_nursery() as self._afterwards:
+            async with trio.open_nursery() as self._background:
                 async with trio.open_nursery() as connections:
                     with trio.CancelScope() as accepting:
-                        beside.start_soon(self.ending.run, accepting, connections.cancel_scope)
-                        doors = [self.door.accepting(listener) for listener in listeners]
+                        beside.start_soon(self.shutdown.run, accepting, connections.cancel_scope)
+                        doors = [self.connections.accepting(listener) for listener in listeners]
                         await trio.serve_listeners(handle, doors, handler_nursery=connections)
                 # Nobody is left who waits for anything: what goes on gets the time of a cancel.
-                self._afterwards.cancel_scope.cancel()
+                self._background.cancel_scope.cancel()
             beside.cancel_scope.cancel()
 
     async def handle(self, stream: trio.abc.Stream) -> None:
@@ -145,9 +145,9 @@ class Server:
     async def _serve_request(self, client: ClientConnection) -> bool:
         """Answer one request; False if the connection is to be closed."""
         with ExitStack() as waiting:
-            waiting.enter_context(self.door.waiting(client.stream))
+            waiting.enter_context(self.connections.waiting(client.stream))
             waited = False
-            with trio.move_on_after(self.settings.idle_timeout) as scope, self.ending.waiting(scope):
+            with trio.move_on_after(self.settings.idle_timeout) as scope, self.shutdown.waiting(scope):
                 waited = await client.wait_for_request()
             received = await self._receive(client, waiting) if waited else None
         if received is None:
@@ -166,17 +166,17 @@ class Server:
         """
         token, request, admission = secrets.token_hex(12), HttpRequest(method="", target=""), Admission()
         refusal: SansioLettaError | None
-        with self.room.place() as place:
+        with self.body_budget.reserve() as reservation:
             try:
                 with trio.fail_after(self.settings.request_timeout):
                     request = await client.receive_head()
                     waiting.close()
-                    admission = await self.gate.admit(request)
+                    admission = await self.admission.admit(request)
                     refusal = admission.refusal or self.proxy.refuse(request)
                     body = (
                         b""
                         if refusal
-                        else await client.receive_body(self.settings.max_request_size, place.grow)
+                        else await client.receive_body(self.settings.max_request_size, reservation.grow)
                     )
             except BadRequest as exc:
                 if not client.can_respond:
@@ -190,7 +190,7 @@ class Server:
                 refusal = self.proxy.too_large()
             except TooManyChunks:
                 refusal = too_many_chunks(self.settings.max_chunk_count)
-            except NoRoom:
+            except BudgetExceeded:
                 refusal = overloaded()
             except trio.TooSlowError:
                 return None
@@ -232,16 +232,16 @@ class Server:
         began: float,
         admission: Admission,
     ) -> None:
-        carrier = Carrier(cycle, self._upstream_for(admission))
-        response = Response(client, carrier, self.ending, admission.headers)
-        with self.ending.answering(carrier):
+        driver = CycleDriver(cycle, self._upstream_for(admission))
+        response = Response(client, driver, self.shutdown, admission.headers)
+        with self.shutdown.responding(driver):
             await self._carry(response, began)
         if client.gone:
             raise ClientGone
 
     async def _carry(self, response: Response, began: float) -> None:
-        client, carrier = response.client, response.carrier
-        cycle = carrier.cycle
+        client, driver = response.client, response.driver
+        cycle = driver.cycle
         finished = False
         try:
             async with trio.open_nursery() as nursery:
@@ -255,31 +255,31 @@ class Server:
             # A defect of ours: told in full to the log, to the client only that it must not try again.
             log_defect("request failed", request_id=cycle.summary.request_id)
             cycle.summary.outcome = "internal_error"
-            await response.apologise()
+            await response.send_internal_error()
         finally:
             if finished:
                 self._close(response, began)
-            elif self._afterwards is None:
+            elif self._background is None:
                 await self._finish(response, began)
             else:
                 # The connection need not wait: what is left may take as long as Letta takes to name a run.
-                self._afterwards.start_soon(self._finish, response, began)
+                self._background.start_soon(self._finish, response, began)
 
     async def _finish(self, response: Response, began: float) -> None:
         """Do what is left of an answer that its client does not wait for."""
-        carrier = response.carrier
+        driver = response.driver
         try:
-            with self.ending.answering(carrier):
-                await carrier.finish(self.settings.cancel_timeout)
+            with self.shutdown.responding(driver):
+                await driver.finish(self.settings.cancel_timeout)
         except Exception:
-            log_defect("request failed", request_id=carrier.cycle.summary.request_id)
+            log_defect("request failed", request_id=driver.cycle.summary.request_id)
         finally:
             self._close(response, began)
 
     def _close(self, response: Response, began: float) -> None:
-        response.carrier.close()
+        response.driver.close()
         seconds = trio.current_time() - began
-        self.log(response.carrier.cycle.summary, seconds, response.first and response.first - began)
+        self.log(response.driver.cycle.summary, seconds, response.first and response.first - began)
 
 
 async def _close(stream: trio.abc.Stream, *, linger: bool) -> None:

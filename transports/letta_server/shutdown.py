@@ -1,17 +1,17 @@
-"""How a server ends: it says so, stops accepting, lets turns finish, and interrupts the rest.
+"""How a server shuts down: it reports not ready, stops listening, lets turns finish, and interrupts the rest.
 
 ::
 
-    SERVING --begin()--> LEAVING --shutdown_delay--> DRAINING --shutdown_timeout--> INTERRUPTING --> over
-                            |                           |                              ^
-                            +---------------------------+------ begin() again ---------+
+    SERVING --begin()--> NOT_READY --shutdown_delay--> DRAINING --shutdown_timeout--> INTERRUPTING --> done
+                             |                            |                              ^
+                             +----------------------------+------ begin() again ---------+
 
-- LEAVING: ``/ready`` answers 503, and all else goes on, so that a balancer can look away first.
-- DRAINING: nobody listens any more; idle connections are closed, turns may finish.
-- INTERRUPTING: runs are cancelled at Letta and their clients told, within `cancel_timeout`. What is left after
-  that is cancelled here, and has as long once more for its own cancel requests.
+- NOT_READY: ``/ready`` answers 503 and everything else goes on, so that a load balancer can look away first.
+- DRAINING: the listeners are closed, idle connections too; turns may finish.
+- INTERRUPTING: runs are cancelled at Letta and their clients get an error, within `cancel_timeout`. Connections
+  left after that are cancelled here, with the same time once more for their own cancel requests.
 
-A response that begins after SERVING says ``connection: close``. Cancelling the task that serves skips all this:
+A response that begins after SERVING has ``connection: close``. Cancelling the task that serves skips all this:
 runs are cancelled, and their clients see the connection end.
 """
 
@@ -25,47 +25,47 @@ from attrs import define, field
 
 from .settings.server import Settings
 
-#: Of the time in which runs are cancelled: until then clients wait to hear whether theirs was.
-_ANSWER_SHARE: Final = 0.7
+#: Share of `cancel_timeout` for which a client waits to hear whether its run was cancelled.
+_RESPONSE_SHARE: Final = 0.7
 
 
 class Stage(Enum):
-    """How far the end has come."""
+    """How far the shutdown has come."""
 
     SERVING = auto()
-    LEAVING = auto()
+    NOT_READY = auto()
     DRAINING = auto()
     INTERRUPTING = auto()
 
 
 class Interruptible(Protocol):
-    """An answer under way."""
+    """A response under way."""
 
     def interrupt(self, timeout: float) -> None:
-        """Come to an end now, and tell the client.
+        """End the response now, with an error for the client.
 
-        :param timeout: seconds after which it is told what is known by then.
+        :param timeout: seconds after which the client gets what is known by then.
         """
         ...
 
 
 @define(eq=False)
-class Ending:
-    """The end of one server: `begin` starts it, `run` carries it out."""
+class Shutdown:
+    """The shutdown of one server: `begin` starts it, `run` carries it out."""
 
     settings: Settings
     stage: Stage = field(default=Stage.SERVING, init=False)
-    _answers: set[Interruptible] = field(factory=set, init=False)
+    _responses: set[Interruptible] = field(factory=set, init=False)
     _idle: set[trio.CancelScope] = field(factory=set, init=False)
     _begun: trio.Event = field(factory=trio.Event, init=False)
     _hurried: trio.Event = field(factory=trio.Event, init=False)
 
     def begin(self) -> None:
-        """End as soon as the turns under way have finished; a second call ends at once."""
+        """End once the turns under way have finished; a second call ends at once."""
         if self.begun:
             self._hurried.set()
         else:
-            self.stage = Stage.LEAVING
+            self.stage = Stage.NOT_READY
             self._begun.set()
 
     @property
@@ -74,12 +74,12 @@ class Ending:
         return self.stage is not Stage.SERVING
 
     @property
-    def answer_count(self) -> int:
-        """How many requests are being answered."""
-        return len(self._answers)
+    def response_count(self) -> int:
+        """Responses under way."""
+        return len(self._responses)
 
     async def run(self, accepting: trio.CancelScope, connections: trio.CancelScope) -> None:
-        """Once the end has begun, carry it out. To be cancelled when all connections have ended.
+        """Wait for `begin`, then carry the shutdown out. Cancel this when all connections have ended.
 
         :param accepting: around the listeners.
         :param connections: around all connections.
@@ -95,19 +95,19 @@ class Ending:
         with trio.move_on_after(settings.shutdown_timeout):
             await self._hurried.wait()
         self.stage = Stage.INTERRUPTING
-        for answer in self._answers:
-            answer.interrupt(self._answer_timeout)
+        for response in self._responses:
+            response.interrupt(self._response_timeout)
         await trio.sleep(settings.cancel_timeout)
         connections.cancel()
 
     @property
-    def _answer_timeout(self) -> float:
-        """Seconds in which each client is told something; what is left is for its way there."""
-        return self.settings.cancel_timeout * _ANSWER_SHARE
+    def _response_timeout(self) -> float:
+        """Seconds until each client is sent something; the rest of `cancel_timeout` is for sending it."""
+        return self.settings.cancel_timeout * _RESPONSE_SHARE
 
     @contextmanager
     def waiting(self, scope: trio.CancelScope) -> Iterator[None]:
-        """Around a wait for a client's next request, which the end need not wait for.
+        """Wrap a wait for a client's next request: the shutdown does not wait for it.
 
         :param scope: cancelled to cut the wait short.
         """
@@ -120,12 +120,12 @@ class Ending:
             self._idle.discard(scope)
 
     @contextmanager
-    def answering(self, answer: Interruptible) -> Iterator[None]:
-        """Around a request's answer, from its begin to its end."""
-        self._answers.add(answer)
+    def responding(self, response: Interruptible) -> Iterator[None]:
+        """Wrap a response, from its begin to its end."""
+        self._responses.add(response)
         try:
             if self.stage is Stage.INTERRUPTING:
-                answer.interrupt(self._answer_timeout)
+                response.interrupt(self._response_timeout)
             yield
         finally:
-            self._answers.discard(answer)
+            self._responses.discard(response)

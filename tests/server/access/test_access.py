@@ -174,11 +174,11 @@ async def test_keys_are_read_again(
 
     assert [await status(ALICE), await status(BOB)] == [200, 401]
     path.write_text("[keys.bob]\nsha256 = 'nonsense'\n", encoding="utf-8")
-    server.gate.reload()
+    server.admission.reload()
     assert [await status(ALICE), await status(BOB)] == [200, 401]
     assert "keys.bob.sha256: expected 64 hexadecimal digits" in capsys.readouterr().out
     path.write_text(toml_lines("bob", BOB), encoding="utf-8")
-    server.gate.reload()
+    server.admission.reload()
     assert [await status(ALICE), await status(BOB)] == [401, 200]
     assert "keys reloaded" in capsys.readouterr().out
 
@@ -196,8 +196,8 @@ def test_a_keys_file_that_is_open_to_everybody(
 
 def test_without_keys_there_is_nothing_to_reload(capsys: pytest.CaptureFixture[str]) -> None:
     server, _ = guarded(access=Access())
-    server.gate.reload()
-    server.door.reload()
+    server.admission.reload()
+    server.connections.reload()
     assert capsys.readouterr().out == ""
 
 
@@ -393,6 +393,6 @@ def test_nothing_secret_shows_in_settings() -> None:
 
 
 def test_nobody_is_asked_for_a_key_that_there_is_none_of() -> None:
-    assert not Access().asks_for_key
-    assert Access(keys=Path("k")).asks_for_key
+    assert not Access().requires_key
+    assert Access(keys=Path("k")).requires_key
     assert Access(config=Path("c"), keys=Path("k")).key_files == (Path("c"), Path("k"))

@@ -14,7 +14,7 @@ import trustme
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from letta_server import Access, Server, Settings, serve
-from letta_server.access.connections import Door
+from letta_server.access.connections import ConnectionLimiter
 from letta_server.access.tls import Certificate
 from letta_server.observe.timing import TimedObserver
 from letta_server.settings.errors import SettingsError
@@ -123,12 +123,12 @@ async def test_a_new_certificate_is_for_new_connections(
         assert access.tls_cert is not None
         assert access.tls_key is not None
         access.tls_key.write_bytes(other.issue_cert("localhost").private_key_pem.bytes())
-        server.door.reload()
+        server.connections.reload()
         assert "certificate not reloaded" in capsys.readouterr().out
         same, same_stream = await tls_client(port)
         assert (await same.get()).status == 200
         issue(tmp_path, ca=other)
-        server.door.reload()
+        server.connections.reload()
         assert "certificate reloaded" in capsys.readouterr().out
         new, new_stream = await tls_client(port, other)
         assert [(await client.get()).status for client in (old, same, new)] == [200, 200, 200]
@@ -173,7 +173,7 @@ def test_an_encrypted_key_asks_nobody_for_its_password(tmp_path: Path) -> None:
 
 async def test_clients_without_an_address_are_not_counted_as_one() -> None:
     """They come through a socket of the file system, and a program in front of us may bring them all."""
-    door = Door(Settings(letta_url="http://letta.invalid", max_peer_connection_count=1))
+    door = ConnectionLimiter(Settings(letta_url="http://letta.invalid", max_peer_connection_count=1))
     served: list[trio.abc.Stream] = []
     done = trio.Event()
 
@@ -183,7 +183,7 @@ async def test_clients_without_an_address_are_not_counted_as_one() -> None:
 
     async with trio.open_nursery() as nursery:
         for end in trio.socket.socketpair():
-            nursery.start_soon(door.let_in, trio.SocketStream(end), serve)
+            nursery.start_soon(door.serve_connection, trio.SocketStream(end), serve)
         await wait_all_tasks_blocked()
         assert len(served) == 2
         done.set()
@@ -252,19 +252,19 @@ async def test_a_connection_that_is_answered_is_not_closed_for_another() -> None
 
 async def test_the_connections_fit_into_the_files_that_may_be_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 256))
-    assert Door(Settings(letta_url="http://letta.invalid")).limit == (256 - 64) // 2
-    assert Door(Settings(letta_url="http://letta.invalid", max_connection_count=5)).limit == 5
+    assert ConnectionLimiter(Settings(letta_url="http://letta.invalid")).limit == (256 - 64) // 2
+    assert ConnectionLimiter(Settings(letta_url="http://letta.invalid", max_connection_count=5)).limit == 5
     monkeypatch.setattr(resource, "getrlimit", lambda _: (32, 32))
-    assert Door(Settings(letta_url="http://letta.invalid")).limit == 8
+    assert ConnectionLimiter(Settings(letta_url="http://letta.invalid")).limit == 8
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     monkeypatch.setattr(resource, "getrlimit", lambda _: unlimited)
-    assert Door(Settings(letta_url="http://letta.invalid")).limit == 10_000
+    assert ConnectionLimiter(Settings(letta_url="http://letta.invalid")).limit == 10_000
 
 
 async def test_a_process_without_files_closes_what_waits_and_goes_on(
     autojump_clock: MockClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    door = Door(Settings(letta_url="http://letta.invalid"))
+    door = ConnectionLimiter(Settings(letta_url="http://letta.invalid"))
     ours, theirs = trio.socket.socketpair()
     failures = [OSError(errno.EMFILE, "Too many open files") for _ in range(30)]
 
@@ -285,7 +285,7 @@ async def test_a_process_without_files_closes_what_waits_and_goes_on(
             with door.waiting(stream), suppress(trio.ClosedResourceError):
                 await waiting.receive_some(1)
 
-        nursery.start_soon(door.let_in, waiting, serve)
+        nursery.start_soon(door.serve_connection, waiting, serve)
         await wait_all_tasks_blocked()
         assert isinstance(await door.accepting(Listener()).accept(), trio.SocketStream)
     assert waiting.socket.fileno() == -1

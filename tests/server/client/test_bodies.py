@@ -6,7 +6,7 @@ from attrs import evolve
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 from letta_server import Server, Settings
-from letta_server.client.bodies import BodyRoom, NoRoom
+from letta_server.client.bodies import BodyBudget, BudgetExceeded
 from letta_server.client.connection import BadRequest, ClientConnection, TooManyChunks
 from letta_server.settings.errors import SettingsError
 
@@ -95,22 +95,22 @@ async def test_a_body_in_too_many_chunks_is_refused_in_the_clients_dialect(nurse
     assert "more than 10 chunks" in response.json()["error"]["message"]
 
 
-def test_all_bodies_have_one_room() -> None:
-    room = BodyRoom(100_000)
-    with room.place() as first, room.place() as second:
+def test_all_bodies_share_one_budget() -> None:
+    budget = BodyBudget(100_000)
+    with budget.reserve() as first, budget.reserve() as second:
         first.grow(60_000)
         second.grow(40_000)
-        with pytest.raises(NoRoom):
+        with pytest.raises(BudgetExceeded):
             second.grow(40_001)
-        assert room.size == 100_000
-        with room.place() as small:
+        assert budget.size == 100_000
+        with budget.reserve() as small:
             small.grow(16 * 1024)
-            with pytest.raises(NoRoom):
+            with pytest.raises(BudgetExceeded):
                 small.grow(16 * 1024 + 1)
-    assert room.size == 0
+    assert budget.size == 0
 
 
-async def test_a_body_that_finds_no_room_is_told_to_come_again(nursery: trio.Nursery) -> None:
+async def test_a_body_beyond_the_budget_is_refused_for_now(nursery: trio.Nursery) -> None:
     serving, _ = make_server(found(), hello(), max_request_size=50_000, max_buffered_size=50_000)
     slow, other = connect(nursery, serving), connect(nursery, serving)
     await slow.send(HEAD + b"content-length: 40000\r\n\r\n" + b"x" * 39_000)
@@ -122,10 +122,10 @@ async def test_a_body_that_finds_no_room_is_told_to_come_again(nursery: trio.Nur
     assert response.json()["error"]["type"] == "server_error"
     await slow.send(b"x" * 1000)
     assert (await slow.receive()).status == 400
-    assert serving.room.size == 0
+    assert serving.body_budget.size == 0
 
 
-def test_the_room_takes_at_least_one_body() -> None:
+def test_the_budget_is_enough_for_one_body() -> None:
     settings = Settings(letta_url="http://letta.invalid")
     with pytest.raises(SettingsError, match="max_buffered_size: expected at least max_request_size, 33554432"):
         evolve(settings, max_buffered_size=1000)

@@ -1,4 +1,4 @@
-"""Who comes in: each request's head is looked at here before its body is read."""
+"""Which requests are answered, decided by their heads, before a body is read."""
 
 from collections.abc import Callable
 from typing import Final
@@ -15,7 +15,7 @@ from sansio_letta.upstreams.rest.response import Headers
 
 from ..settings.errors import SettingsError
 from ..settings.server import Settings
-from .keys import KeyRing, digest_of, is_open_to_all, read_keys
+from .keys import KeyRing, digest_of, is_world_accessible, read_keys
 from .rates import RateCounter, rate_words
 
 _log: Final = structlog.get_logger("letta_server")
@@ -23,12 +23,12 @@ _log: Final = structlog.get_logger("letta_server")
 
 @frozen(kw_only=True)
 class Admission:
-    """What came of looking at a request's head.
+    """Whether a request is answered, and how.
 
-    :param caller: whose request it is.
-    :param refusal: why it is not answered.
-    :param headers: more headers for its answer, whatever that is.
-    :param letta_key: the client's own key, to be given to Letta.
+    :param caller: the owner of the request's key.
+    :param refusal: the error that the client gets instead of an answer.
+    :param headers: more headers for the response, error or not.
+    :param letta_key: the client's own key, which is forwarded to Letta.
     """
 
     caller: Caller = ANYONE
@@ -38,8 +38,8 @@ class Admission:
 
 
 @define(eq=False)
-class Gate:
-    """Looks at keys, rates, and the names by which the server is called.
+class AdmissionControl:
+    """Checks keys, rates, origins and host names.
 
     :raises SettingsError: if the keys cannot be read.
     """
@@ -54,23 +54,23 @@ class Gate:
         self._rules = access.origin_rules(is_local=self.settings.is_local)
         self._rates = RateCounter(access.rate_store)
         self._rates.open()
-        if access.asks_for_key and not access.pass_through:
+        if access.requires_key and not access.pass_through:
             self._read()
 
     def _read(self) -> None:
         access = self.settings.access
         self._ring = read_keys(access.key_files, access.key_list, access.rate)
-        for path in filter(is_open_to_all, access.key_files):
+        for path in filter(is_world_accessible, access.key_files):
             _log.warning("keys file is open to everybody on this machine: chmod 600", path=str(path))
 
     def reload(self) -> None:
-        """Read the keys again; if they are no good, the old ones stay."""
+        """Read the keys again; if the new ones are invalid, the old ones stay."""
         if self._ring is None:
             return
         reload("keys", self._read)
 
     async def admit(self, request: HttpRequest) -> Admission:
-        """Whether a request is answered, and as whose. Only its head is looked at."""
+        """Decide whether a request is answered, and for which caller; its body is not needed."""
         headers = self._rules.headers(request.method, request.headers)
         if len(request.headers) > self.settings.max_header_count:
             most = self.settings.max_header_count
@@ -83,9 +83,9 @@ class Gate:
         try:
             wanted = route(request.method, request.target)
         except RequestError:
-            # What is wrong with a path anybody may know; it is said where all paths are answered.
+            # Anyone may know what is wrong with a path; the proxy answers it like any other.
             return Admission(headers=headers)
-        if is_open(wanted) or not self.settings.access.asks_for_key:
+        if is_open(wanted) or not self.settings.access.requires_key:
             return Admission(headers=headers)
         try:
             key = find_key(request.headers)
@@ -112,7 +112,7 @@ class Gate:
 
 
 def reload(what: str, read: Callable[[], None]) -> None:
-    """Read something again. If it is no good, the log says what is wrong, and the old stays."""
+    """Read something again; if it is invalid, the log says why, and what was read before stays."""
     try:
         read()
     except SettingsError as exc:

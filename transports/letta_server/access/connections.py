@@ -1,4 +1,4 @@
-"""How connections come in: counted, and with TLS only after a handshake."""
+"""Accepting connections: at most so many, and with TLS only after its handshake."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ import structlog
 import trio
 from attrs import define, field
 
-from ..open_files import connection_room
+from ..open_files import affordable_connection_count
 from ..settings.server import Settings
 from .admission import reload
 from .tls import Certificate
@@ -21,19 +21,19 @@ from .tls import Certificate
 _log: Final = structlog.get_logger("letta_server")
 
 
-#: Seconds between two lines of the log about connections that find no room, and after an accept that failed.
+#: Seconds between two log lines about refused connections, and after an `accept` that failed.
 _LOG_PERIOD: Final = 1.0
 _ACCEPT_PAUSE: Final = 0.1
-#: What `accept` fails with when something has run out that may come back.
-_NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+#: Errors of `accept` when the system has run out of something that may be freed again.
+_OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 
 @define(eq=False)
-class Door:
-    """Lets connections in, as many as there may be; one more takes the place of the one that waits longest.
+class ConnectionLimiter:
+    """Limits the number of connections: one beyond the limit replaces the one that has waited longest.
 
-    A connection waits as long as no request of it is known: between two requests, before the first, and while
-    the head of one comes. If none waits, the new one is closed.
+    A connection waits while it has no request: before the first, between two, and while the head of one
+    arrives. If none waits, the new connection is closed.
 
     :raises SettingsError: if the certificate cannot be used.
     """
@@ -49,18 +49,18 @@ class Door:
 
     def __attrs_post_init__(self) -> None:
         self.certificate = certificate_of(self.settings)
-        self.limit = min(self.settings.max_connection_count, connection_room())
+        self.limit = min(self.settings.max_connection_count, affordable_connection_count())
 
     def reload(self) -> None:
-        """Read the certificate again; if it is no good, the old one stays."""
+        """Read the certificate again; if it is invalid, the old one stays."""
         if self.certificate is not None:
             reload("certificate", self.certificate.load)
 
     def accepting(self, listener: trio.abc.Listener[trio.abc.Stream]) -> trio.abc.Listener[trio.abc.Stream]:
-        """The listener, which goes on when the process runs out of files."""
+        """Wrap a listener so that it survives the process running out of open files."""
         return _Accepting(listener, self)
 
-    async def let_in(
+    async def serve_connection(
         self, stream: trio.SocketStream, serve: Callable[[trio.abc.Stream], Awaitable[None]]
     ) -> None:
         """Serve one connection until its end."""
@@ -71,7 +71,7 @@ class Door:
             return
         if self._count >= self.limit:
             self.log("too many connections, those that wait longest are closed", limit=str(self.limit))
-            if not self.make_room():
+            if not self.close_longest_waiting():
                 await trio.aclose_forcefully(stream)
                 return
         self._count += 1
@@ -92,9 +92,9 @@ class Door:
                 del self._peers[peer]
 
     def waiting(self, stream: trio.abc.Stream) -> AbstractContextManager[None]:
-        """Around a wait in which the connection may be closed for a new one.
+        """Wrap a wait in which the connection may be closed in favour of a new one.
 
-        :param stream: as it was given to serve.
+        :param stream: the one that `serve_connection` passed to `serve`.
         """
         plain = self._plain.get(stream)
         return nullcontext() if plain is None else self._waits(plain)
@@ -107,8 +107,8 @@ class Door:
         finally:
             self._waiting.pop(stream, None)
 
-    def make_room(self) -> bool:
-        """Close the connection that has waited longest; False if none waits."""
+    def close_longest_waiting(self) -> bool:
+        """Close the connection that has waited longest; return False if none waits."""
         longest = next(iter(self._waiting), None)
         if longest is None:
             return False
@@ -118,7 +118,7 @@ class Door:
         return True
 
     def log(self, event: str, **fields: str) -> None:
-        """A line about connections that find no room: one a second, however many they are."""
+        """Log a refused connection: at most one line a second, however many there are."""
         now = trio.current_time()
         if now >= self._logged + _LOG_PERIOD:
             self._logged = now
@@ -134,10 +134,13 @@ class Door:
 
 @define(eq=False)
 class _Accepting(trio.abc.Listener[trio.abc.Stream]):
-    """A listener that makes room when the process has no files left; trio's logs a traceback each time."""
+    """A listener that closes an idle connection when the process has no file descriptor left.
+
+    Trio's own logs a traceback each time.
+    """
 
     listener: trio.abc.Listener[trio.abc.Stream]
-    door: Door
+    connections: ConnectionLimiter
 
     async def accept(self) -> trio.abc.Stream:
         """See `trio.abc.Listener.accept`."""
@@ -145,10 +148,10 @@ class _Accepting(trio.abc.Listener[trio.abc.Stream]):
             try:
                 return await self.listener.accept()
             except OSError as exc:
-                if exc.errno not in _NO_ROOM:
+                if exc.errno not in _OUT_OF_RESOURCES:
                     raise
-                self.door.log("cannot accept a connection", reason=os.strerror(exc.errno or 0).lower())
-                if not self.door.make_room():
+                self.connections.log("cannot accept a connection", reason=os.strerror(exc.errno or 0).lower())
+                if not self.connections.close_longest_waiting():
                     await trio.sleep(_ACCEPT_PAUSE)
 
     async def aclose(self) -> None:
@@ -157,7 +160,10 @@ class _Accepting(trio.abc.Listener[trio.abc.Stream]):
 
 
 def certificate_of(settings: Settings) -> Certificate | None:
-    """:raises SettingsError: if there is one and it cannot be used."""
+    """Load the certificate that the settings name, if any.
+
+    :raises SettingsError: if it cannot be used.
+    """
     access = settings.access
     if access.tls_cert is None or access.tls_key is None:
         return None
@@ -165,12 +171,12 @@ def certificate_of(settings: Settings) -> Certificate | None:
 
 
 def _address(stream: trio.SocketStream) -> str:
-    """Whose connection it is; empty if nobody can tell, and then it counts for nobody."""
+    """The peer's address; empty if it is unknown, and then no limit for one address applies."""
     if stream.socket.family == socket.AF_UNIX:
-        # Its clients have no addresses: what they have in common is the program in front of us.
+        # Its clients have no addresses: they all come through the program in front of us.
         return ""
     try:
         return str(stream.socket.getpeername()[0])
     except OSError:
-        # It has left already.
+        # It has disconnected already.
         return ""

@@ -1,12 +1,12 @@
-"""The clients' keys: whose each is, which agents it opens, how often it may be used.
+"""Clients' keys: their owners, the agents that they give access to, their rates.
 
-A keys file is TOML, and holds digests, so that nobody who reads it can use a key::
+A keys file is TOML and holds digests, so that reading it is not enough to use a key::
 
     [keys.alice]
     sha256 = "<64 hexadecimal digits, from letta-proxy keys new>"
     agents = ["Milo", "Support *"]      # names, * for any text, or ids; without it: all
-    rate = "60/minute"                  # without it: --rate, or as often as it likes
-    policies = { approvals = "deny" }   # in place of the server's; without it: those
+    rate = "60/minute"                  # without it: --rate, or unlimited
+    policies = { approvals = "deny" }   # override the server's
 """
 
 import hmac
@@ -29,18 +29,18 @@ from sansio_letta.proxy.policies import POLICIES
 from ..settings.errors import SettingsError
 from ..settings.rates import Rate, parse_rate
 
-#: All are compared for each request, at some 0.2 us each; who has more wants a database, as LiteLLM does.
+#: Each request is compared with all of them, at some 0.2 us each; for more, a database as LiteLLM's is better.
 MAX_KEY_COUNT: Final = 1000
 #: Bytes of a keys file: a thousand keys with dozens of agents each.
 MAX_FILE_SIZE: Final = 1024 * 1024
-#: A key that a person made up must at least be no word; `keys new` makes 43 random characters.
+#: A key that a person made up must at least be longer than a word; `keys new` makes 43 random characters.
 _MIN_KEY_LENGTH: Final = 16
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _FIELDS: Final = ("sha256", "key", "agents", "rate", "policies")
 _PREFIX: Final = "sha256:"
-#: Keys that everybody knows: words, what programs send where no key is needed, and examples, those of our own
-#: documentation among them. Their digests are as well known as they are.
+#: Keys that anyone can guess: words, what programs send where no key is needed, and examples, those of our own
+#: documentation among them. Their digests are as easy to guess.
 _KNOWN: Final = """
     test testing test-key testkey key mykey my-key apikey api-key api_key token secret my-secret mysecret
     secret-key password passw0rd passwd pass changeme change-me change_me letmein qwerty abc123 admin root
@@ -57,21 +57,21 @@ _KNOWN: Final = """
 
 @frozen(kw_only=True)
 class Key:
-    """One key: its digest, and what it opens."""
+    """One key: its digest, and what it gives access to."""
 
     caller: Caller
     digest: bytes = field(repr=False)
-    rates: tuple[Rate, ...] = ()  #: all must hold
+    rates: tuple[Rate, ...] = ()  #: all of them apply
 
 
 @frozen
 class KeyRing:
-    """All keys that are good."""
+    """All valid keys."""
 
     keys: tuple[Key, ...]
 
     def find(self, key: str) -> Key | None:
-        """Whose key it is. Takes as long whichever it is, and if it is none."""
+        """Find a key. The time does not depend on which key it is, or whether it is one."""
         given, found = digest_of(key), None
         for known in self.keys:
             if hmac.compare_digest(given, known.digest):
@@ -80,12 +80,12 @@ class KeyRing:
 
 
 def digest_of(key: str) -> bytes:
-    """Keys are long and random: a fast digest without salt keeps them as safe as a slow one would."""
+    """Digest a key. Keys are long and random: a fast digest without salt protects them well enough."""
     return sha256(key.encode()).digest()
 
 
 def new_key() -> str:
-    """A fresh key: 256 random bits."""
+    """Make a key of 256 random bits."""
     return f"lp-{secrets.token_urlsafe(32)}"
 
 
@@ -97,10 +97,10 @@ def toml_lines(
     rate: str | None = None,
     policies: Sequence[str] = (),
 ) -> str:
-    """What to put into the keys file for a key.
+    """Return the lines of a keys file for one key.
 
     :param policies: each as ``NAME=VALUE``.
-    :raises SettingsError: if the name, the rate or a policy is none.
+    :raises SettingsError: if the name, the rate or a policy is invalid.
     """
     _check_name(name, f"keys.{name}")
     lines = [f"[keys.{name}]" if re.fullmatch(r"[\w-]+", name) else f'[keys."{name}"]']
@@ -137,11 +137,11 @@ def _split_policies(policies: Sequence[str]) -> dict[str, Enum]:
 
 
 def read_keys(files: Iterable[Path], key_list: str | None = None, rate: str | None = None) -> KeyRing:
-    """The keys of files and of a list.
+    """Read the keys of files and of a list.
 
     :param key_list: ``name=key`` or ``name=sha256:digest``, separated by blanks or commas.
     :param rate: of keys that have none of their own.
-    :raises SettingsError: naming the file, the key and the field; never with a key's value.
+    :raises SettingsError: naming the file, the key and the field, never a key's value.
     """
     default = parse_rate(rate, "rate") if rate is not None else ()
     keys: dict[str, Key] = {}
@@ -167,9 +167,9 @@ def read_keys(files: Iterable[Path], key_list: str | None = None, rate: str | No
 
 
 def read_table(path: Path) -> dict[str, Any]:
-    """A TOML file's content.
+    """Read a TOML file.
 
-    :raises SettingsError: if it cannot be read; the message says in which line it breaks.
+    :raises SettingsError: if it cannot be read; the message names the line.
     """
     try:
         with path.open("rb") as file:
@@ -188,8 +188,8 @@ def read_table(path: Path) -> dict[str, Any]:
     return table
 
 
-def is_open_to_all(path: Path) -> bool:
-    """Whether everybody on this machine may read or write a file; one that is gone is not."""
+def is_world_accessible(path: Path) -> bool:
+    """Whether every user of this machine may read or write a file; False if it is gone."""
     try:
         return bool(path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH))
     except OSError:
@@ -197,7 +197,7 @@ def is_open_to_all(path: Path) -> bool:
 
 
 def _without_quotes(message: str) -> str:
-    # Newer versions of the parser repeat what they stumbled over, which may be a key.
+    # Newer versions of the parser quote what they cannot parse, which may be a key.
     return re.sub(r"(['\"]).*\1", "...", message)
 
 

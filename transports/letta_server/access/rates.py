@@ -1,4 +1,4 @@
-"""How often a key may be used: windows that move, counted here or in a Redis that replicas share."""
+"""Rate limits of keys: moving windows, counted in this process or in a Redis that replicas share."""
 
 import time
 from collections.abc import Sequence
@@ -18,40 +18,40 @@ if TYPE_CHECKING:
 
 _log: Final = structlog.get_logger("letta_server")
 
-#: Seconds for one answer of a shared store; it is on the way of every request.
+#: Seconds for one answer of a shared store; every request waits for it.
 _STORE_TIMEOUT: Final = 1.0
-#: Seconds until a store that was away is tried again.
+#: Seconds until an unavailable store is tried again.
 _STORE_PAUSE: Final = 5.0
 
 
 def rate_words(rates: Sequence[Rate]) -> str:
-    """Rates for a client, like "60 per 1 minute"."""
+    """Describe rates for a client, like "60 per 1 minute"."""
     return " and ".join(map(str, rates))
 
 
 @define(eq=False)
 class RateCounter:
-    """Counts uses of keys.
+    """Counts requests of keys.
 
-    While a shared store is away, each process counts for itself: a store's failure locks nobody out, and
-    opens no door wider than that.
+    While a shared store is unavailable, each process counts for itself: its failure locks no client out, and
+    raises a limit by no more than the number of processes.
 
-    :param url: of a Redis or a Valkey; None: count in this process.
+    :param url: the address of a Redis or a Valkey; None: count in this process.
     :raises SettingsError: if the store's library is not installed.
     """
 
     url: str | None = field(default=None, repr=False)
     _here: "MovingWindowRateLimiter | None" = field(default=None, init=False)
     _shared: "MovingWindowRateLimiter | None" = field(default=None, init=False)
-    _shared_from: float = field(default=0.0, init=False)  #: the store is not asked before
+    _shared_from: float = field(default=0.0, init=False)  #: when the store may be tried again
     _away: bool = field(default=False, init=False)
 
     async def take(self, name: str, rates: Sequence[Rate]) -> tuple[bool, RateState]:
-        """Use a key once.
+        """Count one request of a key, if it is within the rates.
 
-        :param name: of the key; replicas that share a store must give the same key the same name.
+        :param name: the key's; replicas that share a store must use the same name for it.
         :param rates: at least one.
-        :return: whether it may be used, and how it stands with its narrowest rate.
+        :return: whether the request is within the rates, and the state of the rate with the least left.
         """
         if self.url is not None and trio.current_time() >= self._shared_from:
             try:
@@ -62,7 +62,7 @@ class RateCounter:
             except SettingsError:
                 raise
             except Exception as exc:
-                # Whatever a client library of a store may raise. Its words can hold the store's password.
+                # Anything that a store's client library may raise; its text can contain the store's password.
                 self._shared_from = trio.current_time() + _STORE_PAUSE
                 if not self._away:
                     _log.warning("rate store is away, each process counts for itself", error=type(exc).__name__)
@@ -91,7 +91,7 @@ class RateCounter:
         return True, min(states, key=lambda state: state.remaining)
 
     def open(self) -> None:
-        """Make ready what the first use would have to.
+        """Connect to the store now, rather than at the first request.
 
         :raises SettingsError: if the store's library is not installed.
         """

@@ -14,9 +14,10 @@ _FAILED = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 @define(eq=False)
 class Certificate:
-    """A certificate and its key.
+    """A certificate and its key, which can be replaced while the server runs.
 
-    A connection keeps what it began with. `trio.SSLListener` would keep it for ever, so streams are made here.
+    A connection keeps those that it began with. `trio.SSLListener` keeps one context for good, so streams are
+    wrapped here.
 
     :raises SettingsError: if they cannot be used.
     """
@@ -29,7 +30,7 @@ class Certificate:
         self.load()
 
     def load(self) -> None:
-        """Read the files; if they are no good, all stays as it was.
+        """Read the files; if they are invalid, nothing changes.
 
         :raises SettingsError: naming the setting, the file and what is wrong.
         """
@@ -52,7 +53,7 @@ class Certificate:
         self._context = context
 
     async def wrap(self, stream: trio.SocketStream, handshake_timeout: float) -> trio.abc.Stream | None:
-        """A TLS stream over a new connection; None, and the connection closed, if its client cannot.
+        """Wrap a new connection in TLS; close it and return None if the handshake fails.
 
         :param handshake_timeout: seconds.
         """
@@ -69,12 +70,12 @@ class Certificate:
         return secure
 
 
-#: How long a refused client may go on sending until its connection is reset.
+#: Seconds for which a refused client may go on sending before its connection is reset.
 LINGER_TIMEOUT = 2.0
 
 
 async def close_gently(stream: trio.SocketStream) -> None:
-    """Close so that the client gets our last bytes: with its own unread, closing at once would reset them."""
+    """Close so that the client receives our last bytes; closing with its own bytes unread would reset them."""
     try:
         await stream.send_eof()
         with trio.move_on_after(LINGER_TIMEOUT):
@@ -87,7 +88,7 @@ async def close_gently(stream: trio.SocketStream) -> None:
 
 @define(eq=False)
 class _Lingering(trio.abc.Stream):
-    """A socket that is closed gently: TLS says good-bye over it and closes it in one go."""
+    """A socket that is closed gently, for `trio.SSLStream`, which sends its close_notify and closes at once."""
 
     stream: trio.SocketStream
 

@@ -13,7 +13,7 @@ from sansio_letta import HttpRequest, Proxy
 from sansio_letta.recording.format import TextMode
 from sansio_letta.recording.writer import Recorder
 
-from ..cycle_driver import Carrier, ask
+from ..cycle_driver import CycleDriver, ask
 from ..settings.server import Settings
 from ..upstream.base import Upstream
 from ..upstream.pool import LettaPool
@@ -28,7 +28,7 @@ async def list_threads(settings: Settings, agent: str) -> tuple[int, bytes]:
             cycle = Proxy(settings.config()).list_threads(
                 agent, token=secrets.token_hex(8), now=trio.current_time()
             )
-            return await Carrier(cycle, letta).collect(cancel_timeout=0.0)
+            return await CycleDriver(cycle, letta).collect(cancel_timeout=0.0)
         finally:
             letta.stop()
 
@@ -80,7 +80,7 @@ async def record_turn(
     lines: list[bytes] = []
     recorder = Recorder(lines.append, server=server, text=TextMode.KEEP, scenario=scenario, note=note)
     cycle = proxy.open(request, token=token, created=created, now=now, observer=recorder)
-    status, answer = await Carrier(cycle, upstream).collect(cancel_timeout=cancel_timeout)
+    status, answer = await CycleDriver(cycle, upstream).collect(cancel_timeout=cancel_timeout)
     outcome = Outcome(status=status)
     read_answer(answer, outcome)
     return b"".join(lines), outcome

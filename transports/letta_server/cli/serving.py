@@ -14,7 +14,7 @@ from ..access.connections import certificate_of
 from ..access.keys import read_keys
 from ..access.rates import RateCounter
 from ..observe.log import configure_log
-from ..open_files import raise_open_files
+from ..open_files import raise_file_limit
 from ..process.announce import announce_demo, announce_letta, announce_replay
 from ..process.listening import address, inherited_sockets, listen
 from ..process.run import Announce, Service, run_alone
@@ -63,7 +63,7 @@ def _serve(
     configure_log(log_format)
     if options.traces and find_spec("opentelemetry") is None:
         stop("--traces needs OpenTelemetry: pip install 'sansio-letta[otel]'")
-    raise_open_files()
+    raise_file_limit()
     inherited = inherited_sockets()
     sockets = [each for name, each in inherited if name != "metrics"]
     metrics = [each for name, each in inherited if name == "metrics"]
@@ -93,7 +93,7 @@ def check(settings: Settings) -> None:
     :raises SettingsError: if one is no good.
     """
     access = settings.access
-    if access.asks_for_key and not access.pass_through:
+    if access.requires_key and not access.pass_through:
         read_keys(access.key_files, access.key_list, access.rate)
     RateCounter(access.rate_store).open()
     certificate_of(settings)

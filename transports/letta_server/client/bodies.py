@@ -1,4 +1,4 @@
-"""Room for the bodies of requests that are being read: all of them together have a bound, not each alone."""
+"""A limit on the request bodies being read: on all of them together, beside the limit on each."""
 
 from types import TracebackType
 from typing import Final
@@ -7,59 +7,59 @@ from attrs import define, field
 
 from sansio_letta import RequestError
 
-#: Bytes of each body that always find room: nobody with large ones under way keeps small ones out.
+#: Bytes of each body that are always accepted: large bodies under way never keep small ones out.
 _FREE_SIZE: Final = 16 * 1024
 
 
-class NoRoom(Exception):
-    """The bodies under way take all the room that there is."""
+class BudgetExceeded(Exception):
+    """The bodies under way take all the memory that they may take."""
 
 
 @define(eq=False)
-class BodyRoom:
-    """What bodies under way may take, until they are decoded.
+class BodyBudget:
+    """The memory that request bodies may take until they are decoded.
 
-    :param max_size: bytes of all of them.
+    :param max_size: bytes of all of them together.
     """
 
     max_size: int
-    size: int = field(default=0, init=False)  #: taken now
+    size: int = field(default=0, init=False)  #: bytes reserved now
 
-    def place(self) -> "BodyPlace":
-        """For one body, which takes as much as has come of it."""
-        return BodyPlace(self)
+    def reserve(self) -> "BodyReservation":
+        """Make a reservation for one body, which grows with it."""
+        return BodyReservation(self)
 
 
 @define(eq=False)
-class BodyPlace:
-    """The room of one body; it is given back at the end of a ``with`` block."""
+class BodyReservation:
+    """The memory reserved for one body; the end of a ``with`` block releases it."""
 
-    room: BodyRoom
+    budget: BodyBudget
     _size: int = field(default=0, init=False)
 
     def grow(self, size: int) -> None:
-        """The body has this many bytes now.
+        """Reserve memory for a body that has this many bytes now.
 
-        :raises NoRoom: if there is none for it; it keeps what it had.
+        :raises BudgetExceeded: if there is too little left; what was reserved before stays so.
         """
         more = size - self._size
-        if size > _FREE_SIZE and self.room.size + more > self.room.max_size:
-            raise NoRoom
+        if size > _FREE_SIZE and self.budget.size + more > self.budget.max_size:
+            raise BudgetExceeded
         self._size = size
-        self.room.size += more
+        self.budget.size += more
 
-    def __enter__(self) -> "BodyPlace":
+    def __enter__(self) -> "BodyReservation":
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.room.size -= self._size
+        self.budget.size -= self._size
         self._size = 0
 
 
 def too_many_chunks(limit: int) -> RequestError:
-    """What a client is told whose body comes in pieces that are too small."""
+    """Return the error for a body that arrives in too many small chunks."""
     return RequestError(
         f"The body comes in more than {limit} chunks of less than 1 KiB: send it with a Content-Length, or in "
         "larger chunks.",

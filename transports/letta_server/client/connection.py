@@ -1,4 +1,4 @@
-"""One client's connection: h11 over one trio stream."""
+"""One client's connection: h11 over a trio stream."""
 
 from collections.abc import Callable
 from http import HTTPStatus
@@ -13,27 +13,27 @@ from sansio_letta import HttpRequest, ResponseHead
 from ..http_head import head_line_count
 from ..sockets import receive_some, send_now
 
-#: Bytes of further requests taken in while one is answered; a client that sends more is not watched any longer.
+#: Bytes of further requests buffered while one is answered; a client that sends more is no longer watched.
 _MAX_EARLY_SIZE: Final = 64 * 1024
 
 _IDLE: Final = {h11.CLIENT: h11.IDLE, h11.SERVER: h11.IDLE}
 
-#: Chunks of a body may be as many as the limit says, and one more for each of these bytes.
+#: A body may have as many chunks as the limit says, and one more for each of these bytes.
 _CHUNK_SIZE: Final = 1024
-#: Pieces read in one go, before others have their turn: h11 takes some 10 us for each.
+#: Pieces read before other tasks run: h11 takes some 10 us for each.
 _PIECE_COUNT: Final = 256
 
 _Event: TypeAlias = h11.Request | h11.Data | h11.EndOfMessage | None
 
 
 class ClientGone(Exception):
-    """The client has left, or does not read what it is sent."""
+    """The client has disconnected, or does not read what it is sent."""
 
 
 class BadRequest(Exception):
-    """The client's bytes are no HTTP request.
+    """The client's bytes are not an HTTP request.
 
-    :param status: what to answer.
+    :param status: the status to answer with.
     """
 
     def __init__(self, status: int, reason: str) -> None:
@@ -43,19 +43,19 @@ class BadRequest(Exception):
 
 
 class BodyTooLarge(Exception):
-    """The body outgrew its limit."""
+    """The body is larger than its limit."""
 
 
 class TooManyChunks(Exception):
-    """The body comes in pieces so small that reading them costs more than what is in them."""
+    """The body arrives in chunks so small that reading them costs more than what is in them."""
 
 
 def _refuse_two_lengths(request: h11.Request) -> None:
-    """A body with two lengths is read by one server as one request and by another as two: smuggling.
+    """Refuse a body with two lengths, which one server reads as one request and another as two: smuggling.
 
-    h11 takes the chunks and goes on; RFC 9112, 6.1 lets a server refuse it.
+    h11 ignores the Content-Length; RFC 9112, 6.1 lets a server refuse such a request.
 
-    :raises BadRequest: if there are two, or one that its version does not have.
+    :raises BadRequest: if there are two, or a Transfer-Encoding in HTTP/1.0.
     """
     names = {name for name, _ in request.headers}
     if b"transfer-encoding" not in names:
@@ -68,12 +68,12 @@ def _refuse_two_lengths(request: h11.Request) -> None:
 
 @define(eq=False)
 class ClientConnection:
-    """Requests of one client in, responses out, one after the other.
+    """Receives the requests of one client and sends the responses, one after the other.
 
-    :param max_header_size: bytes of request line and headers together; one read may go beyond it.
-    :param send_timeout: seconds for one write to be taken.
-    :param max_header_count: headers; whoever answers refuses one more, and twice as many are not parsed.
-    :param max_chunk_count: chunks of a body, and one more for each KiB of it.
+    :param max_header_size: bytes of the request line and the headers together; one read may exceed it.
+    :param send_timeout: seconds for one write.
+    :param max_header_count: headers that are answered; twice as many are not even parsed.
+    :param max_chunk_count: chunks of a body, plus one for each KiB of it.
     """
 
     stream: trio.abc.Stream
@@ -85,7 +85,7 @@ class ClientConnection:
     _h11: h11.Connection = field(init=False)
     _out: bytearray = field(factory=bytearray, init=False)
     _body: list[bytes] = field(factory=list, init=False)
-    _line_count: int = field(default=0, init=False)  #: that came while a head was awaited
+    _line_count: int = field(default=0, init=False)  #: lines received of the next head
 
     def __attrs_post_init__(self) -> None:
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self.max_header_size)
@@ -93,17 +93,17 @@ class ClientConnection:
     # --- In -----------------------------------------------------------------------------------------------
 
     async def wait_for_request(self) -> bool:
-        """Wait for the first byte of the next request; False if the client closes instead."""
+        """Wait for the first byte of the next request; return False if the client closes instead."""
         try:
             return bool(self._h11.trailing_data[0]) or await self._receive()
         except ClientGone:
             return False
 
     async def receive_head(self) -> HttpRequest:
-        """The next request, without its body.
+        """Receive the next request, without its body.
 
-        :raises BadRequest: if it is none.
-        :raises ClientGone: if the client closes before it is whole.
+        :raises BadRequest: if it is not valid HTTP.
+        :raises ClientGone: if the client closes before it is complete.
         """
         event = await self._next_event()
         if not isinstance(event, h11.Request):
@@ -116,13 +116,13 @@ class ClientConnection:
         )
 
     async def receive_body(self, max_size: int, grow: Callable[[int], None] = lambda _: None) -> bytes:
-        """The request's body.
+        """Receive the request's body.
 
-        :param grow: told how many bytes have come; what it raises ends the reading.
+        :param grow: called with the number of bytes so far; an exception of it ends the reading.
         :raises BodyTooLarge: beyond `max_size` bytes.
         :raises TooManyChunks: beyond `max_chunk_count`.
         :raises BadRequest: if its framing is broken.
-        :raises ClientGone: if the client closes before it is whole.
+        :raises ClientGone: if the client closes before it is complete.
         """
         body, piece_count, chunk_count = bytearray(), 0, 0
         while isinstance(event := await self._next_event(), h11.Data):
@@ -141,13 +141,13 @@ class ClientConnection:
         return bytes(body)
 
     async def _next_event(self) -> _Event:
-        """The next event; None if the client has closed its end between two requests."""
+        """Wait for the next event; return None if the client has closed its side between two requests."""
         while True:
             self._check_line_count()
             try:
                 event = self._h11.next_event()
             except h11.RemoteProtocolError as exc:
-                # h11 says what is wrong, and shows the line as Python writes bytes.
+                # h11 says what is wrong, followed by the repr of the line.
                 reason = str(exc).partition(": bytearray(")[0]
                 raise BadRequest(exc.error_status_hint, reason) from exc
             if isinstance(event, h11.Request | h11.Data | h11.EndOfMessage):
@@ -172,22 +172,22 @@ class ClientConnection:
         return bool(data)
 
     def _check_line_count(self) -> None:
-        """Refuse a head of too many lines before it is parsed, which takes some microseconds for each.
+        """Refuse a head of too many lines before it is parsed, at some microseconds a line.
 
         :raises BadRequest: if there are too many.
         """
         most = 2 * self.max_header_count + 8
         if self._line_count <= most or self._h11.their_state is not h11.IDLE:
             return
-        # It may be a body that came with its head.
+        # The lines may be those of a body that came with its head.
         self._line_count = 0
         if head_line_count(self._h11.trailing_data[0]) > most:
             raise BadRequest(431, f"it has more than {self.max_header_count} headers")
 
     async def watch(self, scope: trio.CancelScope) -> None:
-        """While a request is answered: keep what comes early, and cancel `scope` when the client closes.
+        """Buffer what arrives while a request is answered, and cancel `scope` when the client closes.
 
-        A client that closes its sending side only counts as gone: nothing else tells of one that has left.
+        Closing only the sending side counts as closing: there is no other sign that a client has disconnected.
         """
         try:
             while await self._receive():
@@ -202,23 +202,23 @@ class ClientConnection:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing of a request has come since the last response."""
+        """Whether nothing of a request has arrived since the last response."""
         return self._h11.states == _IDLE and not self._h11.trailing_data[0]
 
     def write_head(self, head: ResponseHead, *, last: bool = False) -> None:
         """Begin a response; nothing is sent before `flush`.
 
-        :param last: tell the client that this connection takes no further request.
+        :param last: tell the client that this connection accepts no further request.
         """
         headers = [(name.encode("ascii"), value.encode("latin1")) for name, value in head.headers]
         if last or self._h11.their_state in (h11.ERROR, h11.SEND_BODY):
-            # What is left of the request cannot be read, or will not be.
+            # The rest of the request cannot be read, or will not be.
             headers.append((b"connection", b"close"))
         reason = HTTPStatus(head.status).phrase.encode("ascii")
         self._write(h11.Response(status_code=head.status, headers=headers, reason=reason))
 
     def write_body(self, data: bytes) -> None:
-        """Add to the response's body; what is added before a `flush` leaves in one chunk."""
+        """Add to the response's body; all that is added before a `flush` is sent as one chunk."""
         self._body.append(data)
 
     def write_end(self) -> None:
@@ -227,9 +227,9 @@ class ClientConnection:
         self._write(h11.EndOfMessage())
 
     def flush_now(self) -> bool:
-        """Send what the client takes at once; False if something is left.
+        """Send what the socket takes without waiting; return False if something is left.
 
-        :raises ClientGone: if the client has left.
+        :raises ClientGone: if the client has disconnected.
         """
         self._write_body()
         if self._out:
@@ -242,7 +242,7 @@ class ClientConnection:
     async def flush(self) -> None:
         """Send all that was written.
 
-        :raises ClientGone: if the client has left or has not taken it within `send_timeout`.
+        :raises ClientGone: if the client has disconnected or does not read it within `send_timeout`.
         """
         if self.flush_now():
             return
@@ -264,11 +264,11 @@ class ClientConnection:
 
     @property
     def can_respond(self) -> bool:
-        """Whether no response has begun yet: after a bad request one is still possible."""
+        """Whether no response has begun, so that even after a bad request one can be sent."""
         return self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE)
 
     def start_next_cycle(self) -> bool:
-        """Get ready for the next request; False if the connection must be closed instead."""
+        """Prepare for the next request; return False if the connection must be closed instead."""
         if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
             return False
         self._h11.start_next_cycle()

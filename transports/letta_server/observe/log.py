@@ -28,23 +28,24 @@ _MAX_ITEM_COUNT: Final = 20
 _MAX_ITEM: Final = 64
 
 
-def tame(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def sanitize(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Let no value forge a line, move a terminal's cursor, or fill a disk: clients choose some of them."""
     for name, value in event.items():
         if name == _TRACEBACK:
             continue
         if isinstance(value, str):
-            event[name] = _tamed(value)
+            event[name] = _sanitized(value)
         elif isinstance(value, tuple | list):
             event[name] = [
-                _tamed(item, _MAX_ITEM) if isinstance(item, str) else item for item in value[:_MAX_ITEM_COUNT]
+                _sanitized(item, _MAX_ITEM) if isinstance(item, str) else item
+                for item in value[:_MAX_ITEM_COUNT]
             ]
             if len(value) > _MAX_ITEM_COUNT:
                 event[name].append(f"... and {len(value) - _MAX_ITEM_COUNT} more")
     return event
 
 
-def _tamed(text: str, limit: int = _MAX_VALUE) -> str:
+def _sanitized(text: str, limit: int = _MAX_VALUE) -> str:
     shown = text if len(text) <= limit else text[:limit] + "..."
     if shown.isprintable():
         return shown
@@ -57,7 +58,7 @@ def configure_log(log_format: LogFormat) -> None:
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
-            tame,
+            sanitize,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer(),
         ],

@@ -1,4 +1,4 @@
-"""What a person at the terminal is told when the server starts."""
+"""What the server prints for a person at the terminal."""
 
 import shlex
 from pathlib import Path
@@ -14,7 +14,7 @@ from ..upstream.recorded import DEMO_AGENTS, RecordedLetta
 
 
 async def announce_letta(server: Server, _: str) -> None:
-    """Say which Letta there is and what it holds; one that is not there yet may come."""
+    """Print which Letta is served and its agents. Letta may start later than this server."""
     settings = server.settings
     status, body = await ask(server.proxy, server.upstream, "/ready")
     answer = orjson.loads(body)
@@ -37,7 +37,7 @@ async def announce_letta(server: Server, _: str) -> None:
 
 
 async def announce_demo(server: Server, url: str) -> None:
-    """Say what to paste; every line of it works as it stands."""
+    """Print commands to paste; each works as it is."""
     say("  Letta     none: recorded agents answer, the same words each time")
     for name, description in DEMO_AGENTS.values():
         say(f"  agent     {name:<14} {description}")
@@ -55,7 +55,7 @@ async def announce_demo(server: Server, url: str) -> None:
 
 
 async def announce_replay(server: Server, _: str, *, folder: Path) -> None:
-    """Say which recordings are served."""
+    """Print which recordings are served."""
     assert isinstance(server.upstream, RecordedLetta)
     names = [name for _, name, _ in server.upstream.agents]
     say(f"  Letta     none: the recordings of {folder}")
@@ -80,17 +80,17 @@ for chunk in client.chat.completions.create(model="demo-weather", messages=messa
 
 
 def _printable(name: str) -> str:
-    """An agent's name on one line of a terminal, whatever is in it."""
+    """Return an agent's name in a form that is safe to print on one line."""
     return "".join(char if char.isprintable() else "?" for char in name[:60])
 
 
 def say(line: str) -> None:
-    """A line on standard output, at once: whoever waits for it may be a program."""
+    """Print a line and flush it: the reader may be a program that waits for it."""
     print(line, flush=True)
 
 
-def client_advice(settings: Settings) -> str:
-    """What a client's user has to enter as key."""
+def key_advice(settings: Settings) -> str:
+    """Return what a client's user enters as API key."""
     if settings.access.pass_through:
         return "each with its own Letta key"
-    return "with one of the proxy's keys" if settings.access.asks_for_key else "any API key will do"
+    return "with one of the proxy's keys" if settings.access.requires_key else "any API key will do"

@@ -1,5 +1,4 @@
-"""Sockets that listen: bound here, or handed over by systemd. Made before the server starts, so that several
-processes can share them."""
+"""Listening sockets, bound here or passed by systemd before the server starts, so that workers share them."""
 
 import os
 import socket
@@ -14,21 +13,21 @@ _FIRST_FD: Final = 3  # sd_listen_fds(3)
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
-    """Listen on all addresses of a host, by trio's rules for them.
+    """Listen on all addresses of a host, as trio does.
 
-    :param port: 0 takes a free one.
-    :raises OSError: if that cannot be done.
+    :param port: 0 chooses a free one.
+    :raises OSError: if an address cannot be bound.
     """
     listeners: list[trio.SocketListener] = trio.run(partial(trio.open_tcp_listeners, port, host=host))
     return [socket.socket(fileno=listener.socket.detach()) for listener in listeners]
 
 
 def inherited_sockets() -> list[tuple[str, socket.socket]]:
-    """The sockets that systemd listens on for us, and their names; none without socket activation."""
+    """Return the sockets that systemd passes by socket activation, with their names."""
     count, names = os.environ.get("LISTEN_FDS", "0"), os.environ.get("LISTEN_FDNAMES", "").split(":")
     ours = os.environ.get("LISTEN_PID") == str(os.getpid())
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
-        os.environ.pop(name, None)  # they are not for our own children
+        os.environ.pop(name, None)  # not for our own child processes
     if not ours or not count.isdecimal():
         return []
     return [
@@ -39,11 +38,11 @@ def inherited_sockets() -> list[tuple[str, socket.socket]]:
 
 
 def as_listeners(sockets: Sequence[socket.socket]) -> list[trio.SocketListener]:
-    """What a server serves on."""
+    """Wrap sockets as trio's listeners."""
     return [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in sockets]
 
 
 def address(listening: socket.socket) -> tuple[str, int]:
-    """Host and port; a path and 0 for a socket of the file system."""
+    """Return host and port of a socket; path and 0 for a Unix socket."""
     name = listening.getsockname()
     return (str(name), 0) if listening.family == socket.AF_UNIX else (str(name[0]), int(name[1]))

@@ -1,4 +1,4 @@
-"""SIGHUP: keys and certificate are read again, and nothing else stops for it."""
+"""SIGHUP: keys and certificate are read again while the server goes on."""
 
 import signal
 
@@ -7,15 +7,15 @@ import trio
 from ..server import Server
 
 
-async def reload_on_hangup(server: Server) -> None:
-    """Read again at each SIGHUP, for ever.
+async def reload_on_sighup(server: Server) -> None:
+    """Reload keys and certificate at each SIGHUP, until cancelled.
 
-    Without anything to read the signal keeps its usual meaning: the end, when a terminal is closed.
+    Without either, the signal keeps its usual effect: the process ends when its terminal is closed.
     """
     access = server.settings.access
     if not access.key_files and access.tls_cert is None:
         return
     with trio.open_signal_receiver(signal.SIGHUP) as hangups:
         async for _ in hangups:
-            server.gate.reload()
-            server.door.reload()
+            server.admission.reload()
+            server.connections.reload()

@@ -13,19 +13,19 @@ from attrs import frozen
 from sansio_letta import PRODUCT_ID, Proxy
 from sansio_letta.proxy.observer import Observer
 
-from ..server import Server, keep_clean, serve
+from ..server import Server, serve, sweep_periodically
 from ..settings.server import Settings
 from ..upstream.base import Upstream
-from .announce import client_advice, say
+from .announce import key_advice, say
 from .listening import address, as_listeners
-from .reload import reload_on_hangup
+from .reload import reload_on_sighup
 from .systemd import notify
 
 #: Tells a person at the terminal what is served; gets the server and its own address.
 Announce: TypeAlias = Callable[[Server, str], Awaitable[None]]
 
-#: Given to `run_server`: obeys whoever may end the server, until there is nothing more to obey.
-Obey: TypeAlias = Callable[[Server], Awaitable[None]]
+#: Given to `run_server`: obeys whoever may end the server, until there is nothing more to control.
+Control: TypeAlias = Callable[[Server], Awaitable[None]]
 
 
 @frozen(kw_only=True, eq=False)
@@ -55,8 +55,8 @@ class Service:
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-async def run_server(service: Service, obey: Obey) -> None:
-    """Serve until the server was ended, by what `obey` does."""
+async def run_server(service: Service, control: Control) -> None:
+    """Serve until the server was ended, by what `control` does."""
     settings, observers = service.settings, list[Callable[[], Observer]]()
     watching: list[Callable[[Proxy], Awaitable[None]]] = []
     async with trio.open_nursery() as beside, AsyncExitStack() as last:
@@ -80,10 +80,10 @@ async def run_server(service: Service, obey: Obey) -> None:
             listeners = as_listeners(service.sockets)
             start = partial(serve, settings, service.upstream, listeners=listeners, observers=observers)
             server, _ = await serving.start(start)
-            beside.start_soon(obey, server)
-            beside.start_soon(reload_on_hangup, server)
+            beside.start_soon(control, server)
+            beside.start_soon(reload_on_sighup, server)
             if service.upstream is None and not settings.access.pass_through:
-                beside.start_soon(keep_clean, server)
+                beside.start_soon(sweep_periodically, server)
             for watch in watching:
                 beside.start_soon(watch, server.proxy)
         beside.cancel_scope.cancel()
@@ -94,24 +94,24 @@ async def run_alone(service: Service) -> None:
 
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
 
-        async def obey(server: Server) -> None:
-            say_where(service)
+        async def control(server: Server) -> None:
+            announce_start(service)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(service.announce, server, service.url)
                 await anext(signals)
                 nursery.cancel_scope.cancel()
             server.end()
-            say_end(service.settings, server.ending.answer_count)
+            announce_shutdown(service.settings, server.shutdown.response_count)
             await anext(signals)
             server.end()
 
-        await run_server(service, obey)
+        await run_server(service, control)
 
 
-def say_where(service: Service, worker_count: int = 1) -> None:
+def announce_start(service: Service, worker_count: int = 1) -> None:
     """Tell the terminal and the service manager that all is ready, and what a client needs."""
     say(f"letta-proxy {PRODUCT_ID.partition('/')[2]} listens on {service.url}")
-    say(f"  base URL  {service.url}/v1   (for the client; {client_advice(service.settings)})")
+    say(f"  base URL  {service.url}/v1   (for the client; {key_advice(service.settings)})")
     if worker_count > 1:
         say(f"  workers   {worker_count}")
     for each in service.metrics_sockets[:1]:
@@ -119,13 +119,15 @@ def say_where(service: Service, worker_count: int = 1) -> None:
     notify("READY=1", f"STATUS=Serving on {service.url}")
 
 
-def say_end(settings: Settings, answer_count: int) -> None:
+def announce_shutdown(settings: Settings, response_count: int) -> None:
     """Tell what is waited for, and how not to."""
     seconds = settings.shutdown_delay + settings.shutdown_timeout
     most = seconds + 2 * settings.cancel_timeout
-    notify("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(most * 1e6)}", f"STATUS=Waiting for {answer_count} answers")
-    if not answer_count:
+    notify(
+        "STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(most * 1e6)}", f"STATUS=Waiting for {response_count} answers"
+    )
+    if not response_count:
         say("letta-proxy ends.")
         return
-    turns = "1 turn has" if answer_count == 1 else f"{answer_count} turns have"
+    turns = "1 turn has" if response_count == 1 else f"{response_count} turns have"
     say(f"letta-proxy ends once {turns} finished, in {seconds:g} s at most. Ctrl-C or SIGTERM again: at once.")

@@ -1,4 +1,4 @@
-"""What systemd wants to be told: one datagram for each message, as sd_notify(3) has it."""
+"""Notifications for systemd: one datagram for each message, as in sd_notify(3)."""
 
 import os
 import socket
@@ -6,9 +6,9 @@ from contextlib import suppress
 
 
 def notify(*states: str) -> None:
-    """Tell the service manager, if there is one; that it does not hear us is no reason to fail.
+    """Notify the service manager, if there is one; errors are ignored.
 
-    :param states: like ``READY=1``.
+    :param states: assignments like ``READY=1``.
     """
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path.startswith(("/", "@")):

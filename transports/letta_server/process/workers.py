@@ -34,7 +34,7 @@ import trio
 from attrs import define, field
 
 from ..server import Server
-from .run import Service, run_server, say_end, say_where
+from .run import Service, announce_shutdown, announce_start, run_server
 
 _log: Final = structlog.get_logger("letta_server")
 
@@ -54,7 +54,7 @@ class _Worker:
     process: ForkProcess
     pipe: Connection
     ready: bool = False
-    answer_count: int | None = None  #: that it waits for, once it was told to end
+    response_count: int | None = None  #: that it waits for, once it was told to end
 
     def tell(self, order: bytes) -> None:
         with suppress(OSError):  # it has ended, which its sentinel says, too
@@ -74,7 +74,7 @@ class Workers:
     _restarts: deque[float] = field(factory=deque, init=False)
     _announced: bool = field(default=False, init=False)
     _ending: int = field(default=0, init=False)  #: how often it was told to end
-    _end_said: bool = field(default=False, init=False)
+    _shutdown_announced: bool = field(default=False, init=False)
     _failed: bool = field(default=False, init=False)
     _kill_deadline: float = field(default=float("inf"), init=False)
 
@@ -103,10 +103,10 @@ class Workers:
                 self._end()
         for worker in self._workers[:]:
             if worker.pipe in happened:
-                self._hear(worker)
+                self._receive(worker)
             if worker.process.sentinel in happened:
-                self._bury(worker)
-        self._say_end()
+                self._reap(worker)
+        self._announce_shutdown()
 
     def _start(self) -> _Worker:
         ours, its = _FORK.Pipe()
@@ -116,21 +116,21 @@ class Workers:
         its.close()
         return _Worker(process, ours)
 
-    def _hear(self, worker: _Worker) -> None:
+    def _receive(self, worker: _Worker) -> None:
         try:
             said = worker.pipe.recv_bytes()
         except (EOFError, OSError):
             return  # it has ended
         if said != b"ready":
-            worker.answer_count = int(said)
+            worker.response_count = int(said)
             return
         worker.ready = True
         if not self._announced and all(each.ready for each in self._workers):
             self._announced = True
-            say_where(self.service, self.count)
+            announce_start(self.service, self.count)
             self._workers[0].tell(b"announce")
 
-    def _bury(self, worker: _Worker) -> None:
+    def _reap(self, worker: _Worker) -> None:
         """A worker has ended; put another in its place, unless that leads nowhere."""
         worker.process.join()
         self._workers.remove(worker)
@@ -144,15 +144,15 @@ class Workers:
         while self._restarts and self._restarts[0] < now - _RESTART_PERIOD:
             self._restarts.popleft()
         if not worker.ready:
-            self._give_up("a worker ended before it listened", pid, code)
+            self._fail("a worker ended before it listened", pid, code)
         elif len(self._restarts) >= _MAX_RESTART_COUNT:
-            self._give_up("workers end too often", pid, code)
+            self._fail("workers end too often", pid, code)
         else:
             _log.warning("a worker ended and is replaced", pid=pid, exit_code=code)
             self._restarts.append(now)
             self._workers.append(self._start())
 
-    def _give_up(self, reason: str, pid: int | None, code: int | None) -> None:
+    def _fail(self, reason: str, pid: int | None, code: int | None) -> None:
         _log.error(f"{reason}: ending", pid=pid, exit_code=code)
         self._failed = True
         self._end()
@@ -168,11 +168,11 @@ class Workers:
         grace = settings.shutdown_delay + settings.shutdown_timeout if self._ending == 1 else 0.0
         self._kill_deadline = time.monotonic() + grace + 2 * settings.cancel_timeout + _KILL_TIMEOUT
 
-    def _say_end(self) -> None:
-        counts = [worker.answer_count for worker in self._workers]
-        if self._ending and not self._end_said and None not in counts:
-            self._end_said = True
-            say_end(self.service.settings, sum(filter(None, counts)))
+    def _announce_shutdown(self) -> None:
+        counts = [worker.response_count for worker in self._workers]
+        if self._ending and not self._shutdown_announced and None not in counts:
+            self._shutdown_announced = True
+            announce_shutdown(self.service.settings, sum(filter(None, counts)))
 
 
 @contextmanager
@@ -227,19 +227,19 @@ def _run_worker(service: Service, pipe: Connection, others: list[Connection]) ->
     async def run() -> None:
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
 
-            async def obey(server: Server) -> None:
-                _report(pipe, b"ready")
+            async def control(server: Server) -> None:
+                _send_report(pipe, b"ready")
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_obey_parent, service, server, pipe)
+                    nursery.start_soon(_follow_parent, service, server, pipe)
                     async for _ in signals:
                         _begin_end(server, pipe)
 
-            await run_server(service, obey)
+            await run_server(service, control)
 
     trio.run(run)
 
 
-async def _obey_parent(service: Service, server: Server, pipe: Connection) -> None:
+async def _follow_parent(service: Service, server: Server, pipe: Connection) -> None:
     announcing = trio.CancelScope()
 
     async def announce() -> None:
@@ -264,11 +264,11 @@ async def _obey_parent(service: Service, server: Server, pipe: Connection) -> No
 
 
 def _begin_end(server: Server, pipe: Connection) -> None:
-    if not server.ending.begun:
+    if not server.shutdown.begun:
         server.end()
-    _report(pipe, b"%d" % server.ending.answer_count)
+    _send_report(pipe, b"%d" % server.shutdown.response_count)
 
 
-def _report(pipe: Connection, what: bytes) -> None:
+def _send_report(pipe: Connection, what: bytes) -> None:
     with suppress(OSError):  # the parent is gone, which its end of the pipe tells in a moment
         pipe.send_bytes(what)

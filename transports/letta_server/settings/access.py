@@ -129,7 +129,7 @@ class Access:
         return self.keys is not None or self.config is not None or self.key_list is not None
 
     @property
-    def asks_for_key(self) -> bool:
+    def requires_key(self) -> bool:
         """Whether nobody gets at an agent without a key."""
         return self.pass_through or self._has_keys
 

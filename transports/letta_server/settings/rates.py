@@ -18,10 +18,10 @@ _STORES: Final = ("redis", "rediss", "redis+unix", "valkey", "valkeys", "valkey+
 
 
 def parse_rate(text: str, where: str) -> tuple[Rate, ...]:
-    """A rate as people write it: ``60/minute``, ``5 per 10 second``, ``10/second; 1000/day``.
+    """Parse a rate as people write it: ``60/minute``, ``5 per 10 second``, ``10/second; 1000/day``.
 
-    :param where: names the setting in an error.
-    :raises SettingsError: if it is none.
+    :param where: the setting's name, for an error.
+    :raises SettingsError: if it is not a rate.
     """
     import limits
 
@@ -38,6 +38,9 @@ def parse_rate(text: str, where: str) -> tuple[Rate, ...]:
 
 
 def check_store(url: str) -> None:
-    """:raises SettingsError: if rates cannot be counted there."""
+    """Check the address of a store.
+
+    :raises SettingsError: if rates cannot be counted there.
+    """
     if url.partition("://")[0] not in _STORES or "://" not in url:
         raise SettingsError("rate_store: expected an address like redis://127.0.0.1:6379/0 or valkey://...")

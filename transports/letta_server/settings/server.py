@@ -89,7 +89,7 @@ class Settings:
     recordings: RecordingFolder | None = None  #: where requests are recorded
 
     def __attrs_post_init__(self) -> None:
-        if not self.is_local and not self.access.asks_for_key and not self.allow_anyone:
+        if not self.is_local and not self.access.requires_key and not self.allow_anyone:
             raise SettingsError(
                 f"host: {self.host} can be reached from other machines, and whoever reaches it can use your "
                 "agents. Give it keys (--keys, LETTA_PROXY_KEYS), let it pass on the clients' own to Letta "

@@ -111,7 +111,7 @@ class RecordedLetta:
         """See `KeyedUpstream`: recordings take any."""
         return self
 
-    async def send(self, command: Command) -> "_Answer":
+    async def send(self, command: Command) -> "_RecordedResponse":
         """See `Upstream.send`."""
         await trio.lowlevel.checkpoint()
         match command:
@@ -167,7 +167,7 @@ class RecordedLetta:
         self._conversations[conversation_id] = made
         return made
 
-    def _show_last(self, conversation_id: str) -> "_Answer":
+    def _show_last(self, conversation_id: str) -> "_RecordedResponse":
         found = self._conversations.get(conversation_id)
         if found is None:
             return _json({"detail": "not found"}, 404)
@@ -179,17 +179,17 @@ class RecordedLetta:
     def _show(known: _RecordedAgent) -> dict[str, Any]:
         return asdict(known.agent) | {"pending_approval": known.pending and asdict(known.pending)}
 
-    def _open(self, known: _RecordedAgent, request: letta.StreamRequest) -> "_Answer":
+    def _open(self, known: _RecordedAgent, request: letta.StreamRequest) -> "_RecordedResponse":
         messages = orjson.loads(letta.encode_stream_request(request))["messages"]
         if known.pending is not None and not any("approvals" in message for message in messages):
-            return _Answer.of(self.conflict, self.pace)
+            return _RecordedResponse.of(self.conflict, self.pace)
         exchange = known.choose(messages)
         known.pending = pending_after(exchange)
-        return _Answer.of(exchange, self.pace)
+        return _RecordedResponse.of(exchange, self.pace)
 
 
 @define(eq=False)
-class _Answer:
+class _RecordedResponse:
     """One recorded answer, given out piece by piece."""
 
     status: int
@@ -199,7 +199,7 @@ class _Answer:
     _last: float | None = field(default=None, init=False)
 
     @classmethod
-    def of(cls, exchange: RecordedExchange, pace: Pace) -> "_Answer":
+    def of(cls, exchange: RecordedExchange, pace: Pace) -> "_RecordedResponse":
         if exchange.status is None:
             raise UpstreamError(Failure.BROKEN, "the recording has no answer")
         return cls(exchange.status, list(exchange.headers), iter(exchange.data), pace)
@@ -221,9 +221,9 @@ class _Answer:
         self.pieces = iter(())
 
 
-def _json(value: object, status: int = 200) -> _Answer:
+def _json(value: object, status: int = 200) -> _RecordedResponse:
     data = RecordedData(t=0.0, data=orjson.dumps(value))
-    return _Answer(status, [("content-type", "application/json")], iter([data]))
+    return _RecordedResponse(status, [("content-type", "application/json")], iter([data]))
 
 
 def demo_letta() -> RecordedLetta:
