@@ -1,4 +1,4 @@
-"""What a recording must show to be saved as a fixture."""
+"""Expectations of a recording, without which it is not saved as a fixture."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -6,17 +6,17 @@ from typing import Final
 import orjson
 from attrs import define, field, frozen
 
-#: What can be expected, and of which part of the outcome.
+#: The names of what can be expected: the fields of an `Outcome`.
 EXPECTATIONS: Final = ("status", "finish", "text", "reasoning", "call", "error")
 
 
 class ExpectationError(ValueError):
-    """An expectation that cannot be checked, or that did not hold."""
+    """An expectation that cannot be parsed, or that was not met."""
 
 
 @frozen
 class Expectation:
-    """`name=value`: the outcome must have it, texts as a part."""
+    """`name=value`: the outcome must have this value; texts must contain it."""
 
     name: str
     value: str
@@ -33,7 +33,7 @@ class Expectation:
 
 @define
 class Outcome:
-    """What a client got, in short."""
+    """What a client received, in short."""
 
     status: int | None = None
     finish: str | None = None
@@ -53,7 +53,7 @@ class Outcome:
 
 
 def read_answer(answer: bytes, outcome: Outcome) -> None:
-    """A streamed answer's parts."""
+    """Read a streamed response into an outcome."""
     for event in answer.split(b"\n\n"):
         data = event.removeprefix(b"data: ")
         if not data.startswith(b"{"):

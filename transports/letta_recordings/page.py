@@ -1,4 +1,4 @@
-"""A recording as one page that needs nothing else: no network, no other file.
+"""A recording as one self-contained page: no network, no other file.
 
 The page is a template and the recording's data as JSON beside it; its script makes texts of them, never HTML.
 A policy in the page allows that one script and that one style sheet, by their hashes, and no address at all.
@@ -44,7 +44,7 @@ _ESCAPES: Final = {
 
 
 def page(recording: Recording) -> str:
-    """The page: a timeline of each turn that can be folded, filtered and searched."""
+    """Render the page: a timeline of each turn that can be folded, filtered and searched."""
     template = _TEMPLATE.read_text(encoding="utf-8")
     inspection = inspect(recording)
     parts = {
@@ -56,7 +56,7 @@ def page(recording: Recording) -> str:
 
 
 def _policy(template: str) -> str:
-    """The page's content security policy."""
+    """Return the page's content security policy."""
     (style,) = re.findall("<style>(.*?)</style>", template, re.DOTALL)
     (script,) = re.findall("<script>(.*?)</script>", template, re.DOTALL)
     return (
@@ -70,7 +70,7 @@ def _hash(text: str) -> str:
 
 
 def _embedded(value: object) -> str:
-    """JSON for a script element, whatever texts are in it."""
+    """Encode JSON for a script element, whatever texts it contains."""
     return re.sub("[<>&\u2028\u2029]", lambda found: _ESCAPES[found.group()], orjson.dumps(value).decode())
 
 
@@ -163,7 +163,7 @@ def _figures(passage: Passage) -> str:
 
 
 def _axis(start: float, duration: float) -> list[tuple[float, str]]:
-    """Where the axis of time has its marks, and what they say: round numbers, a handful of them."""
+    """Return the marks of the time axis with their labels: a handful of round numbers."""
     if not 0 < duration < math.inf:
         return []
     power = 10.0 ** math.floor(math.log10(duration / 4))
@@ -218,7 +218,7 @@ def _items(folds: tuple[Fold, ...], passage: Passage) -> list[dict[str, Any]]:
 
 
 def _rate(found: Fold) -> str:
-    """How long some pieces took, and how fast they came if they are many."""
+    """Describe how long some pieces took, and at which rate if there are many."""
     if found.rate is None:
         return ""
     took = f"in {seconds(found.end_t - found.rows[0].t)}"

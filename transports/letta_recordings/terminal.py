@@ -1,4 +1,4 @@
-"""A recording for a person at a terminal: each item of Letta's beside what became of it."""
+"""A recording in the terminal: each item from Letta beside what became of it."""
 
 from typing import Final
 
@@ -66,17 +66,17 @@ def _totals(inspection: Inspection) -> str:
 
 @define
 class _View:
-    """What is printed, as far as the terminal can show it."""
+    """Prints to a console, within what its terminal can show."""
 
     _console: Console
     _unicode: bool
 
     def line(self, *parts: tuple[str, str]) -> None:
-        """Print some texts with their styles on one line, or more if they are long."""
+        """Print texts with their styles on one line, or more if they are long."""
         self._console.print(Text("  ").join(self._text(text, style) for text, style in parts))
 
     def table(self, passage: Passage) -> Table:
-        """The rows of a passage."""
+        """Return the table of a passage's rows."""
         wide = self._console.width >= _WIDE
         table = Table(
             Column("time", justify="right", no_wrap=True),
@@ -124,7 +124,7 @@ class _View:
         return text.append(" ").append_text(self._text(short_ids(content))) if content else text
 
     def _text(self, text: str, style: str = "") -> Text:
-        """Text of a recording's: never markup, nothing that moves a cursor, nothing that cannot be shown."""
+        """Make text from a recording safe to print: no markup, no control characters."""
         shown = printable(short(text, _MAX_TEXT))
         if not self._unicode:
             shown = shown.replace(NEWLINE, "\\n").encode("ascii", "backslashreplace").decode()

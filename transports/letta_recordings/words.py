@@ -1,4 +1,4 @@
-"""Words for what a recording shows, in the terminal and on the page alike."""
+"""Texts about a recording that the terminal and the page share."""
 
 import re
 from typing import Final
@@ -14,13 +14,13 @@ NEWLINE: Final = "⏎"
 
 
 def origin(head: RecordingHead) -> str:
-    """Where a recording comes from: of a client's, the program that made it is known, not Letta's version."""
+    """Describe a recording's origin: Letta's version, or else the program that recorded it."""
     server = f"Letta {head.server}" if head.server[:1].isdigit() else f"recorded by {head.server}"
     return f"{server}, recording version {head.v}"
 
 
 def summary(passage: Passage) -> str:
-    """The figures of a turn, on one line."""
+    """Summarise a turn on one line."""
     first, chunks, calls = passage.first_chunk_duration, passage.chunk_count, passage.call_count
     parts = (
         f"failed with {passage.error.status_hint} {passage.error.code}" if passage.error else "",
@@ -36,7 +36,7 @@ def summary(passage: Passage) -> str:
 
 
 def notes(passage: Passage) -> list[tuple[str, bool]]:
-    """What a reader must know beside the rows, and whether it is a failure."""
+    """Return notes that the rows do not show, each with whether it is a failure."""
     found = []
     if passage.error is not None:
         kept = f" Kept by Letta: {passage.kept.value}." if passage.kept else ""
@@ -50,35 +50,35 @@ def notes(passage: Passage) -> list[tuple[str, bool]]:
 
 
 def words(name: str) -> str:
-    """A class's name as a person says it: `TextDelta` is text delta."""
+    """Split a class's name into words: `TextDelta` is text delta."""
     return _WORDS.sub(" ", name).lower()
 
 
 def states(found: Fold) -> list[str]:
-    """The states after the last of some rows: of the turn, and of the run once there is one."""
+    """Return the states after the last of some rows: the turn's, and the run's once there is one."""
     row = found.rows[-1]
     return [state.name.lower() for state in (row.phase, row.run_state) if state is not None]
 
 
 def seconds(value: float) -> str:
-    """A duration."""
+    """Format a duration."""
     return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.0f} ms"
 
 
 def gap_text(gap: float) -> str:
-    """The time since the row before; nothing if it came in the same moment."""
+    """Format the time since the previous row; empty if there was none."""
     if gap < 0.00005:
         return ""
     return f"+{gap:.2f} s" if gap >= 1 else f"+{gap * 1000:.{0 if gap >= 0.01 else 1}f} ms"
 
 
 def short_ids(text: str) -> str:
-    """The text with its UUIDs cut to their first part, which tells them apart."""
+    """Shorten the UUIDs in a text to their first part, which distinguishes them."""
     return _UUID.sub(r"\1", text)
 
 
 def printable(text: str) -> str:
-    """Text on one line that no terminal obeys."""
+    """Make a text printable on one line, without control characters."""
     return "".join(char if char.isprintable() else _escape(char) for char in text)
 
 

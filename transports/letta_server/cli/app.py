@@ -1,6 +1,6 @@
-"""The command line: what ``letta-proxy`` and each of its commands take.
+"""``letta-proxy`` and its commands.
 
-A command imports what carries it out when it runs: a server takes most of the time that an import takes.
+A command imports its implementation when it runs: most of the time of an import is the server's.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Settings that no option names: those of the file of ``--config``, and keys of the environment."""
+"""Settings from the file of ``--config``, and keys from the environment."""
 
 import os
 from typing import Any, Final
@@ -12,12 +12,12 @@ from ..settings.access import Access
 from ..settings.errors import SettingsError
 from .exit import stop
 
-#: Keys without a file; an option would show them in the list of processes.
+#: Keys without a file. There is no option: it would show them in the list of processes.
 KEYS_VARIABLE: Final = "LETTA_PROXY_KEYS"
 
 
 def read_config(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Fill what neither options nor the environment say from the file of ``--config``."""
+    """Take what neither an option nor the environment sets from the file of ``--config``."""
     for argument in arguments:
         if "--config" in argument.names and argument.tokens:
             path = argument.tokens[-1].value
@@ -29,7 +29,7 @@ def read_config(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
 
 
 def _settings_of(table: dict[str, Any]) -> dict[str, Any]:
-    """The options in a file, without its keys."""
+    """Return the options in a file, without its keys."""
     return {name: value for name, value in table.items() if not _is_keys(name, value)}
 
 
@@ -38,9 +38,9 @@ def _is_keys(name: str, value: object) -> bool:
 
 
 def complete(access: Access) -> Access:
-    """Add what no option says: the keys of the environment, and whether the file of settings has any.
+    """Add the keys of the environment, and drop a settings file that contains no keys.
 
-    :raises SettingsError: if the file cannot be read any more.
+    :raises SettingsError: if the file can no longer be read.
     """
     if access.config is not None and not any(_is_keys(*item) for item in read_table(access.config).items()):
         access = evolve(access, config=None)

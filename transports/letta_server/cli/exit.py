@@ -1,4 +1,4 @@
-"""How a command ends that cannot do its work."""
+"""The end of a command that failed."""
 
 import sys
 from typing import NoReturn

@@ -1,4 +1,4 @@
-"""Single cycles against a Letta, for the commands that serve nothing."""
+"""Single cycles against a Letta server, for commands that run no server."""
 
 import secrets
 import signal
@@ -20,7 +20,7 @@ from ..upstream.pool import LettaPool
 
 
 async def list_threads(settings: Settings, agent: str) -> tuple[int, bytes]:
-    """List an agent's chats: status and body of the answer."""
+    """List an agent's chats; return the response's status and body."""
     async with trio.open_nursery() as nursery:
         letta = LettaPool(settings)
         await nursery.start(letta.run)
@@ -36,7 +36,7 @@ async def list_threads(settings: Settings, agent: str) -> tuple[int, bytes]:
 async def record_until_signal(
     settings: Settings, body: dict[str, object], scenario: str, note: str
 ) -> tuple[bytes, Outcome] | signal.Signals:
-    """The recording, or the signal that came before it was whole; its run is ended then."""
+    """Record a turn; return the signal if one arrives before its end, and cancel the run."""
     recorded: list[tuple[bytes, Outcome] | signal.Signals] = []
 
     async def run(scope: trio.CancelScope) -> None:
@@ -64,7 +64,7 @@ async def record_until_signal(
 async def record_turn(
     upstream: Upstream, body: dict[str, Any], *, scenario: str, note: str, cancel_timeout: float
 ) -> tuple[bytes, Outcome]:
-    """Send one chat request through a proxy of its own.
+    """Send one chat request through a separate proxy.
 
     :param body: the request, as for ``POST /v1/chat/completions``.
     :param cancel_timeout: seconds to end the run in, if this is cancelled.

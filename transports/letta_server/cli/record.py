@@ -66,7 +66,7 @@ def record_command(
     }
     recorded = trio.run(record_until_signal, settings, body, out.stem, note)
     if isinstance(recorded, signal.Signals):
-        # As a shell tells of a program that a signal ended: 130 for Ctrl-C.
+        # As a shell reports a program that was ended by a signal: 130 for Ctrl-C.
         stop("not saved: interrupted", code=128 + recorded)
     lines, outcome = recorded
     try:
@@ -80,7 +80,7 @@ def record_command(
 
 
 def _tool(text: str) -> object:
-    """A tool as the request has it: of a file, or of a name alone."""
+    """Return a tool as in a request, from a file or from its name alone."""
     path = Path(text)
     if not path.suffix:
         return {"type": "function", "function": {"name": text, "parameters": {"type": "object"}}}

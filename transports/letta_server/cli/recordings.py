@@ -1,4 +1,4 @@
-"""The commands on recordings: replay, inspect, diff, record."""
+"""The commands that read recordings: replay, inspect, diff."""
 
 import os
 import sys
@@ -129,7 +129,7 @@ def inspect(
 
 
 def load(file: Path) -> Recording:
-    """A recording, or the end of the command with the reason."""
+    """Read a recording, or end the command with the reason."""
     try:
         recording = read_recording(file.read_bytes())
     except OSError as exc:
@@ -146,6 +146,6 @@ def _write(data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        # The reader, `head` perhaps, has seen enough; what Python flushes at its end has nowhere to go either.
+        # The reader, perhaps `head`, has ended; what Python flushes at exit must go nowhere either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None

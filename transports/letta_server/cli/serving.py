@@ -1,4 +1,4 @@
-"""What ``serve`` and ``demo`` run once their settings are read."""
+"""The implementation of ``serve`` and ``demo``, once their settings are read."""
 
 import socket
 from functools import partial
@@ -29,7 +29,7 @@ from .exit import stop
 
 
 def serve_letta(settings: Settings, options: ServiceOptions, log_format: LogFormat) -> None:
-    """Serve the agents of the Letta that the settings name."""
+    """Serve the agents of the Letta server in the settings."""
     _serve(settings, options, log_format, None, announce_letta)
 
 
@@ -58,7 +58,10 @@ def _serve(
     upstream: Upstream | None,
     announce: Announce,
 ) -> None:
-    """:raises SettingsError: if a file of the settings is no good, or a socket that was handed over."""
+    """Serve until shutdown.
+
+    :raises SettingsError: if a file of the settings is invalid, or a socket that was passed may not be served.
+    """
     check(settings)
     configure_log(log_format)
     if options.traces and find_spec("opentelemetry") is None:
@@ -70,7 +73,7 @@ def _serve(
     for each in sockets:
         host, port = address(each)
         if not host.startswith("/"):
-            settings = evolve(settings, host=host, port=port)  # checked as any other: may it be open to all?
+            settings = evolve(settings, host=host, port=port)  # checked like an option
     service = Service(
         settings=settings,
         upstream=upstream,
@@ -88,9 +91,9 @@ def _serve(
 
 
 def check(settings: Settings) -> None:
-    """Use all files once, so that what is wrong with them is told before anything starts.
+    """Read all files once, so that errors in them are reported before anything starts.
 
-    :raises SettingsError: if one is no good.
+    :raises SettingsError: if one is invalid.
     """
     access = settings.access
     if access.requires_key and not access.pass_through:

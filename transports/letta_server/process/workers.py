@@ -38,10 +38,10 @@ from .run import Service, announce_shutdown, announce_start, run_server
 
 _log: Final = structlog.get_logger("letta_server")
 
-#: Restarts within a time, beyond which something is wrong that a restart does not mend; systemd's is 5 in 10 s.
+#: More restarts within this time mean a fault that restarting does not fix; systemd's limit is 5 in 10 s.
 _MAX_RESTART_COUNT: Final = 5
 _RESTART_PERIOD: Final = 60.0
-#: Beyond all that a worker may take by the settings, it hangs, and is killed.
+#: A worker that takes this much longer than the settings allow hangs, and is killed.
 _KILL_TIMEOUT: Final = 5.0
 
 _FORK: Final = multiprocessing.get_context("fork")
@@ -54,10 +54,10 @@ class _Worker:
     process: ForkProcess
     pipe: Connection
     ready: bool = False
-    response_count: int | None = None  #: that it waits for, once it was told to end
+    response_count: int | None = None  #: that it waits for, once it is shutting down
 
     def tell(self, order: bytes) -> None:
-        with suppress(OSError):  # it has ended, which its sentinel says, too
+        with suppress(OSError):  # it has ended, as its sentinel shows too
             self.pipe.send_bytes(order)
 
 
@@ -73,13 +73,13 @@ class Workers:
     _workers: list[_Worker] = field(factory=list, init=False)
     _restarts: deque[float] = field(factory=deque, init=False)
     _announced: bool = field(default=False, init=False)
-    _ending: int = field(default=0, init=False)  #: how often it was told to end
+    _ending: int = field(default=0, init=False)  #: how often a shutdown was requested
     _shutdown_announced: bool = field(default=False, init=False)
     _failed: bool = field(default=False, init=False)
     _kill_deadline: float = field(default=float("inf"), init=False)
 
     def run(self) -> int:
-        """Serve until SIGTERM or Ctrl-C; the second of them ends at once.
+        """Serve until SIGTERM or Ctrl-C; a second one ends at once.
 
         :return: the exit code: 1 if workers died that could not be replaced.
         """
@@ -131,7 +131,7 @@ class Workers:
             self._workers[0].tell(b"announce")
 
     def _reap(self, worker: _Worker) -> None:
-        """A worker has ended; put another in its place, unless that leads nowhere."""
+        """Remove a worker that has ended, and replace it unless replacing does not help."""
         worker.process.join()
         self._workers.remove(worker)
         worker.pipe.close()
@@ -162,7 +162,7 @@ class Workers:
         self._ending += 1
         for worker in self._workers:
             worker.tell(b"end" if self._ending == 1 else b"now")
-        # Theirs are closed in time; with ours open new connections would wait for somebody for ever.
+        # The workers close theirs; with ours open, new connections would wait without being accepted.
         for listening in self.service.sockets:
             listening.close()
         grace = settings.shutdown_delay + settings.shutdown_timeout if self._ending == 1 else 0.0
@@ -177,7 +177,7 @@ class Workers:
 
 @contextmanager
 def _signals() -> Iterator[socket.socket]:
-    """SIGINT and SIGTERM, as bytes that can be read; nothing else happens on them."""
+    """Receive SIGINT and SIGTERM as bytes on a socket, instead of their usual effect."""
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     numbers = (signal.SIGINT, signal.SIGTERM)
@@ -194,7 +194,7 @@ def _signals() -> Iterator[socket.socket]:
 
 @contextmanager
 def _metrics_folder(service: Service) -> Iterator[None]:
-    """Where workers count, so that each of them can show the sum."""
+    """Make a folder for the workers' metrics, so that each of them can show the sum."""
     if not service.metrics_sockets:
         yield
         return
@@ -208,7 +208,7 @@ def _metrics_folder(service: Service) -> Iterator[None]:
 
 
 def _forget_metrics(pid: int | None) -> None:
-    """What a worker that has ended was doing is done no more; what it had counted stays."""
+    """Drop the gauges of a worker that has ended; its counters stay."""
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         from prometheus_client.multiprocess import mark_process_dead
 
@@ -222,7 +222,7 @@ def _run_worker(service: Service, pipe: Connection, others: list[Connection]) ->
     signal.set_wakeup_fd(-1)  # the parent's; trio has its own
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for other in others:
-        other.close()  # a copy of the parent's end would hide that the parent is gone
+        other.close()  # a copy of the parent's end would hide the end of the parent
 
     async def run() -> None:
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
@@ -270,5 +270,5 @@ def _begin_end(server: Server, pipe: Connection) -> None:
 
 
 def _send_report(pipe: Connection, what: bytes) -> None:
-    with suppress(OSError):  # the parent is gone, which its end of the pipe tells in a moment
+    with suppress(OSError):  # the parent has ended, as the pipe is about to show
         pipe.send_bytes(what)

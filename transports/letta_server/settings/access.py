@@ -1,4 +1,4 @@
-"""Settings of who may come in: keys, rates, TLS, pages of other sites, names of this server."""
+"""Settings of access: keys, rates, TLS, web origins, host names."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from sansio_letta.proxy.origins import OriginRules, normal_origin
 from .errors import SettingsError
 from .rates import check_store, parse_rate
 
-#: A container's names for the machine that it runs on (Docker Desktop, Podman). No site can have one of them.
+#: Names by which a container reaches its host (Docker Desktop, Podman); no web site can have one of them.
 _CONTAINER_HOSTS: Final = ("host.docker.internal", "host.containers.internal")
 
 _HOST: Final = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?|[0-9a-f]*:[0-9a-f:]*")
@@ -20,7 +20,7 @@ _HOST: Final = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?|[0-9a-f]*:[0-9a-f:]*
 
 @frozen(kw_only=True)
 class Access:
-    """Who may come in. `keys`, `config`, `tls_cert` and `tls_key` are read again on SIGHUP."""
+    """Settings of access. The files `keys`, `config`, `tls_cert` and `tls_key` are read again on SIGHUP."""
 
     config: Annotated[
         Path | None,
@@ -130,7 +130,7 @@ class Access:
 
     @property
     def requires_key(self) -> bool:
-        """Whether nobody gets at an agent without a key."""
+        """Whether a client needs a key to reach an agent."""
         return self.pass_through or self._has_keys
 
     @property
@@ -138,7 +138,11 @@ class Access:
         return tuple(path for path in (self.config, self.keys) if path is not None)
 
     def origin_rules(self, *, is_local: bool) -> OriginRules:
-        """:param is_local: only this machine can connect, so that a page of another site would be a detour."""
+        """Return the rules for origins and host names.
+
+        :param is_local: whether only this machine can connect; then host names are checked, since a web page
+            could otherwise reach the server by DNS rebinding.
+        """
         return OriginRules(
             origins=self.cors_origin,
             hosts=tuple(map(str.lower, self.allowed_host)) if is_local else None,

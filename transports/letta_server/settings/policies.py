@@ -1,4 +1,4 @@
-"""Settings of policies: what becomes of a turn, unless its key or its request has a word of its own in that."""
+"""Settings of policies, which a key or a request may override."""
 
 from typing import Annotated, Final
 

@@ -1,4 +1,4 @@
-"""What can be set: where to listen, which Letta to speak to, how long to wait."""
+"""Settings of one server: where it listens, which Letta it uses, its limits and timeouts."""
 
 import ipaddress
 import re
@@ -54,16 +54,16 @@ class Settings:
     letta_url: str = field(default=LETTA_CLOUD, validator=_check_url)
     letta_api_key: str | None = field(default=None, repr=False, validator=_check_key)
     letta_project: str | None = field(default=None, validator=_check_key)
-    allow_anyone: bool = False  #: listen beyond loopback though nothing asks a client for a key
-    letta_timeout: float = 120.0  #: silence of Letta's that loses a stream; it pings every 20 s
-    connect_timeout: float = 10.0  #: until a connection to Letta stands
+    allow_anyone: bool = False  #: accept connections from other machines without requiring a key
+    letta_timeout: float = 120.0  #: silence after which Letta's stream counts as lost; Letta pings every 20 s
+    connect_timeout: float = 10.0  #: for connecting to Letta
     idle_timeout: float = 75.0  #: between two requests of a connection; nginx's default
     request_timeout: float = 60.0  #: from a request's first byte to its last; nginx waits 60 for each part
     send_timeout: float = 60.0  #: for a client that does not read; nginx's default
-    cancel_timeout: float = 10.0  #: for ending a run whose client has left
-    #: with 503 on `/ready` before the listeners close; a balancer needs two intervals of its probe
+    cancel_timeout: float = 10.0  #: for cancelling a run whose client has disconnected
+    #: with 503 from `/ready` before the listeners close; a load balancer needs two intervals of its probe
     shutdown_delay: float = field(default=0.0, validator=validators.ge(0.0))
-    #: for turns to finish at the end, before they are interrupted; gunicorn's default, and Kubernetes'
+    #: for turns to finish at shutdown, before they are interrupted; the default of gunicorn and of Kubernetes
     shutdown_timeout: float = field(default=30.0, validator=validators.ge(0.0))
     max_header_size: int = 64 * 1024  #: request line and headers; nginx takes 32 KB, undici and h11 16
     max_header_count: int = field(default=100, validator=validators.ge(1))  #: of one request; Apache takes 100
@@ -72,20 +72,20 @@ class Settings:
     max_message_count: int = field(default=_CORE.max_message_count, validator=validators.ge(1))
     max_part_count: int = field(default=_CORE.max_part_count, validator=validators.ge(1))
     max_tool_count: int = field(default=_CORE.max_tool_count, validator=validators.ge(1))
-    #: Chunks of one request's body, and one more for each KiB of it: a chunk costs its frame, too.
+    #: Chunks of one request's body, plus one for each KiB of it: parsing a chunk has a price of its own.
     max_chunk_count: int = field(default=10_000, validator=validators.ge(1))
-    #: Bodies that are being read, all together; beyond it 503. nginx writes them to files, haproxy bounds each.
+    #: All request bodies being read, together; beyond it 503. nginx writes them to files, haproxy limits each.
     max_buffered_size: int = field(default=128 * 1024 * 1024, validator=validators.ge(1))
-    #: At once; fewer if the process may open fewer files. One more closes the one that has waited longest.
+    #: At once, or as many as the open files allow. One more closes the one that has been idle longest.
     max_connection_count: int = field(default=10_000, validator=validators.ge(1))
-    #: Of one address; None: no such limit, as with nginx, since all clients behind one proxy have its address.
+    #: Of one address; None: no limit, as in nginx, since all clients behind a proxy share its address.
     max_peer_connection_count: int | None = field(default=None, validator=validators.optional(validators.ge(1)))
-    #: For TLS, before the first request; Go's servers take that of reading a head, nginx waits 60.
+    #: For a TLS handshake; Go's servers use their timeout for a head, nginx waits 60.
     handshake_timeout: float = field(default=10.0, validator=validators.gt(0.0))
-    access: Access = field(factory=Access)  #: who may come in
-    turns: TurnSettings = field(factory=TurnSettings)  #: how long turns may take, wait and be lost
-    threads: ThreadSettings = field(factory=ThreadSettings)  #: which thread is spoken in
-    policies: PolicySettings = field(factory=PolicySettings)  #: what becomes of turns, unless a key says else
+    access: Access = field(factory=Access)  #: keys, rates, TLS, origins
+    turns: TurnSettings = field(factory=TurnSettings)  #: timeouts of turns, tools of clients, retries
+    threads: ThreadSettings = field(factory=ThreadSettings)  #: which conversation a request belongs to
+    policies: PolicySettings = field(factory=PolicySettings)  #: policies, unless a key has its own
     recordings: RecordingFolder | None = None  #: where requests are recorded
 
     def __attrs_post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Options of ``letta-proxy serve`` for one that runs as a service: how it ends, its metrics, its processes."""
+"""Options of ``letta-proxy serve`` for running it as a service: shutdown, limits, workers, metrics."""
 
 from typing import Annotated, Final
 
@@ -16,7 +16,7 @@ _not_negative: Final = Number(gte=0)
 @Parameter(name="*")
 @frozen(kw_only=True)
 class ServiceOptions:
-    """What only the process knows; the server's own settings are `Settings`."""
+    """Options of the process; those of the server itself are `Settings`."""
 
     shutdown_delay: Annotated[
         float,

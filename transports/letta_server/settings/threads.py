@@ -1,4 +1,4 @@
-"""Settings of chats: how a request names its chat, and which words are not the user's."""
+"""Settings of conversations: how a request names its chat, and which prompts are not the user's."""
 
 import re
 from typing import Annotated, Final
@@ -17,7 +17,7 @@ _HEADER: Final = re.compile(r"[a-z0-9-]+")
 
 
 def _lines(_: object, text: str, *, delimiter: str | None = None) -> list[str]:
-    """Texts of an environment variable, which have blanks in them; called by cyclopts."""
+    """Split an environment variable into lines; cyclopts calls this, and would split at blanks."""
     return [line for line in text.splitlines() if line.strip()]
 
 
@@ -28,7 +28,7 @@ def _check_headers(_: object, __: object, names: tuple[str, ...]) -> None:
                 "chat_key_headers: expected a header's name of letters, digits and dashes, like X-Chat-Id, "
                 f"got {name[:100]!r}"
             )
-        # A chat's key is written into a conversation at Letta, where no secret belongs.
+        # A chat's key is stored in a conversation at Letta, where no secret belongs.
         if name.lower() in SECRET_HEADERS:
             raise SettingsError(
                 f"chat_key_headers: expected a header that holds no secret, got {name!r}: a chat's key is kept "
@@ -37,16 +37,16 @@ def _check_headers(_: object, __: object, names: tuple[str, ...]) -> None:
 
 
 def _check_prompts(_: object, __: object, prompts: tuple[str, ...]) -> None:
-    # Every text begins with an empty one.
+    # Every message begins with an empty text.
     if not all(prompt.strip() for prompt in prompts):
         raise SettingsError("task_prompts: expected how such a prompt begins, got nothing but blanks")
 
 
 @frozen(kw_only=True)
 class ThreadSettings:
-    """Which thread of an agent a request is of.
+    """How the conversation that a request belongs to is found.
 
-    :raises SettingsError: if a header cannot have that name, or a prompt's beginning is empty.
+    :raises SettingsError: if a header's name is invalid, or the beginning of a prompt is empty.
     """
 
     task_prompts: Annotated[

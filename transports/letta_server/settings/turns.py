@@ -1,4 +1,4 @@
-"""Settings of turns: how long they may take, wait and be lost, and for how long a repeat is known as one."""
+"""Settings of turns: their timeouts, clients' tools, lost streams, retries."""
 
 from typing import Annotated, Any, Final
 
@@ -17,7 +17,7 @@ _not_negative: Final[Any] = validators.ge(0)
 
 @frozen(kw_only=True)
 class TurnSettings:
-    """The core's limits that an operator may want to change; `Config` says what each of them is about."""
+    """The core's limits that an operator may want to change; see `Config` for each."""
 
     queue_timeout: Annotated[
         float,

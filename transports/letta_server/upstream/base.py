@@ -1,4 +1,4 @@
-"""What the server needs of an upstream: something that answers the core's commands."""
+"""The interface of an upstream, which carries out the core's commands."""
 
 from contextvars import ContextVar
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -9,15 +9,15 @@ from sansio_letta.upstreams.rest.commands import Command
 Headers: TypeAlias = list[tuple[str, str]]
 
 
-#: Sent with each request to Letta that the current task makes: whoever watches a turn may set it.
+#: More headers for each request to Letta of the current task; set by what observes a turn.
 letta_headers: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("letta_headers", default=())
 
 
 class UpstreamError(Exception):
-    """An exchange with Letta went wrong.
+    """An exchange with Letta failed.
 
-    :param failure: how far it had come.
-    :param reason: in words, for a client; without addresses.
+    :param failure: how far it had got.
+    :param reason: a description for the client, without addresses.
     """
 
     def __init__(self, failure: Failure, reason: str) -> None:
@@ -27,29 +27,29 @@ class UpstreamError(Exception):
 
 
 class UpstreamExchange(Protocol):
-    """One request to Letta that has been sent, and its answer."""
+    """A request that was sent to Letta, and its response."""
 
     async def receive_head(self) -> tuple[int, Headers]:
-        """The status and the headers, names in lower case.
+        """Wait for the status and the headers, their names in lower case.
 
         :raises UpstreamError: BROKEN.
         """
         ...
 
     async def receive_data(self) -> bytes:
-        """More of the body: all that has arrived, ``b""`` at its end.
+        """Wait for more of the body: all that has arrived, ``b""`` at its end.
 
         :raises UpstreamError: BROKEN.
         """
         ...
 
     def release(self) -> None:
-        """No more will be read."""
+        """Stop reading; the connection may be reused."""
         ...
 
 
 class Upstream(Protocol):
-    """Somebody who answers the core's commands: Letta, or recordings of it."""
+    """Carries out the core's commands: a Letta server, or recordings of one."""
 
     async def send(self, command: Command) -> UpstreamExchange:
         """Send a command's request.
@@ -61,11 +61,11 @@ class Upstream(Protocol):
 
 @runtime_checkable
 class KeyedUpstream(Protocol):
-    """An upstream that can be asked with a client's own key."""
+    """An upstream that takes a client's own key."""
 
     def with_key(self, key: str) -> Upstream:
-        """The same, for one client.
+        """Return the same upstream for one client.
 
-        :param key: what Letta is to be given as its key.
+        :param key: sent to Letta as its key.
         """
         ...

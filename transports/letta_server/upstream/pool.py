@@ -1,4 +1,4 @@
-"""Carries out the core's commands against Letta: h11 over trio, plain or TLS, a pool of idle connections."""
+"""A pool of connections to Letta: h11 over trio, with or without TLS."""
 
 import os
 import select
@@ -22,19 +22,19 @@ from ..settings.server import Settings
 from ..sockets import receive_some
 from .base import Headers, Upstream, UpstreamError, letta_headers
 
-#: Letta's server, uvicorn, closes a connection after 5 idle seconds: one left for longer is not used again.
+#: Letta's server, uvicorn, closes a connection after 5 idle seconds: one idle for longer is not reused.
 _IDLE_TIMEOUT: Final = 4.0
 _MAX_IDLE_COUNT: Final = 32
-#: After [DONE] Letta takes a moment to close its books; a reader that waits can use the connection again.
+#: After [DONE] Letta takes a moment to end its response; a connection that is read to the end can be reused.
 _DRAIN_TIMEOUT: Final = 5.0
-#: What a broken connection raises.
+#: Exceptions of a broken connection.
 _BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError)
 _MAX_HEAD_SIZE: Final = 64 * 1024
 _MAX_HEAD_LINES: Final = 1000
-#: Chunks of one answer, and one more for each of these bytes: a chunk costs h11 some 10 us, whatever is in it.
+#: Chunks of one response, plus one for each of these bytes: a chunk takes h11 some 10 us, whatever its size.
 _MAX_CHUNK_COUNT: Final = 10_000
 _CHUNK_SIZE: Final = 16
-#: Pieces read in one go, before others have their turn.
+#: Pieces read before other tasks run.
 _PIECE_COUNT: Final = 256
 
 
@@ -46,9 +46,9 @@ class _Idle:
 
 @define(eq=False)
 class LettaPool:
-    """Connections to one Letta server. `run` must be running while it is used, and `stop` ends it.
+    """Connections to one Letta server. `run` must be running while the pool is used, until `stop`.
 
-    Cancelling does not: whoever uses the pool may have a run to cancel when everything else is cancelled.
+    Cancelling `run` does not end it: when everything else is cancelled, runs must still be cancelled at Letta.
     """
 
     settings: Settings
@@ -66,7 +66,7 @@ class LettaPool:
         secure = parts.scheme == "https"
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if secure else 80)
-        # The base URL of some clients ends in /v1, and so does every path of ours begin.
+        # Some base URLs end in /v1, and every path of a command begins with it.
         self._prefix = parts.path.rstrip("/").removesuffix("/v1")
         self._tls = ssl.create_default_context() if secure else None
         self._headers = [
@@ -80,7 +80,7 @@ class LettaPool:
             self._headers.append(("x-project", self.settings.letta_project))
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Look after connections until `stop`; then close the idle ones."""
+        """Drain released connections until `stop`; then close the idle ones."""
         with self._scope:
             async with trio.open_nursery() as self._nursery:
                 task_status.started()
@@ -89,18 +89,18 @@ class LettaPool:
             self._idle.pop().connection.drop()
 
     def stop(self) -> None:
-        """Nobody uses the pool any more; who does all the same gets no connection back into it."""
+        """End `run`; connections that are released later are closed."""
         self._nursery = None
         self._scope.cancel()
 
     def with_key(self, key: str) -> Upstream:
-        """See `KeyedUpstream`. Connections are shared, each request brings its own key."""
+        """See `KeyedUpstream`. Connections are shared; each request has its client's key."""
         return _WithKey(self, key)
 
     async def send(self, command: Command, key: str | None = None) -> "_Connection":
         """See `Upstream.send`.
 
-        :param key: the client's own, where the pool has none.
+        :param key: the client's own, if the pool has none.
         """
         connection = await self._connect()
         body = command.body
@@ -118,7 +118,7 @@ class LettaPool:
             await connection.stream.send_all(data)
         except _BROKEN as exc:
             connection.drop()
-            # Some of it may have gone out; what follows from that is the core's to say.
+            # Some of it may have been sent; the core decides what follows from that.
             raise UpstreamError(Failure.BROKEN, _reason(exc)) from exc
         except BaseException:
             connection.drop()
@@ -155,7 +155,7 @@ class LettaPool:
         return secure
 
     def reclaim(self, connection: "_Connection") -> None:
-        """Take a connection back whose answer has been read, or will have been in a moment."""
+        """Take back a connection whose response has been read, or is about to end."""
         if self._nursery is None:
             connection.drop()
         elif connection.is_reusable():
@@ -185,7 +185,7 @@ class LettaPool:
 
 @frozen(eq=False)
 class _WithKey:
-    """A pool for one client."""
+    """The pool, with one client's key."""
 
     pool: LettaPool
     key: str = field(repr=False)
@@ -197,7 +197,7 @@ class _WithKey:
 
 @define(eq=False)
 class _Connection:
-    """One connection to Letta, and the exchange that is under way on it."""
+    """One connection to Letta, and the exchange under way on it."""
 
     stream: trio.abc.Stream
     pool: LettaPool
@@ -206,7 +206,7 @@ class _Connection:
     _released: bool = field(default=False, init=False)
     _chunk_count: int = field(default=0, init=False)
     _body_size: int = field(default=0, init=False)
-    _has_more: bool = field(default=False, init=False)  #: others have their turn before the next piece is read
+    _has_more: bool = field(default=False, init=False)  #: let other tasks run before the next piece
 
     def __attrs_post_init__(self) -> None:
         self.http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD_SIZE)
@@ -252,7 +252,7 @@ class _Connection:
             raise trio.BrokenResourceError("closed without an answer")
         self.http.receive_data(data)
         many = self.http.their_state is h11.SEND_RESPONSE and data.count(b"\n") > _MAX_HEAD_LINES
-        # Otherwise it may be a body that came with its head.
+        # Otherwise the lines may be those of a body that came with its head.
         if many and head_line_count(self.http.trailing_data[0]) > _MAX_HEAD_LINES:
             raise trio.BrokenResourceError("begun with too many headers")
 
@@ -273,23 +273,23 @@ class _Connection:
             self.pool.reclaim(self)
 
     def begin_next(self) -> None:
-        """Another exchange may begin; it, too, can be released before anything of its answer came."""
+        """Prepare for the next exchange, which can be released in its turn."""
         self.http.start_next_cycle()
         self._released = False
         self._chunk_count = self._body_size = 0
 
     def is_reusable(self) -> bool:
-        """Whether the exchange has ended so that another may begin."""
+        """Return whether the exchange has ended and another may begin."""
         return not self.broken and self.http.our_state is h11.DONE and self.http.their_state is h11.DONE
 
     def is_alive(self) -> bool:
-        """Whether an idle connection still stands: Letta has neither closed it nor said anything unasked."""
+        """Return whether an idle connection can be used: Letta has neither closed it nor sent anything."""
         poll = select.poll()
         poll.register(self._socket.fileno(), select.POLLIN)
         return not poll.poll(0)
 
     def drop(self) -> None:
-        """Close at once: the pool is no longer there to wait for anything."""
+        """Close at once, without waiting."""
         self._socket.close()
 
     @property
@@ -300,7 +300,7 @@ class _Connection:
 
 
 def _reason(exc: Exception) -> str:
-    """Why a connection broke, in words."""
+    """Describe why a connection broke."""
     if isinstance(exc, h11.RemoteProtocolError):
         return str(exc)[:200]
     if isinstance(exc.__cause__, OSError):
@@ -309,11 +309,11 @@ def _reason(exc: Exception) -> str:
 
 
 def _os_reason(exc: BaseException) -> str:
-    """What an operating system's error says, without the addresses that libraries add to it."""
+    """Describe an error of the operating system, without the addresses that libraries add to it."""
     causes = [cause for cause in (exc, *_causes(exc)) if isinstance(cause, OSError) and cause.errno]
     if not causes:
         return str(exc)[:200] or type(exc).__name__
-    # A resolver's error has numbers of its own.
+    # The error numbers of the resolver are its own.
     if isinstance(causes[-1], socket.gaierror):
         return str(causes[-1].strerror).lower()
     return os.strerror(causes[-1].errno or 0).lower()

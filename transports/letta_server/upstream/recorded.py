@@ -1,4 +1,4 @@
-"""Recordings as a Letta: each scenario is an agent that answers as it once did."""
+"""Recordings as an upstream: each scenario is an agent that answers as recorded."""
 
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -50,13 +50,13 @@ DEMO_AGENTS: Final = {
 
 #: Refuses a message while calls are pending, as a real Letta does.
 _CONFLICT: Final = ("pending_conflict", 2)
-#: Conversations kept; the oldest are forgotten, as if somebody had deleted them.
+#: Conversations stored; the oldest are dropped, as if they had been deleted.
 _MAX_CONVERSATION_COUNT: Final = 1000
 
 
 @frozen(kw_only=True)
 class Pace:
-    """How fast recorded data is given out. Seconds between two pieces."""
+    """The pace at which recorded data is played: limits on the seconds between two pieces."""
 
     least: float = 0.0
     most: float = 0.0
@@ -72,7 +72,7 @@ class _RecordedAgent:
     pending: letta.PendingApproval | None = None
 
     def choose(self, messages: Sequence[dict[str, Any]]) -> RecordedExchange:
-        """The recorded turn that had input of this kind."""
+        """Choose the recorded turn that had input of this kind."""
         answers = any("approvals" in message for message in messages)
         for exchange in self.exchanges:
             recorded = exchange.request.json["messages"]
@@ -83,7 +83,7 @@ class _RecordedAgent:
 
 @define(eq=False)
 class RecordedLetta:
-    """Answers the core's commands from recordings.
+    """Carries out the core's commands from recordings.
 
     :param agents: recordings, each with the name and the description of the agent that plays it.
     """
@@ -92,7 +92,7 @@ class RecordedLetta:
     conflict: RecordedExchange
     pace: Pace = field(factory=Pace)
     _agents: dict[str, _RecordedAgent] = field(factory=dict, init=False)
-    #: By id; what waits for a result is the agent's, whichever conversation it was said in.
+    #: By id. A pending call belongs to the agent, whichever conversation it was made in.
     _conversations: dict[str, dict[str, str]] = field(factory=dict, init=False)
     _numbers: Iterator[int] = field(factory=count, init=False)
 
@@ -108,7 +108,7 @@ class RecordedLetta:
             self._agents[agent.id] = _RecordedAgent(agent, turns)
 
     def with_key(self, key: str) -> "RecordedLetta":
-        """See `KeyedUpstream`: recordings take any."""
+        """See `KeyedUpstream`: recordings accept any key."""
         return self
 
     async def send(self, command: Command) -> "_RecordedResponse":
@@ -190,7 +190,7 @@ class RecordedLetta:
 
 @define(eq=False)
 class _RecordedResponse:
-    """One recorded answer, given out piece by piece."""
+    """One recorded response, played piece by piece."""
 
     status: int
     headers: Headers
@@ -227,7 +227,7 @@ def _json(value: object, status: int = 200) -> _RecordedResponse:
 
 
 def demo_letta() -> RecordedLetta:
-    """The embedded Letta of the demo, at a pace that a person can follow."""
+    """Make the upstream of the demo, at a pace that a person can follow."""
     return RecordedLetta(
         [(read_sample(scenario), *shown) for scenario, shown in DEMO_AGENTS.items()],
         _conflict(),
@@ -236,7 +236,7 @@ def demo_letta() -> RecordedLetta:
 
 
 def letta_of_folder(folder: Path, *, keep_pauses: bool) -> RecordedLetta:
-    """A Letta of all recordings in a folder, each an agent by its scenario's name.
+    """Make an upstream of all recordings in a folder, each an agent with its scenario's name.
 
     :raises RecordingError: if one cannot be read, or none can be served; the message names the file.
     :raises OSError: if the folder cannot be read.
