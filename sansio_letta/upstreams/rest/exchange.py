@@ -1,6 +1,7 @@
 """Exchanges with Letta, one after another, and the pauses before one is tried again."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from functools import partial
 from typing import Final, TypeVar
 
 from attrs import define, field
@@ -202,11 +203,12 @@ class Exchanges:
     def walk(
         self,
         questions: Generator[Command | Pause, Answer | None, _T],
-        *,
-        looks_back: bool = False,
-        must_finish: bool = False,
+        ask: Callable[[Command], Script[Answer | None]],
     ) -> Script[_T]:
-        """Ask one question after another, as a sub-conversation puts them."""
+        """Ask one question after another, as a sub-conversation puts them.
+
+        :param ask: how each is asked; None stands for an answer that never came.
+        """
         self.went_well()
         answer: Answer | None = None
         while True:
@@ -219,7 +221,11 @@ class Exchanges:
                 yield question
                 answer = None
             else:
-                answer = yield from self.ask(question, looks_back=looks_back, must_finish=must_finish)
+                answer = yield from ask(question)
+
+    def look_back(self, questions: Generator[Command | Pause, Answer | None, _T]) -> Script[_T]:
+        """The same where it asks what became of a run."""
+        return self.walk(questions, partial(self.ask, looks_back=True))
 
 
 def _transport_error(failure: Failure, reason: str) -> SansioLettaError:

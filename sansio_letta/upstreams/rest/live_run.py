@@ -7,6 +7,7 @@ read (background_resume.jsonl); of another run the end is awaited, and what was 
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from attrs import define, evolve, field
@@ -159,8 +160,8 @@ class RestRun:
             before = FindRuns(agent_id=self.setting.agent.id)
         if self.loan is None and self.opening.first is None and before is None:
             return None
-        questions = prepare(self.loan, self.opening.first, before)
-        return self._prepare(self.setting.exchanges.walk(questions, must_finish=True))
+        exchanges, questions = self.setting.exchanges, prepare(self.loan, self.opening.first, before)
+        return self._prepare(exchanges.walk(questions, partial(exchanges.ask, must_finish=True)))
 
     def _prepare(self, questions: Script[Prepared]) -> Script[None]:
         prepared = yield from questions
@@ -292,7 +293,7 @@ class RestRun:
         self._reader = None
         exchanges = self.setting.exchanges
         timeout = exchanges.config.first_item_timeout
-        found = yield from exchanges.walk(find_run(self._sought, timeout), looks_back=True)
+        found = yield from exchanges.look_back(find_run(self._sought, timeout))
         if found.run is None:
             if found.is_sure:
                 self._sought = None
@@ -319,7 +320,7 @@ class RestRun:
             if (yield from self._resume(ResumeRun(run_id=run.id, seq_id=reading.seq_id))):
                 return None
         # The stream cannot be taken up again; what was kept of the run can be read.
-        ended = yield from exchanges.walk(read_run(run_id, exchanges.config.lost_run_timeout), looks_back=True)
+        ended = yield from exchanges.look_back(read_run(run_id, exchanges.config.lost_run_timeout))
         self.stream = self.setting.stream(self.names)
         self.stream.run_id = run_id
         return KeptRun(ended, self.stream)

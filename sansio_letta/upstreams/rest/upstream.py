@@ -20,8 +20,9 @@ from .exchange import Exchange, Exchanges
 from .live_run import LettaMemory, RestRun, RunSetting
 from .lookup import RunMark, SoughtRun
 from .recovery import EarlierTurn, KeptRun, review
+from .response import Answer
 from .run_request import IsTold, compose, never_told
-from .tool_attachment import Cleaning, clean_up
+from .tool_attachment import clean_up
 
 
 @define(eq=False)
@@ -142,20 +143,18 @@ class RestUpstream:
 
     def open_thread(self) -> Script[None]:
         """Find the conversation, or make it."""
-        exchanges, questions = self._exchanges, self._to.search()
-        exchanges.went_well()
-        answer = None
-        while True:
-            try:
-                question = questions.send(answer)
-            except StopIteration as stop:
-                self._to.take_thread(stop.value)
-                return
-            makes = isinstance(question, CreateConversation)
-            answer = yield from exchanges.ask(question, must_finish=makes, made=self._made if makes else None)
-            if makes and answer.status == 404:
-                # The agent, which was remembered, is gone.
-                raise Gone(self._to.forget_agent())
+        found = yield from self._exchanges.walk(self._to.search(), self._ask_for_thread)
+        self._to.take_thread(found)
+
+    def _ask_for_thread(self, question: Command) -> Script[Answer]:
+        """Note what is to be made: it is cleaned up even if its answer never comes."""
+        if not isinstance(question, CreateConversation):
+            return (yield from self._exchanges.ask(question))
+        answer = yield from self._exchanges.ask(question, must_finish=True, made=self._made)
+        if answer.status == 404:
+            # The agent, which was remembered, is gone.
+            raise Gone(self._to.forget_agent())
+        return answer
 
     # --- What waits for an answer -------------------------------------------------------------------------
 
@@ -245,7 +244,7 @@ class RestUpstream:
 
     def look_up(self, ref: EarlierTurn) -> Script[KeptRun]:
         """What became of an earlier turn's run, once it is over."""
-        ended = yield from self._exchanges.walk(review(ref, self._config.lost_run_timeout), looks_back=True)
+        ended = yield from self._exchanges.look_back(review(ref, self._config.lost_run_timeout))
         return KeptRun(ended, self._setting.stream({}))
 
     # --- The end ------------------------------------------------------------------------------------------
@@ -268,7 +267,8 @@ class RestUpstream:
         if conversation is None and strays is None and loan is None and forgotten is None and not self._expired:
             return None
         # What could not be cleaned is swept when a server starts: it carries a mark.
-        return self._clean(clean_up(conversation, strays, loan, forgotten, self._expired))
+        cleaning = clean_up(conversation, strays, loan, forgotten, self._expired)
+        return self._exchanges.walk(cleaning, self._ask_to_clean)
 
     def _end_of_conversation(
         self, task: Throwaway, awaited_calls: Sequence[str], left_nothing: bool
@@ -284,16 +284,9 @@ class RestUpstream:
             return None  # the client may bring the results again
         return DeleteConversation(conversation_id=ident)
 
-    def _clean(self, cleaning: Cleaning) -> Script[None]:
-        """Ask one question after another; None stands for an answer that never came."""
-        self._exchanges.went_well()
-        answer = None
-        while True:
-            try:
-                command: Command = cleaning.send(answer)
-            except StopIteration:
-                return
-            try:
-                answer = yield from self._exchanges.ask(command)
-            except (SansioLettaError, TimedOut):
-                answer = None
+    def _ask_to_clean(self, question: Command) -> Script[Answer | None]:
+        """Go on with the rest, whatever comes of it."""
+        try:
+            return (yield from self._exchanges.ask(question))
+        except (SansioLettaError, TimedOut):
+            return None
