@@ -559,6 +559,21 @@ def test_two_chats_of_an_agent_do_not_wait_for_each_other() -> None:
     assert again.waits
 
 
+@pytest.mark.parametrize("names_first", [False, True])
+def test_a_chat_waits_for_whoever_names_its_conversation(names_first: bool) -> None:
+    house = Proxy()
+    house.remember("Milo", AGENT, now=100.0)
+    house.remember_thread(AGENT_ID, CHAT, ConversationThread(conversation_id="conv-1"))
+    by_key = chat(headers={"x-letta-chat-key": CHAT.key})
+    by_id = chat(content="more", headers={"x-letta-conversation-id": "conv-1"})
+    requests = (by_id, by_key) if names_first else (by_key, by_id)
+    first, second = (Client(request, house) for request in requests)
+    assert not first.waits
+    assert second.waits
+    elsewhere = Client(chat(content="else", headers={"x-letta-conversation-id": "conv-2"}), house)
+    assert not elsewhere.waits
+
+
 def test_memory_is_limited() -> None:
     memory = ThreadMemory(2)
     for number in range(3):
