@@ -172,8 +172,8 @@ class TurnFailed:
     kept: Kept
 
 
-#: The frequent ones first: `isinstance` tests in this order.
-Event: TypeAlias = (
+#: What a reply is made of. The frequent ones first: `isinstance` tests in this order.
+ReplyEvent: TypeAlias = (
     TextDelta
     | ReasoningDelta
     | CallArguments
@@ -182,11 +182,7 @@ Event: TypeAlias = (
     | ServerToolStarted
     | ServerToolReturned
     | KeepAlive
-    | AgentFound
-    | AgentGone
-    | CallsSettled
-    | ThreadGone
-    | TurnStarted
-    | TurnFinished
-    | TurnFailed
+)
+Event: TypeAlias = (
+    ReplyEvent | AgentFound | AgentGone | CallsSettled | ThreadGone | TurnStarted | TurnFinished | TurnFailed
 )

@@ -8,7 +8,7 @@ no answer may invite a repeat that the agent would hear twice.
 """
 
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias
 
 from attrs import define, evolve, field
 
@@ -46,8 +46,6 @@ from .upstream import (
     Script,
     Wait,
 )
-
-_End = TypeVar("_End", RunEnd, RunEnd | Refused)
 
 #: Of an answer that no model was asked for.
 _NO_TOKENS: Final = Usage(prompt_tokens=0, completion_tokens=0, total_tokens=0)

@@ -9,7 +9,7 @@ An upstream without exchanges of its own, one whose connection is shared, yields
 ``wake`` when there is more to read.
 """
 
-from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from collections.abc import Generator, Hashable, Iterator, Sequence
 from enum import Enum, auto
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -20,15 +20,8 @@ from ..errors import Failure, Kept, SansioLettaError
 from .agent import Agent, PendingCall
 from .events import (
     AgentGone,
-    CallArguments,
-    CallStarted,
     FinishReason,
-    KeepAlive,
-    ReasoningDelta,
-    ServerToolArguments,
-    ServerToolReturned,
-    ServerToolStarted,
-    TextDelta,
+    ReplyEvent,
     Thread,
     ThreadGone,
     TurnStarted,
@@ -212,19 +205,8 @@ class Refused:
 
 
 RunEnd: TypeAlias = RunStopped | RunFailed | RunLost
-#: The frequent ones first. `TurnStarted` says that the agent has begun to answer in this run.
-RunEvent: TypeAlias = (
-    TextDelta
-    | ReasoningDelta
-    | CallArguments
-    | CallStarted
-    | ServerToolArguments
-    | ServerToolStarted
-    | ServerToolReturned
-    | KeepAlive
-    | TurnStarted
-    | RunEnd
-)
+#: `TurnStarted` says that the agent has begun to answer in this run.
+RunEvent: TypeAlias = ReplyEvent | TurnStarted | RunEnd
 #: How a run is found again by a later turn, in the upstream's own terms.
 RunRef: TypeAlias = Any
 
@@ -427,5 +409,3 @@ _T = TypeVar("_T")
 #: What a script may wait for.
 Step: TypeAlias = Exchange | Pause | Wait | Follow
 Script: TypeAlias = Generator[Step, Any, _T]
-#: Called when something that was waited for is there.
-Wake: TypeAlias = Callable[[], None]

@@ -5,7 +5,7 @@ on under another id, and a chat gets another conversation; what Letta itself has
 again.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TypeAlias
 
 from attrs import define, field
@@ -155,10 +155,6 @@ class Destination:
         else:
             self.pending = pending_calls(letta.decode_last_message(answer.data))
         self.has_looked = True
-
-    def awaits(self, calls: Iterable[PendingCall]) -> bool:
-        """Whether it is these calls that wait there."""
-        return {call.call_id for call in self.pending or ()} == {call.call_id for call in calls}
 
     def forget_pending(self) -> None:
         """Others have spoken to the agent meanwhile."""
