@@ -327,7 +327,7 @@ _HTTP_FAILURES: Final[Mapping[int, Advice]] = {
     422: Advice(status=400, type="invalid_request_error", code="invalid_value"),
     429: Advice(status=429, type="rate_limit_error", code="rate_limit_exceeded"),
     503: Advice(status=503, type="server_error", code="upstream_error"),
-    # A gateway gave up waiting for the answer to a question; after a turn's request it is no status (turn.py).
+    # A gateway gave up waiting for the answer to a question. After a run was asked for, see `RestRun`.
     504: Advice(status=504, type="server_error", code="upstream_error"),
 }
 

@@ -1,9 +1,9 @@
 """A client's tools for agents that cannot be told of them in a request: tools at Letta, for a turn.
 
-Where `client_tools` of a request are of no use (`letta.Agent.is_legacy`, and servers from before them), each
-of the client's tools is made as a tool at Letta that wants a human's approval, and attached to the agent. Its
-calls then wait for an answer like those of `client_tools`. How that is asked of Letta stands in `lending`; here
-stand the names and marks by which ours are known:
+Where `client_tools` of a request are of no use (`Capabilities.client_tools`, and servers from before them),
+each of the client's tools is made as a tool at Letta that needs a human's approval, and attached to the agent.
+Its calls then wait for an answer like those of `client_tools`. `tool_attachment` asks Letta for all this; here
+are the names and marks by which our tools are known:
 
 - Tools of one name exist once in an organisation, so the name holds a hash of name, description and schema:
   whoever brings the same tool shares it, whoever brings another of the same name does not see it. The prefix

@@ -1,7 +1,7 @@
 """The tool bridge: Letta's approvals on one side, the tool calls and results of a chat on the other.
 
 A client's tool reaches the model through ``client_tools``, or as a tool of the agent's under another name
-(`ephemeral`). A call of one arrives as an approval request and pauses the run; its result goes back as an
+(`attached_tools`). A call of one arrives as an approval request and pauses the run; its result goes back as an
 approval. Calls are told apart by their ids alone, since clients rewrite names and arguments in the history that
 they send back.
 """

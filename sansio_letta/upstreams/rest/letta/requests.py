@@ -97,4 +97,4 @@ class StreamRequest:
     override_system: str | None = field(default=None, repr=False)  #: in place of the agent's, for this turn
     streaming: bool = False  #: asked for by name in a conversation; an agent's own thread has a path for it
     background: bool = False  #: the run's stream can be taken up again; needs Redis at the server, else 503
-    assistant_message_tool_kwarg: str | None = None  #: by default `message`; see `run_lookup`
+    assistant_message_tool_kwarg: str | None = None  #: by default `message`; see `lookup`
