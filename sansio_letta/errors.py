@@ -281,13 +281,13 @@ def mute_agent(agent_type: str) -> RequestError:
 _INVALID_REPLY: Final = Advice(status=424, type="upstream_error", code="invalid_reply", should_retry=False)
 
 
-def invalid_reply(complaint: str) -> LettaError:
+def invalid_reply(problem: str) -> LettaError:
     """Make the error for a reply that was still invalid after the second try.
 
-    :param complaint: what is wrong with it.
+    :param problem: what is wrong with it.
     """
     return LettaError(
-        f"The agent was asked twice, and its reply cannot be used: {complaint}. With the header "
+        f"The agent was asked twice, and its reply cannot be used: {problem}. With the header "
         "X-Letta-Policy-Enforcement: ignore replies come as they are.",
         advice=_INVALID_REPLY,
     )

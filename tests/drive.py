@@ -35,10 +35,10 @@ AGENT = agent()
 WEATHER = Tool(name="get_weather", parameters={"type": "object"})
 
 
-def plan(
+def turn_request(
     *texts: str, results: Iterable[str] = (), tools: Sequence[Tool] = (), model: str = "Milo"
 ) -> TurnRequest:
-    """A plan for user messages and results of the calls with these ids."""
+    """A turn's request with user messages and results of the calls with these ids."""
     return TurnRequest(
         model=model,
         messages=tuple(UserMessage(content=text) for text in texts),

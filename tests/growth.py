@@ -1,8 +1,8 @@
 """How the cost of processing an input grows with its size.
 
-The CPU time for one input is compared with that for an input eight times its size, which is doubled three times.
-A linear function takes eight times as long, a quadratic one 64 times. A busy machine makes a measurement longer,
-never shorter, so the minimum of several counts. The pauses between attempts grow, so that they outlast other work.
+The CPU time for one input is compared with that for an input of eight times its size: three doublings. A linear
+function takes eight times as long, a quadratic one 64 times. A busy machine makes a measurement longer, never
+shorter, so the minimum of several counts. The pauses between attempts grow, so that they outlast other work.
 """
 
 import gc
@@ -47,4 +47,6 @@ def check_growth(make: Callable[[int], Work], size: int, *, attempts: int = ATTE
         # The constant allows for the resolution of the clock.
         if min(most) <= MOST**DOUBLINGS * min(least) + 0.002:
             return
-    raise AssertionError(f"{min(least):.4f} s for an input, {min(most):.4f} s for {1 << DOUBLINGS} times as much")
+    raise AssertionError(
+        f"{min(least):.4f} s for an input, {min(most):.4f} s for {1 << DOUBLINGS} times as much"
+    )

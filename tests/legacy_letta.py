@@ -250,7 +250,7 @@ def answer_of(value: object, status: int = 200) -> Answer:
 
 
 def turn_of(
-    plan: TurnRequest,
+    turn_request: TurnRequest,
     *,
     token: str = "t1",
     created: int = NOW,
@@ -259,4 +259,4 @@ def turn_of(
 ) -> Turn:
     """A turn with an agent that the proxy knows."""
     config = more.pop("config", Config(connect_retry_timeout=0))
-    return make_turn(plan, config, agent(agent_type), token=token, created=created, **more)
+    return make_turn(turn_request, config, agent(agent_type), token=token, created=created, **more)

@@ -1,4 +1,4 @@
-"""What others send costs no more than its size: each reader of a peer's bytes gets much, and eight times as much."""
+"""The cost of what a peer sends grows with its size and not faster: each reader gets eight times as much."""
 
 import ast
 import re
@@ -39,7 +39,7 @@ from sansio_letta.sse import SSEDecoder
 from sansio_letta.turn.agent import Agent, Caller
 from sansio_letta.turn.approval import read_verdict
 from sansio_letta.turn.json_schema import Schema
-from sansio_letta.turn.reply_format import JsonWish
+from sansio_letta.turn.reply_format import JsonReply
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.calls import ToolBridge
 from sansio_letta.upstreams.rest.letta import ToolCall
@@ -295,10 +295,10 @@ READERS: dict[str, tuple[Callable[[int], Work], int]] = {
     "redact: a stream of Bearers": (lambda n: redacted(b"Bearer " * n, TextMode.KEEP), 40_000),
     "redact: a stream of text": (lambda n: redacted(b"data: a b\n\n" * n, TextMode.KEEP), 20_000),
     "redact: a stream of events": (lambda n: redacted(TOKENS * n, TextMode.HASH), 1000),
-    "fence: blanks": (lambda n: lambda: JsonWish().check("```\n" + " " * n + "x"), 2_000_000),
-    "fence: fences": (lambda n: lambda: JsonWish().check("```\n" * n), 400_000),
+    "fence: blanks": (lambda n: lambda: JsonReply().check("```\n" + " " * n + "x"), 2_000_000),
+    "fence: fences": (lambda n: lambda: JsonReply().check("```\n" * n), 400_000),
     "schema: objects": (
-        lambda n: lambda: OBJECTS.complaints([{"a": number} for number in range(n)]),
+        lambda n: lambda: OBJECTS.problems([{"a": number} for number in range(n)]),
         500,
     ),
     "recording": (lambda n: (lambda data: lambda: read_recording(data))(recorded(n)), 500),

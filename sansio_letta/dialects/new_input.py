@@ -15,7 +15,7 @@ from ..errors import RequestError, RequestField
 from ..turn import request as turn
 from ..turn.approval import Verdict, read_verdict
 from ..turn.json_schema import Schema
-from ..turn.reply_format import CallWish, JsonWish, Wish
+from ..turn.reply_format import CallReply, JsonReply, ReplyFormat
 from ..turn.request import (
     CONVERSATION_HEADER,
     Chat,
@@ -62,14 +62,14 @@ _EMPTY_SCHEMA: Final = {"type": "object", "properties": {}}
 
 
 @frozen(kw_only=True)
-class Planned:
-    """A plan, and what of the request had no part in it."""
+class BuiltRequest:
+    """A turn's request, and the fields of the client's request that play no part in it."""
 
-    plan: TurnRequest
+    turn_request: TurnRequest
     ignored: tuple[RequestField, ...] = ()
 
 
-def plan_turn(request: ClientRequest, context: RequestContext | None = None) -> Planned:
+def build_turn_request(request: ClientRequest, context: RequestContext | None = None) -> BuiltRequest:
     """What the request asks of the agent.
 
     :raises RequestError: if there is nothing new in it, or if it is none that is wanted.
@@ -106,10 +106,10 @@ def plan_turn(request: ClientRequest, context: RequestContext | None = None) -> 
             "with results of tool calls. The agent cannot go on from its own last message.",
             field=RequestField.INPUT,
         )
-    wish, ignored_wishes = _wish(request, config.enforcement)
+    reply_format, ignored_formats = _reply_format(request, config.enforcement)
     is_ignored = instructions is not None and instructions.policy is InstructionPolicy.IGNORE
-    return Planned(
-        plan=TurnRequest(
+    return BuiltRequest(
+        turn_request=TurnRequest(
             model=request.model,
             messages=tuple(messages),
             results=tuple(results),
@@ -117,7 +117,7 @@ def plan_turn(request: ClientRequest, context: RequestContext | None = None) -> 
             client_tool_names={tool.alias: tool.name for tool in request.tools if tool.alias is not None},
             thread=thread,
             history=_history(earlier, voice, with_calls=isinstance(thread, Throwaway)) if thread else (),
-            retold=_history(tail, voice, with_calls=True, calls_of=earlier, is_new=True)
+            input_as_text=_history(tail, voice, with_calls=True, calls_of=earlier, is_new=True)
             if isinstance(thread, Throwaway) and results
             else (),
             instructions=instructions,
@@ -127,18 +127,18 @@ def plan_turn(request: ClientRequest, context: RequestContext | None = None) -> 
                 if isinstance(message, ToolMessage)
             ),
             # Without a question, what the user writes is no answer.
-            verdict=_verdict(earlier, tail) if wish is None else None,
-            wish=wish,
+            verdict=_verdict(earlier, tail) if reply_format is None else None,
+            reply_format=reply_format,
             stop=request.stop,
             one_call=bool(request.tools) and not request.parallel_tool_calls,
-            aside=(turn.SystemMessage(content=wish.asking),) if wish else (),
+            preamble=(turn.SystemMessage(content=reply_format.prompt),) if reply_format else (),
             forces_call=request.must_call,
             leaves_calls=_leaves_calls(earlier) and not results,
         ),
         ignored=(
             *((RequestField.INSTRUCTIONS,) if is_ignored else ()),
             *((RequestField.SPEAKER,) if voice.is_unheard(request.messages) else ()),
-            *ignored_wishes,
+            *ignored_formats,
         ),
     )
 
@@ -207,7 +207,9 @@ class _Voice:
         )
 
 
-def _wish(request: ClientRequest, enforcement: Enforcement) -> tuple[Wish | None, tuple[RequestField, ...]]:
+def _reply_format(
+    request: ClientRequest, enforcement: Enforcement
+) -> tuple[ReplyFormat | None, tuple[RequestField, ...]]:
     """What the reply must be, and the fields that say so if that is ignored.
 
     :raises RequestError: if it is refused, or if there is no way to check it.
@@ -222,14 +224,14 @@ def _wish(request: ClientRequest, enforcement: Enforcement) -> tuple[Wish | None
         raise RequestError(_REFUSALS[fields[0]], field=fields[0], code="unsupported_value")
     if request.must_call:
         # A reply that calls a tool is no final one: its format matters later.
-        return CallWish(names=tuple(tool.agent_name for tool in request.tools)), ()
+        return CallReply(names=tuple(tool.agent_name for tool in request.tools)), ()
     assert request.response_format is not None
     wanted = request.response_format.json_schema
     if wanted is None:
-        return JsonWish(), ()
+        return JsonReply(), ()
     raw = wanted.schema if wanted.schema is not None else {}
     schema = Schema(raw)
-    return JsonWish(schema=schema, name=wanted.name, description=wanted.description or ""), ()
+    return JsonReply(schema=schema, name=wanted.name, description=wanted.description or ""), ()
 
 
 def _instructions(messages: tuple[Message, ...], policy: InstructionPolicy) -> Instructions | None:

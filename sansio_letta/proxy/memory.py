@@ -9,7 +9,7 @@ from attrs import define, field, frozen
 from ..config import Config
 from ..turn.agent import ANYONE, Agent, Caller
 from ..turn.events import ConversationThread, Thread
-from ..turn.request import Chat, Standing, ThreadChoice, Throwaway
+from ..turn.request import Chat, StandingInstruction, ThreadChoice, Throwaway
 from ..turn.settlement import Waiting
 from ..turn.thread_queue import ThreadQueue
 from ..turn.turn import Turn
@@ -163,7 +163,7 @@ class ThreadMemory:
         """A turn has ended, in success or failure: what its thread has kept need not be sent again."""
         # A conversation that is thrown away is never spoken in again.
         if not isinstance(turn.request.thread, Throwaway):
-            for thread, standing in turn.state.told:
+            for thread, standing in turn.state.instructions_sent:
                 self.tell(thread, standing)
 
     def remember(self, agent_id: str | None, wish: ThreadChoice, thread: ConversationThread) -> None:
@@ -182,7 +182,7 @@ class ThreadMemory:
         for name in [name for name, known in self._conversations.items() if known == thread]:
             del self._conversations[name]
 
-    def tell(self, thread: Thread, standing: Standing) -> None:
+    def tell(self, thread: Thread, standing: StandingInstruction) -> None:
         """Note that the thread was sent this, and has kept it."""
         told = self._told.setdefault(thread, OrderedDict())
         told[standing.slot] = standing.digest
@@ -193,7 +193,7 @@ class ThreadMemory:
         if len(self._told) > self.max_count:
             self._told.popitem(last=False)
 
-    def is_told(self, thread: Thread, standing: Standing) -> bool:
+    def is_told(self, thread: Thread, standing: StandingInstruction) -> bool:
         """Whether this is what the thread was sent last, in its slot."""
         told = self._told.get(thread)
         return told is not None and told.get(standing.slot) == standing.digest

@@ -22,7 +22,7 @@ from ..config import Background, Config
 from ..dialects.base import Dialect, RequestContext
 from ..dialects.chat_completions.dialect import CHAT_COMPLETIONS
 from ..dialects.items import ClientRequest
-from ..dialects.new_input import plan_turn
+from ..dialects.new_input import build_turn_request
 from ..dialects.ollama import decode_show
 from ..errors import FieldPath, RequestError, SansioLettaError
 from ..turn.agent import ANYONE, Agent, Caller
@@ -171,10 +171,10 @@ class Proxy:
         memory = self._memory
         if cycle.turn is None:
             return InitialState(has_background=memory.letta.has_background)
-        plan = cycle.turn.request
+        turn_request = cycle.turn.request
         return InitialState(
-            agent=memory.agents.recall(plan.model, now, caller),
-            threads=memory.threads.find(plan.thread),
+            agent=memory.agents.recall(turn_request.model, now, caller),
+            threads=memory.threads.find(turn_request.thread),
             has_background=memory.letta.has_background,
         )
 
@@ -291,11 +291,11 @@ class Proxy:
         config, headers = context.config, context.headers
         asked = dialect.decode(request.body, config)
         summary.stream, summary.model = asked.stream, asked.model
-        planned = plan_turn(asked, context)
-        plan = planned.plan
-        ignored = (dialect.field_name(FieldPath(field)) for field in planned.ignored)
-        summary.ignored, summary.thread = (*asked.ignored, *ignored), thread_kind(plan.thread)
-        named = repr(plan.thread) if isinstance(plan.thread, Chat | NamedConversation) else ""
+        built = build_turn_request(asked, context)
+        turn_request = built.turn_request
+        ignored = (dialect.field_name(FieldPath(field)) for field in built.ignored)
+        summary.ignored, summary.thread = (*asked.ignored, *ignored), thread_kind(turn_request.thread)
+        named = repr(turn_request.thread) if isinstance(turn_request.thread, Chat | NamedConversation) else ""
         wanted = shape(config, request.headers)
         key = fingerprint(summary.path, headers, request.body, named, caller.scope, wanted)
         content = content_digest(request.body, named, wanted)
@@ -311,12 +311,12 @@ class Proxy:
             agent = self._memory.agents.recall(asked.model, now, caller)
             summary.agent_id = agent.id if agent else None
             upstream = RestUpstream(
-                plan,
+                turn_request,
                 config,
                 agent,
                 background=_wants_background(asked, config),
                 caller=caller,
-                recall_thread=partial(self._memory.threads.recall, wish=plan.thread),
+                recall_thread=partial(self._memory.threads.recall, wish=turn_request.thread),
                 is_told=self._memory.threads.is_told,
                 memory=self._memory.letta,
                 expired=self._memory.threads.take_expired(caller.scope, now - config.client_tool_ttl),
@@ -325,7 +325,7 @@ class Proxy:
                 created=context.created,
             )
             source = Turn(
-                plan,
+                turn_request,
                 upstream,
                 config,
                 ticket=Ticket(self._memory.queue),

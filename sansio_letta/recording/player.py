@@ -33,7 +33,7 @@ from ..upstreams.rest.commands import Command
 from ..upstreams.rest.response import Headers
 from ..upstreams.rest.upstream import RestUpstream
 from .format import INTERRUPTED, RecordedExchange, RecordedRequest, Recording, RecordingError, RecordingHead
-from .requests import client_request, planned_client, planned_run
+from .requests import client_request, client_turn_request, run_turn_request
 
 #: What a cycle is given.
 Cause: TypeAlias = LettaResponse | LettaData | LettaFailure | Change
@@ -285,13 +285,13 @@ def play_client(recording: Recording, config: Config | None = None) -> Player:
     config = _untimed(config or head.config)
     proxy = Proxy(config)
     try:
-        planned = planned_client(client, config)
+        built = client_turn_request(client, config)
     except RequestError:
-        planned = None
-    if planned is not None:
-        _, plan = planned
-        _check_texts(recording, plan)
-        _remember(proxy, plan, head)
+        built = None
+    if built is not None:
+        _, turn_request = built
+        _check_texts(recording, turn_request)
+        _remember(proxy, turn_request, head)
     token, created = head.token or "replayed", head.created or 0
     cycle = proxy.open(client_request(client), token=token, created=created, now=0.0)
     return Player(recording, cycle)
@@ -304,11 +304,11 @@ def play_run(recording: Recording, exchange: RecordedExchange, config: Config, n
     :param number: of the turn.
     """
     config = evolve(_untimed(config).without_pauses(), keepalive_timeout=inf, early_response_timeout=0.0)
-    plan, pending = planned_run(recording, exchange)
+    turn_request, pending = run_turn_request(recording, exchange)
     recorded = exchange.request.agent
     agent = None if recorded is None else evolve(recorded.agent, name=recording.scenario)
-    turn = Turn(plan, RestUpstream(plan, config, agent, pending), config)
-    asked = ClientRequest(model=plan.model, messages=(), stream=True, include_usage=True)
+    turn = Turn(turn_request, RestUpstream(turn_request, config, agent, pending), config)
+    asked = ClientRequest(model=turn_request.model, messages=(), stream=True, include_usage=True)
     return Player(recording, _open(turn, asked, str(number), 0, exchange.t), exchange)
 
 
@@ -320,26 +320,29 @@ def play_unchecked(recording: Recording, client: RecordedExchange) -> Player:
     head, config = recording.head, _untimed(recording.head.config)
     run = next((exchange for exchange in recording.exchanges if exchange.starts_run), None)
     try:
-        planned = planned_client(client, config)
+        built = client_turn_request(client, config)
     except RequestError:
         if run is None:
             raise
         # Without its texts it reads as a bad request; what it asked of Letta shows that it was a good one.
-        plan, _ = planned_run(recording, run)
-        planned = ClientRequest(model=plan.model, messages=(), stream=is_stream(client.headers)), plan
+        turn_request, _ = run_turn_request(recording, run)
+        built = (
+            ClientRequest(model=turn_request.model, messages=(), stream=is_stream(client.headers)),
+            turn_request,
+        )
     else:
-        if planned is None or head.has_texts:
+        if built is None or head.has_texts:
             return play_client(recording)
-    asked, plan = planned
+    asked, turn_request = built
     initial = head.initial
-    plan = evolve(plan, wish=None, stop=())
+    turn_request = evolve(turn_request, reply_format=None, stop=())
     upstream = RestUpstream(
-        plan,
+        turn_request,
         config,
         None if initial.agent is None else initial.agent.agent,
         thread=next((ConversationThread(conversation_id=each) for each in initial.threads.values()), None),
     )
-    turn = Turn(plan, upstream, config)
+    turn = Turn(turn_request, upstream, config)
     return Player(recording, _open(turn, asked, head.token or "replayed", head.created or 0, 0.0))
 
 
@@ -365,24 +368,26 @@ def _untimed(config: Config) -> Config:
     )
 
 
-def _check_texts(recording: Recording, plan: TurnRequest) -> None:
+def _check_texts(recording: Recording, turn_request: TurnRequest) -> None:
     if recording.head.has_texts:
         return
     what = ""
-    if plan.wish is not None:
+    if turn_request.reply_format is not None:
         what = "its reply was checked before it was told, and no text was recorded that could be checked again"
-    elif plan.stop:
+    elif turn_request.stop:
         what = "its text was searched for stop sequences, and none was recorded that could be searched again"
     if what:
         raise RecordingError(f"{recording.scenario}: {what}: record with --record-text keep")
 
 
-def _remember(proxy: Proxy, plan: TurnRequest, head: RecordingHead) -> None:
+def _remember(proxy: Proxy, turn_request: TurnRequest, head: RecordingHead) -> None:
     """Tell the proxy what the one that was recorded knew."""
     initial = head.initial
     if not initial.background:
         proxy.remember_no_background()
     if initial.agent is not None:
-        proxy.remember(plan.model, initial.agent.agent, now=0.0)
+        proxy.remember(turn_request.model, initial.agent.agent, now=0.0)
     for agent_id, conversation_id in initial.threads.items():
-        proxy.remember_thread(agent_id, plan.thread, ConversationThread(conversation_id=conversation_id))
+        proxy.remember_thread(
+            agent_id, turn_request.thread, ConversationThread(conversation_id=conversation_id)
+        )

@@ -9,7 +9,7 @@ from .._signal import Signal
 from ..config import Config
 from ..dialects.base import RequestContext
 from ..dialects.items import ClientRequest
-from ..dialects.new_input import plan_turn
+from ..dialects.new_input import build_turn_request
 from ..errors import RemoteProtocolError
 from ..proxy.http import HttpRequest
 from ..proxy.routing import DIALECTS, route
@@ -30,7 +30,7 @@ def client_request(client: RecordedExchange) -> HttpRequest:
     return HttpRequest(method=request.method, target=request.path, headers=headers, body=body)
 
 
-def planned_client(client: RecordedExchange, config: Config) -> tuple[ClientRequest, TurnRequest] | None:
+def client_turn_request(client: RecordedExchange, config: Config) -> tuple[ClientRequest, TurnRequest] | None:
     """What the client asked for; None if no turn is needed for it.
 
     :raises RequestError: if it is refused.
@@ -41,13 +41,13 @@ def planned_client(client: RecordedExchange, config: Config) -> tuple[ClientRequ
         return None
     asked = dialect.decode(request.body, config)
     context = RequestContext(config=config, headers=dict(request.headers), token="replayed")
-    return asked, plan_turn(asked, context).plan
+    return asked, build_turn_request(asked, context).turn_request
 
 
-def planned_run(
+def run_turn_request(
     recording: Recording, exchange: RecordedExchange
 ) -> tuple[TurnRequest, tuple[PendingCall, ...] | None]:
-    """The plan whose request is the recorded one, and what must have been pending for it."""
+    """The turn request that starts the recorded run, and the calls that must have been pending."""
     body: Mapping[str, Any] = exchange.request.json if isinstance(exchange.request.json, dict) else {}
     results: list[CallAnswer] = []
     messages: list[Message] = []
@@ -64,10 +64,10 @@ def planned_run(
     pending = None
     if results:
         pending = tuple(PendingCall(call_id=result.call_id, request_id="recorded") for result in results)
-    plan = TurnRequest(
+    turn_request = TurnRequest(
         model=recording.scenario, messages=tuple(messages), results=tuple(results), client_tools=tools
     )
-    return plan, pending
+    return turn_request, pending
 
 
 def pending_after(exchange: RecordedExchange) -> letta.PendingApproval | None:

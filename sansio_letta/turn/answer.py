@@ -67,7 +67,7 @@ class Answer:
     @property
     def problem(self) -> str | None:
         """What is wrong with the reply of the run that has stopped; its end was not told then."""
-        return None if self.reply is None else self.reply.complaint
+        return None if self.reply is None else self.reply.problem
 
     def begin_run(self) -> None:
         """A run is asked for; nothing was said of it."""

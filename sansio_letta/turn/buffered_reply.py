@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from attrs import define, field
 
 from .events import CallStarted, Event, FinishReason, ServerToolStarted, TextDelta, TurnFinished
-from .reply_format import Wish
+from .reply_format import ReplyFormat
 
 
 @define
@@ -17,8 +17,8 @@ class BufferedReply:
     a tool of its own or in a run that another one goes on from, is no part of the reply.
     """
 
-    wish: Wish
-    complaint: str | None = field(default=None, init=False)
+    reply_format: ReplyFormat
+    problem: str | None = field(default=None, init=False)
     """What is wrong with the reply of the run that has ended. Its end was not told then, nor were its words."""
     is_released: bool = field(default=False, init=False)  #: nothing is held any more
     _words: list[str] = field(factory=list, init=False)
@@ -37,7 +37,7 @@ class BufferedReply:
         yield event
 
     def finish(self, event: TurnFinished, *, was_cancelled: bool) -> Iterator[Event]:
-        """The turn ends with this run, unless there is a `complaint`.
+        """The turn ends with this run, unless there is a `problem`.
 
         :param was_cancelled: somebody has ended the run.
         """
@@ -48,9 +48,9 @@ class BufferedReply:
             # A client takes what stops for complete.
             yield TurnFinished(reason=FinishReason.LENGTH, usage=event.usage)
         elif event.reason is FinishReason.STOP:
-            checked = self.wish.check("".join(self._words[self._reply_at :]))
-            self.complaint = checked.complaint
-            if self.complaint is None:
+            checked = self.reply_format.check("".join(self._words[self._reply_at :]))
+            self.problem = checked.problem
+            if self.problem is None:
                 yield TextDelta(text=checked.text)
                 yield event
         else:
@@ -60,7 +60,7 @@ class BufferedReply:
     def begin(self) -> None:
         """Another run comes, or the same is told again from its start."""
         self._words.clear()
-        self._reply_at, self.complaint = 0, None
+        self._reply_at, self.problem = 0, None
 
     def _release(self) -> Iterator[TextDelta]:
         if text := "".join(self._words):

@@ -84,7 +84,7 @@ class Schema:
                 f"refers to what is not within it, and nothing is fetched: {_short(str(exc))}"
             ) from None
 
-    def complaints(self, value: object) -> tuple[str, ...]:
+    def problems(self, value: object) -> tuple[str, ...]:
         """Return the first few problems of a value, with their locations. None if it satisfies the schema."""
         from jsonschema.exceptions import best_match
         from referencing import Registry

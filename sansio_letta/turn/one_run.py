@@ -45,7 +45,9 @@ class RunScript:
                 end = yield from self._recover(run, end)
         finally:
             if run.has_kept or isinstance(end, RunStopped):
-                self.state.told += tuple((self.state.thread, standing) for standing in run.told)
+                self.state.instructions_sent += tuple(
+                    (self.state.thread, standing) for standing in run.instructions_sent
+                )
         return end
 
     def _prepare(self, run: Run) -> Script[None]:

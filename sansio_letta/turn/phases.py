@@ -24,7 +24,7 @@
   kept is told.
 - A run may stop for a human's approval. If no human is asked (`Config.approvals`), the turn answers and goes
   on with the next run, from STREAMING to SENDING again: for the client it is one answer. So it is when a reply
-  that must be of some form (`TurnRequest.wish`) is not: the agent is asked for it once more.
+  that must be of some form (`TurnRequest.reply_format`) is not: the agent is asked for it once more.
 - CANCELLING ends a run that is not read any more: it goes on without a reader (disconnect.jsonl). A run is
   cancelled by its name, which comes with the first item of its stream, so a turn whose client disconnects
   before that is LEAVING until then.

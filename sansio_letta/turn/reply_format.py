@@ -24,18 +24,18 @@ _MAX_NAME_COUNT: Final = 8
 
 
 @frozen(kw_only=True)
-class Checked:
+class CheckedReply:
     """What a reply comes to.
 
-    :param complaint: what is wrong with it, in words for the agent and for the client; None: it is as wished.
+    :param problem: what is wrong with it, in words for the agent and for the client; None: it is as wished.
     """
 
     text: str = field(default="", repr=False)
-    complaint: str | None = None
+    problem: str | None = None
 
 
 @frozen(kw_only=True)
-class JsonWish:
+class JsonReply:
     """The reply is JSON and nothing else.
 
     :param schema: what it must satisfy; None: any object will do.
@@ -46,7 +46,7 @@ class JsonWish:
     description: str = ""
 
     @property
-    def asking(self) -> str:
+    def prompt(self) -> str:
         """What the agent is told before the input."""
         if self.schema is None:
             return f"{_ASK_JSON}: an object."
@@ -56,7 +56,7 @@ class JsonWish:
     def reminder(self) -> str:
         """The same where the thread was given the schema before."""
         if self.schema is None:
-            return self.asking
+            return self.prompt
         return f"{_ASK_JSON}. It must satisfy the JSON Schema {self.name} that you were given before."
 
     @property
@@ -67,9 +67,9 @@ class JsonWish:
     @property
     def digest(self) -> bytes:
         """Tells the schema from others of its name."""
-        return sha256(self.asking.encode()).digest()
+        return sha256(self.prompt.encode()).digest()
 
-    def asking_again(self, *, in_full: bool) -> str:
+    def retry_prompt(self, *, in_full: bool) -> str:
         """What the agent is told when its reply was not as wished.
 
         :param in_full: whether with the schema, which it may have forgotten.
@@ -85,21 +85,21 @@ class JsonWish:
         named = ": ".join(part for part in (self.name, self.description) if part)
         return f"{named}\n{self.schema.data.decode()}"
 
-    def check(self, reply: str) -> Checked:
+    def check(self, reply: str) -> CheckedReply:
         """A reply in which nothing was called: the JSON in it, as the agent wrote it, without words around."""
         text = _unfenced(reply.strip())
         if not text:
-            return Checked(complaint="it is empty")
+            return CheckedReply(problem="it is empty")
         try:
             value = orjson.loads(text)
         except orjson.JSONDecodeError as exc:
             part = only_json(reply)
             if part is None:
-                return Checked(complaint=f"it is no JSON: {exc}")
+                return CheckedReply(problem=f"it is no JSON: {exc}")
             text, value = part, orjson.loads(part)
         if self.schema is None:
-            return Checked(text=text, complaint=None if isinstance(value, dict) else "it is no JSON object")
-        return Checked(text=text, complaint="; ".join(self.schema.complaints(value)) or None)
+            return CheckedReply(text=text, problem=None if isinstance(value, dict) else "it is no JSON object")
+        return CheckedReply(text=text, problem="; ".join(self.schema.problems(value)) or None)
 
 
 def _unfenced(text: str) -> str:
@@ -117,7 +117,7 @@ def _unfenced(text: str) -> str:
 
 
 @frozen(kw_only=True)
-class CallWish:
+class CallReply:
     """The reply calls one of the client's tools.
 
     :param names: of the tools that are offered.
@@ -126,14 +126,14 @@ class CallWish:
     names: tuple[str, ...]
 
     @property
-    def asking(self) -> str:
+    def prompt(self) -> str:
         """What the agent is told before the input."""
         return (
             f"Your reply to this is read by a program. It must call {self._which}: a reply in words alone is "
             "no use."
         )
 
-    def asking_again(self, *, in_full: bool) -> str:
+    def retry_prompt(self, *, in_full: bool) -> str:
         """What the agent is told when its reply was not as wished; it is never long."""
         return f"Reply once more, and call {self._which}."
 
@@ -145,17 +145,17 @@ class CallWish:
         named = ", ".join(self.names[:_MAX_NAME_COUNT])
         return f"one of {named}" if more <= 0 else f"one of {named}, or another of the program's {more} tools"
 
-    def check(self, reply: str) -> Checked:
+    def check(self, reply: str) -> CheckedReply:
         """A reply in which nothing was called."""
-        return Checked(complaint="no tool was called")
+        return CheckedReply(problem="no tool was called")
 
 
-Wish: TypeAlias = JsonWish | CallWish
+ReplyFormat: TypeAlias = JsonReply | CallReply
 
 
-def text_to_ask_again(wish: Wish, complaint: str, *, in_full: bool = False) -> str:
+def retry_message(reply_format: ReplyFormat, problem: str, *, in_full: bool = False) -> str:
     """What the agent is told when its reply was not as wished.
 
     :param in_full: whether it is told all that it must know, or it knows that from before.
     """
-    return f"Your last reply cannot be used: {complaint}. {wish.asking_again(in_full=in_full)}"
+    return f"Your last reply cannot be used: {problem}. {reply_format.retry_prompt(in_full=in_full)}"

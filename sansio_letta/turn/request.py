@@ -9,7 +9,7 @@ from attrs import evolve, field, frozen
 
 from ..config import InstructionPolicy
 from .approval import Verdict
-from .reply_format import CallWish, JsonWish, Wish, text_to_ask_again
+from .reply_format import CallReply, JsonReply, ReplyFormat, retry_message
 
 #: The header by which a client names an existing conversation.
 CONVERSATION_HEADER: Final = "X-Letta-Conversation-Id"
@@ -182,7 +182,7 @@ class Instructions:
 
 
 #: What a thread is told once, and again when it changes.
-Standing: TypeAlias = Instructions | JsonWish
+StandingInstruction: TypeAlias = Instructions | JsonReply
 
 
 @frozen(kw_only=True)
@@ -196,13 +196,13 @@ class TurnRequest:
     :param client_tool_names: the client's names of tools that are offered under another name.
     :param thread: which thread of the agent the input is for.
     :param history: the messages before the input, for a conversation that is created for it.
-    :param retold: the results and the input as text, for a conversation that does not have the calls.
+    :param input_as_text: the results and the input as text, for a conversation that does not have the calls.
     :param past_results: results in the client's history, whose calls may still wait.
     :param verdict: what the input says if the agent waits for a human's approval.
-    :param wish: what the reply must be.
+    :param reply_format: what the reply must be.
     :param stop: the client's text ends before the first of these.
     :param one_call: the client takes one call at a time.
-    :param aside: what the agent is told beside the input, for this turn only.
+    :param preamble: what the agent is told beside the input, for this turn only.
     :param forces_call: the client requires a call, whether or not that is enforced.
     :param leaves_calls: the client's history ends with calls, and it brings no results of them.
     """
@@ -214,14 +214,14 @@ class TurnRequest:
     client_tool_names: Mapping[str, str] = field(factory=dict)
     thread: ThreadChoice = None
     history: tuple[Message, ...] = ()
-    retold: tuple[Message, ...] = ()
+    input_as_text: tuple[Message, ...] = ()
     instructions: Instructions | None = None
     past_results: tuple[ToolResult, ...] = ()
     verdict: Verdict | None = None
-    wish: Wish | None = None
+    reply_format: ReplyFormat | None = None
     stop: tuple[str, ...] = ()
     one_call: bool = False
-    aside: tuple[Message, ...] = ()
+    preamble: tuple[Message, ...] = ()
     forces_call: bool = False
     leaves_calls: bool = False
 
@@ -234,34 +234,36 @@ class TurnRequest:
             messages=(),
             results=(),
             history=(),
-            retold=(),
+            input_as_text=(),
             verdict=None,
             instructions=given if lasts else None,
-            aside=(),
+            preamble=(),
         )
 
-    def calling(self, names: Mapping[str, str]) -> "TurnRequest":
+    def with_tool_names(self, names: Mapping[str, str]) -> "TurnRequest":
         """The request with the names by which the agent knows the tools.
 
         :param names: the agent's, by those in which the client's tools are offered.
         """
-        if not isinstance(self.wish, CallWish) or not names:
+        if not isinstance(self.reply_format, CallReply) or not names:
             return self
-        wish = evolve(self.wish, names=tuple(names.get(name, name) for name in self.wish.names))
-        aside = (SystemMessage(content=wish.asking),) if self.aside else ()
-        return evolve(self, wish=wish, aside=aside)
+        reply_format = evolve(
+            self.reply_format, names=tuple(names.get(name, name) for name in self.reply_format.names)
+        )
+        preamble = (SystemMessage(content=reply_format.prompt),) if self.preamble else ()
+        return evolve(self, reply_format=reply_format, preamble=preamble)
 
     def with_results_as_text(self) -> "TurnRequest":
         """The request for a conversation that waits for nothing."""
-        return evolve(self, messages=self.retold, results=(), retold=(), past_results=())
+        return evolve(self, messages=self.input_as_text, results=(), input_as_text=(), past_results=())
 
-    def again(self, complaint: str, *, in_full: bool) -> "TurnRequest":
+    def for_retry(self, problem: str, *, in_full: bool) -> "TurnRequest":
         """The request that follows a reply not in the required form.
 
-        :param complaint: what is wrong with it.
+        :param problem: what is wrong with it.
         :param in_full: whether to repeat what the reply must satisfy.
         """
-        assert self.wish is not None
-        text = text_to_ask_again(self.wish, complaint, in_full=in_full)
+        assert self.reply_format is not None
+        text = retry_message(self.reply_format, problem, in_full=in_full)
         message = SystemMessage(content=text)
         return evolve(self.without_input(), messages=(message,))

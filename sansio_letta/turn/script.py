@@ -121,7 +121,7 @@ class TurnScript:
         if upstream.thread is None:
             self.state.move(Phase.SEARCHING)
             yield from upstream.open_thread()
-            if upstream.is_new and self.state.request.retold:
+            if upstream.is_new and self.state.request.input_as_text:
                 self.state.request = self.state.request.with_results_as_text()
             yield from self._wait()
 
@@ -319,9 +319,11 @@ class TurnScript:
         if self._asked_again:
             raise Failed(invalid_reply(problem), Kept.SOMETHING)
         # What it was told in an earlier turn may have gone from its sight.
-        is_fresh = any(standing is self.state.request.wish for _, standing in self.state.told)
+        is_fresh = any(
+            standing is self.state.request.reply_format for _, standing in self.state.instructions_sent
+        )
         self._asked_again = True
-        self._go_on(self.state.request.again(problem, in_full=not is_fresh))
+        self._go_on(self.state.request.for_retry(problem, in_full=not is_fresh))
         return RunRequest(request=self.state.request)
 
     def _end_run(self) -> None:

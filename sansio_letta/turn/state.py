@@ -11,7 +11,7 @@ from ..errors import Kept, SansioLettaError, kept_failure
 from .answer import Answer
 from .events import ConversationThread, Event, Thread, TurnFailed
 from .phases import OVER, TRANSITIONS, Phase
-from .request import Standing, TurnRequest
+from .request import StandingInstruction, TurnRequest
 from .settlement import Waiting
 from .thread_queue import Ticket
 from .upstream import (
@@ -71,7 +71,7 @@ class TurnState:
     started: bool = field(default=False, init=False)  #: `TurnStarted` was handed over: no status line any more
     took_up: bool = field(default=False, init=False)  #: an earlier turn for the same request was looked into
     resume_count: int = field(default=0, init=False)  #: how often its stream was lost and found again
-    told: tuple[tuple[Thread, Standing], ...] = field(default=(), init=False)
+    instructions_sent: tuple[tuple[Thread, StandingInstruction], ...] = field(default=(), init=False)
     """What went with this turn and need not be told there again: its thread has kept it."""
     awaited_calls: tuple[str, ...] = field(default=(), init=False)
     """Ids of the client's calls for whose results the agent waits when the turn is over."""

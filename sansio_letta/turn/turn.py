@@ -19,7 +19,7 @@ from .answer import Answer
 from .buffered_reply import BufferedReply
 from .events import Event, TextDelta, TurnStarted
 from .phases import ENDING, OVER, UNNAMED, Phase
-from .reply_format import CallWish
+from .reply_format import CallReply
 from .request import Throwaway, TurnRequest
 from .script import RecallEarlier, TurnScript, nothing_earlier
 from .state import RecallWaiting, TurnState, nothing_waits
@@ -86,16 +86,18 @@ class Turn:
 
     def __attrs_post_init__(self) -> None:
         request, approvals = self.request, self.config.approvals
-        has_reader = request.wish is None and not isinstance(request.thread, Throwaway)
+        has_reader = request.reply_format is None and not isinstance(request.thread, Throwaway)
         trimmer = None
         if request.stop or request.one_call:
-            trimmer = Trimmer(request.stop, request.one_call, isinstance(request.wish, CallWish))
+            trimmer = Trimmer(request.stop, request.one_call, isinstance(request.reply_format, CallReply))
         self.state = TurnState(
             request=request,
             config=self.config,
             upstream=self.upstream,
             ticket=self.ticket,
-            answer=Answer(None if request.wish is None else BufferedReply(request.wish), trimmer),
+            answer=Answer(
+                None if request.reply_format is None else BufferedReply(request.reply_format), trimmer
+            ),
             # Without a reader the question would be the reply, and no program can answer it.
             approvals=approvals if has_reader or approvals is not Approvals.ASK else Approvals.DENY,
             items=self._items,

@@ -27,7 +27,7 @@ from .events import (
     TurnStarted,
     Usage,
 )
-from .request import CallAnswer, Standing, TurnRequest
+from .request import CallAnswer, StandingInstruction, TurnRequest
 
 #: What a transport is to carry out, in the upstream's own terms.
 Command: TypeAlias = Any
@@ -278,7 +278,7 @@ class Run(Protocol):
         """Whether results went with it, which are kept even if it fails."""
 
     @property
-    def told(self) -> tuple[Standing, ...]:
+    def instructions_sent(self) -> tuple[StandingInstruction, ...]:
         """What goes with it and need not be told in this thread again; kept with its first step."""
 
     def prepare(self) -> "Script[None] | None":

@@ -11,7 +11,7 @@ from growth import Work, check_growth
 from sansio_letta.config import Config
 from sansio_letta.dialects.base import RequestContext
 from sansio_letta.dialects.chat_completions.decode import decode_request
-from sansio_letta.dialects.new_input import plan_turn
+from sansio_letta.dialects.new_input import build_turn_request
 from sansio_letta.errors import RequestError
 
 USER = {"role": "user", "content": "Hi"}
@@ -95,16 +95,18 @@ MUCH: dict[str, Callable[[int], bytes]] = {
 
 @pytest.mark.parametrize("make", MUCH.values(), ids=MUCH)
 def test_twice_as_much_costs_twice_as_much(make: Callable[[int], bytes]) -> None:
-    def planned(count: int) -> Work:
+    def built(count: int) -> Work:
         data = make(count)
 
         def work() -> None:
             with suppress(RequestError):
-                plan_turn(decode_request(data, NO_LIMITS), RequestContext(config=NO_LIMITS, headers=HEADERS))
+                build_turn_request(
+                    decode_request(data, NO_LIMITS), RequestContext(config=NO_LIMITS, headers=HEADERS)
+                )
 
         return work
 
-    check_growth(planned, 5_000)
+    check_growth(built, 5_000)
 
 
 def test_old_parts_are_read_and_not_kept() -> None:

@@ -10,7 +10,7 @@ from sansio_letta import Config
 from sansio_letta.config import Speakers
 from sansio_letta.dialects.base import RequestContext
 from sansio_letta.dialects.chat_completions.decode import decode_request
-from sansio_letta.dialects.new_input import Planned, plan_turn
+from sansio_letta.dialects.new_input import BuiltRequest, build_turn_request
 from sansio_letta.dialects.speakers import as_field, named_in, readable
 from sansio_letta.errors import RequestField
 from sansio_letta.turn.request import Message
@@ -26,12 +26,12 @@ SAID = {"role": "assistant", "content": "Hello, both.", "name": "Milo"}
 HEADERS = {"x-openwebui-user-name": "Zo%C3%AB", "x-openwebui-user-email": "zoe@example.com"}
 
 
-def planned(
+def built(
     *messages: Any, speakers: Speakers = Speakers.NAME, headers: Mapping[str, str] | None = None
-) -> Planned:
+) -> BuiltRequest:
     body = orjson.dumps({"model": "Milo", "messages": messages})
     given = RequestContext(config=Config(speakers=speakers), headers=headers or {}, token="abcdef12")
-    return plan_turn(decode_request(body), given)
+    return build_turn_request(decode_request(body), given)
 
 
 def heard(messages: tuple[Message, ...]) -> list[tuple[str | None, Any]]:
@@ -39,44 +39,46 @@ def heard(messages: tuple[Message, ...]) -> list[tuple[str | None, Any]]:
 
 
 def test_two_people_in_one_thread_are_two_speakers() -> None:
-    plan = planned(ANN, BOB, NAMELESS).plan
-    assert heard(plan.messages) == [("Ann", "Hello!"), ("Bob", "Hi!"), (None, "Hm.")]
-    assert plan.thread is None
+    turn_request = built(ANN, BOB, NAMELESS).turn_request
+    assert heard(turn_request.messages) == [("Ann", "Hello!"), ("Bob", "Hi!"), (None, "Hm.")]
+    assert turn_request.thread is None
 
 
 def test_a_chat_that_begins_with_its_history_has_the_names_in_it() -> None:
-    plan = planned(ANN, SAID, BOB, headers={"x-letta-chat-key": "c-1", **HEADERS}).plan
-    assert heard(plan.history) == [("Ann", "Hello!"), (None, "Hello, both.")]
-    assert heard(plan.messages) == [("Bob", "Hi!")]
+    turn_request = built(ANN, SAID, BOB, headers={"x-letta-chat-key": "c-1", **HEADERS}).turn_request
+    assert heard(turn_request.history) == [("Ann", "Hello!"), (None, "Hello, both.")]
+    assert heard(turn_request.messages) == [("Bob", "Hi!")]
 
 
 def test_the_person_behind_the_request_says_what_is_new_in_it() -> None:
-    plan = planned(NAMELESS, SAID, NAMELESS, BOB, headers={"x-letta-chat-key": "c-1", **HEADERS}).plan
-    assert heard(plan.messages) == [("Zoë", "Hm."), ("Bob", "Hi!")]
+    turn_request = built(
+        NAMELESS, SAID, NAMELESS, BOB, headers={"x-letta-chat-key": "c-1", **HEADERS}
+    ).turn_request
+    assert heard(turn_request.messages) == [("Zoë", "Hm."), ("Bob", "Hi!")]
     # Who has said what stands in the history, nobody knows.
-    assert heard(plan.history)[0] == (None, "Hm.")
+    assert heard(turn_request.history)[0] == (None, "Hm.")
 
 
 def test_a_background_prompt_is_nobodys() -> None:
     prompt = {"role": "user", "content": "### Task:\nGenerate a title"}
-    assert heard(planned(prompt, headers=HEADERS).plan.messages) == [(None, prompt["content"])]
+    assert heard(built(prompt, headers=HEADERS).turn_request.messages) == [(None, prompt["content"])]
 
 
 def test_no_header_chooses_the_thread() -> None:
-    assert planned(NAMELESS, headers=HEADERS).plan.thread is None
+    assert built(NAMELESS, headers=HEADERS).turn_request.thread is None
 
 
 def test_off() -> None:
-    result = planned(ANN, BOB, speakers=Speakers.OFF, headers=HEADERS)
-    assert heard(result.plan.messages) == [(None, "Hello!"), (None, "Hi!")]
+    result = built(ANN, BOB, speakers=Speakers.OFF, headers=HEADERS)
+    assert heard(result.turn_request.messages) == [(None, "Hello!"), (None, "Hi!")]
     assert result.ignored == (RequestField.SPEAKER,)
-    assert planned(ANN, BOB).ignored == ()
+    assert built(ANN, BOB).ignored == ()
 
 
 def test_in_the_text() -> None:
     picture = {"role": "user", "name": "Ann Lee", "content": [{"type": "text", "text": "Look!"}]}
-    plan = planned(ANN, picture, NAMELESS, speakers=Speakers.TEXT).plan
-    assert heard(plan.messages) == [
+    turn_request = built(ANN, picture, NAMELESS, speakers=Speakers.TEXT).turn_request
+    assert heard(turn_request.messages) == [
         ("Ann", "Ann: Hello!"),
         ("Ann_Lee", (letta.TextContent(text="Ann Lee:"), letta.TextContent(text="Look!"))),
         (None, "Hm."),
@@ -118,7 +120,7 @@ def test_names(name: str | None, shown: str | None, field: str | None) -> None:
 def test_the_name_is_sent_only_where_there_is_one() -> None:
     sent = orjson.loads(
         letta.encode_stream_request(
-            letta.StreamRequest(messages=tuple(map(to_message, planned(ANN, NAMELESS).plan.messages)))
+            letta.StreamRequest(messages=tuple(map(to_message, built(ANN, NAMELESS).turn_request.messages)))
         )
     )
     assert sent["messages"] == [

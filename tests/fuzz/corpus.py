@@ -19,7 +19,7 @@ def seeds(target: str) -> Iterator[bytes]:
 
 
 def _streams() -> Iterator[bytes]:
-    for cut in (b"\0", b"\1", b"\x40", b"\4", b"\6"):  # the last two with a wish
+    for cut in (b"\0", b"\1", b"\x40", b"\4", b"\6"):  # the last two with a reply format
         yield from (cut + scene.script.body for scene in SCENES)
 
 
@@ -41,8 +41,12 @@ def _wishes() -> Iterator[bytes]:
     older = {"$schema": "http://json-schema.org/draft-07/schema#", "$defs": {"b": {"anyOf": [{"$ref": "#"}]}}}
     newer = {"$defs": {"b": {"type": ["string", "null"], "pattern": "^a"}}, "additionalProperties": False}
     for schema in ({**part, **newer}, {**part, **older}):
-        wish = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema, "strict": True}}
-        body = {"model": "Milo", "messages": [{"role": "user", "content": "hi"}], "response_format": wish}
+        reply_format = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema, "strict": True}}
+        body = {
+            "model": "Milo",
+            "messages": [{"role": "user", "content": "hi"}],
+            "response_format": reply_format,
+        }
         yield orjson.dumps(body)
         yield orjson.dumps(body) + b" "
 

@@ -14,7 +14,7 @@ import trio
 from attrs import evolve
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
-from drive import AGENT, SSE, WEATHER, agent_json, make_turn, plan
+from drive import AGENT, SSE, WEATHER, agent_json, make_turn, turn_request
 from faults.keeping import KeepingLetta, Script
 from faults.scenes import STREAMED
 from faults.wire import LettaLine
@@ -43,7 +43,7 @@ from sansio_letta.turn.events import (
     TurnFinished,
     TurnStarted,
 )
-from sansio_letta.turn.reply_format import CallWish, JsonWish, Wish
+from sansio_letta.turn.reply_format import CallReply, JsonReply, ReplyFormat
 from sansio_letta.turn.turn import Turn
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.commands import Command, OpenStream
@@ -125,7 +125,12 @@ def _check_texts(value: object) -> None:
 
 # --- The turn
 
-_WISHES: Final[tuple[Wish | None, ...]] = (None, None, JsonWish(), CallWish(names=(WEATHER.name,)))
+_REPLY_FORMATS: Final[tuple[ReplyFormat | None, ...]] = (
+    None,
+    None,
+    JsonReply(),
+    CallReply(names=(WEATHER.name,)),
+)
 
 
 def turn(data: bytes) -> None:
@@ -134,10 +139,12 @@ def turn(data: bytes) -> None:
     Nothing is raised; TurnStarted comes once and before what it starts; both writers can write it all down.
     """
     how, parts = pieces(data)
-    wished = evolve(plan("hi", tools=[WEATHER]), wish=_WISHES[how // 2 % len(_WISHES)])
+    requested = evolve(
+        turn_request("hi", tools=[WEATHER]), reply_format=_REPLY_FORMATS[how // 2 % len(_REPLY_FORMATS)]
+    )
     # Every run says the same: one that wants an approval, about which nobody is asked, wants it again.
     config = Config(max_event_size=MAX_EVENT_SIZE, max_approval_count=2)
-    tried = make_turn(wished, config, AGENT)
+    tried = make_turn(requested, config, AGENT)
     answers = iter([(parts, how % 2 == 0)])
     _check_events([item for item in _play(tried, answers) if isinstance(item, Event)])
 

@@ -16,7 +16,7 @@ from live.asking import FORMS, PAIR, STREAMED, Answer, Message, Response, attemp
 from recordings import SCENARIOS, expected_path, recording, turns
 from sansio_letta.errors import Failure
 from sansio_letta.recording.format import RecordedExchange, Recording
-from sansio_letta.recording.requests import planned_run
+from sansio_letta.recording.requests import run_turn_request
 from sansio_letta.turn.request import ToolResult, UserMessage
 from sansio_letta.upstreams.rest.commands import OpenStream
 from server.scripted import Script, hello
@@ -91,8 +91,8 @@ def recorded_turns() -> Iterator[RecordedTurn]:
 
 
 def _turn(whole: Recording, exchange: RecordedExchange, number: int, section: bytes) -> RecordedTurn:
-    plan, pending = planned_run(whole, exchange)
-    results = [result for result in plan.results if isinstance(result, ToolResult)]
+    turn_request, pending = run_turn_request(whole, exchange)
+    results = [result for result in turn_request.results if isinstance(result, ToolResult)]
     messages = [user("earlier")]
     if results:
         function = {"name": "unread", "arguments": "{}"}
@@ -101,10 +101,12 @@ def _turn(whole: Recording, exchange: RecordedExchange, number: int, section: by
         messages += [
             {"role": "tool", "tool_call_id": item.call_id, "content": item.content} for item in results
         ]
-    messages += [user(str(message.content)) for message in plan.messages if isinstance(message, UserMessage)]
+    messages += [
+        user(str(message.content)) for message in turn_request.messages if isinstance(message, UserMessage)
+    ]
     tools = [
         {"type": "function", "function": {"name": tool.name, "parameters": dict(tool.parameters)}}
-        for tool in plan.client_tools
+        for tool in turn_request.client_tools
     ]
     return RecordedTurn(
         exchange=exchange,

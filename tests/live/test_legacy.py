@@ -33,7 +33,7 @@ from live.letta_api import Agent, LettaApi
 from live.proxy import Proxy, serving
 from live.rig import Rig
 from sansio_letta.dialects.chat_completions.decode import decode_request
-from sansio_letta.dialects.new_input import plan_turn
+from sansio_letta.dialects.new_input import build_turn_request
 from sansio_letta.upstreams.rest.attached_tools import PREFIX, lend
 from sansio_letta.upstreams.rest.run_request import RESULT_PREFACE
 
@@ -44,8 +44,8 @@ SETTLE_TIMEOUT = 10.0  # seconds until nothing of a turn may be left
 def name_of(tool: Message) -> str:
     """What a client's tool is called at Letta."""
     body = {"model": "x", "messages": [user("x")], "tools": [tool]}
-    plan = plan_turn(decode_request(json.dumps(body).encode())).plan
-    return lend(plan.client_tools, to_legacy=True)[0].tool.name
+    turn_request = build_turn_request(decode_request(json.dumps(body).encode())).turn_request
+    return lend(turn_request.client_tools, to_legacy=True)[0].tool.name
 
 
 WEATHER, READ = name_of(GET_WEATHER), name_of(READ_FILE)

@@ -9,7 +9,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionToolParam
 from live.asking import FORMS, PAIR, TOOLS, Answer, Form, Message, ask, async_client, result, sync_client, user
 from live.letta_api import Agent, LettaApi
 from sansio_letta.dialects.chat_completions.decode import decode_request
-from sansio_letta.dialects.new_input import plan_turn
+from sansio_letta.dialects.new_input import build_turn_request
 from sansio_letta.turn.settlement import NO_RESULT_YET
 from sansio_letta.upstreams.rest.attached_tools import beside
 
@@ -28,8 +28,8 @@ OFFERED: list[ChatCompletionToolParam] = [
 def name_beside(tool: Message) -> str:
     """What a client's tool is called at Letta where the agent has one of its name."""
     body = {"model": "x", "messages": [user("x")], "tools": [tool]}
-    plan = plan_turn(decode_request(json.dumps(body).encode())).plan
-    return beside(plan.client_tools, {tool["function"]["name"]})[0].tool.name
+    turn_request = build_turn_request(decode_request(json.dumps(body).encode())).turn_request
+    return beside(turn_request.client_tools, {tool["function"]["name"]})[0].tool.name
 
 
 def quoted_results(text: str) -> list[str]:

@@ -9,7 +9,7 @@ from sansio_letta import HttpRequest, Proxy, Recording, Signal, read_recording
 from sansio_letta.recording.format import RecordedExchange, TextMode
 from sansio_letta.recording.player import Player, play
 from sansio_letta.recording.replay import render
-from sansio_letta.recording.requests import pending_after, planned_run
+from sansio_letta.recording.requests import pending_after, run_turn_request
 from sansio_letta.recording.writer import Recorder
 from sansio_letta.turn.events import Event, TurnFailed
 from sansio_letta.turn.request import Decision
@@ -75,14 +75,14 @@ def test_what_is_pending_after_a_turn() -> None:
 
 
 def test_plans_are_those_of_the_recorded_requests() -> None:
-    denied, pending = planned_run(recording("pending_denied"), exchange("pending_denied", 2))
+    denied, pending = run_turn_request(recording("pending_denied"), exchange("pending_denied", 2))
     (denial,) = denied.results
     assert isinstance(denial, Decision)
     assert not denial.approve
     assert pending is not None
     odd = evolve(exchange("text", 1), request=evolve(exchange("text", 1).request, json=None))
-    plan, nothing = planned_run(recording("text"), odd)
-    assert (plan.messages, nothing) == ((), None)
+    turn_request, nothing = run_turn_request(recording("text"), odd)
+    assert (turn_request.messages, nothing) == ((), None)
 
 
 def test_client_that_left_before_the_run_had_a_name_ends_the_replay() -> None:

@@ -9,7 +9,7 @@ from attrs import define, field
 from sansio_letta import Kept, Signal
 from sansio_letta.turn.agent import Agent, PendingCall
 from sansio_letta.turn.events import AgentThread
-from sansio_letta.turn.request import CallAnswer, Standing, TurnRequest
+from sansio_letta.turn.request import CallAnswer, StandingInstruction, TurnRequest
 from sansio_letta.turn.upstream import Located, Refused, RunEvent, RunRequest, RunState, Script, Wait
 
 
@@ -24,7 +24,7 @@ class FakeRun:
     ref: str | None = None
     has_kept: bool = False
     state: RunState = RunState.WAITING
-    told: tuple[Standing, ...] = ()
+    instructions_sent: tuple[StandingInstruction, ...] = ()
     is_cancelled: bool = False
     has_input: bool = True
     is_blank: bool = False

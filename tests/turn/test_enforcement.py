@@ -20,12 +20,12 @@ from drive import (
     error,
     make_turn,
     more,
-    plan,
     say,
     server_call,
     stop,
     stream,
     think,
+    turn_request,
     want,
 )
 from drive_cycle import Client, chat
@@ -34,7 +34,7 @@ from sansio_letta.config import Approvals, InstructionPolicy
 from sansio_letta.dialects.base import RequestContext
 from sansio_letta.dialects.chat_completions.decode import decode_request
 from sansio_letta.dialects.chat_completions.request import field_name
-from sansio_letta.dialects.new_input import Planned, plan_turn
+from sansio_letta.dialects.new_input import BuiltRequest, build_turn_request
 from sansio_letta.errors import Failure, FieldPath, RequestError, RequestField, shutting_down
 from sansio_letta.turn.events import (
     CallArguments,
@@ -49,7 +49,7 @@ from sansio_letta.turn.events import (
     TurnFinished,
     TurnStarted,
 )
-from sansio_letta.turn.reply_format import CallWish, JsonWish, Wish
+from sansio_letta.turn.reply_format import CallReply, JsonReply, ReplyFormat
 from sansio_letta.turn.request import SystemMessage
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.commands import CancelRun, Command, FetchKept, FetchRun, FetchUsage, OpenStream
@@ -62,8 +62,8 @@ NUMBER = {"type": "json_schema", "json_schema": {"name": "count", "schema": NUMB
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
 OTHER = {"type": "function", "function": {"name": "read_file"}}
 NAMED = {"type": "function", "function": {"name": "get_weather"}}
-JSON = JsonWish()
-CALL = CallWish(names=("get_weather",))
+JSON = JsonReply()
+CALL = CallReply(names=("get_weather",))
 GOOD = '{"n": 1}'
 STOPS = (stop(), USAGE, DONE)
 WAITS = (stop("requires_approval"), USAGE, DONE)
@@ -72,11 +72,11 @@ WAITS = (stop("requires_approval"), USAGE, DONE)
 # --- Planning -------------------------------------------------------------------------------------------------
 
 
-def planned(
+def built(
     config: Config | None = None, messages: list[dict[str, Any]] | None = None, **fields: Any
-) -> Planned:
+) -> BuiltRequest:
     body = {"model": "Milo", "messages": messages or [{"role": "user", "content": "hi"}], **fields}
-    return plan_turn(decode_request(orjson.dumps(body)), RequestContext(config=config or VALIDATE))
+    return build_turn_request(decode_request(orjson.dumps(body)), RequestContext(config=config or VALIDATE))
 
 
 WISHES: dict[str, tuple[dict[str, Any], str]] = {
@@ -91,7 +91,7 @@ WISHES: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(("fields", "param"), WISHES.values(), ids=WISHES)
 def test_a_wish_may_be_refused_and_the_setting_is_named(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(RequestError) as caught:
-        planned(Config(enforcement=Enforcement.REFUSE), **fields)
+        built(Config(enforcement=Enforcement.REFUSE), **fields)
     assert (caught.value.param_for(field_name), caught.value.code) == (param, "unsupported_value")
     assert "enforcement is set to refuse" in caught.value.message
     assert "X-Letta-Policy-Enforcement: validate" in caught.value.message
@@ -99,15 +99,19 @@ def test_a_wish_may_be_refused_and_the_setting_is_named(fields: dict[str, Any], 
 
 @pytest.mark.parametrize("fields", [fields for fields, _ in WISHES.values()], ids=WISHES)
 def test_by_default_the_agent_is_asked_and_its_reply_checked(fields: dict[str, Any]) -> None:
-    made = planned(Config(), **fields)
-    assert (made.plan.wish is not None, len(made.plan.aside), made.ignored) == (True, 1, ())
+    made = built(Config(), **fields)
+    assert (made.turn_request.reply_format is not None, len(made.turn_request.preamble), made.ignored) == (
+        True,
+        1,
+        (),
+    )
 
 
 @pytest.mark.parametrize("fields", [fields for fields, _ in WISHES.values()], ids=WISHES)
 def test_it_may_be_ignored_and_the_client_told(fields: dict[str, Any]) -> None:
-    made = planned(Config(enforcement=Enforcement.IGNORE), **fields)
-    assert made.plan.wish is None
-    assert made.plan.aside == ()
+    made = built(Config(enforcement=Enforcement.IGNORE), **fields)
+    assert made.turn_request.reply_format is None
+    assert made.turn_request.preamble == ()
     assert {field_name(FieldPath(field)) for field in made.ignored} == fields.keys() & {
         "response_format",
         "tool_choice",
@@ -116,34 +120,38 @@ def test_it_may_be_ignored_and_the_client_told(fields: dict[str, Any]) -> None:
 
 def test_what_is_ignored_need_not_make_sense() -> None:
     wrong = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": 5}}}
-    assert planned(Config(enforcement=Enforcement.IGNORE), response_format=wrong).ignored == (
+    assert built(Config(enforcement=Enforcement.IGNORE), response_format=wrong).ignored == (
         RequestField.REPLY_FORMAT,
     )
     with pytest.raises(RequestError) as caught:
-        planned(response_format=wrong)
+        built(response_format=wrong)
     assert caught.value.field == FieldPath(RequestField.REPLY_SCHEMA)
 
 
 def test_a_wish_goes_beside_the_input() -> None:
-    made = planned(response_format=NUMBER)
-    assert isinstance(made.plan.wish, JsonWish)
-    assert made.plan.aside == (SystemMessage(content=made.plan.wish.asking),)
-    assert "count" in made.plan.wish.asking
+    made = built(response_format=NUMBER)
+    assert isinstance(made.turn_request.reply_format, JsonReply)
+    assert made.turn_request.preamble == (SystemMessage(content=made.turn_request.reply_format.prompt),)
+    assert "count" in made.turn_request.reply_format.prompt
     assert made.ignored == ()
 
 
 def test_a_forced_call_offers_what_may_be_called() -> None:
-    made = planned(tools=[TOOL, OTHER], tool_choice=NAMED)
-    assert made.plan.wish == CallWish(names=("get_weather",))
-    assert [tool.name for tool in made.plan.client_tools] == ["get_weather"]
-    made = planned(tools=[TOOL, OTHER], tool_choice="required", response_format=OBJECT)
-    assert made.plan.wish == CallWish(names=("get_weather", "read_file")), "no reply of this is a final one"
+    made = built(tools=[TOOL, OTHER], tool_choice=NAMED)
+    assert made.turn_request.reply_format == CallReply(names=("get_weather",))
+    assert [tool.name for tool in made.turn_request.client_tools] == ["get_weather"]
+    made = built(tools=[TOOL, OTHER], tool_choice="required", response_format=OBJECT)
+    assert made.turn_request.reply_format == CallReply(names=("get_weather", "read_file")), (
+        "no reply of this is a final one"
+    )
 
 
 def test_any_json_will_do_without_a_schema() -> None:
-    wish = planned(response_format={"type": "json_schema", "json_schema": {"name": "any"}}).plan.wish
-    assert wish is not None
-    assert wish.check("[1]").complaint is None
+    reply_format = built(
+        response_format={"type": "json_schema", "json_schema": {"name": "any"}}
+    ).turn_request.reply_format
+    assert reply_format is not None
+    assert reply_format.check("[1]").problem is None
 
 
 # --- What Letta is told ---------------------------------------------------------------------------------------
@@ -167,17 +175,17 @@ def test_the_wish_goes_whatever_becomes_of_instructions(policy: InstructionPolic
     proxy = Proxy(Config(enforcement=Enforcement.VALIDATE, instructions=policy))
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
     client = asked(proxy, messages=messages, response_format=OBJECT)
-    wish, user = ("system", JSON.asking), ("user", "hi")
+    reply_format, user = ("system", JSON.prompt), ("user", "hi")
     told = policy in (InstructionPolicy.ONCE, InstructionPolicy.ALWAYS)
-    assert sent(client) == [*([("system", "Be brief.")] if told else []), wish, user]
+    assert sent(client) == [*([("system", "Be brief.")] if told else []), reply_format, user]
     client.stream(PING, say(GOOD), *STOPS)
     assert client.status == 200
-    # The same instructions again, another wish, and none: nothing new is told but the wish.
+    # The same instructions again, another reply format, and none: only the reply format is sent again.
     always = [("system", "Be brief.")] if policy is InstructionPolicy.ALWAYS else []
     client = asked(proxy, messages=messages, response_format=NUMBER)
     assert sent(client) == [
         *always,
-        ("system", to_message(planned(response_format=NUMBER).plan.aside[0]).content),
+        ("system", to_message(built(response_format=NUMBER).turn_request.preamble[0]).content),
         user,
     ]
     client.stream(PING, say(GOOD), *STOPS)
@@ -192,7 +200,7 @@ def test_the_wish_goes_with_results() -> None:
     ]
     client = Client(chat(messages=messages, tools=[TOOL], response_format=OBJECT), Proxy(VALIDATE))
     client.answer([agent_json("call-1")])
-    assert sent(client) == ["approval", ("system", JSON.asking)]
+    assert sent(client) == ["approval", ("system", JSON.prompt)]
 
 
 # --- What a thread was told before ----------------------------------------------------------------------------
@@ -230,8 +238,8 @@ def test_a_schema_is_told_a_thread_once_and_then_referred_to() -> None:
 def test_a_schema_that_changes_is_told_anew_and_one_of_another_name_beside_it() -> None:
     proxy = Proxy()
     seen = []
-    for number, wish in enumerate((NUMBER, THIRD, NUMBER, THIRD, OTHER_NUMBER, NUMBER, THIRD)):
-        client = asked(proxy, response_format=wish, content=f"turn {number}")
+    for number, reply_format in enumerate((NUMBER, THIRD, NUMBER, THIRD, OTHER_NUMBER, NUMBER, THIRD)):
+        client = asked(proxy, response_format=reply_format, content=f"turn {number}")
         seen.append(is_full(client))
         client.stream(PING, say(GOOD), *STOPS)
     assert seen == [True, True, False, False, True, True, False]
@@ -297,9 +305,9 @@ def test_schemas_of_a_thread_are_remembered_up_to_a_limit() -> None:
     proxy = Proxy()
     for number in range(20):
         schema = {"name": f"schema_{number}", "schema": NUMBER_SCHEMA}
-        wish = {"type": "json_schema", "json_schema": schema}
-        asked(proxy, response_format=wish, content=str(number)).stream(PING, say(GOOD), *STOPS)
-    assert is_full(asked(proxy, response_format=wish | {"json_schema": schema | {"name": "schema_0"}}))
+        reply_format = {"type": "json_schema", "json_schema": schema}
+        asked(proxy, response_format=reply_format, content=str(number)).stream(PING, say(GOOD), *STOPS)
+    assert is_full(asked(proxy, response_format=reply_format | {"json_schema": schema | {"name": "schema_0"}}))
 
 
 # --- The answer -----------------------------------------------------------------------------------------------
@@ -414,10 +422,12 @@ def test_in_a_stream_it_is_an_event() -> None:
 # --- The turn -------------------------------------------------------------------------------------------------
 
 
-def wishing(wish: Wish, *, tools: bool = False, config: Config = VALIDATE, **fields: Any) -> Turn:
+def turn_for(
+    reply_format: ReplyFormat, *, tools: bool = False, config: Config = VALIDATE, **fields: Any
+) -> Turn:
     """A turn whose run was asked for."""
-    made = plan("hi", tools=[WEATHER] if tools else ())
-    turn = make_turn(evolve(made, wish=wish), config, AGENT, **fields)
+    made = turn_request("hi", tools=[WEATHER] if tools else ())
+    turn = make_turn(evolve(made, reply_format=reply_format), config, AGENT, **fields)
     drain(turn)
     return turn
 
@@ -433,7 +443,7 @@ def finish(items: list[Event | Command]) -> FinishReason:
 
 def test_what_is_said_before_the_agents_own_tools_is_no_reply() -> None:
     items = stream(
-        wishing(JSON),
+        turn_for(JSON),
         PING,
         say("Let me look.", id="m-1"),
         server_call("call-1", "look", "{}"),
@@ -446,7 +456,7 @@ def test_what_is_said_before_the_agents_own_tools_is_no_reply() -> None:
 
 
 def test_a_call_is_told_as_it_comes_with_the_words_before_it() -> None:
-    turn = wishing(JSON, tools=True)
+    turn = turn_for(JSON, tools=True)
     items = stream(turn, PING, say("I must ask."), want("call-1", "get_weather", '{"a'), end=False)
     assert [type(item) for item in items] == [TurnStarted, TextDelta, CallStarted, CallArguments]
     items = more(turn, want("call-1", None, '": 1}'), *WAITS)
@@ -454,22 +464,22 @@ def test_a_call_is_told_as_it_comes_with_the_words_before_it() -> None:
 
 
 @pytest.mark.parametrize("reason", ["max_steps", "max_tokens_exceeded", "cancelled"])
-@pytest.mark.parametrize("wish", [JSON, CALL], ids=["json", "call"])
-def test_half_a_reply_is_told_as_what_it_is(wish: Wish, reason: str) -> None:
-    items = stream(wishing(wish, tools=True), PING, say('{"n": '), stop(reason), USAGE, DONE)
+@pytest.mark.parametrize("reply_format", [JSON, CALL], ids=["json", "call"])
+def test_half_a_reply_is_told_as_what_it_is(reply_format: ReplyFormat, reason: str) -> None:
+    items = stream(turn_for(reply_format, tools=True), PING, say('{"n": '), stop(reason), USAGE, DONE)
     assert texts(items) == ['{"n": ']
     assert finish(items) is FinishReason.LENGTH
 
 
 def test_a_call_is_what_was_wished() -> None:
-    turn = wishing(CALL, tools=True)
+    turn = turn_for(CALL, tools=True)
     items = stream(turn, PING, say("I will look."), want("call-1", "get_weather", "{}"), *WAITS)
     assert texts(items) == ["I will look."]
     assert finish(items) is FinishReason.TOOL_CALLS
 
 
 def test_words_in_place_of_a_call_are_dropped_and_it_is_asked_for() -> None:
-    turn = wishing(CALL, tools=True)
+    turn = turn_for(CALL, tools=True)
     items = stream(turn, PING, say("It is sunny."), *STOPS)
     assert texts(items) == []
     (command,) = [item for item in items if isinstance(item, OpenStream)]
@@ -487,7 +497,7 @@ def test_words_in_place_of_a_call_are_dropped_and_it_is_asked_for() -> None:
 
 
 def test_no_call_at_all_is_an_error() -> None:
-    turn = wishing(CALL, tools=True)
+    turn = turn_for(CALL, tools=True)
     stream(turn, PING, say("It is sunny."), *STOPS)
     items = stream(turn, PING, say("It really is."), *STOPS)
     assert isinstance(items[-1], TurnFailed)
@@ -496,7 +506,7 @@ def test_no_call_at_all_is_an_error() -> None:
 
 
 def test_nobody_is_asked_for_an_approval() -> None:
-    turn = wishing(JSON, config=Config(enforcement=Enforcement.VALIDATE, approvals=Approvals.ASK))
+    turn = turn_for(JSON, config=Config(enforcement=Enforcement.VALIDATE, approvals=Approvals.ASK))
     items = stream(turn, PING, say("I clean up."), want("call-1", "delete_all", "{}"), *WAITS)
     (command,) = [item for item in items if isinstance(item, OpenStream)]
     (denial,) = command.request.messages
@@ -512,10 +522,10 @@ def test_what_waited_before_is_denied_and_not_asked_about() -> None:
     request = chat(content="approve", response_format=OBJECT)
     client = Client(request, Proxy(Config(enforcement=Enforcement.VALIDATE, approvals=Approvals.ALLOW)))
     client.answer([agent_json()])
-    assert sent(client) == [("system", JSON.asking), ("user", "approve")]
+    assert sent(client) == [("system", JSON.prompt), ("user", "approve")]
     conflict = error("internal_error", "CONFLICT: The agent is waiting for approval on a tool call.")
     client.stream(PING, conflict).answer(agent_json("call-1", name="delete_all"))
-    assert sent(client) == ["approval", ("system", JSON.asking), ("user", "approve")]
+    assert sent(client) == ["approval", ("system", JSON.prompt), ("user", "approve")]
     command = client.commands[-1]
     assert isinstance(command, OpenStream)
     (denial, *_) = orjson.loads(command.body)["messages"]
@@ -524,14 +534,14 @@ def test_what_waited_before_is_denied_and_not_asked_about() -> None:
 
 def test_too_many_approvals_end_as_half_a_reply() -> None:
     config = Config(enforcement=Enforcement.VALIDATE, approvals=Approvals.ALLOW, max_approval_count=0)
-    turn = wishing(JSON, config=config)
+    turn = turn_for(JSON, config=config)
     items = stream(turn, PING, say("I clean up."), want("call-1", "delete_all", "{}"), *WAITS)
     assert texts(items) == ["I clean up."]
     assert finish(items) is FinishReason.LENGTH
 
 
 def test_a_run_that_fails_when_asked_again_may_not_be_repeated() -> None:
-    turn = wishing(JSON)
+    turn = turn_for(JSON)
     stream(turn, PING, say("One."), *STOPS)
     items = stream(turn, PING, error(), "[DONE]")
     assert isinstance(items[-1], TurnFailed)
@@ -539,7 +549,7 @@ def test_a_run_that_fails_when_asked_again_may_not_be_repeated() -> None:
 
 
 def test_asking_again_that_is_refused_may_not_be_repeated() -> None:
-    turn = wishing(JSON)
+    turn = turn_for(JSON)
     stream(turn, PING, say("One."), *STOPS)
     items = answer(turn, {"detail": "no"}, 500)
     assert isinstance(items[-1], TurnFailed)
@@ -547,14 +557,14 @@ def test_asking_again_that_is_refused_may_not_be_repeated() -> None:
 
 
 def test_a_client_that_left_is_asked_for_nothing() -> None:
-    turn = wishing(JSON)
+    turn = turn_for(JSON)
     stream(turn, PING, say("One."), end=False)
     turn.client_disconnected()
     assert [type(item) for item in drain(turn)] == [CancelRun]
 
 
 def test_a_client_that_leaves_while_it_is_asked_again_ends_that_run() -> None:
-    turn = wishing(JSON)
+    turn = turn_for(JSON)
     stream(turn, PING, say("One."), *STOPS)
     stream(turn, PING | {"run_id": "run-2"}, end=False)
     turn.client_disconnected()
@@ -564,7 +574,7 @@ def test_a_client_that_leaves_while_it_is_asked_again_ends_that_run() -> None:
 
 
 def test_a_proxy_that_ends_does_not_ask_again() -> None:
-    turn = wishing(JSON)
+    turn = turn_for(JSON)
     stream(turn, PING, say("One."), stop(), end=False)
     turn.shut_down(shutting_down())
     items = drain(turn)
@@ -606,7 +616,7 @@ def lost(turn: Turn, *messages: dict[str, Any]) -> list[Event | Command]:
 
 
 def test_held_words_survive_a_lost_stream() -> None:
-    turn = wishing(JSON)
+    turn = turn_for(JSON)
     items = lost(turn, think("Hm.", id="m-0"), say('{"n"', id="m-1"))
     assert [type(item) for item in items] == [TurnStarted, ReasoningDelta]
     items = recover(turn, GOOD)
@@ -615,7 +625,7 @@ def test_held_words_survive_a_lost_stream() -> None:
 
 
 def test_a_bad_reply_that_was_lost_is_asked_for_again() -> None:
-    turn = wishing(JSON)
+    turn = turn_for(JSON)
     lost(turn, say("On"))
     items = recover(turn, "One.")
     assert texts(items) == []
@@ -628,14 +638,14 @@ def test_a_bad_reply_that_was_lost_is_asked_for_again() -> None:
 
 
 def test_the_second_run_may_be_lost_too() -> None:
-    turn = wishing(JSON)
+    turn = turn_for(JSON)
     stream(turn, PING, say("One."), *STOPS)
     lost(turn, say('{"n"', id="m-7"))
     assert texts(recover(turn, GOOD)) == [GOOD]
 
 
 def test_words_that_a_call_released_are_not_told_twice() -> None:
-    turn = wishing(JSON, tools=True)
+    turn = turn_for(JSON, tools=True)
     items = lost(turn, say("I must ask.", id="m-0"), want("call-1", "get_weather", '{"a'))
     assert texts(items) == ["I must ask."]
     drain(turn)
@@ -707,7 +717,7 @@ def test_a_chat_begins_with_its_history_once() -> None:
 
 
 def test_keepalives_are_passed_on() -> None:
-    turn = wishing(JSON)
+    turn = turn_for(JSON)
     items = stream(turn, PING, say("{"), PING, end=False)
     assert [type(item) for item in items] == [TurnStarted, KeepAlive]
 

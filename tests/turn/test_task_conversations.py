@@ -266,7 +266,9 @@ def test_one_key_does_not_delete_what_is_another_s() -> None:
         SimpleNamespace(
             agent_id=AGENT_ID,
             request=SimpleNamespace(thread=Throwaway(token="t")),
-            state=SimpleNamespace(conversation=thread, told=(), left_waiting=None, awaited_calls=(ident,)),
+            state=SimpleNamespace(
+                conversation=thread, instructions_sent=(), left_waiting=None, awaited_calls=(ident,)
+            ),
         )
         for ident, thread in (("a", ours), ("b", theirs))
     ]

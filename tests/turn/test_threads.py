@@ -19,10 +19,10 @@ from drive import (
     answer,
     drain,
     make_turn,
-    plan,
     say,
     stop,
     stream,
+    turn_request,
     want,
 )
 from drive_cycle import Client, chat
@@ -33,7 +33,7 @@ from sansio_letta.dialects.base import RequestContext
 from sansio_letta.dialects.chat_completions.decode import decode_request
 from sansio_letta.dialects.chat_completions.request import field_name
 from sansio_letta.dialects.errors import error_body
-from sansio_letta.dialects.new_input import plan_turn
+from sansio_letta.dialects.new_input import build_turn_request
 from sansio_letta.errors import Failure, shutting_down
 from sansio_letta.proxy.memory import ThreadMemory
 from sansio_letta.turn.events import (
@@ -95,10 +95,10 @@ def conversation(name: str, summary: str = SUMMARY, created: str = "2026-11-22T0
 
 def begin(thread: ThreadChoice, *, config: Config | None = None, **more: Any) -> Turn:
     told = UserMessage(content="before")
-    plan = TurnRequest(
+    turn_request = TurnRequest(
         model="Milo", messages=(UserMessage(content="hi"),), thread=thread, history=(told,), **more
     )
-    return make_turn(plan, config or Config(), AGENT)
+    return make_turn(turn_request, config or Config(), AGENT)
 
 
 def opened(items: list[Event | Command]) -> OpenStream:
@@ -231,22 +231,26 @@ def test_a_conversation_that_was_deleted_is_made_again() -> None:
 
 
 def test_results_are_looked_up_in_the_conversation() -> None:
-    plan = TurnRequest(
+    turn_request = TurnRequest(
         model="Milo",
         results=(ToolResult(call_id="call-1", content="18 C"),),
         client_tools=(WEATHER,),
         thread=CHAT,
     )
-    turn = make_turn(plan, agent=AGENT, thread=ConversationThread(conversation_id="conv-1"))
+    turn = make_turn(turn_request, agent=AGENT, thread=ConversationThread(conversation_id="conv-1"))
     assert drain(turn) == [FetchLast(conversation_id="conv-1")]
     command = opened(answer(turn, [want("call-1", "get_weather", "{}") | {"run_id": RUN_ID}]))
-    assert command.request.messages == (letta.ApprovalCreate(approvals=tuple(map(to_answer, plan.results))),)
+    assert command.request.messages == (
+        letta.ApprovalCreate(approvals=tuple(map(to_answer, turn_request.results))),
+    )
 
 
 @pytest.mark.parametrize("last", [[], [say("Hello")]], ids=["nothing", "text"])
 def test_results_that_the_conversation_does_not_wait_for(last: list[Any]) -> None:
-    plan = TurnRequest(model="Milo", results=(ToolResult(call_id="call-1", content="18 C"),), thread=CHAT)
-    turn = make_turn(plan, agent=AGENT, thread=ConversationThread(conversation_id="conv-1"))
+    turn_request = TurnRequest(
+        model="Milo", results=(ToolResult(call_id="call-1", content="18 C"),), thread=CHAT
+    )
+    turn = make_turn(turn_request, agent=AGENT, thread=ConversationThread(conversation_id="conv-1"))
     drain(turn)
     [failure] = answer(turn, last)
     assert isinstance(failure, TurnFailed)
@@ -394,19 +398,19 @@ def test_a_task_that_fails_leaves_nothing_behind() -> None:
 
 
 def instructed(policy: InstructionPolicy, memory: ThreadMemory | None = None, text: str = "Be kind.") -> Turn:
-    plan = TurnRequest(
+    turn_request = TurnRequest(
         model="Milo",
         messages=(UserMessage(content="hi"),),
         instructions=Instructions(text=text, policy=policy),
     )
-    return make_turn(plan, agent=AGENT, is_told=(memory or ThreadMemory(10)).is_told)
+    return make_turn(turn_request, agent=AGENT, is_told=(memory or ThreadMemory(10)).is_told)
 
 
 def test_instructions_are_given_once() -> None:
     memory = ThreadMemory(10)
     turn = instructed(InstructionPolicy.ONCE, memory)
     assert texts(opened(drain(turn))) == [("system", "Be kind."), ("user", "hi")]
-    assert turn.state.told == (), "nothing of it is kept yet"
+    assert turn.state.instructions_sent == (), "nothing of it is kept yet"
     stream(turn, PING, say("Hi."), stop(), DONE)
     memory.learn_told(turn)
     assert texts(opened(drain(instructed(InstructionPolicy.ONCE, memory)))) == [("user", "hi")]
@@ -437,10 +441,10 @@ def test_instructions_are_ignored() -> None:
 # --- What a request is of
 
 
-def planned(headers: dict[str, str] | None = None, config: Config | None = None, **body: Any) -> TurnRequest:
+def built(headers: dict[str, str] | None = None, config: Config | None = None, **body: Any) -> TurnRequest:
     raw = {"model": "Milo", "messages": [{"role": "user", "content": "hi"}], **body}
     given = RequestContext(config=config or Config(), headers=headers or {}, token="t-1")
-    return plan_turn(decode_request(orjson.dumps(raw)), given).plan
+    return build_turn_request(decode_request(orjson.dumps(raw)), given).turn_request
 
 
 @pytest.mark.parametrize(
@@ -458,19 +462,19 @@ def planned(headers: dict[str, str] | None = None, config: Config | None = None,
     ],
 )
 def test_a_header_names_the_thread(headers: dict[str, str], thread: ThreadChoice) -> None:
-    assert planned(headers).thread == thread
+    assert built(headers).thread == thread
 
 
 def test_metadata_names_the_thread_where_no_header_does() -> None:
     named = {"letta_chat_key": "c-1"}
-    assert planned(metadata=named).thread == CHAT
-    assert planned({"session-id": "c-2"}, metadata=named).thread == Chat(key="c-2")
+    assert built(metadata=named).thread == CHAT
+    assert built({"session-id": "c-2"}, metadata=named).thread == Chat(key="c-2")
 
 
 @pytest.mark.parametrize("key", ["a\x01b", "x" * 513, "\u2028"], ids=["control", "long", "line"])
 def test_a_key_must_be_readable(key: str) -> None:
     with pytest.raises(RequestError, match="up to 512 printable") as refusal:
-        planned({"x-letta-chat-key": f"a{key}a"})
+        built({"x-letta-chat-key": f"a{key}a"})
     assert refusal.value.param == "x-letta-chat-key"
 
 
@@ -485,10 +489,10 @@ TASKS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
 @pytest.mark.parametrize(("headers", "body"), TASKS.values(), ids=TASKS)
 def test_a_task_does_not_take_the_chats_key(headers: dict[str, str], body: dict[str, Any]) -> None:
     named = {**headers, "x-openwebui-chat-id": "c-1"}
-    assert planned(named, **body).thread == TASK
-    assert planned(named, Config(tasks=TaskPolicy.PASS), **body).thread == CHAT
+    assert built(named, **body).thread == TASK
+    assert built(named, Config(tasks=TaskPolicy.PASS), **body).thread == CHAT
     with pytest.raises(RequestError) as refusal:
-        planned(named, Config(tasks=TaskPolicy.REFUSE), **body)
+        built(named, Config(tasks=TaskPolicy.REFUSE), **body)
     assert refusal.value.code == "task_refused"
 
 
@@ -503,7 +507,7 @@ def test_a_task_does_not_take_the_chats_key(headers: dict[str, str], body: dict[
     ],
 )
 def test_what_is_no_task(headers: dict[str, str], body: dict[str, Any]) -> None:
-    assert planned(headers, **body).thread is None
+    assert built(headers, **body).thread is None
 
 
 def test_further_tasks_are_known_by_their_beginning() -> None:
@@ -515,10 +519,10 @@ def test_further_tasks_are_known_by_their_beginning() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "kind"), [(CHAT, "chat"), (GIVEN, "conversation"), (TASK, "task"), (None, "agent")]
+    ("choice", "kind"), [(CHAT, "chat"), (GIVEN, "conversation"), (TASK, "task"), (None, "agent")]
 )
-def test_a_thread_in_a_word(wish: ThreadChoice, kind: str) -> None:
-    assert thread_kind(wish) == kind
+def test_a_thread_in_a_word(choice: ThreadChoice, kind: str) -> None:
+    assert thread_kind(choice) == kind
 
 
 # --- What a process remembers
@@ -702,12 +706,12 @@ def test_an_agents_chats_are_listed() -> None:
 def test_what_a_turn_has_left_waiting_is_remembered_until_the_next_has_ended() -> None:
     memory, thread = ThreadMemory(2), AgentThread(agent_id=AGENT_ID)
     for forces_call in (True, False):
-        turn = make_turn(evolve(plan("hi", tools=[WEATHER]), forces_call=forces_call), agent=AGENT)
+        turn = make_turn(evolve(turn_request("hi", tools=[WEATHER]), forces_call=forces_call), agent=AGENT)
         drain(turn)
         stream(turn, PING, want("call-1", "get_weather", "{}"), stop("requires_approval"), USAGE, DONE)
         memory.learn(turn, None, 100.0)
         assert memory.recall_waiting(thread) == Waiting(is_forced=forces_call)
-    turn = make_turn(plan("never mind"), agent=AGENT)
+    turn = make_turn(turn_request("never mind"), agent=AGENT)
     drain(turn)
     stream(turn, PING, say("Hello"), stop(), USAGE, DONE)
     memory.learn(turn, None, 100.0)

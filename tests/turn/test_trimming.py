@@ -24,12 +24,12 @@ from drive import (
     drain,
     error,
     make_turn,
-    plan,
     say,
     server_call,
     stop,
     stream,
     think,
+    turn_request,
     want,
 )
 from drive_cycle import Client, chat
@@ -309,7 +309,7 @@ def test_a_call_behind_it_is_not_told_and_the_next_message_settles_it() -> None:
 def test_nobody_waits_for_a_call_behind_it() -> None:
     """The conversation of a background prompt would be kept for the result."""
     thread = Throwaway(token="t-1")
-    turn = make_turn(evolve(plan("hi", tools=[WEATHER]), stop=("END",), thread=thread), Config(), AGENT)
+    turn = make_turn(evolve(turn_request("hi", tools=[WEATHER]), stop=("END",), thread=thread), Config(), AGENT)
     assert isinstance(drain(turn)[-1], CreateConversation)
     answer(turn, {"id": "conv-1", "agent_id": AGENT.id})
     items = stream(turn, PING, say("x END y"), want("call-1", "get_weather", "{}"), *WAITS)
@@ -320,7 +320,7 @@ def test_nobody_waits_for_a_call_behind_it() -> None:
 
 def test_a_stream_that_was_lost_goes_on_where_it_was() -> None:
     config = Config(resume_timeout=0, queue_timeout=0, connect_retry_timeout=0)
-    turn = make_turn(evolve(plan("hi"), stop=("END",)), config, AGENT)
+    turn = make_turn(evolve(turn_request("hi"), stop=("END",)), config, AGENT)
     drain(turn)
     items = stream(turn, PING, say("a E", id="m-0"), end=False)
     assert texts(items) == ["a "]
@@ -492,7 +492,7 @@ def test_a_wish_is_no_hindrance(forced: dict[str, Any]) -> None:
 
 def test_a_stream_that_was_lost_behind_the_first_call_brings_no_second() -> None:
     config = Config(resume_timeout=0, queue_timeout=0, connect_retry_timeout=0)
-    turn = make_turn(evolve(plan("hi", tools=[WEATHER]), one_call=True), config, AGENT)
+    turn = make_turn(evolve(turn_request("hi", tools=[WEATHER]), one_call=True), config, AGENT)
     drain(turn)
     stream(turn, PING, want("call-1", "get_weather", "{"), want("call-2", "get_weather", "{"), end=False)
     turn.receive_failure(Failure.BROKEN, "connection reset")
@@ -511,7 +511,7 @@ def test_a_stream_that_was_lost_behind_the_first_call_brings_no_second() -> None
 def test_a_tool_that_is_attached_has_the_clients_name(is_legacy: bool) -> None:
     known = agent(agent_type="memgpt_v2_agent") if is_legacy else AGENT
     config = Config(client_tools=ClientTools.ATTACH)
-    made = evolve(plan(results=["call-1"], tools=[WEATHER]), one_call=True)
+    made = evolve(turn_request(results=["call-1"], tools=[WEATHER]), one_call=True)
     (lent,) = lend((WEATHER,), to_legacy=is_legacy)
     waits = agent_json("call-1", "call-2", name=lent.tool.name) | {"agent_type": known.agent_type}
     waits["pending_approval"]["tool_calls"][1]["arguments"] = '{"city": "Bern", "request_heartbeat": true}'

@@ -28,11 +28,11 @@ from drive import (
     error,
     make_turn,
     more,
-    plan,
     say,
     server_call,
     stop,
     stream,
+    turn_request,
     want,
 )
 from legacy_letta import name_of
@@ -53,7 +53,7 @@ from sansio_letta.turn.events import (
     Usage,
 )
 from sansio_letta.turn.phases import TRANSITIONS, Phase
-from sansio_letta.turn.reply_format import CallWish
+from sansio_letta.turn.reply_format import CallReply
 from sansio_letta.turn.request import SystemMessage, Tool, UserMessage
 from sansio_letta.turn.settlement import NO_RESULT_YET, TAKEN, Waiting
 from sansio_letta.upstreams.rest import letta
@@ -77,7 +77,7 @@ def failed(items: list[Event | Command]) -> TurnFailed:
 
 # --- Which agent
 def test_unknown_name_is_looked_up_and_told() -> None:
-    turn = make_turn(plan("hi"))
+    turn = make_turn(turn_request("hi"))
     assert drain(turn) == [FindAgent(name="Milo")]
     items = answer(turn, [agent_json()])
     assert [type(item) for item in items] == [AgentFound, OpenStream]
@@ -90,18 +90,18 @@ def test_unknown_name_is_looked_up_and_told() -> None:
 
 
 def test_id_is_fetched() -> None:
-    turn = make_turn(plan("hi", model=AGENT_ID))
+    turn = make_turn(turn_request("hi", model=AGENT_ID))
     assert drain(turn) == [FetchAgent(agent_id=AGENT_ID)]
     assert type(answer(turn, agent_json())[-1]) is OpenStream
 
 
 def test_remembered_agent_is_not_looked_up() -> None:
-    assert [type(item) for item in drain(make_turn(plan("hi"), agent=AGENT))] == [OpenStream]
+    assert [type(item) for item in drain(make_turn(turn_request("hi"), agent=AGENT))] == [OpenStream]
 
 
 @pytest.mark.parametrize("found", [[], [agent_json() | {"name": "milo"}]], ids=["none", "other case"])
 def test_no_such_agent(found: list[object]) -> None:
-    turn = make_turn(plan("hi"))
+    turn = make_turn(turn_request("hi"))
     drain(turn)
     advice = failed(answer(turn, found)).error
     assert (advice.status_hint, advice.code, advice.field) == (
@@ -112,13 +112,13 @@ def test_no_such_agent(found: list[object]) -> None:
 
 
 def test_unknown_id() -> None:
-    turn = make_turn(plan("hi", model=AGENT_ID))
+    turn = make_turn(turn_request("hi", model=AGENT_ID))
     drain(turn)
     assert failed(answer(turn, {"detail": "not found"}, 404)).error.code == "model_not_found"
 
 
 def test_ambiguous_name_lists_the_ids() -> None:
-    turn = make_turn(plan("hi"))
+    turn = make_turn(turn_request("hi"))
     drain(turn)
     other = AGENT_ID.replace("1111111", "2222222")
     failure = failed(answer(turn, [agent_json(), agent_json() | {"id": other}]))
@@ -128,7 +128,7 @@ def test_ambiguous_name_lists_the_ids() -> None:
 
 
 def test_remembered_agent_that_is_gone_is_looked_up_again() -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     drain(turn)
     assert answer(turn, {"detail": "not found"}, 404) == [AgentGone(agent_id=AGENT_ID), FindAgent(name="Milo")]
     assert opened(answer(turn, [agent_json()]))
@@ -136,7 +136,7 @@ def test_remembered_agent_that_is_gone_is_looked_up_again() -> None:
 
 
 def test_remembered_agent_that_is_gone_when_results_come() -> None:
-    turn = make_turn(plan(results=["call-1"]), agent=AGENT)
+    turn = make_turn(turn_request(results=["call-1"]), agent=AGENT)
     drain(turn)
     assert answer(turn, {"detail": "not found"}, 404) == [
         AgentGone(agent_id=AGENT_ID),
@@ -147,9 +147,9 @@ def test_remembered_agent_that_is_gone_when_results_come() -> None:
 def test_legacy_agent_takes_no_tools_with_a_request() -> None:
     legacy = agent(agent_type="memgpt_v2_agent")
     config = Config(client_tools=ClientTools.NATIVE)
-    failure = failed(drain(make_turn(plan("hi", tools=[WEATHER]), config, agent=legacy)))
+    failure = failed(drain(make_turn(turn_request("hi", tools=[WEATHER]), config, agent=legacy)))
     assert (failure.error.status_hint, failure.error.field) == (400, FieldPath(RequestField.TOOLS))
-    turn = make_turn(plan("hi", tools=[WEATHER]), config)
+    turn = make_turn(turn_request("hi", tools=[WEATHER]), config)
     drain(turn)
     assert failed(answer(turn, [agent_json() | {"agent_type": "memgpt_agent"}])).error.field == FieldPath(
         RequestField.TOOLS
@@ -163,7 +163,7 @@ def messages(command: OpenStream) -> list[dict[str, object]]:
 
 
 def test_results_are_looked_up_before_they_are_sent() -> None:
-    turn = make_turn(plan(results=["call-1"]), agent=AGENT)
+    turn = make_turn(turn_request(results=["call-1"]), agent=AGENT)
     assert drain(turn) == [FetchAgent(agent_id=AGENT_ID)]
     assert messages(opened(answer(turn, agent_json("call-1")))) == [
         {
@@ -176,13 +176,13 @@ def test_results_are_looked_up_before_they_are_sent() -> None:
 
 
 def test_lookup_by_name_tells_what_is_pending_too() -> None:
-    turn = make_turn(plan(results=["call-1"]))
+    turn = make_turn(turn_request(results=["call-1"]))
     assert drain(turn) == [FindAgent(name="Milo", with_pending=True)]
     assert len(messages(opened(answer(turn, [agent_json("call-1")])))) == 1
 
 
 def test_missing_results_are_filled_and_stale_ones_dropped() -> None:
-    turn = make_turn(plan("and?", results=["call-1", "call-9"], tools=[WEATHER]), agent=AGENT)
+    turn = make_turn(turn_request("and?", results=["call-1", "call-9"], tools=[WEATHER]), agent=AGENT)
     drain(turn)
     items = answer(turn, agent_json("call-1", "call-2"))
     assert items[0] == CallsSettled(missing=("call-2",), stale=("call-9",))
@@ -195,14 +195,14 @@ def test_missing_results_are_filled_and_stale_ones_dropped() -> None:
 
 
 def test_stale_results_alone_are_refused() -> None:
-    turn = make_turn(plan(results=["call-9"]), agent=AGENT)
+    turn = make_turn(turn_request(results=["call-9"]), agent=AGENT)
     drain(turn)
     failure = failed(answer(turn, agent_json("call-1")))
     assert (failure.error.status_hint, failure.kept) == (400, Kept.NOTHING)
 
 
 def test_stale_results_with_a_message_send_the_message() -> None:
-    turn = make_turn(plan("hi", results=["call-9"]), agent=AGENT)
+    turn = make_turn(turn_request("hi", results=["call-9"]), agent=AGENT)
     drain(turn)
     items = answer(turn, agent_json())
     assert items[0] == CallsSettled(stale=("call-9",))
@@ -210,7 +210,7 @@ def test_stale_results_with_a_message_send_the_message() -> None:
 
 
 def test_message_instead_of_an_approval_denies_it_in_the_same_request() -> None:
-    turn = make_turn(plan("never mind"), agent=AGENT)
+    turn = make_turn(turn_request("never mind"), agent=AGENT)
     drain(turn)
     assert stream(turn, PING, stop("error"), CONFLICT, DONE) == [FetchAgent(agent_id=AGENT_ID)]
     items = answer(turn, agent_json("call-1"))
@@ -222,7 +222,7 @@ def test_message_instead_of_an_approval_denies_it_in_the_same_request() -> None:
 
 
 def test_conflict_is_settled_once() -> None:
-    turn = make_turn(plan("never mind"), agent=AGENT)
+    turn = make_turn(turn_request("never mind"), agent=AGENT)
     drain(turn)
     stream(turn, PING, stop("error"), CONFLICT, DONE)
     answer(turn, agent_json("call-1"))
@@ -234,8 +234,12 @@ def test_a_clients_tool_named_as_one_of_the_agents_own_does_not_take_its_place()
     own = (letta.OwnTool(name="memory_insert", tool_type="letta_sleeptime_core"),)
     schema = {"type": "object", "properties": {}, "required": list[str]()}
     tools = [Tool(name=name, description="Mine.", parameters=schema) for name in ("memory_insert", "f")]
-    wish = CallWish(names=("memory_insert", "f"))
-    given = evolve(plan("hi", tools=tools), wish=wish, aside=(SystemMessage(content=wish.asking),))
+    reply_format = CallReply(names=("memory_insert", "f"))
+    given = evolve(
+        turn_request("hi", tools=tools),
+        reply_format=reply_format,
+        preamble=(SystemMessage(content=reply_format.prompt),),
+    )
     turn = make_turn(given, agent=agent(tools=own))
     body = orjson.loads(opened(drain(turn)).body)
     renamed, other = body["client_tools"]
@@ -261,7 +265,7 @@ def test_a_clients_tool_named_as_one_of_the_agents_own_does_not_take_its_place()
 def test_a_call_that_is_known_to_wait_is_looked_for_first(how: str, is_forced: bool, text: str) -> None:
     """A message that is sent unlooked would be refused, and leave a failed run at Letta."""
     waiting = Waiting(is_forced=is_forced) if how == "remembered" else None
-    given = evolve(plan("Observation: 18 C", tools=[WEATHER]), leaves_calls=how == "in the history")
+    given = evolve(turn_request("Observation: 18 C", tools=[WEATHER]), leaves_calls=how == "in the history")
     if waiting is None:
         given = evolve(given, forces_call=is_forced)
     turn = make_turn(given, agent=AGENT, recall_waiting=lambda _: waiting)
@@ -276,7 +280,7 @@ def test_a_call_that_is_known_to_wait_is_looked_for_first(how: str, is_forced: b
 
 
 def test_a_call_that_does_not_wait_any_more_is_no_matter() -> None:
-    turn = make_turn(plan("hi"), agent=AGENT, recall_waiting=lambda _: Waiting(is_forced=True))
+    turn = make_turn(turn_request("hi"), agent=AGENT, recall_waiting=lambda _: Waiting(is_forced=True))
     drain(turn)
     assert [message["content"] for message in messages(opened(answer(turn, agent_json())))] == ["hi"]
 
@@ -290,7 +294,7 @@ WAITING = {"message": CONFLICT["message"], "pending_request_id": "message-2"}
     ids=["words", "code and words", "words in an object", "code"],
 )
 def test_conflict_as_a_status_is_settled_once(detail: object) -> None:
-    turn = make_turn(plan("never mind"), agent=AGENT)
+    turn = make_turn(turn_request("never mind"), agent=AGENT)
     drain(turn)
     assert answer(turn, {"detail": detail}, 409) == [FetchAgent(agent_id=AGENT_ID)]
     denial, message = messages(opened(answer(turn, agent_json("call-1"))))
@@ -302,7 +306,7 @@ def test_conflict_as_a_status_is_settled_once(detail: object) -> None:
 
 
 def test_calls_that_changed_may_be_refused_by_a_status() -> None:
-    turn = make_turn(plan(results=["call-1"]), agent=AGENT)
+    turn = make_turn(turn_request(results=["call-1"]), agent=AGENT)
     drain(turn)
     answer(turn, agent_json("call-1"))
     wrong = {"detail": "Invalid tool call IDs. Expected '['call-2']', but received '['call-1']'."}
@@ -310,14 +314,14 @@ def test_calls_that_changed_may_be_refused_by_a_status() -> None:
 
 
 def test_a_thread_that_is_busy_is_waited_for() -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     drain(turn)
     assert answer(turn, {"detail": "CONFLICT: Another request is processed.", "run_id": RUN_ID}, 409) == []
     assert turn.pause is not None
 
 
 def test_calls_that_changed_since_the_lookup_are_looked_up_again() -> None:
-    turn = make_turn(plan(results=["call-1", "call-2"]), agent=AGENT)
+    turn = make_turn(turn_request(results=["call-1", "call-2"]), agent=AGENT)
     drain(turn)
     answer(turn, agent_json("call-1"))
     wrong = error("internal_error", "unknown", "Invalid tool call IDs. Expected '['call-1', 'call-2']'")
@@ -327,7 +331,7 @@ def test_calls_that_changed_since_the_lookup_are_looked_up_again() -> None:
 
 
 def test_server_tool_among_the_pending_is_asked_about() -> None:
-    turn = make_turn(plan(results=["call-1"], tools=[WEATHER]), agent=AGENT)
+    turn = make_turn(turn_request(results=["call-1"], tools=[WEATHER]), agent=AGENT)
     drain(turn)
     agent = agent_json("call-1")
     agent["pending_approval"]["tool_calls"].append({"tool_call_id": "call-2", "name": "rm", "arguments": "{}"})
@@ -343,7 +347,7 @@ def test_server_tool_among_the_pending_is_asked_about() -> None:
 
 # --- Failures
 def test_nothing_is_kept_of_a_first_step() -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     drain(turn)
     failure = failed(stream(turn, PING, stop("llm_api_error"), error("llm_rate_limit"), DONE))
     assert (failure.error.status_hint, failure.kept) == (429, Kept.NOTHING)
@@ -354,7 +358,7 @@ def test_nothing_is_kept_of_a_first_step() -> None:
     "seen", [(TOOL_RETURN,), (say("a"), say("b", id="message-9", step="step-2"))], ids=["return", "step"]
 )
 def test_earlier_steps_are_kept(seen: tuple[dict[str, object], ...]) -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     drain(turn)
     failure = failed(stream(turn, PING, *seen, stop("llm_api_error"), error()))
     assert (failure.error.status_hint, failure.error.advice.type) == (424, "upstream_error")
@@ -362,7 +366,7 @@ def test_earlier_steps_are_kept(seen: tuple[dict[str, object], ...]) -> None:
 
 
 def test_results_are_kept_even_if_the_step_after_them_fails() -> None:
-    turn = make_turn(plan(results=["call-1"]), agent=AGENT)
+    turn = make_turn(turn_request(results=["call-1"]), agent=AGENT)
     drain(turn)
     answer(turn, agent_json("call-1"))
     failure = failed(stream(turn, PING, stop("llm_api_error"), error(), DONE))
@@ -370,7 +374,7 @@ def test_results_are_kept_even_if_the_step_after_them_fails() -> None:
 
 
 def test_denials_do_not_make_a_message_kept() -> None:
-    turn = make_turn(plan("never mind"), agent=AGENT)
+    turn = make_turn(turn_request("never mind"), agent=AGENT)
     drain(turn)
     stream(turn, PING, stop("error"), CONFLICT, DONE)
     answer(turn, agent_json("call-1"))
@@ -381,7 +385,7 @@ def test_denials_do_not_make_a_message_kept() -> None:
 
 
 def test_an_interruption_waits_for_the_runs_name() -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     drain(turn)
     turn.shut_down(shutting_down())
     assert drain(turn) == []
@@ -391,10 +395,10 @@ def test_an_interruption_waits_for_the_runs_name() -> None:
 
 
 def test_an_interruption_before_anything_was_sent_leaves_nothing() -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     turn.shut_down(shutting_down())
     assert failed(drain(turn)).kept is Kept.NOTHING
-    looking = make_turn(plan("hi"))
+    looking = make_turn(turn_request("hi"))
     drain(looking)
     looking.shut_down(shutting_down())
     assert failed(drain(looking)).kept is Kept.NOTHING
@@ -406,7 +410,7 @@ def test_an_interruption_before_anything_was_sent_leaves_nothing() -> None:
     ids=["over", "unreadable", "refused"],
 )
 def test_an_interruption_that_nobody_confirms_may_have_left_something(cancel_answer: Any, status: int) -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     drain(turn)
     stream(turn, PING, end=False)
     turn.shut_down(shutting_down())
@@ -415,7 +419,7 @@ def test_an_interruption_that_nobody_confirms_may_have_left_something(cancel_ans
 
 
 def test_an_interruption_after_results_were_sent_has_left_them() -> None:
-    turn = make_turn(plan(results=["call-1"]), agent=AGENT)
+    turn = make_turn(turn_request(results=["call-1"]), agent=AGENT)
     drain(turn)
     answer(turn, agent_json("call-1"))
     stream(turn, PING, end=False)
@@ -426,7 +430,7 @@ def test_an_interruption_after_results_were_sent_has_left_them() -> None:
 
 
 def test_an_interruption_whose_cancel_breaks_is_told_all_the_same() -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     drain(turn)
     stream(turn, PING, end=False)
     turn.shut_down(shutting_down())
@@ -439,7 +443,7 @@ def test_an_interruption_whose_cancel_breaks_is_told_all_the_same() -> None:
 
 
 def test_a_turn_that_ends_by_itself_is_not_interrupted() -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     drain(turn)
     turn.shut_down(shutting_down())
     nameless = [{**message, "run_id": None} for message in (say("Hello"), stop())]
@@ -451,7 +455,7 @@ def test_a_turn_that_ends_by_itself_is_not_interrupted() -> None:
     [(401, 502), (402, 429), (409, 409), (422, 400), (429, 429), (500, 502), (503, 503), (307, 502)],
 )
 def test_refusals_by_status(status: int, expected: int) -> None:
-    turn = make_turn(plan("hi"), AT_ONCE, AGENT)
+    turn = make_turn(turn_request("hi"), AT_ONCE, AGENT)
     drain(turn)
     failure = failed(answer(turn, {"detail": "No."}, status))
     assert (failure.error.status_hint, failure.kept) == (expected, Kept.NOTHING)
@@ -469,7 +473,7 @@ def test_refusals_by_status(status: int, expected: int) -> None:
 def test_the_reason_of_a_refusal_reaches_the_client(
     status: int, body: dict[str, object], code: str, text: str
 ) -> None:
-    turn = make_turn(plan("hi"), AT_ONCE, AGENT)
+    turn = make_turn(turn_request("hi"), AT_ONCE, AGENT)
     drain(turn)
     failure = failed(answer(turn, body, status))
     assert (failure.error.code, failure.kept) == (code, Kept.NOTHING)
@@ -478,7 +482,7 @@ def test_the_reason_of_a_refusal_reaches_the_client(
 
 @pytest.mark.parametrize("body", [b"<html>504</html>", b'{"detail": "Gateway Timeout"}'])
 def test_gateway_that_gave_up_may_have_passed_the_message_on(body: bytes) -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     drain(turn)
     turn.receive_response(504, JSON)
     turn.receive_data(body)
@@ -489,7 +493,7 @@ def test_gateway_that_gave_up_may_have_passed_the_message_on(body: bytes) -> Non
 
 
 def test_a_question_that_a_gateway_gave_up_may_be_repeated() -> None:
-    turn = make_turn(plan("hi"))
+    turn = make_turn(turn_request("hi"))
     drain(turn)
     failure = failed(answer(turn, {"detail": "Gateway Timeout"}, 504))
     assert (failure.error.status_hint, failure.kept, failure.error.headers()) == (504, Kept.NOTHING, [])
@@ -498,7 +502,7 @@ def test_a_question_that_a_gateway_gave_up_may_be_repeated() -> None:
 def test_gateway_that_lost_letta_may_have_passed_the_message_on() -> None:
     told = {}
     for body in (b"<html>502 Bad Gateway</html>", b'{"detail": "The model cannot be reached."}'):
-        turn = make_turn(plan("hi"), agent=AGENT)
+        turn = make_turn(turn_request("hi"), agent=AGENT)
         drain(turn)
         turn.receive_response(502, JSON)
         turn.receive_data(body)
@@ -517,7 +521,7 @@ def test_gateway_that_lost_letta_may_have_passed_the_message_on() -> None:
     ],
 )
 def test_exchange_goes_wrong_before_any_answer(failure: Failure, status: int, kept: Kept) -> None:
-    turn = make_turn(plan("hi"), AT_ONCE, AGENT)
+    turn = make_turn(turn_request("hi"), AT_ONCE, AGENT)
     drain(turn)
     turn.receive_failure(failure, "connection refused")
     told = failed(drain(turn))
@@ -526,7 +530,7 @@ def test_exchange_goes_wrong_before_any_answer(failure: Failure, status: int, ke
 
 
 def test_lookup_goes_wrong() -> None:
-    turn = make_turn(plan("hi"), AT_ONCE)
+    turn = make_turn(turn_request("hi"), AT_ONCE)
     drain(turn)
     turn.receive_failure(Failure.BROKEN, "connection reset")
     told = failed(drain(turn))
@@ -543,7 +547,7 @@ def test_lookup_goes_wrong() -> None:
     ids=["html", "nothing", "json"],
 )
 def test_answer_that_is_no_stream(status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     drain(turn)
     turn.receive_response(status, headers)
     if body:
@@ -554,7 +558,7 @@ def test_answer_that_is_no_stream(status: int, headers: list[tuple[str, str]], b
 
 
 def test_html_instead_of_agents() -> None:
-    turn = make_turn(plan("hi"))
+    turn = make_turn(turn_request("hi"))
     drain(turn)
     turn.receive_response(200, [("content-type", "text/html")])
     turn.receive_data(b"<html>")
@@ -563,7 +567,7 @@ def test_html_instead_of_agents() -> None:
 
 
 def test_answer_too_large() -> None:
-    turn = make_turn(plan("hi"), Config(max_answer_size=10))
+    turn = make_turn(turn_request("hi"), Config(max_answer_size=10))
     drain(turn)
     assert "larger than 10 bytes" in failed(answer(turn, [agent_json()])).error.message
 
@@ -572,7 +576,7 @@ def test_answer_too_large() -> None:
     "bad", ["nonsense", '{"message_type": "assistant_message", "content": null}', "[1]"], ids=str
 )
 def test_nonsense_in_the_stream_cancels_the_run_before_it_is_told(bad: str) -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     drain(turn)
     items = stream(turn, PING, say("Hel"), bad, end=False)
     assert [type(item) for item in items] == [TurnStarted, TextDelta, CancelRun]
@@ -582,7 +586,7 @@ def test_nonsense_in_the_stream_cancels_the_run_before_it_is_told(bad: str) -> N
 
 
 def test_stream_breaks_and_the_cancel_too() -> None:
-    turn = make_turn(plan("hi"), AT_ONCE, AGENT)
+    turn = make_turn(turn_request("hi"), AT_ONCE, AGENT)
     drain(turn)
     stream(turn, PING, say("Hel"), end=False)
     turn.receive_failure(Failure.BROKEN, "connection reset")
@@ -594,19 +598,19 @@ def test_stream_breaks_and_the_cancel_too() -> None:
 
 
 def test_stream_ends_before_the_run_has_a_name() -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     drain(turn)
     assert failed(stream(turn)).kept is Kept.UNKNOWN
 
 
 def test_stream_ends_too_soon() -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     drain(turn)
     assert stream(turn, PING, say("Hel"))[-1] == FetchRun(run_id=RUN_ID)
 
 
 def test_stream_breaks_after_the_run_has_stopped() -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     drain(turn)
     stream(turn, PING, say("Hello"), stop("cancelled"), end=False)
     turn.receive_failure(Failure.BROKEN, "connection reset")
@@ -614,7 +618,7 @@ def test_stream_breaks_after_the_run_has_stopped() -> None:
 
 
 def test_event_too_large() -> None:
-    turn = make_turn(plan("hi"), Config(max_event_size=200), agent=AGENT)
+    turn = make_turn(turn_request("hi"), Config(max_event_size=200), agent=AGENT)
     drain(turn)
     stream(turn, PING, end=False)
     turn.receive_data(b"data: " + b"x" * 300)
@@ -623,20 +627,20 @@ def test_event_too_large() -> None:
 
 # --- A client that leaves
 def test_leaving_while_the_agent_is_looked_up() -> None:
-    turn = make_turn(plan("hi"))
+    turn = make_turn(turn_request("hi"))
     drain(turn)
     turn.client_disconnected()
     assert turn.next_event() is Signal.FINISHED
 
 
 def test_leaving_before_the_request_was_handed_over() -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     turn.client_disconnected()
     assert turn.next_event() is Signal.FINISHED
 
 
 def test_leaving_before_the_run_has_a_name_waits_for_it() -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     drain(turn)
     turn.client_disconnected()
     assert turn.next_event() is Signal.NEED_DATA
@@ -646,7 +650,7 @@ def test_leaving_before_the_run_has_a_name_waits_for_it() -> None:
 
 
 def test_leaving_in_mid_stream() -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     drain(turn)
     stream(turn, PING, say("Hel"), end=False)
     turn.client_disconnected()
@@ -657,7 +661,7 @@ def test_leaving_in_mid_stream() -> None:
 
 
 def test_leaving_with_events_still_to_take() -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     drain(turn)
     turn.receive_response(200, SSE)
     turn.receive_data(b"data: " + orjson.dumps(PING) + b"\n\ndata: " + orjson.dumps(say("Hel")) + b"\n\n")
@@ -667,7 +671,7 @@ def test_leaving_with_events_still_to_take() -> None:
 
 
 def test_leaving_while_the_cancel_is_under_way() -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     drain(turn)
     stream(turn, PING, "nonsense", end=False)
     turn.client_disconnected()
@@ -676,7 +680,7 @@ def test_leaving_while_the_cancel_is_under_way() -> None:
 
 
 def test_leaving_while_the_cancel_is_not_handed_over_yet() -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     drain(turn)
     turn.receive_response(200, SSE)
     turn.receive_data(b"data: " + orjson.dumps(PING) + b"\n\n")
@@ -692,7 +696,7 @@ def test_leaving_while_the_cancel_is_not_handed_over_yet() -> None:
     ids=["ends", "fails", "is refused"],
 )
 def test_leaving_from_a_run_without_a_name(rest: tuple[dict[str, object] | str, ...]) -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     drain(turn)
     turn.client_disconnected()
     nameless = [{**item, "run_id": None} if isinstance(item, dict) else item for item in rest]
@@ -702,7 +706,7 @@ def test_leaving_from_a_run_without_a_name(rest: tuple[dict[str, object] | str, 
 
 @pytest.mark.parametrize("status", [200, 404, 500])
 def test_leaving_before_a_refusal(status: int) -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     drain(turn)
     turn.client_disconnected()
     assert answer(turn, {}, status) == []
@@ -711,7 +715,7 @@ def test_leaving_before_a_refusal(status: int) -> None:
 
 @pytest.mark.parametrize("end", [Turn.client_disconnected, lambda turn: turn.shut_down(shutting_down())])
 def test_a_turn_that_ends_in_a_pause_has_none_left(end: Callable[[Turn], None]) -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     drain(turn)
     turn.receive_failure(Failure.NOT_SENT, "refused")
     assert turn.next_event() is Signal.WAITING
@@ -724,7 +728,7 @@ def test_a_turn_that_ends_in_a_pause_has_none_left(end: Callable[[Turn], None]) 
 
 
 def test_leaving_after_the_end_changes_nothing() -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     drain(turn)
     stream(turn, *HELLO)
     turn.client_disconnected()
@@ -733,7 +737,7 @@ def test_leaving_after_the_end_changes_nothing() -> None:
 
 # --- The contract
 def test_wrong_order_of_calls_is_the_callers_fault() -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     with pytest.raises(LocalProtocolError, match="no body is awaited"):
         turn.receive_data(b"x")
     drain(turn)
@@ -748,7 +752,7 @@ def test_wrong_order_of_calls_is_the_callers_fault() -> None:
 
 
 def test_data_before_the_stream_is_asked_for_is_kept() -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     drain(turn)
     turn.receive_response(200, SSE)
     turn.receive_data(b"data: " + orjson.dumps(PING)[:10])
@@ -758,7 +762,7 @@ def test_data_before_the_stream_is_asked_for_is_kept() -> None:
 
 
 def test_commit_shows_when_it_is_handed_over() -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     drain(turn)
     turn.receive_response(200, SSE)
     turn.receive_data(b"data: " + orjson.dumps(say("Hel")) + b"\n\n")
@@ -778,7 +782,7 @@ def test_every_phase_ends_and_every_one_is_reached() -> None:
 
 @given(st.lists(st.binary(max_size=60), max_size=6), st.booleans())
 def test_any_bytes_end_in_a_whole_reply_or_one_failure(pieces: list[bytes], named: bool) -> None:
-    turn = make_turn(plan("hi"), agent=AGENT)
+    turn = make_turn(turn_request("hi"), agent=AGENT)
     items = drain(turn)
     turn.receive_response(200, SSE)
     for piece in ([b"data: " + orjson.dumps(PING) + b"\n\n"] if named else []) + pieces:

@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from drive import AGENT, DONE, PING, RUN_ID, TOOL_RETURN, USAGE, WEATHER, agent_json, make_turn, plan
+from drive import AGENT, DONE, PING, RUN_ID, TOOL_RETURN, USAGE, WEATHER, agent_json, make_turn, turn_request
 from drive import answer as answer_http
 from drive import drain as drain_all
 from drive import error as error_message
@@ -71,7 +71,7 @@ class RestSide:
         return [item for item in items if isinstance(item, Event)]
 
     def begin(self, *texts: str, results: tuple[str, ...] = ()) -> list[Event]:
-        self.turn = make_turn(plan(*texts, results=results, tools=[WEATHER]), agent=AGENT)
+        self.turn = make_turn(turn_request(*texts, results=results, tools=[WEATHER]), agent=AGENT)
         told = self.told(drain_all(self.turn))
         return told if results else told + self.open()
 
@@ -150,7 +150,7 @@ class FakeSide:
 
     def begin(self, *texts: str, results: tuple[str, ...] = ()) -> list[Event]:
         self.upstream.is_open = not results
-        self.turn = Turn(plan(*texts, results=results, tools=[WEATHER]), self.upstream)
+        self.turn = Turn(turn_request(*texts, results=results, tools=[WEATHER]), self.upstream)
         return self.drain()
 
     def waits_for(self, call_id: str) -> list[Event]:

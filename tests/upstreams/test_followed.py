@@ -15,10 +15,10 @@ from drive import (
     drain,
     error,
     make_turn,
-    plan,
     say,
     stop,
     stream,
+    turn_request,
 )
 from sansio_letta import Kept, Signal, Turn
 from sansio_letta.errors import shutting_down
@@ -33,7 +33,7 @@ FOLLOWED = f"/v1/agents/{AGENT_ID}/messages/async"
 
 def followed(*texts: str, background: bool = False) -> Turn:
     """A turn whose run Letta has just named."""
-    turn = make_turn(plan(*texts or ("hi",)), agent=SLEEPER, background=background)
+    turn = make_turn(turn_request(*texts or ("hi",)), agent=SLEEPER, background=background)
     (opened,) = drain(turn)
     assert isinstance(opened, OpenStream)
     assert (opened.target, orjson.loads(opened.body).keys()) == (FOLLOWED, {"messages"})
@@ -82,7 +82,7 @@ def test_a_followed_run_that_was_refused_is_settled_and_said_again() -> None:
 
 @pytest.mark.parametrize("is_named", [True, False])
 def test_a_client_that_leaves_a_followed_run(is_named: bool) -> None:
-    turn = followed() if is_named else make_turn(plan("hi"), agent=SLEEPER)
+    turn = followed() if is_named else make_turn(turn_request("hi"), agent=SLEEPER)
     drain(turn)
     turn.client_disconnected()
     items = drain(turn) if is_named else answer(turn, {"id": RUN_ID, "status": "created"})
@@ -92,7 +92,7 @@ def test_a_client_that_leaves_a_followed_run(is_named: bool) -> None:
 
 
 def test_an_interrupted_followed_run_is_cancelled_once_it_has_a_name() -> None:
-    turn = make_turn(plan("hi"), agent=SLEEPER)
+    turn = make_turn(turn_request("hi"), agent=SLEEPER)
     drain(turn)
     turn.shut_down(shutting_down())
     assert answer(turn, {"id": RUN_ID, "status": "created"}) == [CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)]
@@ -103,7 +103,7 @@ def test_an_interrupted_followed_run_is_cancelled_once_it_has_a_name() -> None:
 
 @pytest.mark.parametrize(("tools", "code"), [((), "unsupported_agent"), (None, "upstream_error")])
 def test_an_agent_that_can_only_call_tools_says_so(tools: tuple[letta.OwnTool, ...] | None, code: str) -> None:
-    turn = make_turn(plan("hi"), agent=agent(agent_type="react_agent", tools=tools))
+    turn = make_turn(turn_request("hi"), agent=agent(agent_type="react_agent", tools=tools))
     drain(turn)
     wrote = error("llm_error", "It failed.", "No tool calls found in response, model must make a tool call")
     (told,) = stream(turn, PING, stop("llm_api_error"), wrote, DONE)

@@ -4,7 +4,7 @@ import orjson
 import pytest
 from attrs import evolve
 
-from drive import AGENT_ID, PING, RUN_ID, WEATHER, error, plan, say, stop, think
+from drive import AGENT_ID, PING, RUN_ID, WEATHER, error, say, stop, think, turn_request
 from legacy_letta import (
     HELLO,
     NOW,
@@ -36,7 +36,7 @@ from sansio_letta.turn.events import (
     TurnFailed,
     TurnFinished,
 )
-from sansio_letta.turn.reply_format import CallWish
+from sansio_letta.turn.reply_format import CallReply
 from sansio_letta.turn.request import (
     Chat,
     Instructions,
@@ -103,7 +103,7 @@ def finished(letta_: LegacyLetta) -> FinishReason:
 def test_a_call_and_its_result() -> None:
     house = LegacyLetta([stopped_by(think("Look."), CALL), HELLO])
     before = house.equipment
-    turn = turn_of(plan("hi", tools=[WEATHER]))
+    turn = turn_of(turn_request("hi", tools=[WEATHER]))
     house.drive(turn, until=OpenStream)
     assert house.has(WEATHER)
     house.answer(turn, house.asked[-1])
@@ -118,7 +118,7 @@ def test_a_call_and_its_result() -> None:
     assert WANTED in [tool["name"] for tool in house.tools.values()]
 
     house.wait_for("call-1", WANTED)
-    turn = turn_of(plan(results=["call-1"], tools=[WEATHER]), token="t2", created=NOW + 9)
+    turn = turn_of(turn_request(results=["call-1"], tools=[WEATHER]), token="t2", created=NOW + 9)
     house.drive(turn)
     assert run_request(house) == {
         "messages": [
@@ -142,7 +142,7 @@ def test_a_call_and_its_result() -> None:
 
 def test_what_an_agent_is_given() -> None:
     house = LegacyLetta([HELLO])
-    turn = turn_of(plan("hi", tools=[WEATHER, READ]))
+    turn = turn_of(turn_request("hi", tools=[WEATHER, READ]))
     house.drive(turn, until=OpenStream)
     made = [command for command in house.asked if isinstance(command, MakeTool)]
     body = orjson.loads(made[0].body)
@@ -167,7 +167,7 @@ def test_what_an_agent_is_given() -> None:
 
 def test_text_alone_takes_nothing_but_the_run() -> None:
     house = LegacyLetta([HELLO])
-    house.drive(turn_of(plan("hi")))
+    house.drive(turn_of(turn_request("hi")))
     assert run_request(house)["stream_tokens"] is False
     assert asked(house) == [OpenStream]
     assert [event.text for event in house.told if isinstance(event, TextDelta)] == ["Hello"]
@@ -175,7 +175,7 @@ def test_text_alone_takes_nothing_but_the_run() -> None:
 
 def test_an_agent_that_takes_tools_with_a_request_gets_them_so() -> None:
     house = LegacyLetta([HELLO])
-    house.drive(turn_of(plan("hi", tools=[WEATHER]), agent_type="letta_v1_agent"))
+    house.drive(turn_of(turn_request("hi", tools=[WEATHER]), agent_type="letta_v1_agent"))
     assert run_request(house)["client_tools"] == [{"name": "get_weather", "parameters": {"type": "object"}}]
     assert asked(house) == [OpenStream]
 
@@ -183,7 +183,7 @@ def test_an_agent_that_takes_tools_with_a_request_gets_them_so() -> None:
 def test_it_may_be_given_them_the_other_way() -> None:
     house = LegacyLetta([stopped_by(calling("call-1", WANTED, '{"request_heartbeat": true}'))])
     config = Config(client_tools=ClientTools.ATTACH)
-    house.drive(turn_of(plan("hi", tools=[WEATHER]), agent_type="letta_v1_agent", config=config))
+    house.drive(turn_of(turn_request("hi", tools=[WEATHER]), agent_type="letta_v1_agent", config=config))
     request = run_request(house)
     assert ("client_tools" in request, request["stream_tokens"]) == (False, True)
     assert asked(house) == [*GIVE, OpenStream, *CLEAN]
@@ -192,7 +192,9 @@ def test_it_may_be_given_them_the_other_way() -> None:
 
     house = LegacyLetta([HELLO], agent_type="letta_v1_agent")
     house.wait_for("call-1", WANTED)
-    house.drive(turn_of(plan("go", results=["call-1"]), agent_type="letta_v1_agent", config=config, token="t2"))
+    house.drive(
+        turn_of(turn_request("go", results=["call-1"]), agent_type="letta_v1_agent", config=config, token="t2")
+    )
     assert run_request(house)["messages"] == [
         {
             "type": "approval",
@@ -209,24 +211,24 @@ def test_it_may_be_given_them_the_other_way() -> None:
 
 def test_a_tool_is_made_anew_once_it_has_expired() -> None:
     house = LegacyLetta([stopped_by(CALL), HELLO, HELLO])
-    house.drive(turn_of(plan("hi", tools=[WEATHER])))
+    house.drive(turn_of(turn_request("hi", tools=[WEATHER])))
     asked(house)
-    turn = turn_of(plan("hi", tools=[WEATHER]), token="t2", created=NOW + 299)
+    turn = turn_of(turn_request("hi", tools=[WEATHER]), token="t2", created=NOW + 299)
     house.drive(turn, until=OpenStream)
     assert asked(house) == [*FIND, OpenStream]
     turn.client_disconnected()
     turn.receive_failure(Failure.NOT_SENT, "gone")
     house.drive(turn)
     asked(house)
-    house.drive(turn_of(plan("hi", tools=[WEATHER]), token="t3", created=NOW + 300), until=OpenStream)
+    house.drive(turn_of(turn_request("hi", tools=[WEATHER]), token="t3", created=NOW + 300), until=OpenStream)
     assert asked(house) == [*GIVE, OpenStream]
 
 
 def test_a_tool_that_goes_between_two_questions_is_made_again() -> None:
     house = LegacyLetta([stopped_by(CALL), HELLO])
-    house.drive(turn_of(plan("hi", tools=[WEATHER])))
+    house.drive(turn_of(turn_request("hi", tools=[WEATHER])))
     asked(house)
-    turn = turn_of(plan("hi", tools=[WEATHER]), token="t2")
+    turn = turn_of(turn_request("hi", tools=[WEATHER]), token="t2")
     house.drive(turn, until=ChangeToolbox)
     del house.tools["tool-1"]
     house.answer(turn, house.asked[-1])
@@ -241,7 +243,7 @@ def test_a_tool_of_the_same_name_that_is_not_ours_is_left_alone() -> None:
     house.tools["tool-theirs"] = theirs
     house.agents[AGENT_ID]["tool_ids"].append("tool-theirs")
     before, equipment = house.state, house.equipment
-    house.drive(turn_of(plan("hi", tools=[WEATHER])))
+    house.drive(turn_of(turn_request("hi", tools=[WEATHER])))
     assert house.equipment == equipment
     house.sweep(NOW + 300)
     assert house.state == before
@@ -250,7 +252,7 @@ def test_a_tool_of_the_same_name_that_is_not_ours_is_left_alone() -> None:
 def test_a_tool_that_another_agent_has_is_not_deleted() -> None:
     house = LegacyLetta([HELLO])
     before = house.state
-    first = turn_of(plan("hi", tools=[WEATHER]))
+    first = turn_of(turn_request("hi", tools=[WEATHER]))
     house.drive(first, until=OpenStream)
     other = AGENT_ID.replace("1111111", "2222222")
     house.agents[other] = house.agents.pop(AGENT_ID)
@@ -270,7 +272,7 @@ def test_equal_tools_are_made_once() -> None:
     before = house.state
 
     def turn_at(seconds: int) -> list[type[Command]]:
-        asks = plan("hi", tools=[WEATHER, READ])
+        asks = turn_request("hi", tools=[WEATHER, READ])
         house.drive(turn_of(asks, made_tools=made, token=f"t{seconds}", created=NOW + seconds))
         house.pending = None
         assert house.has()
@@ -289,14 +291,14 @@ def test_without_a_sweep_the_next_turn_deletes_what_has_expired() -> None:
     made = MadeTools()
     house = LegacyLetta([HELLO, HELLO, HELLO, HELLO])
     before = house.state
-    house.drive(turn_of(plan("hi", tools=[WEATHER, READ]), made_tools=made))
+    house.drive(turn_of(turn_request("hi", tools=[WEATHER, READ]), made_tools=made))
     asked(house)
-    house.drive(turn_of(plan("and"), made_tools=made, token="t2", created=NOW + 299))
+    house.drive(turn_of(turn_request("and"), made_tools=made, token="t2", created=NOW + 299))
     assert asked(house) == [OpenStream]
-    house.drive(turn_of(plan("now"), made_tools=made, token="t3", created=NOW + 300))
+    house.drive(turn_of(turn_request("now"), made_tools=made, token="t3", created=NOW + 300))
     assert asked(house) == [OpenStream, *LOOK, DeleteTool, DeleteTool]
     assert house.state == before
-    house.drive(turn_of(plan("again"), made_tools=made, token="t4", created=NOW + 900))
+    house.drive(turn_of(turn_request("again"), made_tools=made, token="t4", created=NOW + 900))
     assert asked(house) == [OpenStream]
 
 
@@ -305,44 +307,44 @@ def test_what_could_not_be_looked_for_is_looked_for_again(where: type[Command]) 
     made = MadeTools()
     house = LegacyLetta([HELLO, HELLO, HELLO])
     before = house.state
-    house.drive(turn_of(plan("hi", tools=[WEATHER]), made_tools=made))
+    house.drive(turn_of(turn_request("hi", tools=[WEATHER]), made_tools=made))
     house.breaks = lambda command: 503 if isinstance(command, where) else None
-    house.drive(turn_of(plan("and"), made_tools=made, token="t2", created=NOW + 300))
+    house.drive(turn_of(turn_request("and"), made_tools=made, token="t2", created=NOW + 300))
     assert len(house.tools) == 2
     house.breaks = lambda _: None
-    house.drive(turn_of(plan("now"), made_tools=made, token="t3", created=NOW + 301))
+    house.drive(turn_of(turn_request("now"), made_tools=made, token="t3", created=NOW + 301))
     assert house.state == before
 
 
 def test_a_turn_that_makes_a_tool_deletes_what_others_have_left() -> None:
     house = LegacyLetta([HELLO, HELLO])
-    house.drive(turn_of(plan("hi", tools=[WEATHER])))
+    house.drive(turn_of(turn_request("hi", tools=[WEATHER])))
     asked(house)
-    house.drive(turn_of(plan("hi", tools=[READ]), token="t2", created=NOW + 300))
+    house.drive(turn_of(turn_request("hi", tools=[READ]), token="t2", created=NOW + 300))
     assert asked(house) == [*GIVE, OpenStream, *CLEAN, DeleteTool]
     assert [raw["name"] for raw in house.tools.values()] == ["send_message", name_of(READ)]
 
 
 def test_two_proxies_share_a_tool_and_neither_shortens_its_life() -> None:
     house = LegacyLetta([HELLO, HELLO, HELLO])
-    house.drive(turn_of(plan("hi", tools=[WEATHER]), made_tools=MadeTools()))
+    house.drive(turn_of(turn_request("hi", tools=[WEATHER]), made_tools=MadeTools()))
     asked(house)
     other, brief = MadeTools(), Config(client_tool_ttl=5)
-    house.drive(turn_of(plan("hi", tools=[WEATHER]), made_tools=other, config=brief, created=NOW + 9))
+    house.drive(turn_of(turn_request("hi", tools=[WEATHER]), made_tools=other, config=brief, created=NOW + 9))
     assert asked(house) == [*FIND, OpenStream, *TAKE]
     # It ends, and a third one starts: what was made elsewhere stays.
     house.sweep(NOW + 10, names=other.names(NOW + 10))
-    house.drive(turn_of(plan("hi", tools=[WEATHER]), made_tools=MadeTools(), created=NOW + 299))
+    house.drive(turn_of(turn_request("hi", tools=[WEATHER]), made_tools=MadeTools(), created=NOW + 299))
     assert asked(house) == [*FIND, OpenStream, *TAKE]
 
 
 def test_one_that_leaves_the_queue_touches_nothing() -> None:
     made, queue = MadeTools(), ThreadQueue(9)
     house = LegacyLetta([stopped_by(CALL), HELLO])
-    house.drive(turn_of(plan("hi", tools=[WEATHER]), made_tools=made))
+    house.drive(turn_of(turn_request("hi", tools=[WEATHER]), made_tools=made))
     asked(house)
-    first = turn_of(plan("a"), ticket=Ticket(queue), made_tools=made, token="t2", created=NOW + 300)
-    second = turn_of(plan("b"), ticket=Ticket(queue), made_tools=made, token="t3", created=NOW + 300)
+    first = turn_of(turn_request("a"), ticket=Ticket(queue), made_tools=made, token="t2", created=NOW + 300)
+    second = turn_of(turn_request("b"), ticket=Ticket(queue), made_tools=made, token="t3", created=NOW + 300)
     house.drive(first, until=OpenStream)
     assert second.next_event() is Signal.WAITING
     second.client_disconnected()
@@ -355,9 +357,9 @@ def test_one_that_leaves_the_queue_touches_nothing() -> None:
 
 def test_turns_with_one_agent_wait_for_each_other_in_all_threads() -> None:
     queue = ThreadQueue(9)
-    first = turn_of(evolve(plan("a", tools=[WEATHER]), thread=Chat(key="a")), ticket=Ticket(queue))
-    second = turn_of(plan("b", tools=[READ]), ticket=Ticket(queue), token="t2")
-    third = turn_of(plan("c"), ticket=Ticket(queue), token="t3")
+    first = turn_of(evolve(turn_request("a", tools=[WEATHER]), thread=Chat(key="a")), ticket=Ticket(queue))
+    second = turn_of(turn_request("b", tools=[READ]), ticket=Ticket(queue), token="t2")
+    third = turn_of(turn_request("c"), ticket=Ticket(queue), token="t3")
     house = LegacyLetta([HELLO, HELLO, HELLO])
     house.drive(first, until=OpenStream)
     assert (second.next_event(), third.next_event()) == (Signal.WAITING, Signal.WAITING)
@@ -376,17 +378,19 @@ def test_turns_with_one_agent_wait_for_each_other_in_all_threads() -> None:
 def test_agents_that_keep_their_threads_apart_do_not_wait() -> None:
     queue = ThreadQueue(9)
     turns = [
-        turn_of(plan("a"), ticket=Ticket(queue), agent_type="letta_v1_agent"),
-        turn_of(evolve(plan("b"), thread=Chat(key="b")), ticket=Ticket(queue), agent_type="letta_v1_agent"),
+        turn_of(turn_request("a"), ticket=Ticket(queue), agent_type="letta_v1_agent"),
+        turn_of(
+            evolve(turn_request("b"), thread=Chat(key="b")), ticket=Ticket(queue), agent_type="letta_v1_agent"
+        ),
     ]
     assert Signal.WAITING not in [turn.next_event() for turn in turns]
 
 
 def test_two_schemas_of_one_name_are_two_tools() -> None:
     house = LegacyLetta([stopped_by(CALL), HELLO])
-    house.drive(turn_of(plan("hi", tools=[WEATHER])))
+    house.drive(turn_of(turn_request("hi", tools=[WEATHER])))
     other = Tool(name="get_weather", parameters={"type": "object", "properties": {"town": {}}})
-    turn = turn_of(plan("hi", tools=[other]), token="t2")
+    turn = turn_of(turn_request("hi", tools=[other]), token="t2")
     house.drive(turn, until=OpenStream)
     assert house.has(other)
     assert not house.has(WEATHER)
@@ -395,7 +399,7 @@ def test_two_schemas_of_one_name_are_two_tools() -> None:
 @pytest.mark.parametrize("approvals", Approvals)
 def test_a_call_of_a_tool_that_the_client_did_not_offer_is_answered_at_once(approvals: Approvals) -> None:
     house = LegacyLetta([stopped_by(CALL), HELLO])
-    house.drive(turn_of(plan("hi", tools=[READ]), config=Config(approvals=approvals)))
+    house.drive(turn_of(turn_request("hi", tools=[READ]), config=Config(approvals=approvals)))
     assert asked(house) == [*GIVE, OpenStream, OpenStream, *CLEAN]
     assert not [event for event in house.told if isinstance(event, CallStarted | ServerToolStarted)]
     assert finished(house) is FinishReason.STOP
@@ -403,7 +407,7 @@ def test_a_call_of_a_tool_that_the_client_did_not_offer_is_answered_at_once(appr
 
 def test_what_the_agent_reads_for_it() -> None:
     house = LegacyLetta([stopped_by(CALL), HELLO])
-    house.drive(turn_of(plan("hi")))
+    house.drive(turn_of(turn_request("hi")))
     answers = orjson.loads(house.asked[-1].body or b"")["messages"]
     assert answers == [
         {
@@ -420,7 +424,7 @@ def test_what_the_agent_reads_for_it() -> None:
 def test_one_that_waits_and_is_not_offered_any_more_is_no_tool_for_a_human() -> None:
     house = LegacyLetta([HELLO])
     house.wait_for("call-1", WANTED)
-    asks = evolve(plan("yes"), results=(ToolResult(call_id="call-0", content="x"),))
+    asks = evolve(turn_request("yes"), results=(ToolResult(call_id="call-0", content="x"),))
     house.drive(turn_of(asks))
     assert CallsSettled(stale=("call-0",), denied=("call-1",)) in house.told
     assert [type(command) for command in house.asked] == [FetchAgent, AnswerCalls, OpenStream]
@@ -432,7 +436,7 @@ def test_one_that_waits_and_is_not_offered_any_more_is_no_tool_for_a_human() -> 
 def test_a_message_in_place_of_a_result_goes_behind_the_denial() -> None:
     house = LegacyLetta([(PING, error("internal_error", "CONFLICT: waiting for approval")), HELLO])
     house.wait_for("call-1", WANTED)
-    house.drive(turn_of(plan("never mind", tools=[WEATHER])))
+    house.drive(turn_of(turn_request("never mind", tools=[WEATHER])))
     denial = next(command for command in house.asked if isinstance(command, AnswerCalls))
     assert orjson.loads(denial.body) == {
         "messages": [
@@ -463,18 +467,18 @@ def test_a_message_in_place_of_a_result_goes_behind_the_denial() -> None:
 def test_a_message_behind_results_goes_behind_them() -> None:
     house = LegacyLetta([HELLO])
     house.wait_for("call-1", WANTED)
-    house.drive(turn_of(plan("and now", results=["call-1"], tools=[WEATHER])))
+    house.drive(turn_of(turn_request("and now", results=["call-1"], tools=[WEATHER])))
     assert asked(house) == [FetchAgent, *GIVE, AnswerCalls, OpenStream, *CLEAN]
 
 
 def test_results_that_went_ahead_are_known_if_the_message_is_sent_again() -> None:
     house = LegacyLetta([(PING, stop("llm_api_error"), error())])
     house.wait_for("call-1", WANTED)
-    house.drive(turn_of(plan("and now", results=["call-1"], tools=[WEATHER])))
+    house.drive(turn_of(turn_request("and now", results=["call-1"], tools=[WEATHER])))
     # The message was not kept; the results were, and are not sent again.
     assert failed(house).kept is Kept.NOTHING
     house.runs.append(HELLO)
-    house.drive(turn_of(plan("and now", results=["call-1"], tools=[WEATHER]), token="t2"))
+    house.drive(turn_of(turn_request("and now", results=["call-1"], tools=[WEATHER]), token="t2"))
     assert CallsSettled(stale=("call-1",)) in house.told
     assert finished(house) is FinishReason.STOP
 
@@ -482,7 +486,9 @@ def test_results_that_went_ahead_are_known_if_the_message_is_sent_again() -> Non
 def test_a_call_without_its_result_gets_one_that_says_so() -> None:
     house = LegacyLetta([HELLO])
     house.wait_for("call-1", name_of(READ))
-    stale = evolve(plan("x", tools=[WEATHER]), past_results=(ToolResult(call_id="call-1", content="old"),))
+    stale = evolve(
+        turn_request("x", tools=[WEATHER]), past_results=(ToolResult(call_id="call-1", content="old"),)
+    )
     house.drive(turn_of(evolve(stale, results=(ToolResult(call_id="call-9", content="new"),))))
     answers = next(command for command in house.asked if isinstance(command, AnswerCalls))
     assert orjson.loads(answers.body)["messages"][0]["reason"] == f"{RESULT_PREFACE}old"
@@ -502,7 +508,7 @@ def test_answers_that_may_have_arrived_are_not_sent_twice(broken: Failure | int,
     before = house.equipment
     house.wait_for("call-1", WANTED)
     config = Config(connect_retry_timeout=0.2 if broken is Failure.BROKEN else 0)
-    house.drive(turn_of(plan("and now", results=["call-1"], tools=[WEATHER]), config=config))
+    house.drive(turn_of(turn_request("and now", results=["call-1"], tools=[WEATHER]), config=config))
     assert failed(house).kept is kept
     assert asked(house) == [FetchAgent, *GIVE, AnswerCalls, *CLEAN]
     assert house.equipment == before
@@ -512,11 +518,11 @@ def test_instructions_wait_for_the_next_message_if_results_come_alone() -> None:
     house = LegacyLetta([HELLO, HELLO])
     house.wait_for("call-1", WANTED)
     rules = Instructions(text="Be kind.", policy=InstructionPolicy.ALWAYS)
-    results = turn_of(evolve(plan(results=["call-1"], tools=[WEATHER]), instructions=rules))
+    results = turn_of(evolve(turn_request(results=["call-1"], tools=[WEATHER]), instructions=rules))
     house.drive(results)
-    assert (asked(house), results.state.told) == ([FetchAgent, *GIVE, OpenStream, *CLEAN], ())
+    assert (asked(house), results.state.instructions_sent) == ([FetchAgent, *GIVE, OpenStream, *CLEAN], ())
     house.pending = None
-    house.drive(turn_of(evolve(plan("hi"), instructions=rules)))
+    house.drive(turn_of(evolve(turn_request("hi"), instructions=rules)))
     assert run_request(house)["messages"] == [
         {"role": "system", "content": "Be kind."},
         {"role": "user", "content": "hi"},
@@ -526,8 +532,8 @@ def test_instructions_wait_for_the_next_message_if_results_come_alone() -> None:
 def test_what_is_said_beside_results_goes_behind_them() -> None:
     house = LegacyLetta([(PING, stop("llm_api_error"), error())])
     house.wait_for("call-1", WANTED)
-    aside = (SystemMessage(content="JSON, please."),)
-    house.drive(turn_of(evolve(plan(results=["call-1"], tools=[WEATHER]), aside=aside)))
+    preamble = (SystemMessage(content="JSON, please."),)
+    house.drive(turn_of(evolve(turn_request(results=["call-1"], tools=[WEATHER]), preamble=preamble)))
     assert run_request(house)["messages"] == [{"role": "system", "content": "JSON, please."}]
     assert asked(house) == [FetchAgent, *GIVE, AnswerCalls, OpenStream, *CLEAN]
     # Sent again there would be nothing that is new.
@@ -536,16 +542,16 @@ def test_what_is_said_beside_results_goes_behind_them() -> None:
 
 def test_tools_stay_while_the_agent_is_asked_again() -> None:
     house = LegacyLetta([HELLO, stopped_by(CALL)])
-    wish = CallWish(names=("get_weather",))
+    reply_format = CallReply(names=("get_weather",))
     config = Config(approvals=Approvals.DENY)
-    house.drive(turn_of(evolve(plan("hi", tools=[WEATHER]), wish=wish), config=config))
+    house.drive(turn_of(evolve(turn_request("hi", tools=[WEATHER]), reply_format=reply_format), config=config))
     assert asked(house) == [*GIVE, OpenStream, OpenStream, *CLEAN]
     assert finished(house) is FinishReason.TOOL_CALLS
 
 
 def test_a_tool_of_the_agents_own_is_allowed_in_the_old_form() -> None:
     house = LegacyLetta([stopped_by(calling("call-1", "rm", "{}")), HELLO])
-    house.drive(turn_of(plan("hi"), config=Config(approvals=Approvals.ALLOW)))
+    house.drive(turn_of(turn_request("hi"), config=Config(approvals=Approvals.ALLOW)))
     assert orjson.loads(house.asked[-1].body or b"")["messages"] == [
         {
             "type": "approval",
@@ -561,23 +567,23 @@ def test_a_tool_of_the_agents_own_is_allowed_in_the_old_form() -> None:
 def test_a_chat_is_told_in_the_agents_own_thread() -> None:
     house = LegacyLetta([HELLO])
     history = (UserMessage(content="before"),)
-    turn = turn_of(evolve(plan("hi"), thread=Chat(key="c-1"), history=history))
+    turn = turn_of(evolve(turn_request("hi"), thread=Chat(key="c-1"), history=history))
     house.drive(turn)
     assert run_request(house)["messages"] == [{"role": "user", "content": "hi"}]
     assert (asked(house), turn.state.conversation) == ([OpenStream], None)
 
 
 @pytest.mark.parametrize(
-    ("wish", "status", "code"),
+    ("reply_format", "status", "code"),
     [
         (NamedConversation(conversation_id="conv-1"), 404, "conversation_not_found"),
         (Throwaway(token="t"), 400, "task_refused"),
     ],
     ids=["given", "throwaway"],
 )
-def test_other_threads_are_refused(wish: NamedConversation | Throwaway, status: int, code: str) -> None:
+def test_other_threads_are_refused(reply_format: NamedConversation | Throwaway, status: int, code: str) -> None:
     house = LegacyLetta()
-    house.drive(turn_of(evolve(plan("hi"), thread=wish)))
+    house.drive(turn_of(evolve(turn_request("hi"), thread=reply_format)))
     assert asked(house) == []
     assert (failed(house).error.status_hint, failed(house).error.code) == (status, code)
 
@@ -588,7 +594,7 @@ def test_other_threads_are_refused(wish: NamedConversation | Throwaway, status: 
 def test_a_schema_that_no_agent_could_be_given() -> None:
     house = LegacyLetta()
     tool = Tool(name="f", parameters={"type": "string"})
-    house.drive(turn_of(plan("hi", tools=[READ, tool])))
+    house.drive(turn_of(turn_request("hi", tools=[READ, tool])))
     assert (failed(house).error.status_hint, failed(house).error.field) == (
         400,
         FieldPath(RequestField.TOOL_PARAMETERS, 1, ("type",)),
@@ -604,7 +610,7 @@ def test_a_tool_that_letta_refuses(status: int) -> None:
 
     house = LegacyLetta([HELLO], breaks)
     before = house.state
-    house.drive(turn_of(plan("hi", tools=[WEATHER, READ])))
+    house.drive(turn_of(turn_request("hi", tools=[WEATHER, READ])))
     error = failed(house).error
     assert (error.status_hint, error.field) == (400, FieldPath(RequestField.TOOL, 1))
     assert "as the test wants it" in error.message
@@ -612,7 +618,7 @@ def test_a_tool_that_letta_refuses(status: int) -> None:
     house.sweep(NOW + 300)
     assert house.state == before
     house.breaks = lambda _: None
-    house.drive(turn_of(plan("hi", tools=[WEATHER]), token="t2"))
+    house.drive(turn_of(turn_request("hi", tools=[WEATHER]), token="t2"))
     assert finished(house) is FinishReason.STOP
 
 
@@ -620,13 +626,13 @@ def test_a_tool_that_letta_refuses(status: int) -> None:
 @pytest.mark.parametrize("where", GIVE)
 def test_other_refusals_are_told_as_ever(where: type[Command], status: int, told: int) -> None:
     house = LegacyLetta([HELLO], lambda command: status if type(command) is where else None)
-    house.drive(turn_of(plan("hi", tools=[WEATHER])))
+    house.drive(turn_of(turn_request("hi", tools=[WEATHER])))
     assert (failed(house).error.status_hint, failed(house).kept) == (told, Kept.NOTHING)
 
 
 def test_an_agent_that_is_gone_is_looked_for() -> None:
     house = LegacyLetta([HELLO])
-    turn = turn_of(plan("hi", tools=[WEATHER]))
+    turn = turn_of(turn_request("hi", tools=[WEATHER]))
     house.agents[AGENT_ID.replace("1111111", "2222222")] = house.agents.pop(AGENT_ID)
     before = house.equipment
     house.drive(turn)
@@ -645,7 +651,7 @@ STEPS = [*GIVE, OpenStream, *LOOK]
 def test_whatever_fails_a_sweep_leaves_nothing(where: type[Command], broken: Failure | int) -> None:
     house = LegacyLetta([HELLO, HELLO], lambda command: broken if type(command) is where else None)
     before = house.state
-    turn = turn_of(plan("hi", tools=[WEATHER]), config=Config(connect_retry_timeout=0, queue_timeout=0))
+    turn = turn_of(turn_request("hi", tools=[WEATHER]), config=Config(connect_retry_timeout=0, queue_timeout=0))
     house.drive(turn)
     assert turn.next_event() is Signal.FINISHED
     assert sum(isinstance(event, TurnFailed | TurnFinished) for event in house.told) == 1
@@ -660,7 +666,7 @@ def test_whatever_is_done_and_not_heard_of_leaves_nothing(where: type[Command], 
     house = LegacyLetta([HELLO, HELLO], loses=where)
     before = house.state
     config = Config(connect_retry_timeout=retry_timeout)
-    house.drive(turn_of(plan("hi", tools=[WEATHER]), config=config))
+    house.drive(turn_of(turn_request("hi", tools=[WEATHER]), config=config))
     house.loses = None
     house.sweep(NOW + 300)
     assert house.state == before
@@ -671,7 +677,7 @@ def test_a_run_whose_stream_is_lost_is_told_to_its_end_and_leaves_nothing(count:
     house = LegacyLetta([stopped_by(think("Look."), CALL)[: count + 1]])
     house.kept = [think("Look."), CALL]
     before = house.state
-    house.drive(turn_of(plan("hi", tools=[WEATHER])))
+    house.drive(turn_of(turn_request("hi", tools=[WEATHER])))
     calls = [event for event in house.told if isinstance(event, CallStarted | CallArguments)]
     assert calls == [
         CallStarted(index=0, call_id="call-1", name="get_weather"),
@@ -687,7 +693,7 @@ def test_a_run_whose_stream_is_lost_is_told_to_its_end_and_leaves_nothing(count:
 def test_a_client_that_leaves_leaves_nothing(where: type[Command]) -> None:
     house = LegacyLetta([HELLO])
     before = house.state
-    turn = turn_of(plan("hi", tools=[WEATHER]))
+    turn = turn_of(turn_request("hi", tools=[WEATHER]))
     house.drive(turn, until=where)
     turn.client_disconnected()
     house.answer(turn, house.asked[-1])
@@ -701,7 +707,7 @@ def test_a_client_that_leaves_leaves_nothing(where: type[Command]) -> None:
 def test_a_client_that_leaves_in_mid_run() -> None:
     house = LegacyLetta([(PING, say("Hel"))])
     before = house.equipment
-    turn = turn_of(plan("hi", tools=[WEATHER]))
+    turn = turn_of(turn_request("hi", tools=[WEATHER]))
     house.drive(turn, until=OpenStream)
     turn.receive_response(200, [("content-type", "text/event-stream")])
     turn.receive_data(b'data: {"message_type": "ping", "run_id": "%b"}\n\n' % RUN_ID.encode())
@@ -717,7 +723,7 @@ def test_a_proxy_that_ends_leaves_nothing(where: type[Command]) -> None:
     house = LegacyLetta([HELLO])
     before = house.state
     made = MadeTools()
-    turn = turn_of(plan("hi", tools=[WEATHER]), made_tools=made)
+    turn = turn_of(turn_request("hi", tools=[WEATHER]), made_tools=made)
     house.drive(turn, until=where)
     turn.shut_down(shutting_down())
     house.answer(turn, house.asked[-1])
@@ -731,7 +737,7 @@ def test_a_proxy_that_ends_leaves_nothing(where: type[Command]) -> None:
 def test_a_turn_that_takes_too_long_leaves_nothing(where: type[Command]) -> None:
     house = LegacyLetta([HELLO])
     before = house.state
-    turn = turn_of(plan("hi", tools=[WEATHER]))
+    turn = turn_of(turn_request("hi", tools=[WEATHER]))
     house.drive(turn, until=where)
     turn.time_out(
         RemoteProtocolError("too long", advice=Advice(status=504, type="server_error", code="turn_timeout"))
@@ -745,7 +751,7 @@ def test_a_turn_that_takes_too_long_leaves_nothing(where: type[Command]) -> None
 def test_a_run_that_fails_leaves_nothing() -> None:
     house = LegacyLetta([(PING, stop("llm_api_error"), error())])
     before = house.equipment
-    house.drive(turn_of(plan("hi", tools=[WEATHER])))
+    house.drive(turn_of(turn_request("hi", tools=[WEATHER])))
     assert asked(house) == [*GIVE, OpenStream, *CLEAN]
     assert isinstance(failed(house).error, LettaError)
     assert house.equipment == before
@@ -757,8 +763,8 @@ def test_a_run_that_fails_leaves_nothing() -> None:
 def test_what_a_dead_process_has_lent_is_taken_back_by_the_next_turn_with_the_agent() -> None:
     house = LegacyLetta([HELLO])
     before = house.state
-    house.drive(turn_of(plan("hi", tools=[READ])), until=OpenStream)
-    house.drive(turn_of(plan("hi", tools=[WEATHER]), token="t2"))
+    house.drive(turn_of(turn_request("hi", tools=[READ])), until=OpenStream)
+    house.drive(turn_of(turn_request("hi", tools=[WEATHER]), token="t2"))
     assert house.has()
     house.sweep(NOW + 300)
     assert house.state == before
@@ -767,7 +773,7 @@ def test_what_a_dead_process_has_lent_is_taken_back_by_the_next_turn_with_the_ag
 def test_a_sweep_spares_what_may_be_in_use() -> None:
     house = LegacyLetta([HELLO])
     before = house.state
-    turn = turn_of(plan("hi", tools=[WEATHER]))
+    turn = turn_of(turn_request("hi", tools=[WEATHER]))
     house.drive(turn, until=OpenStream)
     house.sweep(NOW + 299, names=[WANTED])
     assert house.has(WEATHER)
@@ -782,9 +788,9 @@ def test_a_sweep_spares_what_may_be_in_use() -> None:
 
 def test_the_next_turn_of_another_process_is_not_cleaned_away() -> None:
     house = LegacyLetta([HELLO, HELLO])
-    first = turn_of(plan("hi", tools=[WEATHER]))
+    first = turn_of(turn_request("hi", tools=[WEATHER]))
     house.drive(first, until=OpenStream)
-    second = turn_of(plan("hi", tools=[READ]), token="t2")
+    second = turn_of(turn_request("hi", tools=[READ]), token="t2")
     house.drive(second, until=OpenStream)
     first.receive_failure(Failure.NOT_SENT, "as the test wants it")
     house.drive(first)
@@ -794,7 +800,7 @@ def test_the_next_turn_of_another_process_is_not_cleaned_away() -> None:
 def test_an_answer_that_waits_is_spared_the_missing_tool() -> None:
     house = LegacyLetta([HELLO])
     house.wait_for("call-1", WANTED)
-    house.drive(turn_of(plan(results=["call-2"], tools=[WEATHER]), token="t2"))
+    house.drive(turn_of(turn_request(results=["call-2"], tools=[WEATHER]), token="t2"))
     assert failed(house).error.status_hint == 400
     assert NO_RESULT not in repr(house.asked)
 

@@ -18,12 +18,12 @@ from drive import (
     drain,
     make_turn,
     more,
-    plan,
     say,
     server_call,
     stop,
     stream,
     think,
+    turn_request,
     want,
 )
 from sansio_letta import Config, Kept, LocalProtocolError, Signal, Turn
@@ -75,7 +75,7 @@ def numbered(message: dict[str, Any], seq_id: int) -> dict[str, Any]:
 
 
 def opened(*, background: bool = False, config: Config | None = None) -> Turn:
-    turn = make_turn(plan("hi", tools=[WEATHER]), config or Config(), AGENT, background=background)
+    turn = make_turn(turn_request("hi", tools=[WEATHER]), config or Config(), AGENT, background=background)
     drain(turn)
     return turn
 
@@ -295,7 +295,7 @@ def test_a_lost_run_that_does_not_end_is_ended() -> None:
 
 
 def test_an_earlier_turn_that_does_not_end_is_waited_for_no_longer() -> None:
-    turn = make_turn(plan("hi"), Config(lost_run_timeout=0.1), AGENT, earlier=EARLIER)
+    turn = make_turn(turn_request("hi"), Config(lost_run_timeout=0.1), AGENT, earlier=EARLIER)
     drain(turn)
     assert answer(turn, {"id": "run-0", "status": "running"}) == []
     turn.end_pause()
@@ -372,7 +372,7 @@ def test_a_stream_that_cannot_be_resumed_is_read_from_the_books() -> None:
 
 def test_letta_without_background_streams_is_asked_again_without() -> None:
     memory = LettaMemory()
-    turn = make_turn(plan("hi"), agent=AGENT, background=True, memory=memory)
+    turn = make_turn(turn_request("hi"), agent=AGENT, background=True, memory=memory)
     [asked] = drain(turn)
     assert isinstance(asked, OpenStream)
     assert b'"background":true' in asked.body
@@ -382,7 +382,7 @@ def test_letta_without_background_streams_is_asked_again_without() -> None:
     [failure] = answer(turn, {"detail": "down"}, 503)
     assert isinstance(failure, TurnFailed)
     assert failure.error.status_hint == 503
-    [next_asked] = drain(make_turn(plan("hi"), agent=AGENT, background=True, memory=memory))
+    [next_asked] = drain(make_turn(turn_request("hi"), agent=AGENT, background=True, memory=memory))
     assert isinstance(next_asked, OpenStream)
     assert b"background" not in next_asked.body
 
@@ -437,10 +437,10 @@ def test_leaving_in_a_pause_sends_nothing() -> None:
 
 def test_a_turn_waits_for_the_one_before_it_and_then_looks() -> None:
     queue = ThreadQueue(5)
-    first = make_turn(plan("hi"), agent=AGENT, ticket=Ticket(queue))
+    first = make_turn(turn_request("hi"), agent=AGENT, ticket=Ticket(queue))
     woken: list[str] = []
     second = make_turn(
-        plan(results=["call-1"], tools=[WEATHER]), ticket=Ticket(queue, lambda: woken.append("second"))
+        turn_request(results=["call-1"], tools=[WEATHER]), ticket=Ticket(queue, lambda: woken.append("second"))
     )
     drain(first)
     drain(second)
@@ -456,7 +456,7 @@ def test_a_turn_waits_for_the_one_before_it_and_then_looks() -> None:
 
 def test_a_place_is_given_up_when_the_client_leaves() -> None:
     queue = ThreadQueue(5)
-    first, second = (make_turn(plan("hi"), agent=AGENT, ticket=Ticket(queue)) for _ in range(2))
+    first, second = (make_turn(turn_request("hi"), agent=AGENT, ticket=Ticket(queue)) for _ in range(2))
     drain(first)
     assert second.next_event() is Signal.WAITING
     second.client_disconnected()
@@ -467,7 +467,7 @@ def test_a_place_is_given_up_when_the_client_leaves() -> None:
 
 def test_a_run_that_is_cancelled_keeps_its_place_until_it_has_ended() -> None:
     queue = ThreadQueue(5)
-    first, second = (make_turn(plan("hi"), agent=AGENT, ticket=Ticket(queue)) for _ in range(2))
+    first, second = (make_turn(turn_request("hi"), agent=AGENT, ticket=Ticket(queue)) for _ in range(2))
     drain(first)
     stream(first, PING, say("Hel"), end=False)
     first.client_disconnected()
@@ -479,8 +479,8 @@ def test_a_run_that_is_cancelled_keeps_its_place_until_it_has_ended() -> None:
 
 def test_too_many_wait() -> None:
     queue = ThreadQueue(0)
-    drain(make_turn(plan("hi"), agent=AGENT, ticket=Ticket(queue)))
-    [failure] = drain(make_turn(plan("hi"), agent=AGENT, ticket=Ticket(queue)))
+    drain(make_turn(turn_request("hi"), agent=AGENT, ticket=Ticket(queue)))
+    [failure] = drain(make_turn(turn_request("hi"), agent=AGENT, ticket=Ticket(queue)))
     assert isinstance(failure, TurnFailed)
     assert failure.error.code == "agent_busy"
 
@@ -489,7 +489,11 @@ def test_too_many_wait() -> None:
 
 
 def again(*, results: bool = False) -> Turn:
-    asked = plan("hi", results=["call-1"], tools=[WEATHER]) if results else plan("hi", tools=[WEATHER])
+    asked = (
+        turn_request("hi", results=["call-1"], tools=[WEATHER])
+        if results
+        else turn_request("hi", tools=[WEATHER])
+    )
     turn = make_turn(asked, agent=AGENT, earlier=EARLIER)
     assert drain(turn) == [FetchRun(run_id="run-0")]
     return turn
@@ -577,7 +581,7 @@ def test_messages_of_any_shape_are_read() -> None:
 def test_the_rest_of_what_was_said_by_calls_of_a_tool() -> None:
     """Letta's books tell the calls of one step as texts of one id; the stream told calls."""
     sender = letta.OwnTool(name="send_message", tool_type="letta_core")
-    turn = make_turn(plan("Hello"), agent=agent(tools=(sender,)))
+    turn = make_turn(turn_request("Hello"), agent=agent(tools=(sender,)))
     drain(turn)
     first = server_call("call-1", "send_message", '{"message": "One."}')
     second = server_call("call-2", "send_message", '{"message": "Tw')

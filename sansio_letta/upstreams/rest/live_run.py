@@ -16,7 +16,7 @@ from ..._signal import Signal
 from ...errors import Failure, Kept, RemoteProtocolError, SansioLettaError
 from ...turn.agent import Agent
 from ...turn.events import AgentGone, ThreadGone
-from ...turn.request import Standing
+from ...turn.request import StandingInstruction
 from ...turn.upstream import (
     Gone,
     Interrupted,
@@ -147,7 +147,7 @@ class RestRun:
         return self.stream.step_kept
 
     @property
-    def told(self) -> tuple[Standing, ...]:
+    def instructions_sent(self) -> tuple[StandingInstruction, ...]:
         """What goes with it and need not be told in its thread again."""
         return self.opening.told
 

@@ -12,12 +12,12 @@ from attrs import frozen
 
 from ...config import InstructionPolicy
 from ...turn.events import Thread
-from ...turn.reply_format import JsonWish
+from ...turn.reply_format import JsonReply
 from ...turn.request import (
     CallAnswer,
     Content,
     Decision,
-    Standing,
+    StandingInstruction,
     SystemMessage,
     Text,
     Tool,
@@ -38,10 +38,10 @@ _NO_DENIAL: Final = "Not denied: "
 #: In place of an image in a result: a legacy agent gets results as text.
 _NO_IMAGE: Final = "[an image, which cannot be shown here]"
 #: Tells whether this is what a thread was told last.
-IsTold: TypeAlias = Callable[[Thread, Standing], bool]
+IsTold: TypeAlias = Callable[[Thread, StandingInstruction], bool]
 
 
-def never_told(thread: Thread, standing: Standing) -> bool:
+def never_told(thread: Thread, standing: StandingInstruction) -> bool:
     """Nobody remembers."""
     return False
 
@@ -56,7 +56,7 @@ class Opening:
 
     command: OpenStream
     first: AnswerCalls | None = None
-    told: tuple[Standing, ...] = ()
+    told: tuple[StandingInstruction, ...] = ()
 
 
 def compose(
@@ -80,8 +80,12 @@ def compose(
     """
     thread, given = destination.thread, plan.instructions
     can = destination.agent.capabilities
-    asked = plan.wish if plan.aside and isinstance(plan.wish, JsonWish) and plan.wish.schema else None
-    aside = plan.aside
+    asked = (
+        plan.reply_format
+        if plan.preamble and isinstance(plan.reply_format, JsonReply) and plan.reply_format.schema
+        else None
+    )
+    aside = plan.preamble
     if asked is not None and is_told(thread, asked):
         aside, asked = (SystemMessage(content=asked.reminder),), None
     said = (*aside, *(() if is_verdict else plan.messages))

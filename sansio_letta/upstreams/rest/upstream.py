@@ -135,7 +135,7 @@ class RestUpstream:
         """The request with the client's tools under the names that the agent knows."""
         self._to.check_wish()
         self._tools.fit(self._to.agent)
-        return request.calling(self._tools.names_at_letta)
+        return request.with_tool_names(self._tools.names_at_letta)
 
     def recall_thread(self) -> None:
         """Take the conversation that is remembered, if one is."""

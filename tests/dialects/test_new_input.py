@@ -23,10 +23,10 @@ from sansio_letta.dialects.items import (
     ToolMessage,
     UserMessage,
 )
-from sansio_letta.dialects.new_input import Planned, plan_turn
+from sansio_letta.dialects.new_input import BuiltRequest, build_turn_request
 from sansio_letta.errors import FieldPath, RequestError, RequestField
-from sansio_letta.turn import request as turn_request
-from sansio_letta.turn.reply_format import CallWish
+from sansio_letta.turn import request as turn
+from sansio_letta.turn.reply_format import CallReply
 from sansio_letta.turn.request import Chat, Image, Text, Tool, ToolResult, thread_kind
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.turn_input import to_client_tool, to_message
@@ -36,7 +36,7 @@ from sansio_letta.upstreams.rest.turn_input import to_client_tool, to_message
 REQUESTS = sorted((FIXTURES / "requests").glob("*.json"))
 
 
-def shown(said: turn_request.Message) -> dict[str, Any]:
+def shown(said: turn.Message) -> dict[str, Any]:
     """A new message as the fixtures write it: an image is its media type."""
     message = to_message(said)
     named = {"name": message.name} if message.name else {}
@@ -52,23 +52,23 @@ def shown(said: turn_request.Message) -> dict[str, Any]:
     return {"role": message.role, **named, "parts": parts}
 
 
-def outcome(asked: ClientRequest, planned: Planned) -> dict[str, Any]:
-    """A plan as the fixtures write it."""
-    plan = planned.plan
-    results = [result for result in plan.results if isinstance(result, ToolResult)]
-    assert len(results) == len(plan.results)
+def outcome(asked: ClientRequest, built: BuiltRequest) -> dict[str, Any]:
+    """A turn's request as the fixtures write it."""
+    turn_request = built.turn_request
+    results = [result for result in turn_request.results if isinstance(result, ToolResult)]
+    assert len(results) == len(turn_request.results)
     return {
-        "messages": [shown(message) for message in plan.messages],
+        "messages": [shown(message) for message in turn_request.messages],
         "results": [{"tool_call_id": result.call_id, "text": result.content} for result in results],
-        "tools": len(plan.client_tools),
-        "thread": thread_kind(plan.thread),
-        "history": len(plan.history),
-        "instructions": len(plan.instructions.text) if plan.instructions else 0,
-        "ignored": [*asked.ignored, *(field_name(FieldPath(field)) for field in planned.ignored)],
+        "tools": len(turn_request.client_tools),
+        "thread": thread_kind(turn_request.thread),
+        "history": len(turn_request.history),
+        "instructions": len(turn_request.instructions.text) if turn_request.instructions else 0,
+        "ignored": [*asked.ignored, *(field_name(FieldPath(field)) for field in built.ignored)],
         # Few requests have these.
-        **({"wish": type(plan.wish).__name__} if plan.wish else {}),
-        **({"stop": list(plan.stop)} if plan.stop else {}),
-        **({"one_call": True} if plan.one_call else {}),
+        **({"reply_format": type(turn_request.reply_format).__name__} if turn_request.reply_format else {}),
+        **({"stop": list(turn_request.stop)} if turn_request.stop else {}),
+        **({"one_call": True} if turn_request.one_call else {}),
     }
 
 
@@ -78,7 +78,7 @@ def test_a_client_s_request_is_planned(path: Path) -> None:
     try:
         given = RequestContext(headers=captured["headers"], token="abcdef12")
         asked = decode_request(orjson.dumps(captured["body"]))
-        found = outcome(asked, plan_turn(asked, given))
+        found = outcome(asked, build_turn_request(asked, given))
     except RequestError as error:
         found = {"error": {"param": error.param_for(field_name), "code": error.code}}
     assert found == captured["expected"]
@@ -137,9 +137,11 @@ TAILS: dict[str, tuple[list[Message], list[str], list[str]]] = {
 def test_new_is_what_follows_the_last_assistant_message(
     history: list[Message], texts: list[str], call_ids: list[str]
 ) -> None:
-    plan = plan_turn(request(*history)).plan
-    assert [shown(message) for message in plan.messages] == [{"role": "user", "text": text} for text in texts]
-    assert [result.call_id for result in plan.results] == call_ids
+    turn_request = build_turn_request(request(*history)).turn_request
+    assert [shown(message) for message in turn_request.messages] == [
+        {"role": "user", "text": text} for text in texts
+    ]
+    assert [result.call_id for result in turn_request.results] == call_ids
 
 
 NOTHING_NEW: dict[str, list[Message]] = {
@@ -153,7 +155,7 @@ NOTHING_NEW: dict[str, list[Message]] = {
 @pytest.mark.parametrize("history", NOTHING_NEW.values(), ids=NOTHING_NEW)
 def test_nothing_new_is_refused(history: list[Message]) -> None:
     with pytest.raises(RequestError, match="nothing new") as caught:
-        plan_turn(request(*history))
+        build_turn_request(request(*history))
     error = caught.value
     assert (error.status_hint, error.field, error.code) == (400, FieldPath(RequestField.INPUT), "invalid_value")
 
@@ -161,20 +163,20 @@ def test_nothing_new_is_refused(history: list[Message]) -> None:
 @given(st.lists(st.sampled_from([user("a"), SAID, SYSTEM, result(1)]), min_size=1, max_size=8))
 def test_a_longer_history_changes_nothing(tail: list[Message]) -> None:
     try:
-        alone = plan_turn(request(SYSTEM, *tail))
+        alone = build_turn_request(request(SYSTEM, *tail))
     except RequestError:
         with pytest.raises(RequestError):
-            plan_turn(request(SYSTEM, user("x"), SAID, *tail))
+            build_turn_request(request(SYSTEM, user("x"), SAID, *tail))
     else:
-        assert plan_turn(request(SYSTEM, user("x"), SAID, *tail)) == alone
+        assert build_turn_request(request(SYSTEM, user("x"), SAID, *tail)) == alone
 
 
 # --- What becomes of it ---------------------------------------------------------------------------------------
 
 
 def test_the_plan_asks_for_the_model_in_the_agent_s_own_thread() -> None:
-    plan = plan_turn(request(user("a"))).plan
-    assert (plan.model, plan.thread, plan.client_tools) == ("Milo", None, ())
+    turn_request = build_turn_request(request(user("a"))).turn_request
+    assert (turn_request.model, turn_request.thread, turn_request.client_tools) == ("Milo", None, ())
 
 
 def test_parts_of_a_message_go_to_the_agent_as_they_came() -> None:
@@ -183,8 +185,8 @@ def test_parts_of_a_message_go_to_the_agent_as_they_came() -> None:
         Image(url="https://example.org/a.png"),
         Image(url="data:image/png;base64,"),
     )
-    plan = plan_turn(request(UserMessage(content=content))).plan
-    assert plan.messages == (turn_request.UserMessage(content=content),)
+    turn_request = build_turn_request(request(UserMessage(content=content))).turn_request
+    assert turn_request.messages == (turn.UserMessage(content=content),)
 
 
 RESULTS: dict[str, tuple[str | tuple[Text, ...], str]] = {
@@ -198,8 +200,10 @@ RESULTS: dict[str, tuple[str | tuple[Text, ...], str]] = {
 
 @pytest.mark.parametrize(("content", "text"), RESULTS.values(), ids=RESULTS)
 def test_a_result_is_one_text(content: str | tuple[Text, ...], text: str) -> None:
-    plan = plan_turn(request(SAID, ToolMessage(tool_call_id="call-1", content=content))).plan
-    assert plan.results == (ToolResult(call_id="call-1", content=text),)
+    turn_request = build_turn_request(
+        request(SAID, ToolMessage(tool_call_id="call-1", content=content))
+    ).turn_request
+    assert turn_request.results == (ToolResult(call_id="call-1", content=text),)
 
 
 SCHEMA = {"type": "object", "properties": {"a": {}}}
@@ -219,7 +223,7 @@ TOOLS: dict[str, tuple[FunctionTool, Tool]] = {
 
 @pytest.mark.parametrize(("tool", "client_tool"), TOOLS.values(), ids=TOOLS)
 def test_a_tool_is_offered_to_the_agent(tool: FunctionTool, client_tool: Tool) -> None:
-    assert plan_turn(request(user("a"), tools=(tool,))).plan.client_tools == (client_tool,)
+    assert build_turn_request(request(user("a"), tools=(tool,))).turn_request.client_tools == (client_tool,)
 
 
 @pytest.mark.parametrize("depth", [100, 200, *range(245, 260), 400, 900])
@@ -229,12 +233,14 @@ def test_a_schema_that_is_taken_can_be_sent(depth: int) -> None:
         b'{"type":"function","function":{"name":"f","parameters":%b}}' % schema
     )
     try:
-        plan = plan_turn(decode_request(body)).plan
+        turn_request = build_turn_request(decode_request(body)).turn_request
     except RequestError as error:
         assert depth > 200
         assert error.param == "tools[0].function.parameters"
     else:
-        sent = letta.StreamRequest(messages=(), client_tools=tuple(map(to_client_tool, plan.client_tools)))
+        sent = letta.StreamRequest(
+            messages=(), client_tools=tuple(map(to_client_tool, turn_request.client_tools))
+        )
         assert schema[1:-1] in letta.encode_stream_request(sent)
 
 
@@ -266,9 +272,9 @@ REMEMBERED: dict[str, tuple[object, list[dict[str, Any]]]] = {
 def test_a_new_conversation_is_told_what_was_there(old: object, told: list[dict[str, Any]]) -> None:
     messages = [old, {"role": "assistant", "content": "ok"}, {"role": "user", "content": "new"}]
     body = {"model": "Milo", "messages": messages, "metadata": {"letta_chat_key": "c-1", "other": 5}}
-    plan = plan_turn(decode_request(orjson.dumps(body))).plan
-    assert [shown(message) for message in plan.history] == [*told, {"role": "assistant", "text": "ok"}]
-    assert [shown(message) for message in plan.messages] == [{"role": "user", "text": "new"}]
+    turn_request = build_turn_request(decode_request(orjson.dumps(body))).turn_request
+    assert [shown(message) for message in turn_request.history] == [*told, {"role": "assistant", "text": "ok"}]
+    assert [shown(message) for message in turn_request.messages] == [{"role": "user", "text": "new"}]
 
 
 KEYS: dict[str, tuple[object, Chat | None]] = {
@@ -283,29 +289,29 @@ KEYS: dict[str, tuple[object, Chat | None]] = {
 @pytest.mark.parametrize(("value", "thread"), KEYS.values(), ids=KEYS)
 def test_the_key_in_metadata_is_a_string_or_a_number(value: object, thread: Chat | None) -> None:
     metadata = {"letta_chat_key": value, **{str(number): [number] for number in range(20)}}
-    assert plan_turn(request(user("a"), metadata=metadata)).plan.thread == thread
+    assert build_turn_request(request(user("a"), metadata=metadata)).turn_request.thread == thread
 
 
 @pytest.mark.parametrize("value", [True, {}, [], ["c-1"]], ids=str)
 def test_any_other_key_in_metadata_is_refused(value: object) -> None:
     with pytest.raises(RequestError) as caught:
-        plan_turn(request(user("a"), metadata={"letta_chat_key": value}))
+        build_turn_request(request(user("a"), metadata={"letta_chat_key": value}))
     assert (caught.value.field, caught.value.code) == (FieldPath(RequestField.CHAT_KEY), "invalid_type")
 
 
 def test_a_tool_whose_name_models_do_not_take_has_another_at_letta() -> None:
     tools = (FunctionTool(name="a.b", alias="a_b_1"), FunctionTool(name="c"))
-    plan = plan_turn(request(user("a"), tools=tools)).plan
-    assert [tool.name for tool in plan.client_tools] == ["a_b_1", "c"]
-    assert plan.client_tool_names == {"a_b_1": "a.b"}
+    turn_request = build_turn_request(request(user("a"), tools=tools)).turn_request
+    assert [tool.name for tool in turn_request.client_tools] == ["a_b_1", "c"]
+    assert turn_request.client_tool_names == {"a_b_1": "a.b"}
 
 
 def test_a_call_is_asked_for_by_the_name_that_the_agent_knows() -> None:
     tools = (FunctionTool(name="a.b", alias="a_b_1"),)
     given = RequestContext(config=Config(enforcement=Enforcement.VALIDATE))
-    plan = plan_turn(request(user("a"), tools=tools, must_call=True), given).plan
-    assert isinstance(plan.wish, CallWish)
-    assert plan.wish.names == ("a_b_1",)
+    turn_request = build_turn_request(request(user("a"), tools=tools, must_call=True), given).turn_request
+    assert isinstance(turn_request.reply_format, CallReply)
+    assert turn_request.reply_format.names == ("a_b_1",)
 
 
 # --- What has no part in it -----------------------------------------------------------------------------------
@@ -326,8 +332,8 @@ def test_instructions_are_ignored_and_named_once(
     history: list[Message], ignored: tuple[RequestField, ...]
 ) -> None:
     config = Config(instructions=InstructionPolicy.IGNORE)
-    assert plan_turn(request(*history), RequestContext(config=config)).ignored == ignored
-    assert plan_turn(request(*history)).ignored == ()
+    assert build_turn_request(request(*history), RequestContext(config=config)).ignored == ignored
+    assert build_turn_request(request(*history)).ignored == ()
 
 
 def test_a_result_with_a_picture_is_made_of_parts() -> None:
@@ -341,7 +347,7 @@ def test_a_result_with_a_picture_is_made_of_parts() -> None:
     ]
     history = [{"role": "user", "content": "x"}, {"role": "assistant", "content": None, "tool_calls": calls}]
     body = orjson.dumps({"model": "Milo", "messages": [*history, *results]})
-    seen, plain = plan_turn(decode_request(body)).plan.results
+    seen, plain = build_turn_request(decode_request(body)).turn_request.results
     assert isinstance(seen, ToolResult)
     assert seen.content == (Text(text="Seen:"), Image(url="data:image/png;base64,AAAA"))
     assert isinstance(plain, ToolResult)

@@ -5,7 +5,20 @@ from typing import Any
 import orjson
 import pytest
 
-from drive import AGENT, DONE, PING, USAGE, drain, make_turn, plan, say, server_call, stop, stream, think
+from drive import (
+    AGENT,
+    DONE,
+    PING,
+    USAGE,
+    drain,
+    make_turn,
+    say,
+    server_call,
+    stop,
+    stream,
+    think,
+    turn_request,
+)
 from recordings import recording
 from sansio_letta import Config, ReasoningField, ServerTools
 from sansio_letta.dialects.chat_completions.writer import ChunkWriter, CompletionWriter, Heading
@@ -39,7 +52,7 @@ def returned(call_id: str, text: str, *, status: str = "success") -> dict[str, A
 
 
 def events(*messages: dict[str, Any]) -> list[Event]:
-    turn = make_turn(plan("hi"), Config(), AGENT)
+    turn = make_turn(turn_request("hi"), Config(), AGENT)
     drain(turn)
     items = stream(turn, PING, *messages, stop(), USAGE, DONE)
     return [item for item in items if not isinstance(item, Command)]

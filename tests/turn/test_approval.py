@@ -20,10 +20,10 @@ from drive import (
     drain,
     error,
     make_turn,
-    plan,
     say,
     stop,
     stream,
+    turn_request,
     want,
 )
 from drive_cycle import Client, chat
@@ -89,7 +89,7 @@ def test_long_arguments_are_cut_in_the_question_and_known_again() -> None:
 
 def turn_with(verdict: Verdict, *, config: Config | None = None, **more: Any) -> Turn:
 
-    return make_turn(evolve(plan("yes", **more), verdict=verdict), config or Config(), AGENT)
+    return make_turn(evolve(turn_request("yes", **more), verdict=verdict), config or Config(), AGENT)
 
 
 def sent(items: list[Event | Command]) -> list[dict[str, Any]]:
@@ -153,7 +153,7 @@ def test_where_tools_are_denied_no_word_allows_them() -> None:
 
 @pytest.mark.parametrize(("config", "approve"), [(ALLOW, True), (DENY, False)])
 def test_without_a_question_the_answer_goes_on_as_one(config: Config, approve: bool) -> None:
-    turn = make_turn(plan("hi"), config, AGENT)
+    turn = make_turn(turn_request("hi"), config, AGENT)
     drain(turn)
     first = stream(turn, *WAITS)
     [approval] = sent(first)
@@ -170,7 +170,7 @@ def test_without_a_question_the_answer_goes_on_as_one(config: Config, approve: b
 
 
 def test_with_a_clients_call_beside_it_the_client_comes_first() -> None:
-    turn = make_turn(plan("hi", tools=[WEATHER]), ALLOW, AGENT)
+    turn = make_turn(turn_request("hi", tools=[WEATHER]), ALLOW, AGENT)
     drain(turn)
     items = stream(
         turn,
@@ -181,7 +181,7 @@ def test_with_a_clients_call_beside_it_the_client_comes_first() -> None:
         DONE,
     )
     assert items[-1] == TurnFinished(reason=FinishReason.TOOL_CALLS, usage=None)
-    turn = make_turn(plan(results=["call-2"], tools=[WEATHER]), ALLOW, AGENT)
+    turn = make_turn(turn_request(results=["call-2"], tools=[WEATHER]), ALLOW, AGENT)
     drain(turn)
     agent = agent_json("call-1", name="rm")
     agent["pending_approval"]["tool_calls"] += agent_json("call-2")["pending_approval"]["tool_calls"]
@@ -193,7 +193,7 @@ def test_with_a_clients_call_beside_it_the_client_comes_first() -> None:
 
 
 def test_an_agent_that_never_ends_is_ended() -> None:
-    turn = make_turn(plan("hi"), Config(approvals=Approvals.DENY, max_approval_count=1), AGENT)
+    turn = make_turn(turn_request("hi"), Config(approvals=Approvals.DENY, max_approval_count=1), AGENT)
     drain(turn)
     stream(turn, *WAITS)
     finished = stream(turn, *WAITS)[-1]
@@ -204,7 +204,7 @@ def test_an_agent_that_never_ends_is_ended() -> None:
 def begun_in(thread: ThreadChoice, config: Config, **more: Any) -> tuple[Turn, OpenStream]:
     """A turn that a new conversation was made for."""
     asked = evolve(
-        plan("hi"),
+        turn_request("hi"),
         thread=thread,
         history=(UserMessage(content="before"),),
         instructions=Instructions(text="Be kind.", policy=more.pop("policy", InstructionPolicy.ALWAYS)),
@@ -243,7 +243,7 @@ def test_the_input_is_said_in_the_first_run_alone(
 
 @pytest.mark.parametrize("waits", [True, False])
 def test_an_earlier_turn_in_a_conversation_waits_for_nobody(waits: bool) -> None:
-    asked = evolve(plan("hi"), thread=Chat(key="c-1"))
+    asked = evolve(turn_request("hi"), thread=Chat(key="c-1"))
     thread = ConversationThread(conversation_id="conv-9")
     turn = make_turn(asked, ALLOW, AGENT, thread=thread, earlier=EarlierTurn(run_id="run-0"))
     drain(turn)
@@ -261,7 +261,7 @@ def test_an_earlier_turn_in_a_conversation_waits_for_nobody(waits: bool) -> None
 
 @pytest.mark.parametrize("failing", [(error("llm_error"),), (CONFLICT,)], ids=["failure", "refusal"])
 def test_after_the_first_run_something_is_kept(failing: tuple[dict[str, Any], ...]) -> None:
-    turn = make_turn(plan("hi"), ALLOW, AGENT)
+    turn = make_turn(turn_request("hi"), ALLOW, AGENT)
     drain(turn)
     stream(turn, *WAITS)
     failed = stream(turn, PING, stop("error"), *failing, DONE)[-1]
@@ -270,7 +270,7 @@ def test_after_the_first_run_something_is_kept(failing: tuple[dict[str, Any], ..
 
 
 def test_a_second_run_that_is_lost_is_told_to_its_end() -> None:
-    turn = make_turn(plan("hi"), ALLOW, AGENT)
+    turn = make_turn(turn_request("hi"), ALLOW, AGENT)
     drain(turn)
     stream(turn, *WAITS)
     assert turn.state.run_id == RUN_ID
@@ -283,7 +283,7 @@ def test_a_second_run_that_is_lost_is_told_to_its_end() -> None:
 
 
 def test_a_client_that_leaves_between_the_runs_allows_nothing() -> None:
-    turn = make_turn(plan("hi"), ALLOW, AGENT)
+    turn = make_turn(turn_request("hi"), ALLOW, AGENT)
     drain(turn)
     stream(turn, PING, want("call-1", "rm", "{}"), end=False)
     turn.client_disconnected()

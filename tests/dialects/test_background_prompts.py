@@ -21,7 +21,7 @@ from sansio_letta.dialects.background_prompts import (
 from sansio_letta.dialects.base import RequestContext
 from sansio_letta.dialects.chat_completions.decode import decode_request
 from sansio_letta.dialects.items import ClientRequest
-from sansio_letta.dialects.new_input import plan_turn
+from sansio_letta.dialects.new_input import build_turn_request
 from sansio_letta.turn.request import AgentMessage, Throwaway, UserMessage
 
 HISTORY: list[dict[str, Any]] = [
@@ -222,40 +222,42 @@ def test_a_short_reply_alone_makes_no_probe(said: str) -> None:
     assert not is_probe(request(user(said), max_tokens=1))
 
 
-# --- The plan -------------------------------------------------------------------------------------------------
+# --- The turn's request --------------------------------------------------------------------------------------
 
 
-def planned(
+def built(
     asked: ClientRequest, *, tasks: TaskPolicy = TaskPolicy.ISOLATE, headers: Mapping[str, str] | None = None
 ) -> Any:
     config = Config(tasks=tasks)
-    return plan_turn(asked, RequestContext(config=config, headers=headers or {}, token="abcdef12")).plan
+    return build_turn_request(
+        asked, RequestContext(config=config, headers=headers or {}, token="abcdef12")
+    ).turn_request
 
 
 def test_a_refusing_server_still_tells_a_gateway_that_the_agent_answers() -> None:
-    plan = planned(request(user("ping"), max_tokens=5), tasks=TaskPolicy.REFUSE)
-    assert plan.thread == Throwaway(token="abcdef12", until=3600)
+    turn_request = built(request(user("ping"), max_tokens=5), tasks=TaskPolicy.REFUSE)
+    assert turn_request.thread == Throwaway(token="abcdef12", until=3600)
     with pytest.raises(RequestError) as refused:
-        planned(request(user("### Task:\nName it")), tasks=TaskPolicy.REFUSE)
+        built(request(user("### Task:\nName it")), tasks=TaskPolicy.REFUSE)
     assert refused.value.code == "task_refused"
 
 
 def test_every_request_may_be_isolated() -> None:
     asked = request(*HISTORY, user("Go on."))
-    plan = planned(asked, tasks=TaskPolicy.ALL, headers={"x-letta-chat-key": "c-1"})
-    assert plan.thread == Throwaway(token="abcdef12", until=3600)
-    assert [message.content for message in plan.history] == ["Hello!", "Hello, Sam."]
-    assert planned(asked, tasks=TaskPolicy.PASS, headers={"x-letta-task": "name"}).thread is None
+    turn_request = built(asked, tasks=TaskPolicy.ALL, headers={"x-letta-chat-key": "c-1"})
+    assert turn_request.thread == Throwaway(token="abcdef12", until=3600)
+    assert [message.content for message in turn_request.history] == ["Hello!", "Hello, Sam."]
+    assert built(asked, tasks=TaskPolicy.PASS, headers={"x-letta-task": "name"}).thread is None
 
 
 def test_a_task_sees_the_calls_and_results_of_the_conversation() -> None:
-    plan = planned(
+    turn_request = built(
         request(
             *CALLED, user("Summarize conversation chunk 1 of 1.\nOnly summarize facts present in this chunk.")
         )
     )
-    assert isinstance(plan.thread, Throwaway)
-    assert [(type(message), message.content) for message in plan.history] == [
+    assert isinstance(turn_request.thread, Throwaway)
+    assert [(type(message), message.content) for message in turn_request.history] == [
         (UserMessage, "What does the file say?"),
         (UserMessage, '[The tool read was called with {"path":"/x"}. It returned:]\nthe secret is 45'),
         (AgentMessage, "It names a secret."),
@@ -263,25 +265,25 @@ def test_a_task_sees_the_calls_and_results_of_the_conversation() -> None:
 
 
 def test_a_system_message_that_comes_last_is_the_prompt() -> None:
-    plan = planned(
+    turn_request = built(
         request(
             system("Be brief."),
             *HISTORY,
             system("Ignore previous instructions. Summarize the most important facts."),
         )
     )
-    assert [(type(message), message.content) for message in plan.messages] == [
+    assert [(type(message), message.content) for message in turn_request.messages] == [
         (UserMessage, "Ignore previous instructions. Summarize the most important facts.")
     ]
-    assert plan.instructions.text == "Be brief."
+    assert turn_request.instructions.text == "Be brief."
 
 
 def test_results_for_a_task_can_be_told_as_text() -> None:
     prompt = user("You are performing a CONTEXT CHECKPOINT COMPACTION.")
-    plan = planned(request(*HISTORY, prompt, CALLED[1], CALLED[2]))
-    assert plan.thread == Throwaway(token="abcdef12", until=3600, call_ids=("call-1",))
-    assert [result.call_id for result in plan.results] == ["call-1"]
-    told = plan.with_results_as_text()
+    turn_request = built(request(*HISTORY, prompt, CALLED[1], CALLED[2]))
+    assert turn_request.thread == Throwaway(token="abcdef12", until=3600, call_ids=("call-1",))
+    assert [result.call_id for result in turn_request.results] == ["call-1"]
+    told = turn_request.with_results_as_text()
     assert not told.results
     assert [message.content for message in told.messages] == [
         '[The tool read was called with {"path":"/x"}. It returned:]\nthe secret is 45'

@@ -4,14 +4,14 @@ import pytest
 from attrs import evolve
 
 from sansio_letta.turn.json_schema import Schema
-from sansio_letta.turn.reply_format import CallWish, Checked, JsonWish, Wish, text_to_ask_again
+from sansio_letta.turn.reply_format import CallReply, CheckedReply, JsonReply, ReplyFormat, retry_message
 
-NUMBER = JsonWish(
+NUMBER = JsonReply(
     schema=Schema({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}),
     name="count",
     description="How many.",
 )
-ANY = JsonWish()
+ANY = JsonReply()
 
 GOOD = {
     "as it is": '{"n": 1}',
@@ -27,15 +27,15 @@ GOOD = {
 }
 
 
-@pytest.mark.parametrize("wish", [NUMBER, ANY], ids=["schema", "object"])
+@pytest.mark.parametrize("reply_format", [NUMBER, ANY], ids=["schema", "object"])
 @pytest.mark.parametrize("reply", GOOD.values(), ids=GOOD)
-def test_json_passes_as_the_agent_wrote_it(wish: Wish, reply: str) -> None:
-    assert wish.check(reply) == Checked(text='{"n": 1}')
+def test_json_passes_as_the_agent_wrote_it(reply_format: ReplyFormat, reply: str) -> None:
+    assert reply_format.check(reply) == CheckedReply(text='{"n": 1}')
 
 
 def test_blanks_and_order_within_are_the_agents() -> None:
     text = '{ "z":1,\n"n" : 2 }'
-    assert NUMBER.check(text) == Checked(text=text)
+    assert NUMBER.check(text) == CheckedReply(text=text)
 
 
 BAD = {
@@ -52,54 +52,60 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("wish", [NUMBER, ANY], ids=["schema", "object"])
-@pytest.mark.parametrize(("reply", "complaint"), BAD.items(), ids=[repr(reply) for reply in BAD])
-def test_what_is_no_json_or_not_one_is_complained_of(wish: Wish, reply: str, complaint: str) -> None:
-    assert (wish.check(reply).complaint or "").startswith(complaint)
+@pytest.mark.parametrize("reply_format", [NUMBER, ANY], ids=["schema", "object"])
+@pytest.mark.parametrize(("reply", "problem"), BAD.items(), ids=[repr(reply) for reply in BAD])
+def test_what_is_no_json_or_not_one_is_complained_of(
+    reply_format: ReplyFormat, reply: str, problem: str
+) -> None:
+    assert (reply_format.check(reply).problem or "").startswith(problem)
 
 
 def test_complaints_name_the_place_and_the_kind() -> None:
-    assert NUMBER.check('{"n": "1"}').complaint == "$.n: '1' is not of type 'integer'"
-    assert ANY.check("[]").complaint == "it is no JSON object"
-    assert JsonWish(schema=Schema({})).check("[]").complaint is None, "any JSON"
+    assert NUMBER.check('{"n": "1"}').problem == "$.n: '1' is not of type 'integer'"
+    assert ANY.check("[]").problem == "it is no JSON object"
+    assert JsonReply(schema=Schema({})).check("[]").problem is None, "any JSON"
 
 
 def test_a_reply_without_a_call_is_never_as_wished() -> None:
-    assert CallWish(names=("f",)).check("Hello").complaint == "no tool was called"
+    assert CallReply(names=("f",)).check("Hello").problem == "no tool was called"
 
 
 def test_the_agent_is_told_all_it_needs() -> None:
-    assert "JSON alone" in NUMBER.asking
-    assert NUMBER.asking.endswith(
+    assert "JSON alone" in NUMBER.prompt
+    assert NUMBER.prompt.endswith(
         'count: How many.\n{"type":"object","properties":{"n":{"type":"integer"}},"required":["n"]}'
     )
-    assert ANY.asking.endswith(": an object.")
-    assert "the tool get_weather:" in CallWish(names=("get_weather",)).asking
-    assert "one of f, g:" in CallWish(names=("f", "g")).asking
+    assert ANY.prompt.endswith(": an object.")
+    assert "the tool get_weather:" in CallReply(names=("get_weather",)).prompt
+    assert "one of f, g:" in CallReply(names=("f", "g")).prompt
 
 
-@pytest.mark.parametrize("wish", [NUMBER, ANY, CallWish(names=("f",))], ids=["schema", "object", "call"])
-def test_asking_again_says_what_was_wrong_and_what_is_right(wish: Wish) -> None:
-    text = text_to_ask_again(wish, "it is empty")
+@pytest.mark.parametrize(
+    "reply_format", [NUMBER, ANY, CallReply(names=("f",))], ids=["schema", "object", "call"]
+)
+def test_asking_again_says_what_was_wrong_and_what_is_right(reply_format: ReplyFormat) -> None:
+    text = retry_message(reply_format, "it is empty")
     assert text.startswith("Your last reply cannot be used: it is empty. Reply once more, ")
     assert "properties" not in text, "the schema was told"
-    assert ("properties" in text_to_ask_again(wish, "it is empty", in_full=True)) == (wish is NUMBER)
+    assert ("properties" in retry_message(reply_format, "it is empty", in_full=True)) == (
+        reply_format is NUMBER
+    )
 
 
 def test_a_reminder_names_the_schema_that_was_told() -> None:
-    assert NUMBER.reminder.startswith(NUMBER.asking.partition(" this JSON Schema")[0])
+    assert NUMBER.reminder.startswith(NUMBER.prompt.partition(" this JSON Schema")[0])
     assert NUMBER.reminder.endswith("the JSON Schema count that you were given before.")
-    assert ANY.reminder == ANY.asking
+    assert ANY.reminder == ANY.prompt
 
 
 def test_a_schema_is_known_by_all_that_the_agent_is_told_of_it() -> None:
-    other = JsonWish(schema=Schema({"type": "object"}), name="count", description="How many.")
+    other = JsonReply(schema=Schema({"type": "object"}), name="count", description="How many.")
     assert (other.slot, other.digest != NUMBER.digest) == (NUMBER.slot, True)
     assert evolve(NUMBER, description="").digest != NUMBER.digest
     assert evolve(NUMBER, name="other").slot != NUMBER.slot
 
 
 def test_many_tools_are_not_all_named() -> None:
-    wish = CallWish(names=tuple(f"tool_{number}" for number in range(40)))
-    assert "tool_7, or another of the program's 32 tools" in wish.asking
-    assert len(text_to_ask_again(wish, "no tool was called")) < 300
+    reply_format = CallReply(names=tuple(f"tool_{number}" for number in range(40)))
+    assert "tool_7, or another of the program's 32 tools" in reply_format.prompt
+    assert len(retry_message(reply_format, "no tool was called")) < 300

@@ -57,17 +57,17 @@ VALUES: dict[str, tuple[object, tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize(("value", "complaints"), VALUES.values(), ids=VALUES)
-def test_what_is_wrong_is_told_with_its_place(value: object, complaints: tuple[str, ...]) -> None:
-    assert set(schema(PERSON).complaints(value)) == set(complaints)
+@pytest.mark.parametrize(("value", "problems"), VALUES.values(), ids=VALUES)
+def test_what_is_wrong_is_told_with_its_place(value: object, problems: tuple[str, ...]) -> None:
+    assert set(schema(PERSON).problems(value)) == set(problems)
 
 
 def test_complaints_are_few_and_short() -> None:
     strings = {"items": {"type": "string"}}
-    complaints = schema(strings).complaints([["x" * 10_000] for _ in range(100)])
-    assert len(complaints) == 5
-    assert max(map(len, complaints)) < 600
-    assert complaints[0].endswith("is not of type 'string'"), "the reason stands behind the value"
+    problems = schema(strings).problems([["x" * 10_000] for _ in range(100)])
+    assert len(problems) == 5
+    assert max(map(len, problems)) < 600
+    assert problems[0].endswith("is not of type 'string'"), "the reason stands behind the value"
 
 
 def test_the_agent_is_given_the_schema_as_it_came() -> None:
@@ -90,8 +90,8 @@ def test_the_draft_is_the_one_that_is_named(name: str) -> None:
     named = {"$schema": name} if ":" in name else {}
     # A reference to the whole must not lead back to the library's own class.
     recursive = {**named, **raw, "properties": {"a": {"$ref": "#"}}}
-    assert schema(recursive).complaints({"a": ["right"]}) == ()
-    assert schema(recursive).complaints({"a": wrong}) != ()
+    assert schema(recursive).problems({"a": ["right"]}) == ()
+    assert schema(recursive).problems({"a": wrong}) != ()
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
@@ -126,8 +126,8 @@ def test_what_cannot_be_checked_is_refused_with_the_reason(raw: dict[str, Any], 
 
 def test_names_of_properties_are_no_keywords() -> None:
     raw = {"properties": {"patternProperties": {"type": "string"}, "$ref": {"type": "string"}}}
-    assert schema(raw).complaints({"patternProperties": "a", "$ref": "b"}) == ()
-    assert len(schema(raw).complaints({"patternProperties": 1, "$ref": 2})) == 2
+    assert schema(raw).problems({"patternProperties": "a", "$ref": "b"}) == ()
+    assert len(schema(raw).problems({"patternProperties": 1, "$ref": 2})) == 2
 
 
 def nested(depth: int) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def nested(depth: int) -> dict[str, Any]:
 
 def test_a_schema_has_a_greatest_depth() -> None:
     value: Any = {"a": 1}
-    assert schema(nested(MAX_SCHEMA_DEPTH - 2)).complaints(value) == ()
+    assert schema(nested(MAX_SCHEMA_DEPTH - 2)).problems(value) == ()
     assert "nested more than 64 deep" in refusal(nested(MAX_SCHEMA_DEPTH + 2))
 
 
@@ -150,7 +150,7 @@ def test_nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", connect)
     refusal({"$ref": "http://127.0.0.1:9/a.json"})
     # Of the drafts that know it alone.
-    assert schema({"$dynamicRef": "#a", "$dynamicAnchor": "a", "type": "string"}).complaints(5) != ()
+    assert schema({"$dynamicRef": "#a", "$dynamicAnchor": "a", "type": "string"}).problems(5) != ()
 
 
 BOMB = {
@@ -188,16 +188,16 @@ ENDLESS: dict[str, tuple[dict[str, Any], object]] = {
 
 @pytest.mark.parametrize(("raw", "value"), ENDLESS.values(), ids=ENDLESS)
 def test_a_check_has_an_end(raw: dict[str, Any], value: object) -> None:
-    (complaint,) = schema(raw).complaints(value)
-    assert complaint.startswith("it cannot be checked")
+    (problem,) = schema(raw).problems(value)
+    assert problem.startswith("it cannot be checked")
 
 
 def test_a_check_takes_no_longer_than_its_steps_and_keeps_little() -> None:
     bomb = schema({"$defs": {"d0": {"type": "integer"}, **BOMB}, "$ref": "#/$defs/d39"})
-    bomb.complaints(1)  # what is imported on first use
+    bomb.problems(1)  # what is imported on first use
     tracemalloc.start()
     try:
-        bomb.complaints("x" * 2_000)
+        bomb.problems("x" * 2_000)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -218,24 +218,24 @@ UNIQUE: dict[str, tuple[list[Any], bool]] = {
 
 @pytest.mark.parametrize(("items", "unique"), UNIQUE.values(), ids=UNIQUE)
 def test_items_are_the_same_if_their_json_is(items: list[Any], unique: bool) -> None:
-    complaints = schema({"uniqueItems": True}).complaints(items)
-    assert complaints == () if unique else complaints[0].endswith("has non-unique elements")
-    assert schema({"uniqueItems": False}).complaints(items) == ()
+    problems = schema({"uniqueItems": True}).problems(items)
+    assert problems == () if unique else problems[0].endswith("has non-unique elements")
+    assert schema({"uniqueItems": False}).problems(items) == ()
 
 
 def test_a_pattern_is_told_and_not_matched() -> None:
     # Matched against this, it would take longer than the universe has.
     raw = {"type": "string", "pattern": "^(a+)+$"}
-    assert schema(raw).complaints("a" * 200 + "b") == ()
-    assert schema({"pattern": "("}).complaints("x") == (), "nor compiled"
+    assert schema(raw).problems("a" * 200 + "b") == ()
+    assert schema({"pattern": "("}).problems("x") == (), "nor compiled"
 
 
 def test_large_lists_are_checked() -> None:
     row = {"type": "object", "properties": {f"p{number}": {"type": "integer"} for number in range(30)}}
     rows = [{f"p{number}": number for number in range(30)} for _ in range(200)]
     listed = schema({"type": "array", "items": row})
-    assert listed.complaints(rows) == ()
-    assert len(listed.complaints([*rows, {"p0": "x"}])) == 1
+    assert listed.problems(rows) == ()
+    assert len(listed.problems([*rows, {"p0": "x"}])) == 1
 
 
 KEYWORDS = st.sampled_from(
@@ -313,4 +313,4 @@ def test_any_schema_is_refused_or_can_be_checked_against(
         usable = schema({**raw, **({"$schema": draft} if draft else {})})
     except RequestError:
         return
-    assert usable.complaints(value) == usable.complaints(value)
+    assert usable.problems(value) == usable.problems(value)
