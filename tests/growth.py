@@ -1,8 +1,9 @@
 """How the cost of processing an input grows with its size.
 
-The CPU time for one input is compared with that for an input of eight times its size: three doublings. A linear
-function takes eight times as long, a quadratic one 64 times. A busy machine makes a measurement longer, never
-shorter, so the minimum of several counts. The pauses between attempts grow, so that they outlast other work.
+The CPU time for one input is compared with that for an input eight times its size, which is doubled three
+times. A linear function takes eight times as long, a quadratic one 64 times. A busy machine makes a measurement
+longer, never shorter, so the minimum of several counts. The pauses between attempts grow, so that they outlast
+other work.
 """
 
 import gc
