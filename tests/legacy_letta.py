@@ -14,7 +14,7 @@ from sansio_letta.turn.events import Event
 from sansio_letta.turn.request import Tool
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.agents import to_agent
-from sansio_letta.upstreams.rest.attached_tools import lend
+from sansio_letta.upstreams.rest.attached_tools import offer_attached
 from sansio_letta.upstreams.rest.commands import (
     AnswerCalls,
     CancelRun,
@@ -34,8 +34,8 @@ from sansio_letta.upstreams.rest.commands import (
     OpenStream,
     SearchTools,
 )
-from sansio_letta.upstreams.rest.response import Answer
-from sansio_letta.upstreams.rest.tool_attachment import clean
+from sansio_letta.upstreams.rest.response import Response
+from sansio_letta.upstreams.rest.tool_attachment import sweep_tools
 
 NOW = 1_795_332_551
 SAYING: dict[str, Any] = {"id": "tool-say", "name": "send_message", "tags": ["letta_core"]}
@@ -52,7 +52,7 @@ def agent(agent_type: str = "memgpt_v2_agent", agent_id: str = AGENT_ID) -> Agen
 
 def name_of(tool: Tool) -> str:
     """What a client's tool is called at Letta."""
-    return lend([tool], to_legacy=True)[0].tool.name
+    return offer_attached([tool], adds_arguments=True)[0].tool.name
 
 
 def calling(call_id: str, name: str, arguments: str = '{"city": "Rome", "request_heartbeat": true}') -> Message:
@@ -225,8 +225,8 @@ class LegacyLetta:
 
     def sweep(self, now: int, *, names: Collection[str] = ()) -> None:
         """What a server does every now and then; at its end with the names of what it has made."""
-        cleaning = clean(now, names=names)
-        answer: Answer | None = None
+        cleaning = sweep_tools(now, names=names)
+        answer: Response | None = None
         while True:
             try:
                 command = cleaning.send(answer)
@@ -242,9 +242,9 @@ def _reply(turn: Turn, value: object, status: int) -> None:
     turn.receive_data(b"")
 
 
-def answer_of(value: object, status: int = 200) -> Answer:
+def answer_of(value: object, status: int = 200) -> Response:
     """A whole answer of Letta's."""
-    answer = Answer(status=status, headers=JSON, max_size=1_000_000)
+    answer = Response(status=status, headers=JSON, max_size=1_000_000)
     answer.receive_data(orjson.dumps(value))
     return answer
 

@@ -39,7 +39,7 @@ from sansio_letta.upstreams.rest import commands as rest_commands
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest import run as stream
 from sansio_letta.upstreams.rest.agents import to_agent
-from sansio_letta.upstreams.rest.client_tools import Toolkit
+from sansio_letta.upstreams.rest.offered_tools import OfferedTools
 from sansio_letta.upstreams.rest.tool_attachment import MadeTools
 
 ROOT = Path(__file__).parent.parent
@@ -448,7 +448,7 @@ def test_what_is_not_there_yet_is_not_there() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_no_page_says_that_agents_of_some_type_take_no_tools(page: Path) -> None:
     legacy = to_agent(letta.Agent(id="agent-1", name="Milo", agent_type="memgpt_v2_agent"))
-    tools = Toolkit(
+    tools = OfferedTools(
         offered=(), policy=sansio_letta.Config().client_tools, ttl=1.0, made=MadeTools(), owner="", now=0
     )
     assert tools.attaches_to(legacy)

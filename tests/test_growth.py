@@ -44,7 +44,7 @@ from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.calls import ToolBridge
 from sansio_letta.upstreams.rest.letta import ToolCall
 from sansio_letta.upstreams.rest.reader import MessageReader
-from sansio_letta.upstreams.rest.spoken import SpokenText
+from sansio_letta.upstreams.rest.reply_argument import ReplyArgument
 
 #: Bytes that a reader is given at once.
 READ: Final = 4096
@@ -104,9 +104,9 @@ def bridged(count: int, name: str | None, receive: str) -> Work:
     return work
 
 
-def spoken(fragment: str, count: int, first: str = "") -> Work:
+def reply_argument(fragment: str, count: int, first: str = "") -> Work:
     def work() -> None:
-        reader = SpokenText("message")
+        reader = ReplyArgument("message")
         reader.receive(first)
         for _ in range(count):
             reader.receive(fragment)
@@ -253,8 +253,11 @@ READERS: dict[str, tuple[Callable[[int], Work], int]] = {
     "call: arguments of the server's tool": (lambda n: bridged(n, "its", "receive_request"), 10_000),
     "call: arguments of the client's tool": (lambda n: bridged(n, "mine", "receive_request"), 5_000),
     "call: a call of Letta's without a name": (lambda n: bridged(n, None, "receive_call"), 10_000),
-    "call: what is said in arguments": (lambda n: spoken("a\\n" * 100, n // 100, first='{"message":"'), 20_000),
-    "call: a long key of arguments": (lambda n: spoken("k", n, first='{"'), 20_000),
+    "call: what is said in arguments": (
+        lambda n: reply_argument("a\\n" * 100, n // 100, first='{"message":"'),
+        20_000,
+    ),
+    "call: a long key of arguments": (lambda n: reply_argument("k", n, first='{"'), 20_000),
     "Letta: agents": (lambda n: lambda: letta.decode_agents(orjson.dumps([agent_json()] * n)), 300),
     "Letta: conversations": (
         lambda n: lambda: letta.decode_conversations(orjson.dumps([{"id": "c", "summary": "s"}] * n)),
@@ -269,7 +272,7 @@ READERS: dict[str, tuple[Callable[[int], Work], int]] = {
         500,
     ),
     "Letta: an error": (
-        lambda n: lambda: letta.decode_error_answer(b'{"detail": "%b"}' % (b"x" * n)),
+        lambda n: lambda: letta.decode_error_body(b'{"detail": "%b"}' % (b"x" * n)),
         1_000_000,
     ),
     "names against a key's patterns": (

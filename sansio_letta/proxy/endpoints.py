@@ -32,11 +32,11 @@ from ..upstreams.rest.commands import (
 )
 from ..upstreams.rest.conversations import CHAT_MARK, TASK_MARK, chat_key, task_deadline
 from ..upstreams.rest.lookup import read_mark
-from ..upstreams.rest.response import Answer, Headers
-from ..upstreams.rest.tool_attachment import clean
+from ..upstreams.rest.response import Headers, Response
+from ..upstreams.rest.tool_attachment import sweep_tools
 from .response import Reply, error_reply, json_reply
 
-Handler: TypeAlias = Generator[Command, Answer, Reply]
+Handler: TypeAlias = Generator[Command, Response, Reply]
 
 
 @define
@@ -52,7 +52,7 @@ class HandlerRunner:
     max_answer_size: int
     caller: Caller = ANYONE
     _items: deque[Command | Reply] = field(factory=deque, init=False)
-    _answer: Answer | None = field(default=None, init=False)
+    _response: Response | None = field(default=None, init=False)
     _asking: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -66,9 +66,9 @@ class HandlerRunner:
 
         :raises LocalProtocolError: if no answer is awaited.
         """
-        if not self._asking or self._answer is not None:
+        if not self._asking or self._response is not None:
             raise LocalProtocolError("receive_response called while no answer is awaited")
-        self._answer = Answer(
+        self._response = Response(
             status=status,
             headers=headers,
             max_size=self.max_answer_size,
@@ -80,20 +80,20 @@ class HandlerRunner:
 
         :raises LocalProtocolError: if no body is awaited.
         """
-        if self._answer is None:
+        if self._response is None:
             raise LocalProtocolError("receive_data called while no body is awaited")
         if data:
-            self._answer.receive_data(data)
+            self._response.receive_data(data)
         else:
-            answer, self._answer = self._answer, None
+            response, self._response = self._response, None
             assert isinstance(self.handler, Generator)
-            self._go_on(self.handler, answer)
+            self._go_on(self.handler, response)
 
     def receive_failure(self, failure: Failure, reason: str) -> None:
         """The exchange has failed; it changes nothing at Letta, so it does not matter how far it came."""
         if not self._asking:
             raise LocalProtocolError("receive_failure called while no exchange is under way")
-        self._answer = None
+        self._response = None
         what = "cannot be reached" if failure is Failure.NOT_SENT else "did not answer"
         assert isinstance(self.handler, Generator)
         try:
@@ -107,13 +107,13 @@ class HandlerRunner:
         """The client has disconnected; there is nothing to clean up."""
         self._items.clear()
         self._asking = False
-        self._answer = None
+        self._response = None
 
     def shut_down(self, error: SansioLettaError) -> None:
         """The process exits: the client is sent the reason, unless the reply is there already."""
         if self._asking:
             self._items.clear()
-            self._answer = None
+            self._response = None
             self._end(error_reply(error))
 
     def next_event(self) -> Command | Reply | Signal:
@@ -122,10 +122,10 @@ class HandlerRunner:
             return self._items.popleft()
         return Signal.NEED_DATA if self._asking else Signal.FINISHED
 
-    def _go_on(self, handler: Handler, answer: Answer | None) -> None:
+    def _go_on(self, handler: Handler, response: Response | None) -> None:
         try:
             # A generator that has not begun takes nothing but None.
-            self._items.append(next(handler) if answer is None else handler.send(answer))
+            self._items.append(next(handler) if response is None else handler.send(response))
             self._asking = True
         except StopIteration as stop:
             self._end(stop.value)
@@ -149,7 +149,7 @@ def ollama_tags(config: Config, caller: Caller = ANYONE) -> Handler:
     return json_reply(ollama.encode_tags(agents))
 
 
-def _list_agents(config: Config, caller: Caller) -> Generator[Command, Answer, list[Agent]]:
+def _list_agents(config: Config, caller: Caller) -> Generator[Command, Response, list[Agent]]:
     """All agents that the caller may use, page after page; no SDK asks for a second page."""
     agents: dict[str, Agent] = {}
     if caller.agents == ():
@@ -179,7 +179,7 @@ def ollama_show(model: str, caller: Caller = ANYONE) -> Handler:
     return json_reply(ollama.encode_show(agent))
 
 
-def _find(model: str, caller: Caller) -> Generator[Command, Answer, Agent]:
+def _find(model: str, caller: Caller) -> Generator[Command, Response, Agent]:
     if caller.agents == ():
         raise unknown_model(model)
     return found_agent(model, (yield find_agent(model)), caller.may_use).agent
@@ -225,7 +225,7 @@ def sweep(
     return _status("swept", runs=str(runs), tools=str(tools), conversations=str(conversations))
 
 
-def _sweep_runs(now: int, has_died: Callable[[str], bool]) -> Generator[Command, Answer, int]:
+def _sweep_runs(now: int, has_died: Callable[[str], bool]) -> Generator[Command, Response, int]:
     """End the runs without a reader: those of a process that died, and those whose turn must be over."""
     lost: list[letta.Run] = []
     after: str | None = None
@@ -245,21 +245,21 @@ def _sweep_runs(now: int, has_died: Callable[[str], bool]) -> Generator[Command,
     return len(lost)
 
 
-def _sweep_tools(now: int, names: Collection[str]) -> Generator[Command, Answer, int]:
-    cleaning, answer, count = clean(now, names=names), None, 0
+def _sweep_tools(now: int, names: Collection[str]) -> Generator[Command, Response, int]:
+    cleaning, response, count = sweep_tools(now, names=names), None, 0
     while True:
         try:
-            command = cleaning.send(answer)
+            command = cleaning.send(response)
         except StopIteration:
             return count
         count += isinstance(command, DeleteTool)
         try:
-            answer = yield command
+            response = yield command
         except LettaError:
-            answer = None
+            response = None
 
 
-def _sweep_tasks(now: int, turn_timeout: float) -> Generator[Command, Answer, int]:
+def _sweep_tasks(now: int, turn_timeout: float) -> Generator[Command, Response, int]:
     found = yield from _find_conversations(TASK_MARK)
     old = [item for item in found if _is_over(item, now, turn_timeout)]
     for item in old:
@@ -292,13 +292,13 @@ def list_threads(model: str) -> Handler:
 
 def _find_conversations(
     mark: str, agent_id: str | None = None
-) -> Generator[Command, Answer, list[letta.Conversation]]:
+) -> Generator[Command, Response, list[letta.Conversation]]:
     """All whose summary begins with a mark, page after page, the newest first."""
     found: list[letta.Conversation] = []
     after: str | None = None
     while True:
-        answer = yield FindConversations(summary=mark, agent_id=agent_id, after=after)
-        page = letta.decode_conversations(answer.data)
+        response = yield FindConversations(summary=mark, agent_id=agent_id, after=after)
+        page = letta.decode_conversations(response.data)
         # Letta looks for the text anywhere in a summary.
         found += [item for item in page if (item.summary or "").startswith(mark)]
         # A page that brings nothing new would be asked for for ever.

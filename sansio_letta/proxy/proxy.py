@@ -317,7 +317,7 @@ class Proxy:
                 background=_wants_background(asked, config),
                 caller=caller,
                 recall_thread=partial(self._memory.threads.recall, wish=turn_request.thread),
-                is_told=self._memory.threads.is_told,
+                already_sent=self._memory.threads.is_told,
                 memory=self._memory.letta,
                 expired=self._memory.threads.take_expired(caller.scope, now - config.client_tool_ttl),
                 token=context.token,

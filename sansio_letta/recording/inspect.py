@@ -229,7 +229,7 @@ class _Telling:
         """What has made no event: a whole body, or the end of a stream."""
         body = bytes(self._rest)
         if self._decoder is None:
-            text = short(letta.decode_error_answer(body).text or decoded(body), _MAX_BODY)
+            text = short(letta.decode_error_body(body).text or decoded(body), _MAX_BODY)
             self._add(exchange, t, Kind.ANSWER, f"{len(body)} bytes", text, laid_out(body))
         elif body.strip():
             self._add(exchange, _last_t(exchange), Kind.REST, "no event", short(decoded(body)), decoded(body))

@@ -113,7 +113,7 @@ def message(data: bytes) -> None:
             assert error.status_hint == 502
         else:
             _check_texts(value)
-    text = letta.decode_error_answer(data).text
+    text = letta.decode_error_body(data).text
     assert text is None or text
 
 

@@ -34,7 +34,7 @@ from live.proxy import Proxy, serving
 from live.rig import Rig
 from sansio_letta.dialects.chat_completions.decode import decode_request
 from sansio_letta.dialects.new_input import build_turn_request
-from sansio_letta.upstreams.rest.attached_tools import PREFIX, lend
+from sansio_letta.upstreams.rest.attached_tools import PREFIX, offer_attached
 from sansio_letta.upstreams.rest.run_request import RESULT_PREFACE
 
 TYPES = ("memgpt_v2_agent", "memgpt_agent")
@@ -45,7 +45,7 @@ def name_of(tool: Message) -> str:
     """What a client's tool is called at Letta."""
     body = {"model": "x", "messages": [user("x")], "tools": [tool]}
     turn_request = build_turn_request(decode_request(json.dumps(body).encode())).turn_request
-    return lend(turn_request.client_tools, to_legacy=True)[0].tool.name
+    return offer_attached(turn_request.client_tools, adds_arguments=True)[0].tool.name
 
 
 WEATHER, READ = name_of(GET_WEATHER), name_of(READ_FILE)

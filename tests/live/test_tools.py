@@ -11,7 +11,7 @@ from live.letta_api import Agent, LettaApi
 from sansio_letta.dialects.chat_completions.decode import decode_request
 from sansio_letta.dialects.new_input import build_turn_request
 from sansio_letta.turn.settlement import NO_RESULT_YET
-from sansio_letta.upstreams.rest.attached_tools import beside
+from sansio_letta.upstreams.rest.attached_tools import offer_in_request
 
 ROME = '{"city": "Rome", "note": "caf\\u00e9 \\"x\\""}'
 OSLO = '{"city":"Oslo","days":[1, 2.50, null]}'
@@ -29,7 +29,7 @@ def name_beside(tool: Message) -> str:
     """What a client's tool is called at Letta where the agent has one of its name."""
     body = {"model": "x", "messages": [user("x")], "tools": [tool]}
     turn_request = build_turn_request(decode_request(json.dumps(body).encode())).turn_request
-    return beside(turn_request.client_tools, {tool["function"]["name"]})[0].tool.name
+    return offer_in_request(turn_request.client_tools, {tool["function"]["name"]})[0].tool.name
 
 
 def quoted_results(text: str) -> list[str]:

@@ -403,7 +403,7 @@ def instructed(policy: InstructionPolicy, memory: ThreadMemory | None = None, te
         messages=(UserMessage(content="hi"),),
         instructions=Instructions(text=text, policy=policy),
     )
-    return make_turn(turn_request, agent=AGENT, is_told=(memory or ThreadMemory(10)).is_told)
+    return make_turn(turn_request, agent=AGENT, already_sent=(memory or ThreadMemory(10)).is_told)
 
 
 def test_instructions_are_given_once() -> None:

@@ -49,7 +49,7 @@ from sansio_letta.turn.events import (
 from sansio_letta.turn.request import Throwaway
 from sansio_letta.turn.settlement import NO_RESULT
 from sansio_letta.turn.trimming import Trimmer
-from sansio_letta.upstreams.rest.attached_tools import lend
+from sansio_letta.upstreams.rest.attached_tools import offer_attached
 from sansio_letta.upstreams.rest.commands import (
     Command,
     CreateConversation,
@@ -512,7 +512,7 @@ def test_a_tool_that_is_attached_has_the_clients_name(is_legacy: bool) -> None:
     known = agent(agent_type="memgpt_v2_agent") if is_legacy else AGENT
     config = Config(client_tools=ClientTools.ATTACH)
     made = evolve(turn_request(results=["call-1"], tools=[WEATHER]), one_call=True)
-    (lent,) = lend((WEATHER,), to_legacy=is_legacy)
+    (lent,) = offer_attached((WEATHER,), adds_arguments=is_legacy)
     waits = agent_json("call-1", "call-2", name=lent.tool.name) | {"agent_type": known.agent_type}
     waits["pending_approval"]["tool_calls"][1]["arguments"] = '{"city": "Bern", "request_heartbeat": true}'
     turn = make_turn(made, config, known)

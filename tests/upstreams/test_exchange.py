@@ -14,15 +14,15 @@ from sansio_letta.errors import (
 from sansio_letta.turn.agent import Agent
 from sansio_letta.upstreams.rest.agents import find_agent, found_agent
 from sansio_letta.upstreams.rest.commands import FetchAgent, FindAgent
-from sansio_letta.upstreams.rest.response import Answer
+from sansio_letta.upstreams.rest.response import Response
 
 AGENT_ID = "agent-c52d0716-1824-4a78-9f84-e5b39a7bad99"
 
 
-def answer(status: int = 200, body: bytes = b"", max_size: int = 1000, **headers: str) -> Answer:
+def answer(status: int = 200, body: bytes = b"", max_size: int = 1000, **headers: str) -> Response:
     """An answer with this body; an underscore in a header's name is a dash."""
     pairs = [(name.replace("_", "-"), value) for name, value in headers.items()]
-    collected = Answer(status=status, headers=pairs, max_size=max_size)
+    collected = Response(status=status, headers=pairs, max_size=max_size)
     for at in range(len(body)):
         collected.receive_data(body[at : at + 1])
     return collected
@@ -86,7 +86,7 @@ def test_only_200_has_data(status: int) -> None:
         _ = answer(status, b"{}").data
 
 
-REFUSALS: dict[str, tuple[Answer, int, str, str]] = {
+REFUSALS: dict[str, tuple[Response, int, str, str]] = {
     "a detail": (answer(422, b'{"detail":"bad id"}'), 400, "invalid_value", "Letta answered 422: bad id"),
     "HTML": (answer(502, b"<html>"), 502, "upstream_error", "Letta answered 502."),
     "a key": (
@@ -109,7 +109,9 @@ REFUSALS: dict[str, tuple[Answer, int, str, str]] = {
 
 
 @pytest.mark.parametrize(("collected", "status", "code", "message"), REFUSALS.values(), ids=REFUSALS)
-def test_a_refusal_is_an_error_for_the_client(collected: Answer, status: int, code: str, message: str) -> None:
+def test_a_refusal_is_an_error_for_the_client(
+    collected: Response, status: int, code: str, message: str
+) -> None:
     error = collected.error()
     assert isinstance(error, LettaError)
     assert (error.status_hint, error.code, error.message) == (status, code, message)
@@ -172,7 +174,7 @@ def test_an_id_is_found() -> None:
     assert found_agent(AGENT_ID, answer(body=orjson.dumps(raw_agent("Milo")))).agent == MILO
 
 
-NOT_FOUND: dict[str, tuple[str, Answer, type[SansioLettaError], int, str]] = {
+NOT_FOUND: dict[str, tuple[str, Response, type[SansioLettaError], int, str]] = {
     "no agent has the name": ("Milo", answer(body=b"[]"), RequestError, 404, "model_not_found"),
     "only similar names": (
         "Milo",
@@ -199,7 +201,7 @@ NOT_FOUND: dict[str, tuple[str, Answer, type[SansioLettaError], int, str]] = {
 
 @pytest.mark.parametrize(("model", "collected", "cls", "status", "code"), NOT_FOUND.values(), ids=NOT_FOUND)
 def test_no_agent_is_guessed(
-    model: str, collected: Answer, cls: type[SansioLettaError], status: int, code: str
+    model: str, collected: Response, cls: type[SansioLettaError], status: int, code: str
 ) -> None:
     with pytest.raises(cls) as caught:
         found_agent(model, collected)

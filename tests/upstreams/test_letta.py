@@ -354,7 +354,7 @@ AGENT = {
 
 
 @pytest.mark.parametrize(
-    "decode", [letta.decode_agents, letta.decode_agent, letta.decode_health, letta.decode_error_answer]
+    "decode", [letta.decode_agents, letta.decode_agent, letta.decode_health, letta.decode_error_body]
 )
 @given(data=st.binary() | (JSON | spoiled(AGENT) | spoiled([AGENT, AGENT])).map(orjson.dumps))
 def test_any_bytes_give_an_answer_or_a_remote_protocol_error(decode: Decode, data: bytes) -> None:
@@ -370,9 +370,9 @@ FAULTS = [
     5,
     {"msg": "x"},
 ]
-SAID = letta.ErrorAnswer
+SAID = letta.ErrorBody
 
-ERROR_ANSWERS: dict[str, tuple[object, letta.ErrorAnswer, str | None]] = {
+ERROR_BODIES: dict[str, tuple[object, letta.ErrorBody, str | None]] = {
     "a detail": ({"detail": "Agent not found"}, SAID(message="Agent not found"), "Agent not found"),
     "with a run": (
         {"detail": "CONFLICT: busy", "run_id": "run-1"},
@@ -424,19 +424,19 @@ ERROR_ANSWERS: dict[str, tuple[object, letta.ErrorAnswer, str | None]] = {
 }
 
 
-@pytest.mark.parametrize(("raw", "said", "text"), ERROR_ANSWERS.values(), ids=ERROR_ANSWERS)
-def test_a_refusal_is_read_in_all_its_forms(raw: object, said: letta.ErrorAnswer, text: str | None) -> None:
-    assert letta.decode_error_answer(orjson.dumps(raw)) == said
+@pytest.mark.parametrize(("raw", "said", "text"), ERROR_BODIES.values(), ids=ERROR_BODIES)
+def test_a_refusal_is_read_in_all_its_forms(raw: object, said: letta.ErrorBody, text: str | None) -> None:
+    assert letta.decode_error_body(orjson.dumps(raw)) == said
     assert said.text == text
 
 
 @pytest.mark.parametrize("data", [b"<html>Bad Gateway</html>", b""])
 def test_what_is_no_json_says_nothing(data: bytes) -> None:
-    assert letta.decode_error_answer(data).text is None
+    assert letta.decode_error_body(data).text is None
 
 
 def test_recorded_refusals_have_their_detail() -> None:
-    texts = [letta.decode_error_answer(exchange.body).text for exchange in recording("http_errors").exchanges]
+    texts = [letta.decode_error_body(exchange.body).text for exchange in recording("http_errors").exchanges]
     assert texts[0] is not None
     assert "not found" in texts[0]
 

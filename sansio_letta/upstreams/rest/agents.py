@@ -9,7 +9,7 @@ from ...errors import ambiguous_model, unknown_model
 from ...turn.agent import Agent, Capabilities, PendingCall, is_agent_id
 from . import letta
 from .commands import FetchAgent, FindAgent
-from .response import Answer
+from .response import Response
 
 #: Characters of a model's name. A longer one would not fit into a request line with its escapes.
 _MAX_NAME_SIZE: Final = 512
@@ -38,7 +38,9 @@ def find_agent(model: str, *, with_pending: bool = False) -> FindAgent | FetchAg
     return FindAgent(name=model, with_pending=with_pending)
 
 
-def found_agent(model: str, answer: Answer, may_use: Callable[[Agent], bool] = lambda _: True) -> FoundAgent:
+def found_agent(
+    model: str, response: Response, may_use: Callable[[Agent], bool] = lambda _: True
+) -> FoundAgent:
     """The answer to `find_agent`.
 
     :param may_use: whether an agent exists for the one who asks; there is no word of any other.
@@ -47,12 +49,12 @@ def found_agent(model: str, answer: Answer, may_use: Callable[[Agent], bool] = l
     :raises RemoteProtocolError: if the answer cannot be read.
     """
     if is_agent_id(model):
-        if answer.status == 404:
+        if response.status == 404:
             raise unknown_model(model)
-        agents = [letta.decode_agent(answer.data)]
+        agents = [letta.decode_agent(response.data)]
     else:
         # Letta's filter is exact; a gateway's or a stand-in's might not be.
-        agents = [agent for agent in letta.decode_agents(answer.data) if agent.name == model]
+        agents = [agent for agent in letta.decode_agents(response.data) if agent.name == model]
     found = [
         FoundAgent(agent=agent, pending=pending_calls(wire.pending_approval))
         for wire in agents

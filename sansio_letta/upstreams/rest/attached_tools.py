@@ -45,7 +45,7 @@ _HEARTBEAT: Final = re.compile(r'(?:, |(?<=\{))"request_heartbeat": (?:true|fals
 
 
 @frozen(kw_only=True)
-class LentTool:
+class OfferedTool:
     """A client's tool as the agent gets it.
 
     :param name: the client's.
@@ -121,31 +121,33 @@ def without_ours(toolbox: letta.Toolbox) -> letta.Toolbox:
 
 def with_tools(toolbox: letta.Toolbox, tools: Iterable[letta.Tool], stamp: Stamp) -> letta.Toolbox:
     """The agent with these tools, and no others of ours."""
-    own, lent = without_ours(toolbox), tuple(tools)
-    rules = tuple({"type": "requires_approval", "tool_name": tool.name} for tool in lent)
-    return evolve(own, tools=(*own.tools, *lent), rules=(*own.rules, *rules), tags=(*own.tags, MARK, stamp.tag))
+    own, attached = without_ours(toolbox), tuple(tools)
+    rules = tuple({"type": "requires_approval", "tool_name": tool.name} for tool in attached)
+    return evolve(
+        own, tools=(*own.tools, *attached), rules=(*own.rules, *rules), tags=(*own.tags, MARK, stamp.tag)
+    )
 
 
-def lend(tools: Iterable[Tool], *, to_legacy: bool) -> tuple[LentTool, ...]:
+def offer_attached(tools: Iterable[Tool], *, adds_arguments: bool) -> tuple[OfferedTool, ...]:
     """The client's tools as an agent gets them.
 
-    :param to_legacy: whether it is an agent whose calls Letta takes arguments from.
+    :param adds_arguments: whether it is an agent whose calls Letta takes arguments from.
     :raises RequestError: if Letta could not offer one of them to the agent; it names the field.
     """
     return tuple(
-        _lend(evolve(tool, parameters=_check(tool.parameters, index, to_legacy)))
+        _with_hashed_name(evolve(tool, parameters=_check(tool.parameters, index, adds_arguments)))
         for index, tool in enumerate(tools)
     )
 
 
-def _lend(tool: Tool) -> LentTool:
+def _with_hashed_name(tool: Tool) -> OfferedTool:
     known_by = orjson.dumps([tool.name, tool.description, tool.parameters], option=orjson.OPT_SORT_KEYS)
     digest = b32encode(sha256(known_by).digest()).decode().lower()[:12]
     # What is cut off of a long name is in the hash.
-    return LentTool(name=tool.name, tool=evolve(tool, name=f"{PREFIX}{digest}_{tool.name}"[:_MAX_NAME_SIZE]))
+    return OfferedTool(name=tool.name, tool=evolve(tool, name=f"{PREFIX}{digest}_{tool.name}"[:_MAX_NAME_SIZE]))
 
 
-def beside(tools: Iterable[Tool], own_names: Collection[str]) -> tuple[LentTool, ...]:
+def offer_in_request(tools: Iterable[Tool], own_names: Collection[str]) -> tuple[OfferedTool, ...]:
     """The client's tools as they go with a request to an agent that has tools of its own.
 
     Letta would give the agent the client's in place of its own of the same name, and the agent's memory might
@@ -154,18 +156,18 @@ def beside(tools: Iterable[Tool], own_names: Collection[str]) -> tuple[LentTool,
     :param own_names: of the agent's own.
     """
     return tuple(
-        _renamed(tool) if tool.name in own_names else LentTool(name=tool.name, tool=tool) for tool in tools
+        _renamed(tool) if tool.name in own_names else OfferedTool(name=tool.name, tool=tool) for tool in tools
     )
 
 
-def _renamed(tool: Tool) -> LentTool:
-    lent = _lend(tool)
+def _renamed(tool: Tool) -> OfferedTool:
+    offer = _with_hashed_name(tool)
     whose = f"The user's program has this tool and calls it {tool.name}; your own tool of that name is another."
     description = f"{tool.description}\n\n{whose}" if tool.description else whose
-    return evolve(lent, tool=evolve(lent.tool, description=description))
+    return evolve(offer, tool=evolve(offer.tool, description=description))
 
 
-def _check(parameters: Mapping[str, Any], index: int, to_legacy: bool) -> dict[str, Any]:
+def _check(parameters: Mapping[str, Any], index: int, adds_arguments: bool) -> dict[str, Any]:
     """A schema with all that Letta reads without asking whether it is there: without it every run fails.
 
     :param index: of the tool.
@@ -178,7 +180,7 @@ def _check(parameters: Mapping[str, Any], index: int, to_legacy: bool) -> dict[s
         raise _unfit(index, ("properties",), "must be an object")
     if not isinstance(whole["required"], list) or not all(isinstance(name, str) for name in whole["required"]):
         raise _unfit(index, ("required",), "must be a list of names")
-    for name in _TAKEN_ARGUMENTS if to_legacy else ():
+    for name in _TAKEN_ARGUMENTS if adds_arguments else ():
         if name in whole["properties"]:
             raise _unfit(
                 index,
@@ -195,7 +197,7 @@ def _unfit(index: int, inside: tuple[str, ...], why: str) -> RequestError:
     )
 
 
-def own_arguments(arguments: str) -> str:
+def strip_heartbeat(arguments: str) -> str:
     """A call's arguments without what Letta has added for a legacy agent.
 
     :param arguments: whole, as Letta writes them.

@@ -22,17 +22,17 @@ from ...turn.events import (
     ServerToolStarted,
 )
 from . import letta
-from .attached_tools import is_our_name, own_arguments
-from .spoken import SpokenText
+from .attached_tools import is_our_name, strip_heartbeat
+from .reply_argument import ReplyArgument
 
-ServerToolWord: TypeAlias = ServerToolStarted | ServerToolArguments | ServerToolReturned
+ServerToolEvent: TypeAlias = ServerToolStarted | ServerToolArguments | ServerToolReturned
 
 #: What Letta's `send_message` returns. Of a call of an earlier run its name is not always told.
 _SENT: Final = "Sent message successfully."
 
 
 @frozen(kw_only=True)
-class Spoken:
+class ReplyText:
     """A piece of what the agent says by calling `letta.SEND_MESSAGE`."""
 
     call_id: str
@@ -48,7 +48,7 @@ class _Call:
     index: int | None = None  #: None while the name is unknown, and for calls that are not the client's
     pieces: list[str] = field(factory=list)  #: held back while the name is unknown; kept for what needs a human
     has_arguments: bool = False
-    spoken: SpokenText | None = None  #: reads the arguments, if they are what the agent says
+    reply: ReplyArgument | None = None  #: reads the arguments, if they are what the agent says
 
     @property
     def arguments(self) -> str:
@@ -81,16 +81,16 @@ class ToolBridge:
     :param names: of tools that were called before this run, by the ids of their calls.
     :param exact_arguments: whether calls have no arguments but the model's; otherwise they come whole, with one
         of Letta's own.
-    :param answers_by_tool: whether the agent is known to speak by such calls.
-    :param speaks: False if its tool of that name is not Letta's, and says nothing to the client.
+    :param replies_by_tool: whether the agent is known to speak by such calls.
+    :param reads_reply_tool: False if its tool of that name is not Letta's, and says nothing to the client.
     """
 
     client_tools: Mapping[str, str]
     result_ids: Collection[str] = ()
     names: Mapping[str, str] = field(factory=dict)
     exact_arguments: bool = True
-    answers_by_tool: bool = False
-    speaks: bool = True
+    replies_by_tool: bool = False
+    reads_reply_tool: bool = True
     _own: dict[str, _Call] = field(factory=dict, init=False)  #: what Letta carries out unasked
     _calls: dict[str, _Call] = field(factory=dict, init=False)
     _client_count: int = field(default=0, init=False)
@@ -118,7 +118,7 @@ class ToolBridge:
                     yield CallArguments(index=call.index, fragment=call.arguments)
         yield from self._add(call, fragment.arguments)
 
-    def receive_call(self, fragment: letta.ToolCall) -> Iterator[CallArguments | ServerToolWord | Spoken]:
+    def receive_call(self, fragment: letta.ToolCall) -> Iterator[CallArguments | ServerToolEvent | ReplyText]:
         """A fragment of a call that Letta reports as its own.
 
         Legacy agents whose tokens are streamed report the later fragments of a waiting call this way
@@ -135,13 +135,13 @@ class ToolBridge:
             if not fragment.name:
                 return
             call.name, arguments = fragment.name, call.arguments
-            if self.speaks and call.name == letta.SEND_MESSAGE:
-                call.spoken = SpokenText(letta.SEND_MESSAGE_ARGUMENT)
+            if self.reads_reply_tool and call.name == letta.SEND_MESSAGE:
+                call.reply = ReplyArgument(letta.SEND_MESSAGE_ARGUMENT)
             else:
                 yield ServerToolStarted(call_id=call_id, name=call.name)
-        if call.spoken is not None:
-            if text := call.spoken.receive(arguments):
-                yield Spoken(call_id=call_id, text=text)
+        if call.reply is not None:
+            if text := call.reply.receive(arguments):
+                yield ReplyText(call_id=call_id, text=text)
         elif arguments:
             yield ServerToolArguments(call_id=call_id, fragment=arguments)
 
@@ -166,7 +166,7 @@ class ToolBridge:
     def _is_sent(self, item: letta.Returned) -> bool:
         own = self._own.get(item.tool_call_id)
         name = own.name if own is not None else self.names.get(item.tool_call_id)
-        return self.speaks and (
+        return self.reads_reply_tool and (
             name == letta.SEND_MESSAGE or (name is None and item.tool_return.strip() == _SENT)
         )
 
@@ -177,7 +177,7 @@ class ToolBridge:
         if call.index is None:
             call.pieces.append(arguments)
         else:
-            fragment = arguments if self.exact_arguments else own_arguments(arguments)
+            fragment = arguments if self.exact_arguments else strip_heartbeat(arguments)
             yield CallArguments(index=call.index, fragment=fragment)
 
     def close(self) -> Iterator[CallArguments]:

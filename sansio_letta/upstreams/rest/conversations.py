@@ -28,7 +28,7 @@ from .commands import (
     FetchLast,
     FindConversations,
 )
-from .response import Answer
+from .response import Response
 
 #: Begins the summaries of chats' conversations; the chat's key follows, in quotes, and its digest.
 CHAT_MARK: Final = "letta-proxy chat: "
@@ -86,16 +86,16 @@ class FoundThread:
     is_new: bool = False
 
 
-Search: TypeAlias = Generator[Command, Answer | None, FoundThread]
+Search: TypeAlias = Generator[Command, Response | None, FoundThread]
 
 
-def find_thread(agent_id: str, wish: Chat | NamedConversation | Throwaway) -> Search:
+def find_thread(agent_id: str, choice: Chat | NamedConversation | Throwaway) -> Search:
     """Find a conversation, or make it.
 
     :raises RequestError: if the agent has no conversation of a given id.
     :raises SansioLettaError: if Letta does not tell.
     """
-    match wish:
+    match choice:
         case Chat(key=key):
             return _find_chat(agent_id, key)
         case NamedConversation(conversation_id=conversation_id):
@@ -147,9 +147,9 @@ def _find_chat(agent_id: str, key: str) -> Search:
 
 def _find_task(agent_id: str, task: Throwaway) -> Search:
     for call_id in task.call_ids[:1]:
-        answer = yield FindConversations(agent_id=agent_id, summary=_digest(call_id))
-        assert answer is not None
-        for item in letta.decode_conversations(answer.data):
+        response = yield FindConversations(agent_id=agent_id, summary=_digest(call_id))
+        assert response is not None
+        for item in letta.decode_conversations(response.data):
             if _waits_for(item.summary, call_id):
                 return FoundThread(thread=ConversationThread(conversation_id=item.id))
     return (yield from _make(agent_id, task_summary(task)))
@@ -157,17 +157,17 @@ def _find_task(agent_id: str, task: Throwaway) -> Search:
 
 def _look(conversation_id: str) -> Search:
     """One that was made may be empty still: its first turn left no trace if it failed."""
-    answer = yield FetchLast(conversation_id=conversation_id)
-    assert answer is not None
+    response = yield FetchLast(conversation_id=conversation_id)
+    assert response is not None
     thread = ConversationThread(conversation_id=conversation_id)
-    return FoundThread(thread=thread, is_new=letta.is_empty(answer.data))
+    return FoundThread(thread=thread, is_new=letta.is_empty(response.data))
 
 
-def delete_strays(agent_id: str, task: Throwaway) -> Generator[Command, Answer | None, None]:
+def delete_strays(agent_id: str, task: Throwaway) -> Generator[Command, Response | None, None]:
     """Delete what was made for a request though no answer said so. Nothing is raised: it is swept later."""
-    answer = yield FindConversations(agent_id=agent_id, summary=task_summary(task))
+    response = yield FindConversations(agent_id=agent_id, summary=task_summary(task))
     try:
-        found = letta.decode_conversations(answer.data) if answer is not None else ()
+        found = letta.decode_conversations(response.data) if response is not None else ()
     except SansioLettaError:
         return
     for item in found:
@@ -177,7 +177,7 @@ def delete_strays(agent_id: str, task: Throwaway) -> Generator[Command, Answer |
 
 def _list(
     agent_id: str, search: str, summary: str
-) -> Generator[Command, Answer | None, list[letta.Conversation]]:
+) -> Generator[Command, Response | None, list[letta.Conversation]]:
     """The conversations of this summary, the oldest first.
 
     :param search: what Letta looks for anywhere in a summary, whatever the case of its letters.
@@ -185,9 +185,9 @@ def _list(
     same: list[letta.Conversation] = []
     after: str | None = None
     for _ in range(MAX_PAGE_COUNT):
-        answer = yield FindConversations(agent_id=agent_id, summary=search, after=after)
-        assert answer is not None
-        page = letta.decode_conversations(answer.data)
+        response = yield FindConversations(agent_id=agent_id, summary=search, after=after)
+        assert response is not None
+        page = letta.decode_conversations(response.data)
         same += [item for item in page if item.summary == summary]
         # A page that brings nothing new would be asked for again and again.
         if len(page) < PAGE_COUNT or page[-1].id == after:
@@ -197,17 +197,17 @@ def _list(
 
 
 def _make(agent_id: str, summary: str) -> Search:
-    answer = yield CreateConversation(agent_id=agent_id, summary=summary)
-    assert answer is not None
-    conversation = letta.decode_conversation(answer.data)
+    response = yield CreateConversation(agent_id=agent_id, summary=summary)
+    assert response is not None
+    conversation = letta.decode_conversation(response.data)
     return FoundThread(thread=ConversationThread(conversation_id=conversation.id), is_new=True)
 
 
 def _check_given(agent_id: str, conversation_id: str) -> Search:
-    answer = yield FetchConversation(conversation_id=conversation_id)
-    assert answer is not None
+    response = yield FetchConversation(conversation_id=conversation_id)
+    assert response is not None
     # Whether another agent has one of this id is not the client's to know: one answer for both.
-    if answer.status in (404, 422) or letta.decode_conversation(answer.data).agent_id != agent_id:
+    if response.status in (404, 422) or letta.decode_conversation(response.data).agent_id != agent_id:
         raise no_conversation("the agent has no conversation of this id")
     return FoundThread(thread=ConversationThread(conversation_id=conversation_id))
 

@@ -11,7 +11,7 @@ from ...errors import Advice, Failure, LettaError, LocalProtocolError, RemotePro
 from ...turn.upstream import Pause, Script
 from .commands import AnswerCalls, Command, OpenStream
 from .reader import MessageReader
-from .response import Answer, Headers
+from .response import Headers, Response
 
 #: Seconds before something is tried again: little at first, then more, the last as often as need be.
 PAUSES: Final = (0.25, 0.5, 1.0, 2.0)
@@ -35,7 +35,7 @@ class Exchange:
     may_stream: bool = field(default=False, kw_only=True)
     must_finish: bool = field(default=False, kw_only=True)
     was_sent: bool = field(default=False, init=False)
-    answer: Answer | None = field(default=None, init=False)
+    response: Response | None = field(default=None, init=False)
     stream: MessageReader | None = field(default=None, init=False)  #: reads the body, if that is a run's stream
     has_ended: bool = field(default=False, init=False)
     error: SansioLettaError | None = field(default=None, init=False)  #: why it ended too soon
@@ -43,9 +43,9 @@ class Exchange:
 
     def receive_response(self, status: int, headers: Headers) -> None:
         """See `Turn.receive_response`."""
-        if self.answer is not None or self.has_ended:
+        if self.response is not None or self.has_ended:
             raise LocalProtocolError("receive_response called twice: no answer is awaited")
-        self.answer = Answer(
+        self.response = Response(
             status=status,
             headers=headers,
             max_size=self.max_answer_size,
@@ -54,12 +54,12 @@ class Exchange:
 
     def receive_data(self, data: bytes) -> None:
         """See `Turn.receive_data`."""
-        if self.answer is None or self.has_ended:
+        if self.response is None or self.has_ended:
             raise LocalProtocolError("receive_data called before the head or after the end: no body is awaited")
         if self.stream is not None:
             self.stream.receive_data(data)
         else:
-            self.answer.receive_data(data)
+            self.response.receive_data(data)
         self.has_ended = not data
 
     def receive_failure(self, failure: Failure, reason: str) -> None:
@@ -78,19 +78,19 @@ class Exchange:
     @property
     def has_stream(self) -> bool:
         """Whether Letta answers with a run's stream."""
-        answer = self.answer
+        response = self.response
         return (
             self.may_stream
-            and answer is not None
-            and answer.status == 200
-            and answer.content_type == "text/event-stream"
+            and response is not None
+            and response.status == 200
+            and response.content_type == "text/event-stream"
         )
 
     def read_stream(self, max_event_size: int) -> MessageReader:
         """Read the response event by event from here on."""
-        assert self.answer is not None
+        assert self.response is not None
         self.stream = MessageReader(max_event_size)
-        if data := self.answer.take():
+        if data := self.response.take():
             self.stream.receive_data(data)
         return self.stream
 
@@ -102,20 +102,20 @@ class Exchange:
     @property
     def is_unsure(self) -> bool:
         """Whether the agent may have heard it, and nothing says whether it did."""
-        is_open = self.answer is None or self.answer.status >= 500
+        is_open = self.response is None or self.response.status >= 500
         return self.is_heard and self.failure is not Failure.NOT_SENT and is_open
 
     @property
-    def may_have_made(self) -> bool:
+    def may_have_created(self) -> bool:
         """Whether what it asks for may be there, though no answer tells its name."""
         if not self.was_sent or self.failure is Failure.NOT_SENT:
             return False
-        return self.failure is not None or self.answer is None or self.answer.status >= 500
+        return self.failure is not None or self.response is None or self.response.status >= 500
 
     @property
-    def is_answered(self) -> bool:
+    def has_succeeded(self) -> bool:
         """Whether Letta has done what it asks."""
-        return self.answer is not None and self.answer.status == 200
+        return self.response is not None and self.response.status == 200
 
     @property
     def is_repeatable(self) -> bool:
@@ -146,11 +146,11 @@ class Exchanges:
             must_finish=must_finish,
         )
 
-    def went_well(self) -> None:
+    def reset_pauses(self) -> None:
         """The next pause will be a short one."""
         self._paused = 0.0
 
-    def pause_within(self, limit: float) -> Pause | None:
+    def next_pause(self, limit: float) -> Pause | None:
         """The pause before something is tried again; None if pauses have taken `limit` seconds since something
         went well."""
         if self._paused >= limit:
@@ -164,68 +164,68 @@ class Exchanges:
         self._paused += pause
         return Pause(seconds=pause)
 
-    def ask(
+    def send(
         self,
         command: Command,
         *,
-        looks_back: bool = False,
+        is_lookup: bool = False,
         must_finish: bool = False,
-        made: list[Exchange] | None = None,
-    ) -> Script[Answer]:
+        created: list[Exchange] | None = None,
+    ) -> Script[Response]:
         """The answer to a command, which is tried again if it failed and left nothing at Letta.
 
-        :param looks_back: whether it asks what became of a run: such is tried for longer, and whatever Letta
+        :param is_lookup: whether it asks what became of a run: such is tried for longer, and whatever Letta
             itself could not answer.
-        :param made: takes the exchanges.
+        :param created: takes the exchanges.
         :raises SansioLettaError: if it failed, and there is no time left.
         """
         config = self.config
-        limit = config.resume_timeout if looks_back else config.connect_retry_timeout
+        limit = config.resume_timeout if is_lookup else config.connect_retry_timeout
         while True:
             exchange = self.new(command, must_finish=must_finish)
-            if made is not None:
-                made.append(exchange)
+            if created is not None:
+                created.append(exchange)
             yield exchange
             pause = None
             if exchange.error is not None:
                 if exchange.is_repeatable:
-                    pause = self.pause_within(limit)
+                    pause = self.next_pause(limit)
                 if pause is None:
                     raise exchange.error
             else:
-                assert exchange.answer is not None
-                if looks_back and exchange.answer.status >= 500:
-                    pause = self.pause_within(limit)
+                assert exchange.response is not None
+                if is_lookup and exchange.response.status >= 500:
+                    pause = self.next_pause(limit)
                 if pause is None:
-                    return exchange.answer
+                    return exchange.response
             yield pause
 
-    def walk(
+    def drive(
         self,
-        questions: Generator[Command | Pause, Answer | None, _T],
-        ask: Callable[[Command], Script[Answer | None]],
+        steps: Generator[Command | Pause, Response | None, _T],
+        send: Callable[[Command], Script[Response | None]],
     ) -> Script[_T]:
         """Ask one question after another, as a sub-conversation puts them.
 
-        :param ask: how each is asked; None stands for an answer that never came.
+        :param send: how each is asked; None stands for an answer that never came.
         """
-        self.went_well()
-        answer: Answer | None = None
+        self.reset_pauses()
+        response: Response | None = None
         while True:
             try:
-                question = questions.send(answer)
+                step = steps.send(response)
             except StopIteration as stop:
                 result: _T = stop.value
                 return result
-            if isinstance(question, Pause):
-                yield question
-                answer = None
+            if isinstance(step, Pause):
+                yield step
+                response = None
             else:
-                answer = yield from ask(question)
+                response = yield from send(step)
 
-    def look_back(self, questions: Generator[Command | Pause, Answer | None, _T]) -> Script[_T]:
+    def drive_lookup(self, steps: Generator[Command | Pause, Response | None, _T]) -> Script[_T]:
         """The same where it asks what became of a run."""
-        return self.walk(questions, partial(self.ask, looks_back=True))
+        return self.drive(steps, partial(self.send, is_lookup=True))
 
 
 def _transport_error(failure: Failure, reason: str) -> SansioLettaError:

@@ -33,11 +33,11 @@ from .commands import CancelRun, FetchKept, FetchRun, FindRuns, OpenStream, Resu
 from .exchange import Exchange, Exchanges
 from .lookup import SoughtRun, find_run, kept_nothing
 from .reader import MessageReader
-from .recovery import EarlierTurn, KeptRun, Reading, read_run
-from .response import Answer
+from .recovery import EarlierTurn, KeptRun, StreamPosition, read_run
+from .response import Response
 from .run import EndOfStream, RunStream, refusal_in
-from .run_request import Opening
-from .tool_attachment import Loan, MadeTools, Prepared, prepare
+from .run_request import NewRun
+from .tool_attachment import MadeTools, Prepared, ToolAttachment, prepare
 
 #: An Enum looks its members up with Python code, and this one is asked for with every token.
 _NEED_DATA: Final = Signal.NEED_DATA
@@ -52,7 +52,7 @@ class LettaMemory:
 
 
 @define(kw_only=True)
-class RunSetting:
+class RunContext:
     """What all runs of one turn have in common.
 
     :param client_tools: the tools that the client offers: their names at Letta, and the client's for them.
@@ -85,46 +85,46 @@ class RunSetting:
 class RestRun:
     """One run. See `turn.upstream.Run`.
 
-    :param opening: what it is started with.
-    :param loan: tools that the agent must be given before.
+    :param new_run: what it is started with.
+    :param attachment: tools that the agent must be given before.
     :param names: of tools that were called before it, by the ids of their calls.
     :param has_results: whether results go with it.
     :param sought: how it is found without a name; None: it cannot be.
-    :param is_told_apart: whether it is found as the one that the agent did not have before.
+    :param compares_runs: whether it is found as the one that the agent did not have before.
     :param forget: what was remembered is out of date; tells whose memory that concerns.
     :param forget_agent: the same where it is the agent that is gone.
     :param memory: told if Letta has no background streams.
     """
 
-    setting: RunSetting
-    opening: Opening
-    loan: Loan | None = None
+    context: RunContext
+    new_run: NewRun
+    attachment: ToolAttachment | None = None
     names: Mapping[str, str]
     has_results: bool = False
-    is_told_apart: bool = False
+    compares_runs: bool = False
     _sought: SoughtRun | None = field(default=None, alias="sought")
     _forget: Callable[[], AgentGone | ThreadGone] = field(alias="forget")
     _forget_agent: Callable[[], AgentGone] = field(alias="forget_agent")
     _memory: LettaMemory = field(alias="memory")
     stream: RunStream = field(init=False)
-    _is_asked: bool = field(default=False, init=False)  #: it may have been started
+    _may_exist: bool = field(default=False, init=False)  #: it may have been started
     _was_located: bool = field(default=False, init=False)  #: what it said before was not read
     _background: bool = field(init=False)
-    _reading: Reading = field(factory=Reading, init=False)  #: of its numbered stream
+    _position: StreamPosition = field(factory=StreamPosition, init=False)  #: of its numbered stream
     _exchange: Exchange | None = field(default=None, init=False)  #: that brings its stream
     _reader: MessageReader | None = field(default=None, init=False)
     _events: deque[RunEvent] = field(factory=deque, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.stream = self.setting.stream(self.names)
-        self._background = self.opening.command.request.background
+        self.stream = self.context.stream(self.names)
+        self._background = self.new_run.command.request.background
 
     @property
     def ref(self) -> EarlierTurn | None:
         """How it is found again."""
         if self.stream.run_id is not None:
             return EarlierTurn(run_id=self.stream.run_id)
-        return EarlierTurn(sought=self._sought) if self._is_asked and self._sought is not None else None
+        return EarlierTurn(sought=self._sought) if self._may_exist and self._sought is not None else None
 
     @property
     def is_named(self) -> bool:
@@ -149,22 +149,22 @@ class RestRun:
     @property
     def instructions_sent(self) -> tuple[StandingInstruction, ...]:
         """What goes with it and need not be told in its thread again."""
-        return self.opening.told
+        return self.new_run.told
 
     # --- Before it ----------------------------------------------------------------------------------------
 
     def prepare(self) -> Script[None] | None:
         """Attach tools, send answers ahead, note which runs there are."""
         before = None
-        if self.is_told_apart:
-            before = FindRuns(agent_id=self.setting.agent.id)
-        if self.loan is None and self.opening.first is None and before is None:
+        if self.compares_runs:
+            before = FindRuns(agent_id=self.context.agent.id)
+        if self.attachment is None and self.new_run.answers_ahead is None and before is None:
             return None
-        exchanges, questions = self.setting.exchanges, prepare(self.loan, self.opening.first, before)
-        return self._prepare(exchanges.walk(questions, partial(exchanges.ask, must_finish=True)))
+        exchanges, steps = self.context.exchanges, prepare(self.attachment, self.new_run.answers_ahead, before)
+        return self._prepare(exchanges.drive(steps, partial(exchanges.send, must_finish=True)))
 
-    def _prepare(self, questions: Script[Prepared]) -> Script[None]:
-        prepared = yield from questions
+    def _prepare(self, steps: Script[Prepared]) -> Script[None]:
+        prepared = yield from steps
         if prepared.is_agent_gone:
             raise Gone(self._forget_agent())
         if self._sought is not None:
@@ -175,67 +175,67 @@ class RestRun:
 
     def start(self) -> Script[Refused | None]:
         """Ask for it, until Letta takes or refuses it."""
-        exchanges, command = self.setting.exchanges, self.opening.command
-        exchanges.went_well()
+        exchanges, command = self.context.exchanges, self.new_run.command
+        exchanges.reset_pauses()
         while True:
             exchange = self._exchange = exchanges.new(command, may_stream=True, must_finish=True)
-            self._is_asked = True
+            self._may_exist = True
             try:
                 yield exchange
             except (Interrupted, SansioLettaError):
-                self._is_asked = exchange.was_sent
+                self._may_exist = exchange.was_sent
                 raise
             if exchange.has_stream:
                 self._reader = exchange.read_stream(exchanges.config.max_event_size)
                 return None
             if exchange.error is not None:
-                self._is_asked = exchange.failure is not Failure.NOT_SENT
+                self._may_exist = exchange.failure is not Failure.NOT_SENT
                 limit = exchanges.config.connect_retry_timeout
-                pause = None if self._is_asked else exchanges.pause_within(limit)
+                pause = None if self._may_exist else exchanges.next_pause(limit)
                 if pause is None:
                     raise exchange.error
                 yield pause
                 continue
-            assert exchange.answer is not None
-            if command.is_followed and exchange.answer.status == 200:
-                self.stream.run_id = letta.decode_run(exchange.answer.data).id
+            assert exchange.response is not None
+            if command.is_followed and exchange.response.status == 200:
+                self.stream.run_id = letta.decode_run(exchange.response.data).id
                 return None
-            following = self._take_refusal(exchange.answer, command)
+            following = self._take_refusal(exchange.response, command)
             if isinstance(following, Refused):
                 return following
             if following is None:
-                pause = exchanges.pause_within(exchanges.config.queue_timeout)
+                pause = exchanges.next_pause(exchanges.config.queue_timeout)
                 if pause is None:
-                    raise exchange.answer.error()
+                    raise exchange.response.error()
                 yield pause
             else:
                 command = following
 
-    def _take_refusal(self, answer: Answer, command: OpenStream) -> Refused | OpenStream | None:
+    def _take_refusal(self, response: Response, command: OpenStream) -> Refused | OpenStream | None:
         """Letta answers with something other than a stream.
 
         :return: what is asked instead; None: the same, after a while.
         """
-        said = answer.refusal
-        if answer.status == 504 or (answer.status == 502 and said.text is None):
+        said = response.refusal
+        if response.status == 504 or (response.status == 502 and said.text is None):
             # A gateway's, which gave up waiting or whose connection to Letta ended: Letta may have taken it.
-            raise RemoteProtocolError(answer.error().message)
-        if answer.status == 200:
-            kind = answer.content_type or "no content type"
+            raise RemoteProtocolError(response.error().message)
+        if response.status == 200:
+            kind = response.content_type or "no content type"
             raise RemoteProtocolError(f"Letta answered with {kind} instead of an event stream.")
-        self._is_asked = False
-        if answer.status == 404:
+        self._may_exist = False
+        if response.status == 404:
             raise Gone(self._forget())
-        if answer.status in (400, 409, 422) and refusal_in(said.message, said.code) is not None:
-            return Refused(error=answer.error())
-        if answer.status == 409:
+        if response.status in (400, 409, 422) and refusal_in(said.message, said.code) is not None:
+            return Refused(error=response.error())
+        if response.status == 409:
             # Another process speaks in this conversation: Letta has taken nothing.
             return None
-        if answer.status == 503 and self._background:
+        if response.status == 503 and self._background:
             self._background = False
             self._memory.has_background = False
             return evolve(command, request=evolve(command.request, background=False))
-        raise answer.error()
+        raise response.error()
 
     # --- Reading it ---------------------------------------------------------------------------------------
 
@@ -256,7 +256,7 @@ class RestRun:
                     return _NEED_DATA
                 if (lost := self._end(exchange)) is not None:
                     return lost
-            elif self._background and self._reading.is_after_end(message):
+            elif self._background and self._position.advance(message):
                 return RunLost(error=RemoteProtocolError("Letta forgot how the run ended."))
             else:
                 events.extend(self.stream.receive_message(message))
@@ -291,9 +291,9 @@ class RestRun:
         """Look for it among the agent's runs."""
         assert self._sought is not None
         self._reader = None
-        exchanges = self.setting.exchanges
+        exchanges = self.context.exchanges
         timeout = exchanges.config.first_item_timeout
-        found = yield from exchanges.look_back(find_run(self._sought, timeout))
+        found = yield from exchanges.drive_lookup(find_run(self._sought, timeout))
         if found.run is None:
             if found.is_sure:
                 self._sought = None
@@ -303,31 +303,31 @@ class RestRun:
 
     def recover(self) -> Script[KeptRun | None]:
         """Take its stream up again, or wait for its end."""
-        exchanges, reading, run_id = self.setting.exchanges, self._reading, self.stream.run_id
+        exchanges, position, run_id = self.context.exchanges, self._position, self.stream.run_id
         assert run_id is not None
         self._reader = None
-        if self._background and not self.opening.command.is_followed and not reading.is_over:
-            if reading.lose():
-                exchanges.went_well()
+        if self._background and not self.new_run.command.is_followed and not position.is_over:
+            if position.note_loss():
+                exchanges.reset_pauses()
             else:
-                pause = exchanges.pause_within(exchanges.config.resume_timeout)
+                pause = exchanges.next_pause(exchanges.config.resume_timeout)
                 if pause is None:
                     raise RemoteProtocolError("The stream of Letta's run was lost again and again.")
                 yield pause
-            answer = yield from exchanges.ask(FetchRun(run_id=run_id), looks_back=True)
-            run = letta.decode_run(answer.data)
-            reading.is_over = run.is_over
-            if (yield from self._resume(ResumeRun(run_id=run.id, seq_id=reading.seq_id))):
+            response = yield from exchanges.send(FetchRun(run_id=run_id), is_lookup=True)
+            run = letta.decode_run(response.data)
+            position.is_over = run.is_over
+            if (yield from self._resume(ResumeRun(run_id=run.id, seq_id=position.seq_id))):
                 return None
         # The stream cannot be taken up again; what was kept of the run can be read.
-        ended = yield from exchanges.look_back(read_run(run_id, exchanges.config.lost_run_timeout))
-        self.stream = self.setting.stream(self.names)
+        ended = yield from exchanges.drive_lookup(read_run(run_id, exchanges.config.lost_run_timeout))
+        self.stream = self.context.stream(self.names)
         self.stream.run_id = run_id
         return KeptRun(ended, self.stream)
 
     def _resume(self, command: ResumeRun) -> Script[bool]:
         """Whether its stream goes on."""
-        exchanges = self.setting.exchanges
+        exchanges = self.context.exchanges
         while True:
             exchange = self._exchange = exchanges.new(command, may_stream=True)
             yield exchange
@@ -335,8 +335,8 @@ class RestRun:
                 self._reader = exchange.read_stream(exchanges.config.max_event_size)
                 return True
             pause = None
-            if exchange.error is not None or (exchange.answer and exchange.answer.status >= 500):
-                pause = exchanges.pause_within(exchanges.config.resume_timeout)
+            if exchange.error is not None or (exchange.response and exchange.response.status >= 500):
+                pause = exchanges.next_pause(exchanges.config.resume_timeout)
             if pause is None:
                 if exchange.error is not None:
                     raise exchange.error
@@ -345,15 +345,15 @@ class RestRun:
 
     def cancel(self, *, must_know: bool) -> Script[Kept]:
         """End it. A run cancelled in its first step leaves no trace (kept_nothing.jsonl)."""
-        exchanges, run_id = self.setting.exchanges, self.stream.run_id
+        exchanges, run_id = self.context.exchanges, self.stream.run_id
         assert run_id is not None
-        exchanges.went_well()
-        command = CancelRun(agent_id=self.setting.agent.id, run_id=run_id)
-        answer = yield from exchanges.ask(command)
-        if not must_know or self.has_results or self.has_kept or not answer.cancelled(run_id):
+        exchanges.reset_pauses()
+        command = CancelRun(agent_id=self.context.agent.id, run_id=run_id)
+        response = yield from exchanges.send(command)
+        if not must_know or self.has_results or self.has_kept or not response.cancelled(run_id):
             return Kept.UNKNOWN
         if self._was_located:
             # What it had done before it was found was not read.
-            answer = yield from exchanges.ask(FetchKept(run_id=run_id))
-            return Kept.NOTHING if kept_nothing(answer) else Kept.UNKNOWN
+            response = yield from exchanges.send(FetchKept(run_id=run_id))
+            return Kept.NOTHING if kept_nothing(response) else Kept.UNKNOWN
         return Kept.NOTHING

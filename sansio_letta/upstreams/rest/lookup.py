@@ -20,7 +20,7 @@ from ...turn.upstream import Pause
 from . import letta
 from .commands import Command, FindRuns
 from .exchange import PAUSES
-from .response import Answer
+from .response import Response
 
 _PREFIX: Final = "letta-proxy-run"
 _SIZE: Final = 200
@@ -91,7 +91,7 @@ class FoundRun:
     is_sure: bool
 
 
-RunSearch: TypeAlias = Generator[Command | Pause, Answer | None, FoundRun]
+RunSearch: TypeAlias = Generator[Command | Pause, Response | None, FoundRun]
 
 
 def find_run(sought: SoughtRun, timeout: float) -> RunSearch:
@@ -102,9 +102,9 @@ def find_run(sought: SoughtRun, timeout: float) -> RunSearch:
     """
     count, waited = 0, 0.0
     while True:
-        answer = yield FindRuns(agent_id=sought.agent_id)
-        assert answer is not None
-        found = sought.pick(letta.decode_runs(answer.data))
+        response = yield FindRuns(agent_id=sought.agent_id)
+        assert response is not None
+        found = sought.pick(letta.decode_runs(response.data))
         if found.run is not None or waited >= timeout:
             return found
         pause = PAUSES[min(count, len(PAUSES) - 1)]
@@ -112,17 +112,17 @@ def find_run(sought: SoughtRun, timeout: float) -> RunSearch:
         count, waited = count + 1, waited + pause
 
 
-def runs_before(answer: Answer) -> frozenset[str] | None:
+def runs_before(response: Response) -> frozenset[str] | None:
     """The runs that an agent has, by the answer to `FindRuns`; None if Letta does not tell."""
     try:
-        return frozenset(run.id for run in letta.decode_runs(answer.data))
+        return frozenset(run.id for run in letta.decode_runs(response.data))
     except SansioLettaError:
         return None
 
 
-def kept_nothing(answer: Answer) -> bool:
+def kept_nothing(response: Response) -> bool:
     """Whether the answer to `FetchKept` says so."""
     try:
-        return not letta.decode_kept_messages(answer.data).messages
+        return not letta.decode_kept_messages(response.data).messages
     except SansioLettaError:
         return False

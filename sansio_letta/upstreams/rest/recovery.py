@@ -17,7 +17,7 @@ from . import letta
 from .commands import Command, FetchKept, FetchRun, FetchUsage
 from .exchange import PAUSES
 from .lookup import SoughtRun, find_run
-from .response import Answer
+from .response import Response
 from .run import EndOfStream, RunStream
 from .turn_input import to_result
 
@@ -42,12 +42,12 @@ class EndedRun:
     kept: letta.KeptMessages
     usage: letta.UsageStatistics | None
 
-    def tell(self, stream: RunStream) -> Iterator[RunEvent]:
+    def events(self, stream: RunStream) -> Iterator[RunEvent]:
         """All events of the run, as if it were read from its stream.
 
         :param stream: a new one, whose state moves by it.
         """
-        yield from self.tell_kept(stream)
+        yield from self.kept_events(stream)
         ending = "end_turn" if self.run.status == "completed" else "error"
         yield from stream.receive_message(letta.StopReason(stop_reason=self.run.stop_reason or ending))
         if self.run.failure is not None:
@@ -60,12 +60,12 @@ class EndedRun:
             yield from stream.receive_message(self.usage)
         yield from stream.receive_message(EndOfStream())
 
-    def tell_kept(self, stream: RunStream) -> Iterator[RunEvent]:
+    def kept_events(self, stream: RunStream) -> Iterator[RunEvent]:
         """The same, without the run's end."""
         stream.run_id = self.run.id
         stream.step_kept = bool(self.kept.messages)
         for index, message in enumerate(self.kept.messages[self._input_count :]):
-            if stream.bridge.answers_by_tool and isinstance(message, letta.AssistantMessage):
+            if stream.bridge.replies_by_tool and isinstance(message, letta.AssistantMessage):
                 # Each is a call of its own; of those of one step Letta's books tell one id.
                 message = evolve(message, id=f"{message.id} {index}")
             yield from stream.receive_message(message)
@@ -116,11 +116,11 @@ class KeptRun:
 
     def events(self) -> Iterator[RunEvent]:
         """All its events; the last is its end."""
-        return self.ended.tell(self.stream)
+        return self.ended.events(self.stream)
 
     def kept_events(self) -> Iterator[RunEvent]:
         """The same without the end."""
-        return self.ended.tell_kept(self.stream)
+        return self.ended.kept_events(self.stream)
 
 
 #: Stop reasons of a run that did what it wanted.
@@ -130,10 +130,10 @@ _WHOLE: Final = frozenset(
 
 _NO_END: Final = Advice(status=504, type="server_error", code="upstream_timeout", should_retry=False)
 
-Questions: TypeAlias = Generator[Command | Pause, Answer | None, EndedRun]
+RunQuery: TypeAlias = Generator[Command | Pause, Response | None, EndedRun]
 
 
-def read_run(run_id: str, timeout: float) -> Questions:
+def read_run(run_id: str, timeout: float) -> RunQuery:
     """Wait until a run is over and read what was kept of it. Pauses are answered with None.
 
     :param timeout: seconds of pauses, after which it is waited for no longer.
@@ -141,11 +141,11 @@ def read_run(run_id: str, timeout: float) -> Questions:
     """
     count, waited = 0, 0.0
     while True:
-        answer = yield FetchRun(run_id=run_id)
-        if answer is not None and answer.status == 404:
+        response = yield FetchRun(run_id=run_id)
+        if response is not None and response.status == 404:
             # Letta knows nothing of it, so nothing of it was kept.
             return EndedRun(run=letta.Run(id=run_id, status="failed"), kept=letta.KeptMessages(), usage=None)
-        run = letta.decode_run(_data(answer))
+        run = letta.decode_run(_data(response))
         if run.is_over:
             break
         if waited >= timeout:
@@ -156,16 +156,16 @@ def read_run(run_id: str, timeout: float) -> Questions:
     kept = letta.decode_kept_messages(_data((yield FetchKept(run_id=run_id))))
     usage = None
     if kept.messages:
-        answer = yield FetchUsage(run_id=run_id)
+        response = yield FetchUsage(run_id=run_id)
         try:
-            usage = letta.decode_usage(_data(answer))
+            usage = letta.decode_usage(_data(response))
         except SansioLettaError:
             # Older servers do not tell, and an answer without it is an answer.
             usage = None
     return EndedRun(run=run, kept=kept, usage=usage)
 
 
-def review(earlier: EarlierTurn, timeout: float) -> Questions:
+def read_earlier_turn(earlier: EarlierTurn, timeout: float) -> RunQuery:
     """Find out what became of an earlier turn: its run is looked for if it has no name yet, and then read.
 
     :param timeout: see `read_run`.
@@ -183,9 +183,9 @@ def review(earlier: EarlierTurn, timeout: float) -> Questions:
     return (yield from read_run(run_id, timeout))
 
 
-def _data(answer: Answer | None) -> bytes:
-    assert answer is not None
-    return answer.data
+def _data(response: Response | None) -> bytes:
+    assert response is not None
+    return response.data
 
 
 #: Pings in a row, each after 20 s of silence, until Letta's books are asked how the run goes.
@@ -193,7 +193,7 @@ _MAX_IDLE_PING_COUNT: Final = 3
 
 
 @define
-class Reading:
+class StreamPosition:
     """How far the stream of a background run was read, whose items are numbered."""
 
     seq_id: int = field(default=0, init=False)  #: of the last item
@@ -201,7 +201,7 @@ class Reading:
     _lost_at: int = field(default=-1, init=False)  #: the last item when it was lost last
     _idle_ping_count: int = field(default=0, init=False)  #: since the last item of a stream found again
 
-    def is_after_end(self, message: letta.Message) -> bool:
+    def advance(self, message: letta.Message) -> bool:
         """Note an item. In a resumed stream whose run is over a ping stands for its missing end.
 
         Of such a run Letta has no more items than those that come at once; then it pings for ever.
@@ -218,7 +218,7 @@ class Reading:
             self.is_over = self.is_over or self._idle_ping_count > _MAX_IDLE_PING_COUNT
         return self.is_over
 
-    def lose(self) -> bool:
+    def note_loss(self) -> bool:
         """It was lost.
 
         :return: whether anything came since it was lost before.

@@ -18,7 +18,7 @@ Headers: TypeAlias = Sequence[tuple[str, str]]
 
 
 @define
-class Answer:
+class Response:
     """Letta's answer to one request, collected.
 
     :param max_size: bytes of the body; beyond it the answer makes no sense.
@@ -55,9 +55,9 @@ class Answer:
         return bytes(self._body)
 
     @property
-    def refusal(self) -> letta.ErrorAnswer:
+    def refusal(self) -> letta.ErrorBody:
         """What Letta says about a refusal."""
-        return letta.decode_error_answer(bytes(self._body))
+        return letta.decode_error_body(bytes(self._body))
 
     def cancelled(self, run_id: str) -> bool:
         """Whether it confirms that this run was cancelled."""

@@ -20,7 +20,7 @@ from ...turn.answer import SEPARATOR
 from ...turn.events import FinishReason, KeepAlive, ReasoningDelta, TextDelta, TurnStarted, Usage
 from ...turn.upstream import RunEvent, RunFailed, RunState, RunStopped
 from . import letta
-from .calls import Spoken, ToolBridge
+from .calls import ReplyText, ToolBridge
 
 
 @frozen(kw_only=True)
@@ -184,8 +184,8 @@ class RunStream:
             case letta.ToolCallMessage(tool_calls=calls):
                 yield from self._start()
                 for call in calls:
-                    for word in self.bridge.receive_call(call):
-                        yield self._say(word.call_id, word.text) if isinstance(word, Spoken) else word
+                    for event in self.bridge.receive_call(call):
+                        yield self._say(event.call_id, event.text) if isinstance(event, ReplyText) else event
             case letta.HiddenReasoningMessage():
                 yield from self._start()
             case letta.ToolReturnMessage():

@@ -27,7 +27,7 @@ from ...turn.request import (
 from ...turn.settlement import NO_RESULT, NO_RESULT_YET, TAKEN
 from . import letta
 from .commands import AnswerCalls, OpenStream
-from .destination import Destination
+from .target import Target
 from .turn_input import to_answer, to_client_tool, to_message
 
 Answers: TypeAlias = tuple[CallAnswer, ...]
@@ -38,38 +38,38 @@ _NO_DENIAL: Final = "Not denied: "
 #: In place of an image in a result: a legacy agent gets results as text.
 _NO_IMAGE: Final = "[an image, which cannot be shown here]"
 #: Tells whether this is what a thread was told last.
-IsTold: TypeAlias = Callable[[Thread, StandingInstruction], bool]
+AlreadySent: TypeAlias = Callable[[Thread, StandingInstruction], bool]
 
 
-def never_told(thread: Thread, standing: StandingInstruction) -> bool:
+def never_sent(thread: Thread, standing: StandingInstruction) -> bool:
     """Nobody remembers."""
     return False
 
 
 @frozen(kw_only=True)
-class Opening:
+class NewRun:
     """A run to be asked for.
 
-    :param first: to be asked before it.
+    :param answers_ahead: to be asked before it.
     :param told: what goes with it that need not be told there again; it is kept with the run's first step.
     """
 
     command: OpenStream
-    first: AnswerCalls | None = None
+    answers_ahead: AnswerCalls | None = None
     told: tuple[StandingInstruction, ...] = ()
 
 
-def compose(
-    plan: TurnRequest,
+def build_run_request(
+    request: TurnRequest,
     answers: Answers,
-    destination: Destination,
-    is_told: IsTold,
+    target: Target,
+    already_sent: AlreadySent,
     *,
     client_tools: tuple[Tool, ...] = (),
     background: bool = False,
     mark: str | None = None,
     is_verdict: bool = False,
-) -> Opening:
+) -> NewRun:
     """The request for a run.
 
     :param answers: to what waits, all of it.
@@ -78,52 +78,52 @@ def compose(
     :param mark: by which the run can be found.
     :param is_verdict: what the user wrote is in the answers, and no message.
     """
-    thread, given = destination.thread, plan.instructions
-    can = destination.agent.capabilities
+    thread, given = target.thread, request.instructions
+    can = target.agent.capabilities
     asked = (
-        plan.reply_format
-        if plan.preamble and isinstance(plan.reply_format, JsonReply) and plan.reply_format.schema
+        request.reply_format
+        if request.preamble and isinstance(request.reply_format, JsonReply) and request.reply_format.schema
         else None
     )
-    aside = plan.preamble
-    if asked is not None and is_told(thread, asked):
+    aside = request.preamble
+    if asked is not None and already_sent(thread, asked):
         aside, asked = (SystemMessage(content=asked.reminder),), None
-    said = (*aside, *(() if is_verdict else plan.messages))
+    said = (*aside, *(() if is_verdict else request.messages))
     policy = given.policy if given else InstructionPolicy.IGNORE
     says = policy is InstructionPolicy.ALWAYS or (
         policy is InstructionPolicy.ONCE
         and given is not None
-        and not (is_told(thread, given) or destination.continues_task)
+        and not (already_sent(thread, given) or target.continues_task)
     )
     if not can.message_with_answers and answers and not said:
         says = False  # they would be a message behind the answer; they go with the next one of the user's
     instructions = given if says else None
     system = (SystemMessage(content=instructions.text),) if instructions else ()
-    history = plan.history if destination.is_new else ()
-    approvals = (_approvals(answers, destination),) if answers else ()
-    first = None
+    history = request.history if target.is_new else ()
+    approvals = (_approvals(answers, target),) if answers else ()
+    ahead = None
     if not can.message_with_answers and approvals and said:
-        first = AnswerCalls(agent_id=destination.agent.id, answers=approvals[0])
-    request = letta.StreamRequest(
-        messages=(*(approvals if first is None else ()), *map(to_message, (*system, *history, *said))),
+        ahead = AnswerCalls(agent_id=target.agent.id, answers=approvals[0])
+    body = letta.StreamRequest(
+        messages=(*(approvals if ahead is None else ()), *map(to_message, (*system, *history, *said))),
         client_tools=tuple(map(to_client_tool, client_tools)),
         stream_tokens=can.token_stream,
         override_system=given.text if given and policy is InstructionPolicy.OVERRIDE else None,
-        streaming=destination.conversation is not None,
+        streaming=target.conversation is not None,
         background=background,
         assistant_message_tool_kwarg=mark,
     )
-    command = OpenStream(thread=thread, request=request, is_followed=not can.event_stream)
+    command = OpenStream(thread=thread, request=body, is_followed=not can.event_stream)
     told = tuple(standing for standing in (instructions, asked) if standing is not None)
-    return Opening(command=command, first=first, told=told)
+    return NewRun(command=command, answers_ahead=ahead, told=told)
 
 
-def _approvals(answers: Answers, destination: Destination) -> letta.ApprovalCreate:
+def _approvals(answers: Answers, target: Target) -> letta.ApprovalCreate:
     approvals = tuple(map(to_answer, answers))
-    if destination.agent.capabilities.call_results:
+    if target.agent.capabilities.call_results:
         return letta.ApprovalCreate(approvals=approvals)
     answer = answers[0]
-    asked = (call.request_id for call in destination.pending or () if call.call_id == answer.call_id)
+    asked = (call.request_id for call in target.pending or () if call.call_id == answer.call_id)
     return letta.ApprovalCreate(
         approvals=approvals,
         approval_request_id=next(asked, None),

@@ -23,7 +23,7 @@ from . import letta
 from .attached_tools import (
     MARK,
     PREFIX,
-    LentTool,
+    OfferedTool,
     Stamp,
     is_expired,
     is_ours,
@@ -48,7 +48,7 @@ from .commands import (
     UpdateConversation,
 )
 from .lookup import runs_before
-from .response import Answer
+from .response import Response
 from .turn_input import to_client_tool
 
 _T = TypeVar("_T", letta.Tool, letta.Toolbox)
@@ -70,10 +70,10 @@ class Prepared:
 
 
 #: Asked before a run; what is raised ends the turn.
-Preparation: TypeAlias = Generator[Command, Answer | None, Prepared]
+Preparation: TypeAlias = Generator[Command, Response | None, Prepared]
 #: Asked after it; None stands for an answer that never came. Nothing is raised: what cannot be cleaned now is
 #: cleaned later.
-Cleaning: TypeAlias = Generator[Command, Answer | None, None]
+Cleaning: TypeAlias = Generator[Command, Response | None, None]
 
 
 @define
@@ -122,7 +122,7 @@ class MadeTools:
 
 
 @define(kw_only=True)
-class Loan:
+class ToolAttachment:
     """A client's tools, lent to an agent for one turn.
 
     :param stamp: how the agent is marked; its owner is unique.
@@ -132,67 +132,67 @@ class Loan:
     """
 
     agent_id: str
-    tools: tuple[LentTool, ...]
+    tools: tuple[OfferedTool, ...]
     stamp: Stamp
     now: int
     made: MadeTools = field(factory=MadeTools)
     scope: Hashable = None
-    is_out: bool = field(default=False, init=False)  #: the agent has the tools, or may have
+    is_attached: bool = field(default=False, init=False)  #: the agent has the tools, or may have
     has_made: bool = field(default=False, init=False)  #: some were not there, or had expired
 
-    def give(self) -> Preparation:
+    def attach(self) -> Preparation:
         """Find the tools or make them, and attach them.
 
         :raises RequestError: if Letta refuses one; it names the field.
         :raises SansioLettaError: if Letta refuses something else, or does not tell.
         """
-        answer = yield FetchToolbox(agent_id=self.agent_id)
-        assert answer is not None
-        if answer.status == 404:
+        response = yield FetchToolbox(agent_id=self.agent_id)
+        assert response is not None
+        if response.status == 404:
             return Prepared(is_agent_gone=True)
-        toolbox = letta.decode_toolbox(answer.data)
+        toolbox = letta.decode_toolbox(response.data)
         for is_last in (False, True):
             change = ChangeToolbox(toolbox=with_tools(toolbox, (yield from self._provide()), self.stamp))
-            self.is_out = True
-            answer = yield change
-            assert answer is not None
+            self.is_attached = True
+            response = yield change
+            assert response is not None
             # Another turn, or process, may have deleted a tool since it was found.
-            if answer.status != 409 or is_last:
+            if response.status != 409 or is_last:
                 break
-        letta.decode_agent(answer.data)
+        letta.decode_agent(response.data)
         return Prepared()
 
-    def _provide(self) -> Generator[Command, Answer | None, tuple[letta.Tool, ...]]:
-        names = tuple(lent.tool.name for lent in self.tools)
+    def _provide(self) -> Generator[Command, Response | None, tuple[letta.Tool, ...]]:
+        names = tuple(offer.tool.name for offer in self.tools)
         found: dict[str, letta.Tool] = {}
         for start in range(0, len(names), _NAME_COUNT):
-            answer = yield FindTools(names=names[start : start + _NAME_COUNT])
-            assert answer is not None
-            tools = letta.decode_tools(answer.data)
+            response = yield FindTools(names=names[start : start + _NAME_COUNT])
+            assert response is not None
+            tools = letta.decode_tools(response.data)
             found.update((tool.name, tool) for tool in tools if is_ours(tool))
-        for index, lent in enumerate(self.tools):
-            tool = found.get(lent.tool.name)
+        for index, offer in enumerate(self.tools):
+            tool = found.get(offer.tool.name)
             if tool is None or is_expired(tool, self.now):
                 self.has_made = True
-                self.made.add(lent.tool.name, self.stamp.until, self.scope)
-                answer = yield MakeTool(tool=to_client_tool(lent.tool), tags=tool_tags(self.stamp.until))
-                assert answer is not None
-                if answer.status in (400, 413, 422):
+                self.made.add(offer.tool.name, self.stamp.until, self.scope)
+                response = yield MakeTool(tool=to_client_tool(offer.tool), tags=tool_tags(self.stamp.until))
+                assert response is not None
+                if response.status in (400, 413, 422):
                     raise RequestError(
-                        f"Letta does not take `{{field}}`: {answer.error().message}",
+                        f"Letta does not take `{{field}}`: {response.error().message}",
                         field=FieldPath(RequestField.TOOL, index),
                     )
-                found[lent.tool.name] = letta.decode_tool(answer.data)
+                found[offer.tool.name] = letta.decode_tool(response.data)
         return tuple(found[name] for name in names)
 
-    def take_back(self) -> Cleaning:
+    def detach(self) -> Cleaning:
         """Take the tools away from the agent; they are not deleted."""
         toolbox = _read(letta.decode_toolbox, (yield FetchToolbox(agent_id=self.agent_id)))
         if toolbox is not None and stamp_of(toolbox).owner == self.stamp.owner:
             yield ChangeToolbox(toolbox=without_ours(toolbox))
 
 
-def clean(now: int, *, names: Collection[str] = ()) -> Generator[Command, Answer | None, bool]:
+def sweep_tools(now: int, *, names: Collection[str] = ()) -> Generator[Command, Response | None, bool]:
     """Take away and delete what has expired.
 
     :param now: Unix time, seconds.
@@ -202,29 +202,29 @@ def clean(now: int, *, names: Collection[str] = ()) -> Generator[Command, Answer
     toolboxes = yield from _pages(letta.decode_toolboxes, lambda after: FindToolboxes(tag=MARK, after=after))
     if toolboxes is None:
         return False  # some agent may have any of the tools
-    lent: set[str] = set()
+    attached: set[str] = set()
     for toolbox in toolboxes:
         stamp = stamp_of(toolbox)
         if stamp.until <= now:
-            answer = yield ChangeToolbox(toolbox=without_ours(toolbox))
-            if answer is not None and answer.status == 200:
+            response = yield ChangeToolbox(toolbox=without_ours(toolbox))
+            if response is not None and response.status == 200:
                 continue
-        lent.update(tool.id for tool in toolbox.tools)
+        attached.update(tool.id for tool in toolbox.tools)
     tools = yield from _pages(letta.decode_tools, lambda after: SearchTools(text=PREFIX, after=after))
     for tool in tools or ():
-        if is_ours(tool) and tool.id not in lent and (tool.name in names or is_expired(tool, now)):
+        if is_ours(tool) and tool.id not in attached and (tool.name in names or is_expired(tool, now)):
             yield DeleteTool(tool_id=tool.id)
     return tools is not None
 
 
 def _pages(
-    decode: Callable[[bytes], tuple[_T, ...]], question: Callable[[str | None], Command]
-) -> Generator[Command, Answer | None, list[_T] | None]:
+    decode: Callable[[bytes], tuple[_T, ...]], query: Callable[[str | None], Command]
+) -> Generator[Command, Response | None, list[_T] | None]:
     """All items of a list, page by page; None if Letta does not tell."""
     items: list[_T] = []
     after: str | None = None
     while True:
-        page = _read(decode, (yield question(after)))
+        page = _read(decode, (yield query(after)))
         if page is None:
             return None
         items += page
@@ -242,40 +242,42 @@ def _id(item: letta.Tool | letta.Toolbox) -> str:
 _Read = TypeVar("_Read")
 
 
-def _read(decode: Callable[[bytes], _Read], answer: Answer | None) -> _Read | None:
+def _read(decode: Callable[[bytes], _Read], response: Response | None) -> _Read | None:
     """What an answer says; None if there is none, or none that can be read."""
     try:
-        return None if answer is None else decode(answer.data)
+        return None if response is None else decode(response.data)
     except SansioLettaError:
         return None
 
 
-def prepare(loan: Loan | None, answers: AnswerCalls | None, runs: FindRuns | None) -> Preparation:
+def prepare(
+    attachment: ToolAttachment | None, answers: AnswerCalls | None, runs: FindRuns | None
+) -> Preparation:
     """All that must be done before a run.
 
-    :param loan: tools that the agent is to have.
+    :param attachment: tools that the agent is to have.
     :param answers: to what waits, if they cannot be sent with the run.
     :param runs: asks for the runs that the agent has already, if the new one is told apart by them.
     """
     before = None
     if runs is not None:
-        answer = yield runs
-        assert answer is not None
-        before = runs_before(answer)
+        response = yield runs
+        assert response is not None
+        before = runs_before(response)
     prepared = Prepared()
-    if loan is not None:
-        prepared = yield from loan.give()
+    if attachment is not None:
+        prepared = yield from attachment.attach()
     if answers is not None and not prepared.is_agent_gone:
-        answer = yield answers
-        assert answer is not None
-        assert answer.data is not None  # raises for another status than 200
+        response = yield answers
+        assert response is not None
+        assert response.data is not None  # raises for another status than 200
     return evolve(prepared, runs=before)
 
 
 def clean_up(
     conversation: DeleteConversation | UpdateConversation | None,
     strays: Cleaning | None,
-    loan: Loan | None,
+    attachment: ToolAttachment | None,
     forgotten: Cleaning | None,
     expired: Iterable[ConversationThread] = (),
 ) -> Cleaning:
@@ -283,7 +285,7 @@ def clean_up(
 
     :param conversation: what becomes of one that was for a background prompt.
     :param strays: deletes such conversations as may have been made without an answer that said so.
-    :param loan: tools that the agent has.
+    :param attachment: tools that the agent has.
     :param forgotten: deletes tools that have expired.
     :param expired: conversations that nobody comes back to.
     """
@@ -291,8 +293,8 @@ def clean_up(
         yield conversation
     if strays is not None:
         yield from strays
-    if loan is not None:
-        yield from loan.take_back()
+    if attachment is not None:
+        yield from attachment.detach()
     if forgotten is not None:
         yield from forgotten
     for thread in expired:

@@ -10,18 +10,18 @@ from ...turn.agent import ANYONE, Agent, Caller, PendingCall, ToolOwner
 from ...turn.events import AgentThread, ConversationThread, Thread
 from ...turn.request import Chat, NamedConversation, Throwaway, TurnRequest, task_end
 from ...turn.upstream import Gone, RunRequest, Script, TimedOut
-from .attached_tools import own_arguments
+from .attached_tools import strip_heartbeat
 from .calls import owner_of
-from .client_tools import Toolkit
 from .commands import Command, CreateConversation, DeleteConversation, UpdateConversation
 from .conversations import delete_strays, waiting_summary
-from .destination import Destination, RecallThread, nothing_known
 from .exchange import Exchange, Exchanges
-from .live_run import LettaMemory, RestRun, RunSetting
+from .live_run import LettaMemory, RestRun, RunContext
 from .lookup import RunMark, SoughtRun
-from .recovery import EarlierTurn, KeptRun, review
-from .response import Answer
-from .run_request import IsTold, compose, never_told
+from .offered_tools import OfferedTools
+from .recovery import EarlierTurn, KeptRun, read_earlier_turn
+from .response import Response
+from .run_request import AlreadySent, build_run_request, never_sent
+from .target import RecallThread, Target, no_known_thread
 from .tool_attachment import clean_up
 
 
@@ -37,7 +37,7 @@ class RestUpstream:
     :param caller: whose request it is: no other agent is found than those that it may use.
     :param thread: the conversation that the request's thread stands for, if the caller remembers it.
     :param recall_thread: the same for an agent that was not known.
-    :param is_told: whether something is what a thread was told last.
+    :param already_sent: whether something is what a thread was told last.
     :param memory: what the process's turns have in common.
     :param expired: conversations of others that are not needed any more: deleted when this turn has ended.
     :param token: unique to the request; without one its runs cannot be found before they are named.
@@ -52,32 +52,32 @@ class RestUpstream:
     _background: bool = field(default=False, alias="background", kw_only=True)
     _caller: Caller = field(default=ANYONE, alias="caller", kw_only=True)
     _known_thread: ConversationThread | None = field(default=None, alias="thread", kw_only=True)
-    _recall_thread: RecallThread = field(default=nothing_known, alias="recall_thread", kw_only=True)
-    _is_told: IsTold = field(default=never_told, alias="is_told", kw_only=True)
+    _recall_thread: RecallThread = field(default=no_known_thread, alias="recall_thread", kw_only=True)
+    _already_sent: AlreadySent = field(default=never_sent, alias="already_sent", kw_only=True)
     _memory: LettaMemory = field(factory=LettaMemory, alias="memory", kw_only=True)
     _expired: tuple[ConversationThread, ...] = field(default=(), alias="expired", kw_only=True)
     _token: str = field(default="", alias="token", kw_only=True)
     _owner: str = field(default="", alias="owner", kw_only=True)
     _created: int = field(default=0, alias="created", kw_only=True)
-    _to: Destination = field(init=False)
-    _tools: Toolkit = field(init=False)
+    _target: Target = field(init=False)
+    _tools: OfferedTools = field(init=False)
     _exchanges: Exchanges = field(init=False)
-    _made: list[Exchange] = field(factory=list, init=False)  #: that were to make a conversation
+    _creations: list[Exchange] = field(factory=list, init=False)  #: that were to make a conversation
     _run_count: int = field(default=0, init=False)  #: how many were made
 
     def __attrs_post_init__(self) -> None:
         request, config = self._request, self._config
         self._exchanges = Exchanges(config, self._caller.key_is_lettas)
-        self._to = Destination(
+        self._target = Target(
             model=request.model,
-            wish=request.thread,
+            choice=request.thread,
             caller=self._caller,
             known_agent=self._known_agent,
             conversation=self._known_thread,
             recall_thread=self._recall_thread,
             pending=self._known_pending,
         )
-        self._tools = Toolkit(
+        self._tools = OfferedTools(
             offered=request.client_tools,
             client_names=request.client_tool_names,
             policy=config.client_tools,
@@ -93,145 +93,147 @@ class RestUpstream:
     @property
     def agent(self) -> Agent | None:
         """The agent; None: it must be resolved."""
-        return self._to.known_agent
+        return self._target.known_agent
 
     @property
     def thread(self) -> Thread | None:
         """Where the turn is; None: it must be opened."""
-        if self._to.known_agent is None or (self._to.conversation is None and not self._to.is_own_thread):
+        if self._target.known_agent is None or (
+            self._target.conversation is None and not self._target.is_own_thread
+        ):
             return None
-        return self._to.thread
+        return self._target.thread
 
     @property
     def is_new(self) -> bool:
         """Whether nothing was ever said in the thread."""
-        return self._to.is_new
+        return self._target.is_new
 
     @property
     def queue_keys(self) -> tuple[Hashable, ...]:
         """What the turn queues for."""
-        agent, wish, known = self._to.agent, self._to.wish, self._to.conversation
+        agent, choice, known = self._target.agent, self._target.choice, self._target.conversation
         # Tools that are attached to an agent are there for whoever speaks to it.
-        if self._to.is_own_thread or self._tools.attaches_to(agent):
+        if self._target.is_own_thread or self._tools.attaches_to(agent):
             return (AgentThread(agent_id=agent.id),)
         conversation = () if known is None else (known,)
-        match wish:
+        match choice:
             case Chat():
-                return ((agent.id, wish), *conversation)
+                return ((agent.id, choice), *conversation)
             case Throwaway(call_ids=call_ids):
                 # Results of the same calls are brought to the same conversation.
-                return ((agent.id, call_ids), *conversation) if call_ids else (wish.token, *conversation)
+                return ((agent.id, call_ids), *conversation) if call_ids else (choice.token, *conversation)
             case NamedConversation(conversation_id=conversation_id):
                 return (ConversationThread(conversation_id=conversation_id),)
         return conversation
 
     def resolve_agent(self, *, with_calls: bool) -> Script[Agent]:
         """Find the agent by its name or id."""
-        self._exchanges.went_well()
-        answer = yield from self._exchanges.ask(self._to.find(with_pending=with_calls))
-        return self._to.take_agent(answer, with_pending=with_calls)
+        self._exchanges.reset_pauses()
+        response = yield from self._exchanges.send(self._target.agent_command(with_pending=with_calls))
+        return self._target.take_agent(response, with_pending=with_calls)
 
     def fit(self, request: TurnRequest) -> TurnRequest:
         """The request with the client's tools under the names that the agent knows."""
-        self._to.check_wish()
-        self._tools.fit(self._to.agent)
+        self._target.check_choice()
+        self._tools.fit(self._target.agent)
         return request.with_tool_names(self._tools.names_at_letta)
 
     def recall_thread(self) -> None:
         """Take the conversation that is remembered, if one is."""
-        self._to.recall_thread()
+        self._target.recall_thread()
 
     def open_thread(self) -> Script[None]:
         """Find the conversation, or make it."""
-        found = yield from self._exchanges.walk(self._to.search(), self._ask_for_thread)
-        self._to.take_thread(found)
+        found = yield from self._exchanges.drive(self._target.search(), self._send_in_search)
+        self._target.take_thread(found)
 
-    def _ask_for_thread(self, question: Command) -> Script[Answer]:
+    def _send_in_search(self, command: Command) -> Script[Response]:
         """Note what is to be made: it is cleaned up even if its answer never comes."""
-        if not isinstance(question, CreateConversation):
-            return (yield from self._exchanges.ask(question))
-        answer = yield from self._exchanges.ask(question, must_finish=True, made=self._made)
-        if answer.status == 404:
+        if not isinstance(command, CreateConversation):
+            return (yield from self._exchanges.send(command))
+        response = yield from self._exchanges.send(command, must_finish=True, created=self._creations)
+        if response.status == 404:
             # The agent, which was remembered, is gone.
-            raise Gone(self._to.forget_agent())
-        return answer
+            raise Gone(self._target.forget_agent())
+        return response
 
     # --- What waits for an answer -------------------------------------------------------------------------
 
     @property
     def calls(self) -> tuple[PendingCall, ...] | None:
         """What waits for an answer in the thread; None: it must be looked up."""
-        if not self._to.has_looked:
+        if not self._target.is_pending_known:
             return None
-        return tuple(self._owned(call) for call in self._to.pending or ())
+        return tuple(self._owned(call) for call in self._target.pending or ())
 
     def _owned(self, call: PendingCall) -> PendingCall:
         """The same with whose tool it is of."""
-        agent, arguments = self._to.agent, call.arguments
+        agent, arguments = self._target.agent, call.arguments
         owner = owner_of(call.name, self._tools.names, agent.tool_names)
         if owner is ToolOwner.CLIENT and not agent.capabilities.exact_arguments:
-            arguments = own_arguments(arguments or "{}")
+            arguments = strip_heartbeat(arguments or "{}")
         client_name = self._tools.names.get(call.name or "")
         return evolve(call, arguments=arguments, owner=owner, client_name=client_name)
 
     def look_up_calls(self) -> Script[None]:
         """Find out what waits for an answer in the thread."""
-        self._exchanges.went_well()
-        answer = yield from self._exchanges.ask(self._to.look())
-        if answer.status == 404:
-            raise Gone(self._to.forget())
-        self._to.take_pending(answer)
+        self._exchanges.reset_pauses()
+        response = yield from self._exchanges.send(self._target.pending_command())
+        if response.status == 404:
+            raise Gone(self._target.forget())
+        self._target.take_pending(response)
 
     def forget_calls(self) -> None:
         """Others have used the thread meanwhile."""
-        self._to.forget_pending()
+        self._target.forget_pending()
 
     def confirm(self) -> None:
         """The agent has heard the input."""
-        self._to.is_confirmed = True
+        self._target.is_confirmed = True
 
     # --- Runs ---------------------------------------------------------------------------------------------
 
     def make_run(self, request: RunRequest) -> RestRun:
         """A run that is about to be prepared and started."""
-        agent, finds = self._to.agent, bool(self._token) and self._config.finds_runs
+        agent, finds = self._target.agent, bool(self._token) and self._config.finds_runs
         is_marked = finds and agent.capabilities.marked_runs
-        opening = compose(
+        new_run = build_run_request(
             request.request,
             request.answers,
-            self._to,
-            self._is_told,
+            self._target,
+            self._already_sent,
             client_tools=self._tools.in_request,
             background=self._background and self._memory.has_background,
             mark=self._new_mark() if is_marked else None,
             is_verdict=request.is_verdict,
         )
-        conversation = self._to.conversation
+        conversation = self._target.conversation
         sought = SoughtRun(
             agent_id=agent.id,
-            mark=opening.command.request.assistant_message_tool_kwarg,
+            mark=new_run.command.request.assistant_message_tool_kwarg,
             conversation_id=conversation.conversation_id if conversation else None,
         )
         # Answers that go ahead are with the agent: if the run fails, what is new may be said again alone.
-        goes_ahead = opening.first is not None and bool(request.request.messages)
+        goes_ahead = new_run.answers_ahead is not None and bool(request.request.messages)
         return RestRun(
-            setting=self._setting,
-            opening=opening,
-            loan=self._tools.to_lend,
+            context=self._run_context,
+            new_run=new_run,
+            attachment=self._tools.to_attach,
             names={call.call_id: call.name for call in request.answered if call.name},
             has_results=request.has_results and not goes_ahead,
-            is_told_apart=finds and not is_marked,
+            compares_runs=finds and not is_marked,
             sought=sought if finds else None,
-            forget=self._to.forget,
-            forget_agent=self._to.forget_agent,
+            forget=self._target.forget,
+            forget_agent=self._target.forget_agent,
             memory=self._memory,
         )
 
     @property
-    def _setting(self) -> RunSetting:
+    def _run_context(self) -> RunContext:
         results = (*self._request.past_results, *self._request.results)
-        return RunSetting(
-            agent=self._to.agent,
+        return RunContext(
+            agent=self._target.agent,
             exchanges=self._exchanges,
             client_tools=self._tools.names,
             result_ids=frozenset(result.call_id for result in results),
@@ -244,8 +246,8 @@ class RestUpstream:
 
     def look_up(self, ref: EarlierTurn) -> Script[KeptRun]:
         """What became of an earlier turn's run, once it is over."""
-        ended = yield from self._exchanges.look_back(review(ref, self._config.lost_run_timeout))
-        return KeptRun(ended, self._setting.stream({}))
+        ended = yield from self._exchanges.drive_lookup(read_earlier_turn(ref, self._config.lost_run_timeout))
+        return KeptRun(ended, self._run_context.stream({}))
 
     # --- The end ------------------------------------------------------------------------------------------
 
@@ -253,40 +255,46 @@ class RestUpstream:
         self, *, awaited_calls: Sequence[str], left_nothing: bool, had_turn: bool
     ) -> Script[None] | None:
         """Delete what was for this turn alone, and take the client's tools away from the agent."""
-        wish = self._to.wish
-        task = wish if isinstance(wish, Throwaway) else None
+        choice = self._target.choice
+        task = choice if isinstance(choice, Throwaway) else None
         conversation = self._end_of_conversation(task, awaited_calls, left_nothing) if task else None
-        is_unread = bool(self._made) and self._to.conversation is None
+        is_unread = bool(self._creations) and self._target.conversation is None
         has_strays = any(
-            exchange.may_have_made or (is_unread and exchange.is_answered) for exchange in self._made
+            exchange.may_have_created or (is_unread and exchange.has_succeeded) for exchange in self._creations
         )
-        agent = self._to.known_agent
+        agent = self._target.known_agent
         strays = delete_strays(agent.id, task) if task and agent and has_strays else None
         self._tools.is_awaited = bool(awaited_calls)
-        loan, forgotten = self._tools.lent, self._tools.forgotten if had_turn else None
-        if conversation is None and strays is None and loan is None and forgotten is None and not self._expired:
+        attachment, forgotten = self._tools.to_detach, self._tools.forgotten if had_turn else None
+        if (
+            conversation is None
+            and strays is None
+            and attachment is None
+            and forgotten is None
+            and not self._expired
+        ):
             return None
         # What could not be cleaned is swept when a server starts: it carries a mark.
-        cleaning = clean_up(conversation, strays, loan, forgotten, self._expired)
-        return self._exchanges.walk(cleaning, self._ask_to_clean)
+        cleaning = clean_up(conversation, strays, attachment, forgotten, self._expired)
+        return self._exchanges.drive(cleaning, self._send_in_clean_up)
 
     def _end_of_conversation(
         self, task: Throwaway, awaited_calls: Sequence[str], left_nothing: bool
     ) -> DeleteConversation | UpdateConversation | None:
         """What becomes of the conversation that a background prompt was put to the agent in."""
-        if self._to.conversation is None:
+        if self._target.conversation is None:
             return None
-        ident = self._to.conversation.conversation_id
+        ident = self._target.conversation.conversation_id
         if awaited_calls:
             summary = waiting_summary(task, awaited_calls, self._config.client_tool_ttl)
             return UpdateConversation(conversation_id=ident, summary=summary)
-        if left_nothing and self._to.continues_task:
+        if left_nothing and self._target.continues_task:
             return None  # the client may bring the results again
         return DeleteConversation(conversation_id=ident)
 
-    def _ask_to_clean(self, question: Command) -> Script[Answer | None]:
+    def _send_in_clean_up(self, command: Command) -> Script[Response | None]:
         """Go on with the rest, whatever comes of it."""
         try:
-            return (yield from self._exchanges.ask(question))
+            return (yield from self._exchanges.send(command))
         except (SansioLettaError, TimedOut):
             return None

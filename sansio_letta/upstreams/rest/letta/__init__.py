@@ -30,7 +30,7 @@ from .codec import (
     encode_toolbox,
     is_empty,
 )
-from .error_answer import ErrorAnswer, decode_error_answer
+from .error_body import ErrorBody, decode_error_body
 from .messages import (
     MESSAGE_TYPES,
     ApprovalRequestMessage,
@@ -98,7 +98,7 @@ __all__ = [
     "Content",
     "Conversation",
     "Done",
-    "ErrorAnswer",
+    "ErrorBody",
     "ErrorMessage",
     "EventMessage",
     "Health",
@@ -135,7 +135,7 @@ __all__ = [
     "decode_cancelled",
     "decode_conversation",
     "decode_conversations",
-    "decode_error_answer",
+    "decode_error_body",
     "decode_health",
     "decode_kept_messages",
     "decode_last_message",

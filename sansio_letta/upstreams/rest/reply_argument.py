@@ -27,7 +27,7 @@ class _String(Enum):
 
 
 @define
-class SpokenText:
+class ReplyArgument:
     """Reads one argument of a call, a string, out of JSON that is cut anywhere.
 
     What is no object, or has no such string, gives nothing. Of an argument that comes twice the first counts.

@@ -19,7 +19,7 @@ from sansio_letta.turn.request import Decision, ToolResult
 from sansio_letta.turn.settlement import MOVED_ON, NO_RESULT, NO_RESULT_YET, NOT_ALLOWED, TAKEN, Settlement
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.agents import pending_calls
-from sansio_letta.upstreams.rest.calls import Spoken, ToolBridge, owner_of
+from sansio_letta.upstreams.rest.calls import ReplyText, ToolBridge, owner_of
 
 
 def fragment(call_id: str, name: str | None = None, arguments: str | None = None) -> letta.ToolCall:
@@ -201,8 +201,8 @@ def test_what_an_agent_says_by_calling_send_message() -> None:
         *[fragment("1", None, char) for char in SAID[5:]],
     ]
     words = [word for piece in pieces for word in bridge.receive_call(piece)]
-    assert {type(word) for word in words} == {Spoken}
-    assert "".join(word.text for word in words if isinstance(word, Spoken)) == 'Hi "you" \U0001f600'
+    assert {type(word) for word in words} == {ReplyText}
+    assert "".join(word.text for word in words if isinstance(word, ReplyText)) == 'Hi "you" \U0001f600'
     assert list(bridge.receive_returns(returned("1", name="send_message"))) == []
     assert bridge.client_call_count == 0
 
@@ -217,7 +217,7 @@ def test_that_a_message_was_sent_is_no_news_in_the_next_run() -> None:
 
 
 def test_a_tool_of_that_name_that_is_not_lettas_says_nothing() -> None:
-    bridge = ToolBridge({}, speaks=False)
+    bridge = ToolBridge({}, reads_reply_tool=False)
     assert list(bridge.receive_call(fragment("1", "send_message", SAID))) == [
         ServerToolStarted(call_id="1", name="send_message"),
         ServerToolArguments(call_id="1", fragment=SAID),

@@ -19,9 +19,9 @@ from sansio_letta.upstreams.rest.attached_tools import (
     is_expired,
     is_our_name,
     is_ours,
-    lend,
-    own_arguments,
+    offer_attached,
     stamp_of,
+    strip_heartbeat,
     tool_tags,
     with_tools,
     without_ours,
@@ -32,7 +32,7 @@ SCHEMA: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "str
 
 def name_at_letta(name: str = "f", description: str | None = None, parameters: dict[str, Any] = SCHEMA) -> str:
     tool = Tool(name=name, description=description, parameters=parameters)
-    return lend([tool], to_legacy=True)[0].tool.name
+    return offer_attached([tool], adds_arguments=True)[0].tool.name
 
 
 def box(
@@ -137,19 +137,19 @@ def test_what_is_lent_is_taken_back_and_nothing_else() -> None:
 def test_a_schema_that_would_fail_every_run_is_refused(parameters: dict[str, Any], param: str) -> None:
     good, bad = (Tool(name=name, parameters=value) for name, value in (("f", {}), ("g", parameters)))
     with pytest.raises(RequestError) as caught:
-        lend([good, bad], to_legacy=True)
+        offer_attached([good, bad], adds_arguments=True)
     assert caught.value.field == FieldPath(RequestField.TOOL_PARAMETERS, 1, tuple(param.split(".")))
     assert caught.value.status_hint == 400
 
 
 def test_only_legacy_agents_take_arguments_away() -> None:
     tool = Tool(name="f", parameters={"properties": {"thinking": {}}})
-    assert lend([tool], to_legacy=False)[0].tool.parameters["properties"] == {"thinking": {}}
+    assert offer_attached([tool], adds_arguments=False)[0].tool.parameters["properties"] == {"thinking": {}}
 
 
 def test_the_rest_of_a_schema_goes_out_as_it_came() -> None:
     schema = {**SCHEMA, "$defs": {"A": {}}, "additionalProperties": False}
-    assert lend([Tool(name="f", parameters=schema)], to_legacy=True)[0].tool.parameters == schema
+    assert offer_attached([Tool(name="f", parameters=schema)], adds_arguments=True)[0].tool.parameters == schema
 
 
 # --- Arguments
@@ -168,7 +168,7 @@ def test_the_rest_of_a_schema_goes_out_as_it_came() -> None:
     ],
 )
 def test_what_letta_adds_is_taken_out(arguments: str, own: str) -> None:
-    assert own_arguments(arguments) == own
+    assert strip_heartbeat(arguments) == own
 
 
 _json = st.recursive(
@@ -182,4 +182,4 @@ _json = st.recursive(
 )
 def test_all_other_arguments_stay(arguments: dict[str, Any], heartbeat: bool) -> None:
     told = json.dumps({**arguments, "request_heartbeat": heartbeat})
-    assert orjson.loads(own_arguments(told)) == orjson.loads(json.dumps(arguments))
+    assert orjson.loads(strip_heartbeat(told)) == orjson.loads(json.dumps(arguments))

@@ -8,7 +8,7 @@ from attrs import frozen
 
 
 @frozen(kw_only=True)
-class ErrorAnswer:
+class ErrorBody:
     """What an answer with an error status says, in whichever of Letta's forms it came."""
 
     code: str | None = None  #: like PENDING_APPROVAL
@@ -29,7 +29,7 @@ class ErrorAnswer:
 _MAX_REASON_COUNT: Final = 5
 
 
-def decode_error_answer(data: bytes) -> ErrorAnswer:
+def decode_error_body(data: bytes) -> ErrorBody:
     """The body of an error answer: whatever a server or a gateway sent is taken.
 
     Servers say ``{"detail": str}``, beside it ``run_id``; ``{"detail": {code, message, pending_request_id}}``
@@ -40,18 +40,18 @@ def decode_error_answer(data: bytes) -> ErrorAnswer:
     try:
         raw = orjson.loads(data)
     except orjson.JSONDecodeError:
-        return ErrorAnswer()
-    return _error_answer(raw) if isinstance(raw, dict) else ErrorAnswer()
+        return ErrorBody()
+    return _error_body(raw) if isinstance(raw, dict) else ErrorBody()
 
 
-def _error_answer(raw: Mapping[str, Any], *, is_inner: bool = False) -> ErrorAnswer:
+def _error_body(raw: Mapping[str, Any], *, is_inner: bool = False) -> ErrorBody:
     code, message = _text(raw, "code") or _text(raw, "errorCode"), None
     for name in ("message", "error", "title") if is_inner else ("detail", "error", "message", "title"):
         match raw.get(name):
             case str(text) if text:
                 message = text
             case dict() as inner if not is_inner:
-                found = _error_answer(inner, is_inner=True)
+                found = _error_body(inner, is_inner=True)
                 code, message = found.code or code or _text(inner, "type"), found.message
             case list() as faults if name == "detail":
                 message = "; ".join(filter(None, map(_fault, faults[:_MAX_REASON_COUNT])))
@@ -59,7 +59,7 @@ def _error_answer(raw: Mapping[str, Any], *, is_inner: bool = False) -> ErrorAns
             break
     detail = raw.get("detail")
     reasons = raw.get("reasons")
-    return ErrorAnswer(
+    return ErrorBody(
         code=code,
         message=message or None,
         run_id=_text(raw, "run_id") or (_text(detail, "run_id") if isinstance(detail, dict) else None),

@@ -8,12 +8,12 @@ from ...config import ClientTools
 from ...errors import RequestError, RequestField
 from ...turn.agent import Agent
 from ...turn.request import Tool
-from .attached_tools import LentTool, Stamp, beside, lend
-from .tool_attachment import Cleaning, Loan, MadeTools, clean
+from .attached_tools import OfferedTool, Stamp, offer_attached, offer_in_request
+from .tool_attachment import Cleaning, MadeTools, ToolAttachment, sweep_tools
 
 
 @define(kw_only=True)
-class Toolkit:
+class OfferedTools:
     """They go with each request for a run; or they are attached to the agent, from its first run to the end.
 
     :param offered: as the agent is to have them.
@@ -35,20 +35,20 @@ class Toolkit:
     owner: str
     now: int
     is_awaited: bool = field(default=False, init=False)  #: the agent waits for what the client makes of a call
-    _tools: tuple[LentTool, ...] = field(default=(), init=False)
-    _loan: Loan | None = field(default=None, init=False)  #: of these, if they are attached
+    _tools: tuple[OfferedTool, ...] = field(default=(), init=False)
+    _attachment: ToolAttachment | None = field(default=None, init=False)  #: of these, if they are attached
 
     def fit(self, agent: Agent) -> None:
         """The agent is known: find out how it is given them.
 
         :raises RequestError: if it cannot be.
         """
-        self._loan = None
+        self._attachment = None
         if self.attaches_to(agent):
-            self._tools = lend(self.offered, to_legacy=not agent.capabilities.exact_arguments)
+            self._tools = offer_attached(self.offered, adds_arguments=not agent.capabilities.exact_arguments)
             if self._tools:
                 stamp = Stamp(until=self.now + int(self.ttl), owner=self.owner)
-                self._loan = Loan(
+                self._attachment = ToolAttachment(
                     agent_id=agent.id,
                     tools=self._tools,
                     stamp=stamp,
@@ -65,7 +65,7 @@ class Toolkit:
                 code="unsupported_parameter",
             )
         else:
-            self._tools = beside(self.offered, agent.tool_names or ())
+            self._tools = offer_in_request(self.offered, agent.tool_names or ())
 
     def attaches_to(self, agent: Agent) -> bool:
         """Whether the agent is given a client's tools by attaching them to it: all who speak to it see them."""
@@ -75,34 +75,34 @@ class Toolkit:
     @property
     def names(self) -> dict[str, str]:
         """What they are called at Letta, and the client's names for them."""
-        return {lent.tool.name: self.client_names.get(lent.name, lent.name) for lent in self._tools}
+        return {offer.tool.name: self.client_names.get(offer.name, offer.name) for offer in self._tools}
 
     @property
     def names_at_letta(self) -> dict[str, str]:
         """What those are called there that have another name, by the names in which they are offered."""
-        return {lent.name: lent.tool.name for lent in self._tools if lent.name != lent.tool.name}
+        return {offer.name: offer.tool.name for offer in self._tools if offer.name != offer.tool.name}
 
     @property
     def in_request(self) -> tuple[Tool, ...]:
         """Those that go with the request for a run."""
-        return () if self._loan is not None else tuple(lent.tool for lent in self._tools)
+        return () if self._attachment is not None else tuple(offer.tool for offer in self._tools)
 
     @property
-    def to_lend(self) -> Loan | None:
+    def to_attach(self) -> ToolAttachment | None:
         """What must be given to the agent before a run."""
-        return None if self._loan is None or self._loan.is_out else self._loan
+        return None if self._attachment is None or self._attachment.is_attached else self._attachment
 
     @property
-    def lent(self) -> Loan | None:
+    def to_detach(self) -> ToolAttachment | None:
         """What must be taken back from it after the last."""
-        return self._loan if self._loan is not None and self._loan.is_out else None
+        return self._attachment if self._attachment is not None and self._attachment.is_attached else None
 
     @property
     def forgotten(self) -> Cleaning | None:
         """Deletes what has expired: behind a turn that made a tool, or once all that was made has expired."""
-        has_made = self._loan is not None and self._loan.has_made
-        return self._clean() if has_made or self.made.have_expired(self.scope, self.now) else None
+        has_made = self._attachment is not None and self._attachment.has_made
+        return self._sweep() if has_made or self.made.have_expired(self.scope, self.now) else None
 
-    def _clean(self) -> Cleaning:
-        if (yield from clean(self.now)):
+    def _sweep(self) -> Cleaning:
+        if (yield from sweep_tools(self.now)):
             self.made.forget_expired(self.scope, self.now)

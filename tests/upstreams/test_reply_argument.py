@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from growth import Work, check_growth
-from sansio_letta.upstreams.rest.spoken import SpokenText
+from sansio_letta.upstreams.rest.reply_argument import ReplyArgument
 from support import JSON
 
 
 def said(*fragments: str) -> str:
-    spoken = SpokenText("message")
-    return "".join(spoken.receive(fragment) for fragment in fragments)
+    reply_argument = ReplyArgument("message")
+    return "".join(reply_argument.receive(fragment) for fragment in fragments)
 
 
 @given(

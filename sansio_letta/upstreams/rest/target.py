@@ -18,22 +18,22 @@ from . import letta
 from .agents import find_agent, found_agent, pending_calls
 from .commands import Command, FetchAgent, FetchLast
 from .conversations import FoundThread, Search, find_thread, no_conversation
-from .response import Answer
+from .response import Response
 
 #: Tells which conversation a wish of an agent's came to before.
 RecallThread: TypeAlias = Callable[[Agent], ConversationThread | None]
 
 
-def nothing_known(agent: Agent) -> None:
+def no_known_thread(agent: Agent) -> None:
     """Nobody remembers."""
 
 
 @define(kw_only=True)
-class Destination:
+class Target:
     """What of it is known so far.
 
     :param model: the agent's name or id, as asked.
-    :param wish: the thread that is wanted.
+    :param choice: the thread that is wanted.
     :param caller: no other agent is found than those that it may use.
     :param known_agent: the agent, if the caller remembers it.
     :param conversation: what the wish stands for, if the caller remembers it.
@@ -42,19 +42,19 @@ class Destination:
     """
 
     model: str
-    wish: ThreadChoice = None
+    choice: ThreadChoice = None
     caller: Caller = ANYONE
     known_agent: Agent | None = None
     conversation: ConversationThread | None = None
     pending: tuple[PendingCall, ...] | None = None
-    has_looked: bool = field(init=False)  #: `pending` is what waits in the thread
+    is_pending_known: bool = field(init=False)  #: `pending` is what waits in the thread
     is_new: bool = field(default=False, init=False)  #: nothing was ever said in the conversation
     is_confirmed: bool = field(default=False, init=False)  #: Letta named the agent, or took what was said to it
-    _recall_thread: RecallThread = field(default=nothing_known, alias="recall_thread")
+    _recall_thread: RecallThread = field(default=no_known_thread, alias="recall_thread")
     _searched: bool = field(default=False, init=False)  #: Letta named the conversation
 
     def __attrs_post_init__(self) -> None:
-        self.has_looked = self.pending is not None
+        self.is_pending_known = self.pending is not None
 
     @property
     def is_own_thread(self) -> bool:
@@ -62,14 +62,14 @@ class Destination:
 
         An agent without conversations has no other: its chats are all told it in there.
         """
-        return self.wish is None or not self.agent.capabilities.conversations
+        return self.choice is None or not self.agent.capabilities.conversations
 
     @property
     def continues_task(self) -> bool:
         """Whether a background prompt goes on there, which has all that was said when it began."""
-        return isinstance(self.wish, Throwaway) and not self.is_new
+        return isinstance(self.choice, Throwaway) and not self.is_new
 
-    def check_wish(self) -> None:
+    def check_choice(self) -> None:
         """Whether the agent can have the thread that is wanted.
 
         :raises RequestError: if it has none but its own.
@@ -77,7 +77,7 @@ class Destination:
         if self.agent.capabilities.conversations:
             return
         why = f"an agent of type {self.agent.agent_type} has one thread alone, its own"
-        match self.wish:
+        match self.choice:
             case NamedConversation():
                 raise no_conversation(why)
             case Throwaway():
@@ -100,7 +100,7 @@ class Destination:
         """Where it is said; only once the agent is known."""
         return self.conversation or AgentThread(agent_id=self.agent.id)
 
-    def find(self, *, with_pending: bool) -> Command:
+    def agent_command(self, *, with_pending: bool) -> Command:
         """The question which agent is meant.
 
         :param with_pending: whether it matters what the agent waits for.
@@ -108,16 +108,16 @@ class Destination:
         """
         return find_agent(self.model, with_pending=with_pending)
 
-    def take_agent(self, answer: Answer, *, with_pending: bool) -> Agent:
+    def take_agent(self, response: Response, *, with_pending: bool) -> Agent:
         """The answer to that.
 
         :raises SansioLettaError: if there is no such agent, or Letta does not tell.
         """
-        found = found_agent(self.model, answer, self.caller.may_use)
+        found = found_agent(self.model, response, self.caller.may_use)
         self.known_agent = found.agent
         self.is_confirmed = True
         if self.is_own_thread:
-            self.pending, self.has_looked = found.pending, with_pending
+            self.pending, self.is_pending_known = found.pending, with_pending
         return self.agent
 
     def recall_thread(self) -> bool:
@@ -130,35 +130,35 @@ class Destination:
 
     def search(self) -> Search:
         """The questions which conversation it is."""
-        assert self.wish is not None
+        assert self.choice is not None
         self._searched = True
-        return find_thread(self.agent.id, self.wish)
+        return find_thread(self.agent.id, self.choice)
 
     def take_thread(self, found: FoundThread) -> None:
         """What came of them."""
         self.conversation, self.is_new = found.thread, found.is_new
 
-    def look(self) -> Command:
+    def pending_command(self) -> Command:
         """The question what waits there. An agent does not show what waits in its conversations."""
         if self.conversation is None:
             return FetchAgent(agent_id=self.agent.id)
         return FetchLast(conversation_id=self.conversation.conversation_id)
 
-    def take_pending(self, answer: Answer) -> None:
+    def take_pending(self, response: Response) -> None:
         """The answer to that, which is no 404.
 
         :raises SansioLettaError: if Letta does not tell.
         """
         if self.conversation is None:
-            found = found_agent(self.agent.id, answer, self.caller.may_use)
+            found = found_agent(self.agent.id, response, self.caller.may_use)
             self.known_agent, self.pending = found.agent, found.pending
         else:
-            self.pending = pending_calls(letta.decode_last_message(answer.data))
-        self.has_looked = True
+            self.pending = pending_calls(letta.decode_last_message(response.data))
+        self.is_pending_known = True
 
     def forget_pending(self) -> None:
         """Others have spoken to the agent meanwhile."""
-        self.pending, self.has_looked = None, False
+        self.pending, self.is_pending_known = None, False
 
     def forget(self) -> AgentGone | ThreadGone:
         """Letta knows nothing of it: what was remembered is out of date, and must be asked for.
@@ -166,7 +166,7 @@ class Destination:
         :raises RequestError: if it was not remembered; there is nothing else to ask for.
         """
         if self.conversation is not None:
-            if not isinstance(self.wish, Chat | Throwaway) or self._searched:
+            if not isinstance(self.choice, Chat | Throwaway) or self._searched:
                 raise no_conversation("the conversation was deleted at Letta")
             thread, self.conversation = self.conversation, None
             return ThreadGone(thread=thread)

@@ -7,7 +7,7 @@ import pytest
 from legacy_letta import NOW, answer_of, name_of
 from sansio_letta.turn.request import Tool
 from sansio_letta.upstreams.rest import letta
-from sansio_letta.upstreams.rest.attached_tools import MARK, Stamp, lend, tool_tags
+from sansio_letta.upstreams.rest.attached_tools import MARK, Stamp, offer_attached, tool_tags
 from sansio_letta.upstreams.rest.commands import (
     PAGE_COUNT,
     ChangeToolbox,
@@ -16,7 +16,7 @@ from sansio_letta.upstreams.rest.commands import (
     FindTools,
     SearchTools,
 )
-from sansio_letta.upstreams.rest.tool_attachment import Loan, MadeTools, clean
+from sansio_letta.upstreams.rest.tool_attachment import MadeTools, ToolAttachment, sweep_tools
 
 TOOLS = tuple(Tool(name=f"f{number}", parameters={}) for number in range(PAGE_COUNT + 1))
 
@@ -31,10 +31,13 @@ def agent(number: int, *tools: dict[str, Any], until: int = NOW) -> dict[str, An
 
 
 def test_many_tools_are_looked_for_in_several_questions() -> None:
-    loan = Loan(
-        agent_id="agent-1", tools=lend(TOOLS, to_legacy=True), stamp=Stamp(until=NOW + 300, owner="t"), now=NOW
+    attachment = ToolAttachment(
+        agent_id="agent-1",
+        tools=offer_attached(TOOLS, adds_arguments=True),
+        stamp=Stamp(until=NOW + 300, owner="t"),
+        now=NOW,
     )
-    asking = loan.give()
+    asking = attachment.attach()
     asking.send(None)
     first = asking.send(answer_of(agent(1)))
     assert isinstance(first, FindTools)
@@ -48,7 +51,7 @@ def test_many_tools_are_looked_for_in_several_questions() -> None:
 
 
 def test_lists_are_read_to_their_end() -> None:
-    cleaning = clean(NOW)
+    cleaning = sweep_tools(NOW)
     assert cleaning.send(None) == FindToolboxes(tag=MARK)
     page = [agent(number, tool(0), until=NOW + 1) for number in range(PAGE_COUNT)]
     assert cleaning.send(answer_of(page)) == FindToolboxes(tag=MARK, after="agent-99")
@@ -68,7 +71,7 @@ def test_lists_are_read_to_their_end() -> None:
 
 
 def test_a_list_that_repeats_itself_ends() -> None:
-    cleaning = clean(NOW)
+    cleaning = sweep_tools(NOW)
     cleaning.send(None)
     page = [agent(number, until=NOW + 1) for number in range(PAGE_COUNT)]
     cleaning.send(answer_of(page))
@@ -77,14 +80,14 @@ def test_a_list_that_repeats_itself_ends() -> None:
 
 @pytest.mark.parametrize("answer", [None, answer_of({"detail": "no"}, 500), answer_of("odd"), answer_of([{}])])
 def test_nothing_is_deleted_while_it_is_not_known_who_has_it(answer: Any) -> None:
-    cleaning = clean(NOW, names=[name_of(TOOLS[0])])
+    cleaning = sweep_tools(NOW, names=[name_of(TOOLS[0])])
     cleaning.send(None)
     with pytest.raises(StopIteration):
         cleaning.send(answer)
 
 
 def test_an_agent_that_could_not_be_changed_keeps_its_tools() -> None:
-    cleaning = clean(NOW)
+    cleaning = sweep_tools(NOW)
     cleaning.send(None)
     cleaning.send(answer_of([agent(1, tool(1))]))
     assert cleaning.send(answer_of({"detail": "no"}, 500)) == SearchTools(text="client_")
@@ -92,7 +95,7 @@ def test_an_agent_that_could_not_be_changed_keeps_its_tools() -> None:
 
 
 def test_tools_are_deleted_before_they_expire_if_they_are_named_and_nobody_has_them() -> None:
-    cleaning = clean(NOW, names=[name_of(TOOLS[0]), name_of(TOOLS[1])])
+    cleaning = sweep_tools(NOW, names=[name_of(TOOLS[0]), name_of(TOOLS[1])])
     cleaning.send(None)
     cleaning.send(answer_of([agent(1, tool(1, NOW + 9), until=NOW + 9)]))
     page = [tool(number, NOW + 9) for number in range(3)]
