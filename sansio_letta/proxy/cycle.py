@@ -95,7 +95,7 @@ class Cycle:
         """The client's."""
         return self._response.dialect
 
-    def _tell(self, seen: Observation) -> None:
+    def _observe(self, seen: Observation) -> None:
         if self.observer is not None:
             self.observer.observe(seen, self._deadlines.now)
 
@@ -113,21 +113,21 @@ class Cycle:
         """See `Turn.receive_response`."""
         self._deadlines.received(now)
         if self.observer is not None:
-            self._tell(LettaResponse(status=status, headers=headers))
+            self._observe(LettaResponse(status=status, headers=headers))
         self._source.receive_response(status, headers)
 
     def receive_data(self, data: bytes, now: float) -> None:
         """See `Turn.receive_data`."""
         self._deadlines.received_data(now)
         if self.observer is not None:
-            self._tell(LettaData(data=data))
+            self._observe(LettaData(data=data))
         self._source.receive_data(data)
 
     def receive_failure(self, failure: Failure, reason: str, now: float) -> None:
         """See `Turn.receive_failure`."""
         self._deadlines.received(now)
         self.summary.failure = failure.value
-        self._tell(LettaFailure(failure=failure, reason=reason))
+        self._observe(LettaFailure(failure=failure, reason=reason))
         self._source.receive_failure(failure, reason)
 
     def client_disconnected(self, now: float) -> None:
@@ -156,7 +156,7 @@ class Cycle:
 
     def _disconnect(self) -> None:
         if not self._response.is_disconnected:
-            self._tell(Change.CLIENT_LEFT)
+            self._observe(Change.CLIENT_DISCONNECTED)
         self._response.disconnect()
         self.summary.outcome = self.summary.outcome or "abandoned"
 
@@ -170,7 +170,7 @@ class Cycle:
         :param timeout: seconds after which the client is sent what is known by then, which may be nothing.
         """
         self._deadlines.now, self._deadlines.shutdown_at = now, now + timeout
-        self._tell(Change.INTERRUPTED)
+        self._observe(Change.INTERRUPTED)
         self._source.shut_down(shutting_down())
         self.wake()
 
@@ -195,7 +195,7 @@ class Cycle:
         self._end_turn()
         if not self._closed:
             self._closed = True
-            self._tell(Change.CLOSED)
+            self._observe(Change.CLOSED)
 
     def next_deadline(self) -> float:
         """When `handle_deadline` should be called if nothing happens until then."""
@@ -232,7 +232,7 @@ class Cycle:
             self.receive_failure(Failure.SILENT, reason, now)
         # What else was due may be a failure, and that is a status as long as nothing was sent.
         if reason is None and (may_begin or self._response.has_begun) and now >= self._response.comment_at:
-            self._tell(Change.COMMENT_DUE)
+            self._observe(Change.COMMENT_DUE)
             self._response.write_comment()
         return reason
 
@@ -273,7 +273,7 @@ class Cycle:
                 deadlines.is_waiting = False
                 if (body := self._take_text(item)) is not None:
                     if self.observer is not None:
-                        self._tell(body)
+                        self._observe(body)
                     return body
                 continue
             deadlines.is_waiting = item is _WAITING
@@ -283,7 +283,7 @@ class Cycle:
                 self._take_signal(item)
                 return item
             if isinstance(item, Event):
-                self._tell(item)
+                self._observe(item)
                 if self._owned is not None:
                     self._owned.entry.add(item)
                 self._take(item)
@@ -292,10 +292,10 @@ class Cycle:
             else:
                 deadlines.command_sent(opens_stream=isinstance(item, OpenStream | ResumeRun))
                 self.summary.cancel_count += isinstance(item, CancelRun)
-                self._tell(item)
+                self._observe(item)
                 return item
         made = response.items.popleft()
-        self._tell(made)
+        self._observe(made)
         return made
 
     def _take_signal(self, signal: Signal) -> None:
@@ -303,7 +303,7 @@ class Cycle:
             self._end_turn()
             if not self._finished:
                 self._finished = True
-                self._tell(Change.FINISHED)
+                self._observe(Change.FINISHED)
         elif signal is Signal.WAITING and self._deadlines.resume_at is None and isinstance(self._source, Turn):
             pause = self._source.pause
             self.summary.waited = True
@@ -318,7 +318,7 @@ class Cycle:
                 if turn.state.took_up:
                     self.summary.repeat = Repeat.TAKEN_UP
             if isinstance(self._source, Turn):
-                self._memory.threads.learn_told(self._source)
+                self._memory.threads.learn_sent(self._source)
             self._memory.turns.end(self._owned.fingerprint, self._owned.entry, self._deadlines.now)
 
     def _take_text(self, event: TextDelta) -> ResponseBody | None:
@@ -331,7 +331,7 @@ class Cycle:
             texts += source.take_texts()
         if self.observer is not None:
             for text in texts:
-                self._tell(text)
+                self._observe(text)
         if self._owned is not None:
             self._owned.entry.add_texts(texts)
         return self._response.write_texts(texts)
@@ -361,5 +361,5 @@ class Cycle:
             case TurnFailed(error=error, kept=kept):
                 summary.outcome, summary.kept = error.code, kept.value
                 if isinstance(self._source, Turn):
-                    memory.threads.learn_told(self._source)
+                    memory.threads.learn_sent(self._source)
         self._response.write(event)

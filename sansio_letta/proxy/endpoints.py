@@ -59,7 +59,7 @@ class HandlerRunner:
         if isinstance(self.handler, Reply):
             self._end(self.handler)
         else:
-            self._go_on(self.handler, None)
+            self._advance(self.handler, None)
 
     def receive_response(self, status: int, headers: Headers) -> None:
         """Letta's answer to the last command has begun.
@@ -87,7 +87,7 @@ class HandlerRunner:
         else:
             response, self._response = self._response, None
             assert isinstance(self.handler, Generator)
-            self._go_on(self.handler, response)
+            self._advance(self.handler, response)
 
     def receive_failure(self, failure: Failure, reason: str) -> None:
         """The exchange has failed; it changes nothing at Letta, so it does not matter how far it came."""
@@ -122,7 +122,7 @@ class HandlerRunner:
             return self._items.popleft()
         return Signal.NEED_DATA if self._asking else Signal.FINISHED
 
-    def _go_on(self, handler: Handler, response: Response | None) -> None:
+    def _advance(self, handler: Handler, response: Response | None) -> None:
         try:
             # A generator that has not begun takes nothing but None.
             self._items.append(next(handler) if response is None else handler.send(response))

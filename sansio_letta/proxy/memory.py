@@ -72,7 +72,7 @@ class ThreadMemory:
 
     max_count: int
     _conversations: OrderedDict[tuple[str, str], ConversationThread] = field(factory=OrderedDict, init=False)
-    _told: OrderedDict[Thread, OrderedDict[str, bytes]] = field(factory=OrderedDict, init=False)
+    _sent: OrderedDict[Thread, OrderedDict[str, bytes]] = field(factory=OrderedDict, init=False)
     """Digests of what was told last, each in its slot."""
     _tasks: OrderedDict[tuple[str, str], ConversationThread] = field(factory=OrderedDict, init=False)
     """By an agent, and a call of a background prompt's tools that it waits for."""
@@ -82,9 +82,9 @@ class ThreadMemory:
     )
     """Of the same, the longest first: whose key can delete it, and since when it waits."""
 
-    def recall(self, agent: Agent, wish: ThreadChoice) -> ConversationThread | None:
+    def recall(self, agent: Agent, choice: ThreadChoice) -> ConversationThread | None:
         """The conversation of a chat with an agent, or of results for it, if it is known."""
-        match wish:
+        match choice:
             case Chat(key=key):
                 return self._conversations.get((agent.id, key))
             case Throwaway(call_ids=call_ids):
@@ -96,11 +96,11 @@ class ThreadMemory:
                 return thread
         return None
 
-    def find(self, wish: ThreadChoice) -> dict[str, ConversationThread]:
+    def find(self, choice: ThreadChoice) -> dict[str, ConversationThread]:
         """The conversations of a chat that are known, by the agent's id: who it is may not be known yet."""
-        if not isinstance(wish, Chat):
+        if not isinstance(choice, Chat):
             return {}
-        return {agent_id: found for (agent_id, key), found in self._conversations.items() if key == wish.key}
+        return {agent_id: found for (agent_id, key), found in self._conversations.items() if key == choice.key}
 
     def learn(self, turn: Turn, scope: Hashable, now: float) -> None:
         """A turn has finished: its conversation holds something.
@@ -110,8 +110,8 @@ class ThreadMemory:
         """
         if turn.state.conversation is not None:
             self.remember(turn.agent_id, turn.request.thread, turn.state.conversation)
-            self._learn_task(turn, turn.state.conversation, scope, now)
-        self.learn_told(turn)
+            self._learn_background(turn, turn.state.conversation, scope, now)
+        self.learn_sent(turn)
         if (left := turn.state.left_waiting) is not None:
             self.leave_waiting(*left)
 
@@ -127,7 +127,9 @@ class ThreadMemory:
         """What the last turn in a thread has left waiting. Another client may have answered since."""
         return self._waiting.get(thread)
 
-    def _learn_task(self, turn: Turn, conversation: ConversationThread, scope: Hashable, now: float) -> None:
+    def _learn_background(
+        self, turn: Turn, conversation: ConversationThread, scope: Hashable, now: float
+    ) -> None:
         if (
             turn.agent_id is None
             or not turn.state.awaited_calls
@@ -159,44 +161,44 @@ class ThreadMemory:
             del self._unfinished[thread]
         return tuple(expired)
 
-    def learn_told(self, turn: Turn) -> None:
+    def learn_sent(self, turn: Turn) -> None:
         """A turn has ended, in success or failure: what its thread has kept need not be sent again."""
         # A conversation that is thrown away is never spoken in again.
         if not isinstance(turn.request.thread, Throwaway):
             for thread, standing in turn.state.instructions_sent:
-                self.tell(thread, standing)
+                self.note_sent(thread, standing)
 
-    def remember(self, agent_id: str | None, wish: ThreadChoice, thread: ConversationThread) -> None:
+    def remember(self, agent_id: str | None, choice: ThreadChoice, thread: ConversationThread) -> None:
         """Keep a conversation that was just found, if it is that of a chat's key."""
-        if agent_id is None or not isinstance(wish, Chat):
+        if agent_id is None or not isinstance(choice, Chat):
             return
-        self._conversations[agent_id, wish.key] = thread
-        self._conversations.move_to_end((agent_id, wish.key))
+        self._conversations[agent_id, choice.key] = thread
+        self._conversations.move_to_end((agent_id, choice.key))
         if len(self._conversations) > self.max_count:
             self._conversations.popitem(last=False)
 
     def forget(self, thread: ConversationThread) -> None:
         """Forget a conversation that is gone."""
-        self._told.pop(thread, None)
+        self._sent.pop(thread, None)
         self._waiting.pop(thread, None)
         for name in [name for name, known in self._conversations.items() if known == thread]:
             del self._conversations[name]
 
-    def tell(self, thread: Thread, standing: StandingInstruction) -> None:
+    def note_sent(self, thread: Thread, standing: StandingInstruction) -> None:
         """Note that the thread was sent this, and has kept it."""
-        told = self._told.setdefault(thread, OrderedDict())
-        told[standing.slot] = standing.digest
-        told.move_to_end(standing.slot)
-        self._told.move_to_end(thread)
-        if len(told) > _MAX_SLOT_COUNT:
-            told.popitem(last=False)
-        if len(self._told) > self.max_count:
-            self._told.popitem(last=False)
+        sent = self._sent.setdefault(thread, OrderedDict())
+        sent[standing.slot] = standing.digest
+        sent.move_to_end(standing.slot)
+        self._sent.move_to_end(thread)
+        if len(sent) > _MAX_SLOT_COUNT:
+            sent.popitem(last=False)
+        if len(self._sent) > self.max_count:
+            self._sent.popitem(last=False)
 
-    def is_told(self, thread: Thread, standing: StandingInstruction) -> bool:
+    def was_sent(self, thread: Thread, standing: StandingInstruction) -> bool:
         """Whether this is what the thread was sent last, in its slot."""
-        told = self._told.get(thread)
-        return told is not None and told.get(standing.slot) == standing.digest
+        sent = self._sent.get(thread)
+        return sent is not None and sent.get(standing.slot) == standing.digest
 
 
 @define

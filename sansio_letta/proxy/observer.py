@@ -65,7 +65,7 @@ class Change(Enum):
 
     COMMENT_DUE = "comment due"
     """The client has waited for so long that it gets a comment, which is the next item."""
-    CLIENT_LEFT = "client left"
+    CLIENT_DISCONNECTED = "client left"
     """The client has disconnected, or it has the whole response and does not wait for the clean-up."""
     INTERRUPTED = "interrupted"
     """The proxy shuts down."""

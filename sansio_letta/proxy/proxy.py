@@ -243,9 +243,9 @@ class Proxy:
         """Note that this Letta has no background streams, so that it is not asked for one."""
         self._memory.letta.has_background = False
 
-    def remember_thread(self, agent_id: str, wish: ThreadChoice, thread: ConversationThread) -> None:
+    def remember_thread(self, agent_id: str, choice: ThreadChoice, thread: ConversationThread) -> None:
         """Set the conversation of an agent's chat, so that Letta is not asked."""
-        self._memory.threads.remember(agent_id, wish, thread)
+        self._memory.threads.remember(agent_id, choice, thread)
 
     def reject(
         self,
@@ -316,8 +316,8 @@ class Proxy:
                 agent,
                 background=_wants_background(asked, config),
                 caller=caller,
-                recall_thread=partial(self._memory.threads.recall, wish=turn_request.thread),
-                already_sent=self._memory.threads.is_told,
+                recall_thread=partial(self._memory.threads.recall, choice=turn_request.thread),
+                already_sent=self._memory.threads.was_sent,
                 memory=self._memory.letta,
                 expired=self._memory.threads.take_expired(caller.scope, now - config.client_tool_ttl),
                 token=context.token,

@@ -95,10 +95,10 @@ def _compare_two(old: Recording, new: Recording) -> Comparison:
     before, after = play_client(old), play_client(new)
     if old.head.text != new.head.text:
         raise RecordingError(f"text: {old.head.text} in one recording and {new.head.text} in the other")
-    return Comparison(recorded=_gist(before), replayed=_gist(after), unanswered=after.unanswered)
+    return Comparison(recorded=_answers(before), replayed=_answers(after), unanswered=after.unanswered)
 
 
-def _gist(player: Player) -> bytes:
+def _answers(player: Player) -> bytes:
     """What an answer says, whatever pieces it came in: no two runs of a model are cut alike."""
     parts: dict[str, str] = {}
     for seen in (played.seen for played in player):

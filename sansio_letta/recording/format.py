@@ -170,7 +170,7 @@ class RecordedExchange:
         """All bytes of the answer."""
         return b"".join(item.data for item in self.data)
 
-    def asks(self, command: commands.Command) -> bool:
+    def matches(self, command: commands.Command) -> bool:
         """Whether it is a command of this kind, to the same target; what is included beside may be more now."""
         asked, name = _INCLUDES.sub("", command.target), COMMANDS[type(command)]
         return self.request.command == name and _INCLUDES.sub("", self.request.path) == asked

@@ -22,17 +22,17 @@ from ..upstreams.rest import letta
 from ..upstreams.rest.commands import Command
 from .compare import compare
 from .format import INTERRUPTED, RecordedExchange, RecordedRequest, Recording, RecordingError
-from .player import Effect, Player, Step, is_stream, play, play_client, play_unchecked, unheard_steps
+from .player import Effect, Player, Step, is_stream, play, play_client, play_unchecked, undelivered_steps
 from .rows import Inspection, Kind, Outcome, Part, Passage, Row
 from .summaries import (
     decoded,
-    error_gist,
-    event_gist,
+    error_summary,
+    event_summary,
     http_message,
     laid_out,
-    message_gist,
+    message_summary,
     pretty,
-    request_gist,
+    request_summary,
     short,
 )
 
@@ -41,7 +41,7 @@ def inspect(recording: Recording) -> Inspection:
     """Tell what happened in a recording. Nothing is raised for what was recorded."""
     by_line = evolve(recording, exchanges=tuple(map(_cut_into_lines, recording.exchanges)))
     client = recording.client
-    passages = _tell_runs(by_line) if client is None else [_tell_client(by_line, client, recording)]
+    passages = _inspect_runs(by_line) if client is None else [_inspect_client(by_line, client, recording)]
     return Inspection(
         head=recording.head,
         passages=tuple(sorted(passages, key=lambda passage: passage.t)),
@@ -49,39 +49,39 @@ def inspect(recording: Recording) -> Inspection:
     )
 
 
-def _tell_runs(recording: Recording) -> list[Passage]:
+def _inspect_runs(recording: Recording) -> list[Passage]:
     """Each run as a turn, and what no turn asked for, exchange by exchange."""
     passages: list[Passage] = []
-    told: set[int] = set()
+    shown: set[int] = set()
     for number, player in enumerate(play(recording, Config()), 1):
-        telling = _Telling(recording, player)
-        telling.play(player)
+        builder = _PassageBuilder(recording, player)
+        builder.play(player)
         if player.first is not None and not player.used:
-            telling.tell_unheard(player.first)  # the turn has failed before it asked for anything
-        passages.append(telling.passage(number))
-        told.update(row.x for row in telling.rows)
+            builder.add_exchange(player.first)  # the turn has failed before it asked for anything
+        passages.append(builder.passage(number))
+        shown.update(row.x for row in builder.rows)
     for exchange in recording.exchanges:
-        if exchange.x not in told:
-            telling = _Telling(recording)
-            telling.tell_unheard(exchange)
-            passages.append(telling.passage(None))
+        if exchange.x not in shown:
+            builder = _PassageBuilder(recording)
+            builder.add_exchange(exchange)
+            passages.append(builder.passage(None))
     return passages
 
 
-def _tell_client(by_line: Recording, client: RecordedExchange, recording: Recording) -> Passage:
+def _inspect_client(by_line: Recording, client: RecordedExchange, recording: Recording) -> Passage:
     """The client's request, what Letta was asked for it, and the response that the client got."""
     refused = None
     try:
         player = play_unchecked(by_line, client)
     except RequestError as exc:
         refused, player = exc, play_client(by_line)
-    telling = _Telling(by_line, player, refused)
-    telling.play(player)
+    builder = _PassageBuilder(by_line, player, refused)
+    builder.play(player)
     for exchange in by_line.exchanges:
-        if exchange.x > telling.last_x:
-            telling.tell_unheard(exchange)
-    telling.tell_end(client)
-    return telling.passage(1 if _asks_turn(client) else None, as_recorded=_is_same(recording))
+        if exchange.x > builder.last_x:
+            builder.add_exchange(exchange)
+    builder.add_client_end(client)
+    return builder.passage(1 if _starts_turn(client) else None, as_recorded=_is_same(recording))
 
 
 def _is_same(recording: Recording) -> bool | None:
@@ -93,7 +93,7 @@ def _is_same(recording: Recording) -> bool | None:
 
 
 @define
-class _Telling:
+class _PassageBuilder:
     """A passage while it is told.
 
     :param player: of its cycle; None: no cycle asks for what it tells.
@@ -115,45 +115,45 @@ class _Telling:
     _rest: bytearray = field(factory=bytearray, init=False)  #: of it: what has made no event yet
     # Since the last row:
     _outcomes: list[Outcome] = field(factory=list, init=False)
-    _heard: bool = field(default=False, init=False)
+    _delivered: bool = field(default=False, init=False)
 
     def play(self, player: Player) -> None:
         """Tell all that the player's cycle asks for."""
         client = self.recording.client
         if client is None:
             for step in player.steps():
-                self._tell(step)
+                self._add_step(step)
         else:
             steps = player.steps()
             opened = next(steps)
-            self._take(opened)
+            self._collect(opened)
             if self._error is not None:
-                name, text = type(self._error).__name__, error_gist(self._error)
+                name, text = type(self._error).__name__, error_summary(self._error)
                 self._outcomes.append(Outcome(part=Part.FAILURE, name=name, text=text))
             request = client.request
             sent = http_message(request.headers, pretty(request.json))
             name = f"{request.method} {request.path}"
-            self._add(client, client.t, Kind.CLIENT, name, request_gist(request.json), sent)
+            self._add_row(client, client.t, Kind.CLIENT, name, request_summary(request.json), sent)
             for step in steps:
-                self._tell(step)
+                self._add_step(step)
         self._unanswered = player.unanswered
 
-    def tell_unheard(self, exchange: RecordedExchange) -> None:
+    def add_exchange(self, exchange: RecordedExchange) -> None:
         """Tell an exchange that no cycle asks for."""
-        for step in unheard_steps(exchange, reads=self.recording.client is None):
-            self._tell(step)
+        for step in undelivered_steps(exchange, reads=self.recording.client is None):
+            self._add_step(step)
 
-    def tell_end(self, client: RecordedExchange) -> None:
+    def add_client_end(self, client: RecordedExchange) -> None:
         """Tell what the client got, if it did not leave before."""
         if client.end != "client_closed" and client.status is not None:
-            self._add(client, _end_t(client), Kind.CLIENT, *_got(client))
+            self._add_row(client, _end_t(client), Kind.CLIENT, *_describe_response(client))
         elif client.end == "client_closed" and not self._left:
-            self._tell_left(client, _end_t(client))
+            self._add_disconnect(client, _end_t(client))
 
-    def _tell_left(self, client: RecordedExchange, t: float) -> None:
+    def _add_disconnect(self, client: RecordedExchange, t: float) -> None:
         self._left = True
-        name, text, payload = _got(client)
-        self._add(client, t, Kind.CLIENT, "left", f"{name}, {text}", payload)
+        name, text, payload = _describe_response(client)
+        self._add_row(client, t, Kind.CLIENT, "left", f"{name}, {text}", payload)
 
     def passage(self, number: int | None, *, as_recorded: bool | None = None) -> Passage:
         """All that was told."""
@@ -174,75 +174,79 @@ class _Telling:
 
     # --- Steps ------------------------------------------------------------------------------------------------
 
-    def _tell(self, step: Step) -> None:
+    def _add_step(self, step: Step) -> None:
         """Add the rows of one step."""
         exchange, t = step.exchange, step.t
         if exchange is None:
             # There is no row yet that the first command came of: it is one itself.
-            self._take(step)
+            self._collect(step)
             self._outcomes = [outcome for outcome in self._outcomes if outcome.part is not Part.COMMAND]
             return
         if exchange is self.recording.client:
-            self._take(step)
-            if step.cause is Change.CLIENT_LEFT:
-                self._tell_left(exchange, t)
+            self._collect(step)
+            if step.cause is Change.CLIENT_DISCONNECTED:
+                self._add_disconnect(exchange, t)
             return
         match step.cause:
             case RecordedRequest() as request:
-                self._take(step)
+                self._collect(step)
                 self.last_x, self._decoder = exchange.x, None
                 self._rest.clear()
                 self._runs = self._runs or exchange.starts_run
                 name = f"{request.method} {request.path}"
-                self._add(exchange, t, Kind.REQUEST, name, request_gist(request.json), pretty(request.json))
+                self._add_row(
+                    exchange, t, Kind.REQUEST, name, request_summary(request.json), pretty(request.json)
+                )
             case LettaResponse(status=status, headers=headers):
-                self._take(step)
+                self._collect(step)
                 self._decoder = SSEDecoder(Config().max_event_size) if is_stream(headers) else None
                 kind = next((value for name, value in headers if name == "content-type"), "")
-                self._add(exchange, t, Kind.HEAD, str(status), kind, http_message(headers))
+                self._add_row(exchange, t, Kind.HEAD, str(status), kind, http_message(headers))
             case LettaData(data=data) if data:
-                self._take(step)
-                self._tell_data(exchange, t, data)
+                self._collect(step)
+                self._add_data(exchange, t, data)
             case _:
-                self._tell_ending(exchange, step)
+                self._add_ending(exchange, step)
 
-    def _tell_data(self, exchange: RecordedExchange, t: float, data: bytes) -> None:
+    def _add_data(self, exchange: RecordedExchange, t: float, data: bytes) -> None:
         self._rest += data
         if self._decoder is not None and (event := _next_event(self._decoder, data)):
-            gist = message_gist(event.data)
-            kind = Kind.PING if gist.name == "ping" else Kind.MESSAGE
-            self._add(exchange, t, kind, gist.name, gist.text, laid_out(event.data), gist.whole)
+            summary = message_summary(event.data)
+            kind = Kind.PING if summary.name == "ping" else Kind.MESSAGE
+            self._add_row(exchange, t, kind, summary.name, summary.text, laid_out(event.data), summary.whole)
             self._rest.clear()
 
-    def _tell_ending(self, exchange: RecordedExchange, step: Step) -> None:
+    def _add_ending(self, exchange: RecordedExchange, step: Step) -> None:
         is_whole = isinstance(step.cause, LettaData)
         if self._decoder is None and is_whole:
-            self._take(step)
+            self._collect(step)
         if exchange.status is not None:
-            self._tell_rest(exchange, step.t if is_whole else _last_t(exchange))
+            self._add_rest(exchange, step.t if is_whole else _last_t(exchange))
         if not is_whole or self._decoder is not None:
-            self._take(step)
-            self._left = self._left or (step.cause is Change.CLIENT_LEFT and step.is_heard)
-            self._add(exchange, step.t, Kind.END, *_told_ending(exchange, step, self.recording))
+            self._collect(step)
+            self._left = self._left or (step.cause is Change.CLIENT_DISCONNECTED and step.is_delivered)
+            self._add_row(exchange, step.t, Kind.END, *_describe_ending(exchange, step, self.recording))
 
-    def _tell_rest(self, exchange: RecordedExchange, t: float) -> None:
+    def _add_rest(self, exchange: RecordedExchange, t: float) -> None:
         """What has made no event: a whole body, or the end of a stream."""
         body = bytes(self._rest)
         if self._decoder is None:
             text = short(letta.decode_error_body(body).text or decoded(body), _MAX_BODY)
-            self._add(exchange, t, Kind.ANSWER, f"{len(body)} bytes", text, laid_out(body))
+            self._add_row(exchange, t, Kind.ANSWER, f"{len(body)} bytes", text, laid_out(body))
         elif body.strip():
-            self._add(exchange, _last_t(exchange), Kind.REST, "no event", short(decoded(body)), decoded(body))
+            self._add_row(
+                exchange, _last_t(exchange), Kind.REST, "no event", short(decoded(body)), decoded(body)
+            )
 
-    def _take(self, step: Step) -> None:
+    def _collect(self, step: Step) -> None:
         """What came of the step, for the next row."""
-        self._heard = self._heard or step.is_heard
+        self._delivered = self._delivered or step.is_delivered
         for effect in step.effects:
             if isinstance(effect, TurnFinished | TurnFailed):
                 self._last = effect
         self._outcomes += _outcomes(step.effects)
 
-    def _add(
+    def _add_row(
         self,
         exchange: RecordedExchange,
         t: float,
@@ -253,7 +257,7 @@ class _Telling:
         whole: str | None = None,
     ) -> None:
         """Add a row, with what came of it."""
-        turn = self._turn if self._heard else None
+        turn = self._turn if self._delivered else None
         self.rows.append(
             Row(
                 x=exchange.x,
@@ -270,7 +274,7 @@ class _Telling:
                 whole=whole,
             )
         )
-        self._outcomes, self._heard = [], False
+        self._outcomes, self._delivered = [], False
 
     @property
     def _turn(self) -> Turn | None:
@@ -289,13 +293,13 @@ def _outcomes(effects: tuple[Effect, ...]) -> list[Outcome]:
             if outcomes and outcomes[-1].part is not Part.COMMAND:
                 outcomes[-1] = _with_bytes(outcomes[-1], effect.data)
         elif not isinstance(effect, ResponseHead):
-            outcomes.append(_told_event(effect))
+            outcomes.append(_event_outcome(effect))
     return outcomes
 
 
-def _told_event(event: Event) -> Outcome:
+def _event_outcome(event: Event) -> Outcome:
     part = Part.FAILURE if isinstance(event, TurnFailed) else Part.EVENT
-    return Outcome(part=part, name=type(event).__name__, text=event_gist(event))
+    return Outcome(part=part, name=type(event).__name__, text=event_summary(event))
 
 
 def _with_bytes(outcome: Outcome, data: bytes) -> Outcome:
@@ -321,7 +325,7 @@ def _cut_into_lines(exchange: RecordedExchange) -> RecordedExchange:
     return evolve(exchange, data=tuple(lines))
 
 
-def _told_ending(exchange: RecordedExchange, step: Step, recording: Recording) -> tuple[str, str]:
+def _describe_ending(exchange: RecordedExchange, step: Step, recording: Recording) -> tuple[str, str]:
     """How an exchange ended: in a word, and why."""
     match exchange.end:
         case "end":
@@ -330,8 +334,8 @@ def _told_ending(exchange: RecordedExchange, step: Step, recording: Recording) -
             return "closed", f"by the {'reader' if recording.client is None else 'proxy'}"
         case None:
             return "cut", "the recording ends here"
-    told = step.cause.failure.value if isinstance(step.cause, LettaFailure) else INTERRUPTED
-    return told, exchange.reason or "no reason recorded"
+    cause = step.cause.failure.value if isinstance(step.cause, LettaFailure) else INTERRUPTED
+    return cause, exchange.reason or "no reason recorded"
 
 
 def _next_event(decoder: SSEDecoder, line: bytes) -> ServerSentEvent | None:
@@ -348,7 +352,7 @@ def _chunk_count(body: str) -> int:
     return len(_CHUNK.findall(body))
 
 
-def _got(client: RecordedExchange) -> tuple[str, str, str]:
+def _describe_response(client: RecordedExchange) -> tuple[str, str, str]:
     """What the client got: in a word, short, and whole."""
     if client.status is None:
         return "got nothing", "no status", ""
@@ -365,7 +369,7 @@ def _end_t(exchange: RecordedExchange) -> float:
     return _last_t(exchange) if exchange.end_t is None else exchange.end_t
 
 
-def _asks_turn(client: RecordedExchange) -> bool:
+def _starts_turn(client: RecordedExchange) -> bool:
     try:
         return route(client.request.method, client.request.path).endpoint is Endpoint.CHAT
     except RequestError:

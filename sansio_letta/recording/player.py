@@ -57,14 +57,14 @@ class Step:
 
     :param exchange: that it was recorded in; None: nothing was given, the cycle was opened.
     :param cause: the exchange's request, or what came of it; None if the cycle was opened.
-    :param is_heard: whether the cycle was given it: what comes after its next command it is not.
+    :param is_delivered: whether the cycle was given it: what comes after its next command it is not.
     """
 
     t: float  #: seconds since the recording began
     exchange: RecordedExchange | None = None
     cause: Cause | RecordedRequest | None = None
     effects: tuple[Effect, ...] = ()
-    is_heard: bool = True
+    is_delivered: bool = True
 
 
 @frozen(kw_only=True)
@@ -150,7 +150,7 @@ class Player:
     def _rest(self) -> Iterator[Step]:
         """What was recorded of an exchange after the cycle had gone on."""
         for moment in self._moments:
-            yield Step(t=moment.t, exchange=moment.exchange, cause=moment.cause, is_heard=False)
+            yield Step(t=moment.t, exchange=moment.exchange, cause=moment.cause, is_delivered=False)
         self._moments.clear()
 
     def _answer(self, command: Command) -> RecordedExchange | None:
@@ -168,7 +168,7 @@ class Player:
         for exchange in self.recording.exchanges:
             # Beside a client's, texts may have been left out.
             fits = self.recording.client is not None or exchange.request.json in (None, body)
-            if exchange.x > self._last_x and fits and exchange.asks(command):
+            if exchange.x > self._last_x and fits and exchange.matches(command):
                 return exchange
         return None
 
@@ -188,7 +188,7 @@ class Player:
                 cycle.receive_failure(failure, reason, moment.t)
             case Change.INTERRUPTED:
                 cycle.shut_down(moment.t)
-            case Change.CLIENT_LEFT:
+            case Change.CLIENT_DISCONNECTED:
                 cycle.client_disconnected(moment.t)
             case _:
                 due = cycle.next_deadline()
@@ -219,21 +219,21 @@ def _moments(exchange: RecordedExchange, *, reads: bool) -> Iterator[Moment]:
     yield Moment(exchange=exchange, t=t, line=line, cause=_ending(exchange, reads=reads))
 
 
-def unheard_steps(exchange: RecordedExchange, *, reads: bool) -> Iterator[Step]:
+def undelivered_steps(exchange: RecordedExchange, *, reads: bool) -> Iterator[Step]:
     """The steps of an exchange that no cycle asks for.
 
     :param reads: see `_moments`.
     """
-    yield Step(t=exchange.t, exchange=exchange, cause=exchange.request, is_heard=False)
+    yield Step(t=exchange.t, exchange=exchange, cause=exchange.request, is_delivered=False)
     for moment in _moments(exchange, reads=reads):
-        yield Step(t=moment.t, exchange=exchange, cause=moment.cause, is_heard=False)
+        yield Step(t=moment.t, exchange=exchange, cause=moment.cause, is_delivered=False)
 
 
 def _ending(exchange: RecordedExchange, *, reads: bool) -> Cause:
     if exchange.end == "end" and exchange.status is not None:
         return LettaData(data=b"")
     if exchange.end == "client_closed" and reads:
-        return Change.CLIENT_LEFT
+        return Change.CLIENT_DISCONNECTED
     if exchange.failure == INTERRUPTED:
         return Change.INTERRUPTED
     known = exchange.failure in [failure.value for failure in Failure]
@@ -249,7 +249,7 @@ def _client_moments(client: RecordedExchange | None) -> Iterator[Moment]:
     for wait in client.waits:
         yield Moment(exchange=client, t=wait.t, line=wait.line, cause=Change.COMMENT_DUE)
     if client.end == "client_closed" and client.end_t is not None:
-        yield Moment(exchange=client, t=client.end_t, line=client.end_line, cause=Change.CLIENT_LEFT)
+        yield Moment(exchange=client, t=client.end_t, line=client.end_line, cause=Change.CLIENT_DISCONNECTED)
 
 
 def play(recording: Recording, config: Config | None = None) -> Iterator[Player]:

@@ -35,7 +35,7 @@ _FRAGMENTS: Final = frozenset(
 
 
 @frozen(kw_only=True)
-class MessageGist:
+class MessageSummary:
     """One event of Letta's stream."""
 
     name: str  #: its ``message_type``, ``[DONE]``, or ``unreadable``
@@ -43,27 +43,27 @@ class MessageGist:
     whole: str | None = None  #: what it is a fragment of: the same for all its fragments
 
 
-def message_gist(data: bytes) -> MessageGist:
+def message_summary(data: bytes) -> MessageSummary:
     """What a message says.
 
     :param data: of one event.
     """
     if data.startswith(b"[DONE]"):
-        return MessageGist(name="[DONE]")
+        return MessageSummary(name="[DONE]")
     try:
         raw = orjson.loads(data)
     except orjson.JSONDecodeError:
         raw = None
     match raw:
         case {"message_type": "ping"}:
-            return MessageGist(name="ping", text=str(raw.get("run_id") or ""), whole="ping")
+            return MessageSummary(name="ping", text=str(raw.get("run_id") or ""), whole="ping")
         case {"message_type": str(name)}:
             calls = _calls(raw)
             whole = " ".join([name, str(raw.get("id")), *(str(call.get("tool_call_id")) for call in calls)])
-            return MessageGist(
+            return MessageSummary(
                 name=name, text=_content(raw, calls), whole=whole if name in _FRAGMENTS else None
             )
-    return MessageGist(name="unreadable", text=short(decoded(data)))
+    return MessageSummary(name="unreadable", text=short(decoded(data)))
 
 
 def _content(raw: Mapping[str, Any], calls: Iterable[Mapping[str, Any]]) -> str:
@@ -76,11 +76,11 @@ def _content(raw: Mapping[str, Any], calls: Iterable[Mapping[str, Any]]) -> str:
         case {"error_type": str(kind)}:
             return f"{kind}: {raw.get('message')}"
         case {"tool_returns": [_, *_] as returns}:
-            return "; ".join(_said(item) for item in returns)
+            return "; ".join(_text(item) for item in returns)
         case {"tool_return": text}:
-            return _said(text)
+            return _text(text)
         case {"content": content}:
-            return _said(content)
+            return _text(content)
     return ", ".join(
         (f"{call['name']} " if call.get("name") else "") + str(call.get("arguments") or "") for call in calls
     )
@@ -91,12 +91,12 @@ def _calls(raw: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return _objects(calls if isinstance(calls, list) else [calls])
 
 
-def request_gist(json: object) -> str:
+def request_summary(json: object) -> str:
     """The messages of a request, to Letta or to the proxy: of a history its end, what the client adds to it."""
     messages = _objects(json.get("messages")) if isinstance(json, dict) else []
     spoken = [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
     said = [
-        f"{answer.get('role') or answer.get('type')}: {short(_said(answer))}"
+        f"{answer.get('role') or answer.get('type')}: {short(_text(answer))}"
         for message in messages[spoken[-1] + 1 if spoken else 0 :]
         for answer in _objects(message.get("approvals")) or [message]
     ]
@@ -104,15 +104,15 @@ def request_gist(json: object) -> str:
     return before + "; ".join(said[-2:])
 
 
-def _said(value: object) -> str:
+def _text(value: object) -> str:
     """The text in a message, a result, or a list of parts."""
     match value:
         case str():
             return value
         case list():
-            return " ".join(_said(part) for part in value)
+            return " ".join(_text(part) for part in value)
         case {"content": text} | {"text": text} | {"tool_return": text} | {"reason": text} if text:
-            return _said(text)
+            return _text(text)
         case {"type": kind}:
             return f"[{kind}]"
     return ""
@@ -122,7 +122,7 @@ def _objects(value: object) -> list[Mapping[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def event_gist(event: Event) -> str:
+def event_summary(event: Event) -> str:
     """What an event tells."""
     match event:
         case TextDelta(text=text) | ReasoningDelta(text=text) | CallArguments(fragment=text):
@@ -141,20 +141,20 @@ def event_gist(event: Event) -> str:
             told = {"no result": event.missing, "not pending": event.stale, "denied": event.denied}
             return "; ".join(f"{what}: {', '.join(ids)}" for what, ids in told.items() if ids)
         case TurnFinished(reason=reason, usage=usage):
-            return f"{reason.value}, {usage_gist(usage)}" if usage else reason.value
+            return f"{reason.value}, {usage_summary(usage)}" if usage else reason.value
         case TurnFailed(error=error, kept=kept):
-            return f"{error_gist(error)} Kept: {kept.value}."
+            return f"{error_summary(error)} Kept: {kept.value}."
         case TurnStarted():
             return "the answer begins"
     return ""
 
 
-def error_gist(error: SansioLettaError) -> str:
+def error_summary(error: SansioLettaError) -> str:
     """An error: its status, its code and its message."""
     return f"{error.status_hint} {error.code}: {error.message}"
 
 
-def usage_gist(usage: Usage) -> str:
+def usage_summary(usage: Usage) -> str:
     """What a run took."""
     cached = f" ({usage.cached_input_tokens} cached)" if usage.cached_input_tokens else ""
     thought = f" ({usage.reasoning_tokens} reasoning)" if usage.reasoning_tokens else ""

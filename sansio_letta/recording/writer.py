@@ -213,7 +213,7 @@ class Recorder:
         match change:
             case Change.COMMENT_DUE:
                 self._writer.waited(t)
-            case Change.CLIENT_LEFT:
+            case Change.CLIENT_DISCONNECTED:
                 self._end_client(t, "end" if self._is_complete else "client_closed")
             case Change.INTERRUPTED:
                 self._is_interrupted = True

@@ -117,7 +117,7 @@ def test_a_client_that_leaves_is_seen_once() -> None:
     cycle.client_disconnected(102.0)
     cycle.cancel(103.0)
     drain(cycle)
-    assert noting.seen[-2:] == [(Change.CLIENT_LEFT, 101.0), (Change.FINISHED, 103.0)]
+    assert noting.seen[-2:] == [(Change.CLIENT_DISCONNECTED, 101.0), (Change.FINISHED, 103.0)]
 
 
 def test_a_comment_that_is_due_and_a_shutdown() -> None:

@@ -33,7 +33,7 @@ from sansio_letta.errors import Failure, Kept
 from sansio_letta.recording.format import RecordedData, Recording, TextMode
 from sansio_letta.recording.inspect import inspect
 from sansio_letta.recording.rows import Fold, Inspection, Kind, Outcome, Part, Passage, Row, fold
-from sansio_letta.recording.summaries import event_gist, message_gist, request_gist, usage_gist
+from sansio_letta.recording.summaries import event_summary, message_summary, request_summary, usage_summary
 from sansio_letta.recording.writer import Recorder
 from sansio_letta.turn.agent import Agent
 from sansio_letta.turn.events import AgentGone, CallsSettled, FinishReason, KeepAlive, TurnFinished, Usage
@@ -67,15 +67,17 @@ def only(found: Inspection) -> Passage:
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_all_that_was_recorded_is_told_once(scenario: str) -> None:
-    whole, told = recording(scenario), inspect(recording(scenario))
-    requests = [row.x for row in rows(told) if row.kind is Kind.REQUEST]
+    whole, inspection = recording(scenario), inspect(recording(scenario))
+    requests = [row.x for row in rows(inspection) if row.kind is Kind.REQUEST]
     assert sorted(set(requests)) == [exchange.x for exchange in whole.exchanges]
     for exchange in whole.exchanges:
         events = len(re.findall(rb"^data: ", exchange.body, re.MULTILINE))
-        kinds = [row.kind for row in rows(told) if row.x == exchange.x]
+        kinds = [row.kind for row in rows(inspection) if row.x == exchange.x]
         assert kinds.count(Kind.MESSAGE) + kinds.count(Kind.PING) == events * requests.count(exchange.x)
-    assert [passage.t for passage in told.passages] == sorted(passage.t for passage in told.passages)
-    assert all(row.gap >= 0 for row in rows(told))
+    assert [passage.t for passage in inspection.passages] == sorted(
+        passage.t for passage in inspection.passages
+    )
+    assert all(row.gap >= 0 for row in rows(inspection))
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -104,8 +106,8 @@ def test_folds_lose_nothing(scenario: str) -> None:
 
 
 def test_a_tool_round_trip() -> None:
-    told = inspect(recording("client_tool"))
-    first, second = told.passages
+    inspection = inspect(recording("client_tool"))
+    first, second = inspection.passages
     assert [(found.rows[0].kind, found.rows[0].name, len(found.rows)) for found in fold(first.rows)] == [
         (Kind.REQUEST, "POST /v1/agents/agent-c52d0716-1824-4a78-9f84-e5b39a7bad99/messages/stream", 1),
         (Kind.HEAD, "200", 1),
@@ -137,7 +139,7 @@ def test_a_tool_round_trip() -> None:
     )
     assert first.first_chunk_duration == pytest.approx(0.3348)
     assert first.duration == pytest.approx(0.6588)
-    assert told.duration == pytest.approx(1.3715)
+    assert inspection.duration == pytest.approx(1.3715)
     assert (first.error, first.kept, first.left, first.unanswered, first.as_recorded) == (
         None,
         None,
@@ -232,10 +234,10 @@ def test_a_client_that_left_before_there_were_clients() -> None:
 
 
 def test_exchanges_of_no_turn() -> None:
-    told = inspect(recording("agents"))
-    assert [passage.number for passage in told.passages] == [None] * 5
-    assert all(row.phase is None and not row.outcomes for row in rows(told))
-    assert told.passages[1].rows[-1].text == "[]"
+    inspection = inspect(recording("agents"))
+    assert [passage.number for passage in inspection.passages] == [None] * 5
+    assert all(row.phase is None and not row.outcomes for row in rows(inspection))
+    assert inspection.passages[1].rows[-1].text == "[]"
 
 
 def test_an_agent_that_does_not_exist() -> None:
@@ -259,8 +261,8 @@ def pieces(*parts: bytes) -> tuple[RecordedData, ...]:
 
 
 def test_a_recording_that_is_empty() -> None:
-    told = inspect(evolve(recording("text"), exchanges=(), cut_line=2))
-    assert (told.passages, told.duration, told.cut_line) == ((), 0.0, 2)
+    inspection = inspect(evolve(recording("text"), exchanges=(), cut_line=2))
+    assert (inspection.passages, inspection.duration, inspection.cut_line) == ((), 0.0, 2)
 
 
 def test_a_recording_that_was_cut_off() -> None:
@@ -306,13 +308,13 @@ def test_bytes_that_make_no_event() -> None:
 
 def test_a_message_that_cannot_be_read() -> None:
     passage = only(inspect(changed("text", data=pieces(encode(PING), b"data: <html>\n\n", encode(say("x"))))))
-    unreadable, unheard = [row for row in passage.rows if row.kind is Kind.MESSAGE]
+    unreadable, undelivered = [row for row in passage.rows if row.kind is Kind.MESSAGE]
     assert (unreadable.name, unreadable.text, names(unreadable.outcomes)) == (
         "unreadable",
         "<html>",
         ["CancelRun"],
     )
-    assert (unheard.phase, unheard.outcomes) == (None, ())
+    assert (undelivered.phase, undelivered.outcomes) == (None, ())
     assert isinstance(passage.unanswered, CancelRun)
 
 
@@ -431,7 +433,7 @@ class Played:
         return read_recording(b"".join(self.lines))
 
     @property
-    def told(self) -> Passage:
+    def passage(self) -> Passage:
         return only(inspect(self.recording))
 
 
@@ -472,7 +474,7 @@ def checking() -> Proxy:
 
 
 def test_a_client_and_its_answer() -> None:
-    passage = Played(chat()).answer([agent_json()]).stream(*HELLO).told
+    passage = Played(chat()).answer([agent_json()]).stream(*HELLO).passage
     asked, got = passage.rows[0], passage.rows[-1]
     assert (asked.kind, asked.name, asked.text) == (Kind.CLIENT, "POST /v1/chat/completions", "user: hi")
     assert (asked.phase, asked.run_state, names(asked.outcomes)) == (Phase.FINDING, None, ["FindAgent"])
@@ -495,7 +497,7 @@ def test_a_client_and_its_answer() -> None:
 
 def test_an_answer_in_one_piece() -> None:
     played = Played(chat(stream=False), remembering()).stream(*HELLO)
-    passage = played.told
+    passage = played.passage
     assert (passage.chunk_count, passage.finish, passage.first_chunk_duration) == (0, "stop", None)
     assert passage.rows[-1].text.startswith('{"id":"chatcmpl-abcdef12"')
     finished = [item for row in passage.rows for item in row.outcomes if item.name == "TurnFinished"]
@@ -503,23 +505,23 @@ def test_an_answer_in_one_piece() -> None:
 
 
 def test_a_failure_after_the_first_words_of_an_answer_in_one_piece() -> None:
-    passage = Played(chat(stream=False), remembering()).stream(say("Hel"), stop("error"), error(), DONE).told
+    passage = Played(chat(stream=False), remembering()).stream(say("Hel"), stop("error"), error(), DONE).passage
     [failed] = [item for row in passage.rows for item in row.outcomes if item.part is Part.FAILURE]
     assert orjson.loads(failed.payload)["error"]
     assert passage.rows[-1].name == "got 502"
 
 
 def test_an_agent_that_was_remembered() -> None:
-    passage = Played(results("call-1"), remembering()).answer(agent_json("call-1")).stream(*HELLO).told
+    passage = Played(results("call-1"), remembering()).answer(agent_json("call-1")).stream(*HELLO).passage
     assert outcomes(passage)[:2] == ["FetchAgent", "OpenStream"]
     assert passage.rows[0].text == "3 messages, the last tool: 18 C"
-    by_id = Played(chat(model=AGENT_ID)).answer(agent_json()).stream(*HELLO).told
+    by_id = Played(chat(model=AGENT_ID)).answer(agent_json()).stream(*HELLO).passage
     assert outcomes(by_id)[:3] == ["FetchAgent", "AgentFound", "OpenStream"]
 
 
 def test_results_that_nobody_waits_for() -> None:
     passage = (
-        Played(results("call-1", "call-9"), remembering()).answer(agent_json("call-1")).stream(*HELLO).told
+        Played(results("call-1", "call-9"), remembering()).answer(agent_json("call-1")).stream(*HELLO).passage
     )
     [settled] = [item for row in passage.rows for item in row.outcomes if item.name == "CallsSettled"]
     assert settled.text == "not pending: call-9"
@@ -527,7 +529,7 @@ def test_results_that_nobody_waits_for() -> None:
 
 def test_a_client_that_left() -> None:
     played = Played(chat(), remembering()).stream(PING, say("Hel")).leave().answer({RUN_ID: "cancelled"})
-    passage = played.told
+    passage = played.passage
     [left] = [row for row in passage.rows if row.name == "left"]
     assert (left.kind, left.x, names(left.outcomes), left.phase) == (
         Kind.CLIENT,
@@ -546,7 +548,7 @@ def test_a_client_that_left_while_letta_went_on() -> None:
     played = Played(chat(), remembering())
     played.cycle.receive_response(200, SSE, played.now)
     played.cycle.receive_data(b": hello\n\n", played.now)
-    passage = played.leave().more(PING).answer({RUN_ID: "cancelled"}).told
+    passage = played.leave().more(PING).answer({RUN_ID: "cancelled"}).passage
     kinds = [row.kind for row in passage.rows]
     assert kinds.index(Kind.PING) > [row.name for row in passage.rows].index("left")
     [ping] = [row for row in passage.rows if row.kind is Kind.PING]
@@ -554,7 +556,7 @@ def test_a_client_that_left_while_letta_went_on() -> None:
 
 
 def test_a_client_that_left_at_once() -> None:
-    passage = Played(chat()).leave().told
+    passage = Played(chat()).leave().passage
     assert [(row.name, row.text) for row in passage.rows if row.kind is Kind.CLIENT] == [
         ("POST /v1/chat/completions", "user: hi"),
         ("left", "got nothing, no status"),
@@ -575,19 +577,19 @@ def test_a_client_that_left_after_all_was_said() -> None:
 
 def test_a_connection_that_broke() -> None:
     played = Played(chat(), remembering())
-    passage = played.fail(Failure.NOT_SENT).fail(Failure.NOT_SENT).fail(Failure.NOT_SENT).told
+    passage = played.fail(Failure.NOT_SENT).fail(Failure.NOT_SENT).fail(Failure.NOT_SENT).passage
     assert [row.name for row in passage.rows].count("not sent") == 3
     assert (passage.rows[-1].name, passage.kept) == ("got 502", Kept.NOTHING)
 
 
 def test_a_request_that_was_refused() -> None:
-    passage = Played(chat(content=None)).told
+    passage = Played(chat(content=None)).passage
     asked, got = passage.rows
     [refused] = asked.outcomes
     assert (refused.part, refused.name) == (Part.FAILURE, "RequestError")
     assert passage.error is not None
     assert (got.name, passage.number) == ("got 400", 1)
-    nonsense = Played(evolve(chat(), body=b"{")).told
+    nonsense = Played(evolve(chat(), body=b"{")).passage
     assert nonsense.error is not None
     assert nonsense.error.code == "invalid_json"
 
@@ -595,7 +597,7 @@ def test_a_request_that_was_refused() -> None:
 @pytest.mark.parametrize("target", ["/v1/models", "/v1/nothing"])
 def test_a_request_for_no_turn(target: str) -> None:
     played = Played(get(target))
-    passage = (played.answer([agent_json()]) if target == "/v1/models" else played).told
+    passage = (played.answer([agent_json()]) if target == "/v1/models" else played).passage
     assert (passage.number, passage.finish) == (None, None)
     assert passage.rows[-1].name == ("got 200" if target == "/v1/models" else "got 404")
     assert all(row.phase is None for row in passage.rows)
@@ -604,7 +606,7 @@ def test_a_request_for_no_turn(target: str) -> None:
 @pytest.mark.parametrize("mode", [TextMode.HASH, TextMode.DROP])
 def test_texts_that_were_not_recorded(mode: TextMode) -> None:
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
-    passage = Played(chat(content=[image]), remembering(), mode).stream(*HELLO).told
+    passage = Played(chat(content=[image]), remembering(), mode).stream(*HELLO).passage
     assert (passage.finish, passage.chunk_count, passage.error) == ("stop", 3, None)
     assert "Hello" not in "".join(row.payload for row in passage.rows)
 
@@ -612,7 +614,7 @@ def test_texts_that_were_not_recorded(mode: TextMode) -> None:
 @pytest.mark.parametrize("mode", TextMode)
 def test_a_reply_that_was_checked(mode: TextMode) -> None:
     played = Played(chat(response_format={"type": "json_object"}), checking(), mode)
-    passage = played.stream(*HELLO).stream(PING, say("{}"), *HELLO[2:]).told
+    passage = played.stream(*HELLO).stream(PING, say("{}"), *HELLO[2:]).passage
     runs = [row for row in passage.rows if row.kind is Kind.REQUEST]
     assert len(runs) == 2
     assert passage.rows[-1].text == "3 chunks"
@@ -665,31 +667,31 @@ MESSAGES: dict[str, tuple[object, str]] = {
 def test_a_message_in_few_words(name: str) -> None:
     fields, text = MESSAGES[name]
     assert isinstance(fields, dict)
-    gist = message_gist(orjson.dumps({"message_type": name, "id": "message-1", **fields}))
-    assert (gist.name, gist.text) == (name, text)
+    summary = message_summary(orjson.dumps({"message_type": name, "id": "message-1", **fields}))
+    assert (summary.name, summary.text) == (name, text)
 
 
 def test_several_returns_in_few_words() -> None:
     returns = [{"tool_return": "18 C"}, {"tool_return": "19 C"}]
     message = {"message_type": "tool_return_message", "tool_return": "18 C", "tool_returns": returns}
-    assert message_gist(orjson.dumps(message)).text == "18 C; 19 C"
+    assert message_summary(orjson.dumps(message)).text == "18 C; 19 C"
 
 
 def test_a_request_in_few_words() -> None:
     approvals = [{"type": "approval", "approve": False, "reason": "No."}]
     json = {"messages": [{"type": "approval", "approvals": approvals}, {"role": "user", "content": "Hi"}]}
-    assert request_gist(json) == "approval: No.; user: Hi"
+    assert request_summary(json) == "approval: No.; user: Hi"
     assert (
-        request_gist({"messages": [{"role": "user", "content": "a"}] * 5})
+        request_summary({"messages": [{"role": "user", "content": "a"}] * 5})
         == "5 messages, the last user: a; user: a"
     )
-    assert request_gist("nonsense") == request_gist(None) == ""
+    assert request_summary("nonsense") == request_summary(None) == ""
 
 
 def test_events_in_few_words() -> None:
-    assert event_gist(AgentGone(agent_id="agent-1")) == "agent-1"
-    assert event_gist(KeepAlive()) == ""
-    assert event_gist(TurnFinished(reason=FinishReason.STOP, usage=None)) == "stop"
+    assert event_summary(AgentGone(agent_id="agent-1")) == "agent-1"
+    assert event_summary(KeepAlive()) == ""
+    assert event_summary(TurnFinished(reason=FinishReason.STOP, usage=None)) == "stop"
     settled = CallsSettled(missing=("a",), denied=("b", "c"))
-    assert event_gist(settled) == "no result: a; denied: b, c"
-    assert usage_gist(Usage()) == "0 in, 0 out"
+    assert event_summary(settled) == "no result: a; denied: b, c"
+    assert usage_summary(Usage()) == "0 in, 0 out"

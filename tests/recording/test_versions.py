@@ -69,13 +69,13 @@ def test_each_command_has_a_name_of_its_own() -> None:
 def test_commands_are_told_apart_by_name_and_not_by_what_they_include() -> None:
     exchange = old(2).exchanges[0]
     name = exchange.request.path.partition("name=")[2].partition("&")[0]
-    assert exchange.asks(FindAgent(name=name, with_pending=True))
-    assert not exchange.asks(FindAgent(name="another"))
+    assert exchange.matches(FindAgent(name=name, with_pending=True))
+    assert not exchange.matches(FindAgent(name="another"))
     agent_id = "agent-11111111-1111-4111-8111-111111111111"
     fetched = evolve(
         exchange, request=evolve(exchange.request, command="fetch_agent", path=f"/v1/agents/{agent_id}")
     )
-    assert not fetched.asks(FetchToolbox(agent_id=agent_id))
+    assert not fetched.matches(FetchToolbox(agent_id=agent_id))
 
 
 def test_an_agent_is_written_and_read() -> None:

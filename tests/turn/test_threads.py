@@ -403,7 +403,7 @@ def instructed(policy: InstructionPolicy, memory: ThreadMemory | None = None, te
         messages=(UserMessage(content="hi"),),
         instructions=Instructions(text=text, policy=policy),
     )
-    return make_turn(turn_request, agent=AGENT, already_sent=(memory or ThreadMemory(10)).is_told)
+    return make_turn(turn_request, agent=AGENT, already_sent=(memory or ThreadMemory(10)).was_sent)
 
 
 def test_instructions_are_given_once() -> None:
@@ -412,7 +412,7 @@ def test_instructions_are_given_once() -> None:
     assert texts(opened(drain(turn))) == [("system", "Be kind."), ("user", "hi")]
     assert turn.state.instructions_sent == (), "nothing of it is kept yet"
     stream(turn, PING, say("Hi."), stop(), DONE)
-    memory.learn_told(turn)
+    memory.learn_sent(turn)
     assert texts(opened(drain(instructed(InstructionPolicy.ONCE, memory)))) == [("user", "hi")]
     assert len(texts(opened(drain(instructed(InstructionPolicy.ONCE, memory, "Be brief."))))) == 2
 
@@ -423,7 +423,7 @@ def test_instructions_are_given_always() -> None:
         turn = instructed(InstructionPolicy.ALWAYS, memory)
         assert texts(opened(drain(turn))) == [("system", "Be kind."), ("user", "hi")]
         stream(turn, PING, say("Hi."), stop(), DONE)
-        memory.learn_told(turn)
+        memory.learn_sent(turn)
 
 
 def test_instructions_take_the_place_of_the_agents_own() -> None:
@@ -583,7 +583,7 @@ def test_memory_is_limited() -> None:
     for number in range(3):
         thread = ConversationThread(conversation_id=f"conv-{number}")
         memory.remember(AGENT_ID, Chat(key=str(number)), thread)
-        memory.tell(thread, Instructions(text="x", policy=InstructionPolicy.ONCE))
+        memory.note_sent(thread, Instructions(text="x", policy=InstructionPolicy.ONCE))
     assert [memory.recall(AGENT, Chat(key=str(number))) is not None for number in range(3)] == [
         False,
         True,

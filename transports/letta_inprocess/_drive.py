@@ -152,7 +152,7 @@ class Steps:
     cycle: Cycle
     lock: AbstractContextManager[Any]
     _held: Item | Signal | None = field(default=None, init=False)
-    _left: bool = field(default=False, init=False)
+    _closed_early: bool = field(default=False, init=False)
     ended_well: bool = field(default=False, init=False)  #: what is left of Letta's answer is its end
 
     def next_step(self) -> Item | Signal:
@@ -166,18 +166,18 @@ class Steps:
     def _next_step(self) -> Item | Signal:
         first = self.cycle.next_event()
         if type(first) is not ResponseBody:
-            self._look_at(first)
+            self._note_end(first)
             return first
         more: list[bytes] = []
         while type(item := self.cycle.next_event()) is ResponseBody:
             more.append(item.data)
-        self._look_at(item)
+        self._note_end(item)
         self._held = item
         return ResponseBody(data=b"".join([first.data, *more])) if more else first
 
-    def _look_at(self, item: Item | Signal) -> None:
+    def _note_end(self, item: Item | Signal) -> None:
         if item is _FINISHED:
-            self.ended_well = not self._left and self.cycle.summary.kept is None
+            self.ended_well = not self._closed_early and self.cycle.summary.kept is None
 
     def receive_response(self, response: Any) -> None:
         """Letta's answer has begun: a response of the client's."""
@@ -214,7 +214,7 @@ class Steps:
             self.cycle.receive_failure(*found, time.monotonic())
 
     @property
-    def patience(self) -> float:
+    def wait_timeout(self) -> float:
         """Seconds that a cycle which waits for another may wait, until `end_wait`."""
         with self.lock:
             return max(0.0, self.cycle.next_deadline() - time.monotonic())
@@ -241,12 +241,12 @@ class Steps:
                 return True
         return False
 
-    def abandon(self) -> Item | Signal:
+    def response_closed(self) -> Item | Signal:
         """The response was closed, before its end or after it: none of it comes any more.
 
         :return: what comes next, and will be handed out: NEED_DATA if Letta must speak first.
         """
-        self._left = not self.ended_well
+        self._closed_early = not self.ended_well
         if not isinstance(self._held, CancelRun):
             self._held = None
         with self.lock:
@@ -293,7 +293,7 @@ class SyncExchange:
     def close(self) -> None:
         """Whether it was read to its end or not: a run that goes on is cancelled."""
         try:
-            self.steps.abandon()
+            self.steps.response_closed()
             self._advance()
         finally:
             self.steps.close()
@@ -312,7 +312,7 @@ class SyncExchange:
                         return data
                     continue
                 if item is Signal.WAITING:
-                    self._woken.wait(self.steps.patience)
+                    self._woken.wait(self.steps.wait_timeout)
                     self._woken.clear()
                     self.steps.end_wait()
                     continue
@@ -375,7 +375,7 @@ class AsyncExchange:
             try:
                 await asked.wait()
             except BaseException:
-                if self.steps.abandon() is Signal.NEED_DATA:
+                if self.steps.response_closed() is Signal.NEED_DATA:
                     asking.deadline = anyio.current_time() + _CANCEL_TIMEOUT
                 else:
                     asking.cancel()
@@ -394,7 +394,7 @@ class AsyncExchange:
     async def aclose(self) -> None:
         """Whether it was read to its end or not: a run that goes on is cancelled, even if the task is, too."""
         try:
-            self.steps.abandon()
+            self.steps.response_closed()
             with anyio.move_on_after(_CANCEL_TIMEOUT, shield=True):
                 await self._advance()
             # Its name may come later still, but Letta may list it already.
@@ -418,7 +418,7 @@ class AsyncExchange:
                         return data
                     continue
                 if item is Signal.WAITING:
-                    with anyio.move_on_after(self.steps.patience):
+                    with anyio.move_on_after(self.steps.wait_timeout):
                         await self._woken.wait()
                     self._woken = anyio.Event()
                     self.steps.end_wait()

@@ -252,7 +252,7 @@ def _tone(row: Row) -> str:
 
 def _tags(row: Row, outcomes: tuple[Outcome, ...]) -> list[str]:
     parts = {outcome.part for outcome in outcomes}
-    told = {
+    tags = {
         "message": row.kind in (Kind.MESSAGE, Kind.ANSWER),
         "chunk": any(outcome.chunk_count for outcome in outcomes),
         "command": row.kind is Kind.REQUEST or Part.COMMAND in parts,
@@ -260,7 +260,7 @@ def _tags(row: Row, outcomes: tuple[Outcome, ...]) -> list[str]:
         "error": _tone(row) == "error" or Part.FAILURE in parts,
         "http": row.kind not in (Kind.MESSAGE, Kind.PING, Kind.REST),
     }
-    return [tag for tag, applies in told.items() if applies]
+    return [tag for tag, applies in tags.items() if applies]
 
 
 def _piece(row: Row, before: float) -> dict[str, Any]:
@@ -282,7 +282,7 @@ def _outcome(outcome: Outcome, *, payload: bool) -> dict[str, Any]:
     tones = {Part.EVENT: "text", Part.COMMAND: "command", Part.FAILURE: "error"}
     names = {"ReasoningDelta": "thought", "CallStarted": "call", "CallArguments": "call"}
     piece = outcome.name in ("TextDelta", "ReasoningDelta", "CallArguments")
-    told = {
+    shown = {
         "label": words(outcome.name),
         "text": outcome.text if piece else short_ids(outcome.text),
         "tone": names.get(outcome.name, tones[outcome.part]),
@@ -292,8 +292,8 @@ def _outcome(outcome: Outcome, *, payload: bool) -> dict[str, Any]:
     if payload:
         chunks = outcome.chunk_count
         wrote = f"{chunks} chunk{'' if chunks == 1 else 's'} to the client" if chunks else "to the client"
-        told |= {
+        shown |= {
             "payload": outcome.payload,
             "wrote": "asked of Letta" if outcome.part is Part.COMMAND else wrote,
         }
-    return told
+    return shown

@@ -5,7 +5,7 @@ from typing import Final
 
 from sansio_letta.recording.format import RecordingHead
 from sansio_letta.recording.rows import Fold, Passage
-from sansio_letta.recording.summaries import error_gist, usage_gist
+from sansio_letta.recording.summaries import error_summary, usage_summary
 
 _UUID: Final = re.compile(r"([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _WORDS: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
@@ -30,7 +30,7 @@ def summary(passage: Passage) -> str:
         f"{chunks} chunks" if chunks else "",
         f"the first after {seconds(first)}" if first is not None else "",
         f"{calls} call{'' if calls == 1 else 's'}" if calls else "",
-        f"tokens {usage_gist(passage.usage)}" if passage.usage else "",
+        f"tokens {usage_summary(passage.usage)}" if passage.usage else "",
     )
     return ", ".join(part for part in parts if part)
 
@@ -40,7 +40,7 @@ def notes(passage: Passage) -> list[tuple[str, bool]]:
     found = []
     if passage.error is not None:
         kept = f" Kept by Letta: {passage.kept.value}." if passage.kept else ""
-        found.append((error_gist(passage.error) + kept, True))
+        found.append((error_summary(passage.error) + kept, True))
     if passage.unanswered is not None:
         command = passage.unanswered
         found.append((f"The recording has no answer to {command.method} {command.target}.", False))

@@ -102,14 +102,14 @@ class TurnTrace(TimedObserver):
 
 
 def _tell(span: Span, summary: Summary, first: float | None) -> None:
-    told: dict[str, AttributeValue | None] = {
+    attributes: dict[str, AttributeValue | None] = {
         "gen_ai.agent.id": summary.agent_id,
         "gen_ai.response.time_to_first_chunk": first if summary.stream else None,
         "http.response.status_code": summary.status,
         "letta_proxy.request_id": summary.request_id,
     }
     if usage := summary.usage:
-        told |= {
+        attributes |= {
             "gen_ai.usage.input_tokens": usage.prompt_tokens,
             "gen_ai.usage.output_tokens": usage.completion_tokens,
             "gen_ai.usage.cache_read.input_tokens": usage.cached_input_tokens,
@@ -117,11 +117,11 @@ def _tell(span: Span, summary: Summary, first: float | None) -> None:
             "gen_ai.usage.reasoning.output_tokens": usage.reasoning_tokens,
         }
     if summary.outcome in _FINISHED:
-        told["gen_ai.response.finish_reasons"] = (summary.outcome,)
+        attributes["gen_ai.response.finish_reasons"] = (summary.outcome,)
     else:
-        told["error.type"] = summary.outcome or "none"
+        attributes["error.type"] = summary.outcome or "none"
         span.set_status(Status(StatusCode.ERROR))
-    span.set_attributes({name: value for name, value in told.items() if value is not None})
+    span.set_attributes({name: value for name, value in attributes.items() if value is not None})
 
 
 def exporting_provider() -> TracerProvider:
