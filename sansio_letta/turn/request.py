@@ -1,5 +1,6 @@
 """What a client asks of a turn, in the wire format of neither side: a dialect makes it, an upstream maps it."""
 
+import re
 from collections.abc import Mapping
 from hashlib import sha256
 from math import ceil
@@ -39,6 +40,34 @@ Part: TypeAlias = Text | Image
 Content: TypeAlias = str | tuple[Part, ...]
 
 
+#: Begins every mark; another version's are not read.
+_MARK_VERSION: Final = "lp1"
+_MARK: Final = re.compile(rf"{_MARK_VERSION}-([0-9a-f]{{32}})-([0-9a-f]{{32}})")
+
+
+@frozen
+class Mark:
+    """What a message carries at the upstream, by which a thread tells later what it has heard. See `ledger`.
+
+    :param content: a digest of the message.
+    :param chain: a digest of the user messages before it in the client's transcript.
+    """
+
+    content: str
+    chain: str
+
+    @property
+    def text(self) -> str:
+        """The mark as the upstream keeps it: no text of the message and no secret."""
+        return f"{_MARK_VERSION}-{self.content}-{self.chain}"
+
+    @classmethod
+    def read(cls, text: str | None) -> "Mark | None":
+        """Read a message's mark; None if it has none of ours."""
+        found = _MARK.fullmatch(text or "")
+        return cls(found[1], found[2]) if found else None
+
+
 @frozen(kw_only=True)
 class UserMessage:
     """A message to the agent.
@@ -48,11 +77,15 @@ class UserMessage:
 
     content: Content = field(repr=False)
     name: str | None = field(default=None, repr=False)
+    mark: Mark | None = None
 
 
 @frozen(kw_only=True)
 class AgentMessage:
-    """A message that the agent is said to have written, in a history."""
+    """A message of the agent's as the client has it.
+
+    :param content: empty beside calls.
+    """
 
     content: str = field(repr=False)
 
@@ -62,6 +95,7 @@ class SystemMessage:
     """A message to the agent that comes from no person."""
 
     content: str = field(repr=False)
+    mark: Mark | None = None
 
 
 Message: TypeAlias = UserMessage | AgentMessage | SystemMessage

@@ -1,0 +1,273 @@
+"""What an agent has heard of a client's transcript, and what is new to it.
+
+A client resends its whole transcript and assumes that the model has no memory; an agent remembers. Its own
+thread at the upstream is the ledger: each message that is sent carries a `Mark`, which the upstream keeps and
+lists with the message. So what a thread has heard can be read from it at any time: after a restart, and by
+another replica.
+
+A mark has a digest of the message and one of the user messages before it in the transcript, the chain. Two
+equal messages ("yes", "yes") differ by their chains, and a client that has dropped the beginning of its history
+is still recognised by the messages themselves.
+"""
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from enum import Enum, auto
+from hashlib import sha256
+from typing import Final, TypeAlias
+
+from attrs import field, frozen
+
+from .request import AgentMessage, Content, Image, Mark, Message, SystemMessage, Text, ToolResult, UserMessage
+
+TranscriptItem: TypeAlias = Message | ToolResult
+#: A client's messages, oldest first. Messages without content are absent.
+Transcript: TypeAlias = Sequence[TranscriptItem]
+
+#: Hexadecimal digits of a digest: too many for a collision to be found.
+_DIGEST_SIZE: Final = 32
+#: The chain of a transcript's first user message.
+ROOT: Final = "0" * _DIGEST_SIZE
+
+
+def digest(role: str, content: Content) -> str:
+    """Return the digest of a message: the same for a text and for one text part.
+
+    :param role: ``user``, ``system`` or ``assistant``.
+    """
+    found = sha256(role.encode())
+    for part in (Text(text=content),) if isinstance(content, str) else content:
+        match part:
+            case Text(text=text):
+                found.update(b"\ntext ")
+                found.update(text.encode("utf-8", "surrogatepass"))
+            case Image(url=url):
+                found.update(b"\nimage ")
+                found.update(url.encode("utf-8", "surrogatepass"))
+    return found.hexdigest()[:_DIGEST_SIZE]
+
+
+def next_chain(chain: str, content: str) -> str:
+    """Return the chain of what follows a user message.
+
+    :param chain: the message's own; `ROOT` for the first one of a transcript.
+    :param content: its digest.
+    """
+    return sha256(f"{chain} {content}".encode()).hexdigest()[:_DIGEST_SIZE]
+
+
+class Role(Enum):
+    """Whose a message of a thread is."""
+
+    USER = auto()
+    SYSTEM = auto()
+    AGENT = auto()
+
+
+@frozen(kw_only=True)
+class HeardMessage:
+    """A message that a thread holds.
+
+    :param content: its digest; None if it is not known, as that of a reply which was only passed on.
+    :param chain: from its mark; None without one: it was sent before there were marks, or by another program.
+    :param run: how its run is found, in the upstream's own terms; None if that is not known.
+    """
+
+    role: Role
+    content: str | None
+    chain: str | None = None
+    run: object = None
+
+    @property
+    def mark(self) -> Mark | None:
+        """Its mark, if it has one."""
+        if self.chain is None or self.content is None:
+            return None
+        return Mark(content=self.content, chain=self.chain)
+
+
+@frozen(kw_only=True)
+class Heard:
+    """What is known of a thread.
+
+    :param messages: the last ones, oldest first.
+    :param is_whole: there are none before them.
+    """
+
+    messages: Sequence[HeardMessage] = ()
+    is_whole: bool = False
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether nothing was ever said in the thread."""
+        return self.is_whole and not self.messages
+
+
+class Basis(Enum):
+    """How the new input was found."""
+
+    CHAIN = auto()  #: behind the last message that was heard, found by its chain
+    CONTENT = auto()  #: the same, found by the message itself
+    ATTEMPT = auto()  #: from the first message that was sent and not kept
+    BLANK = auto()  #: the thread is empty: all of it
+    TAIL = auto()  #: behind the last assistant message: nothing else was found
+
+
+@frozen(kw_only=True)
+class NewInput:
+    """What of a transcript an agent has to hear.
+
+    :param messages: in order, without results of calls.
+    :param basis: how it was found.
+    :param is_said_again: the last user message has been heard, and is sent once more for another answer.
+    :param is_edited: another message was heard in the place of the first new one.
+    :param run: of the last user message, if it has been heard, as in `HeardMessage`.
+    """
+
+    messages: tuple[Message, ...] = field(repr=False)
+    basis: Basis
+    is_said_again: bool = False
+    is_edited: bool = False
+    run: object = None
+
+
+def tail_start(transcript: Transcript) -> int:
+    """Return the index of what follows the last assistant message; 0 if there is none."""
+    for index in range(len(transcript) - 1, -1, -1):
+        if isinstance(transcript[index], AgentMessage):
+            return index + 1
+    return 0
+
+
+def needs_lookup(transcript: Transcript) -> bool:
+    """Return whether what the thread has heard makes a difference: not for a first message alone."""
+    count = sum(isinstance(item, UserMessage) for item in transcript)
+    return count > 1 or any(isinstance(item, AgentMessage | ToolResult) for item in transcript)
+
+
+def find_new(
+    transcript: Transcript, heard: Heard | None, attempts: Collection[Mark] = (), lost: Collection[Mark] = ()
+) -> NewInput:
+    """Find out what of a transcript is new to an agent.
+
+    :param heard: what is known of the thread; None: nothing is, and what follows the last assistant message
+        counts as new.
+    :param attempts: marks of messages that were sent, and may not have been kept.
+    :param lost: marks of messages that were sent, and are known not to have been kept.
+    """
+    tail = tail_start(transcript)
+    if tail == len(transcript):
+        # The agent does not go on from its own last message.
+        return NewInput(messages=(), basis=Basis.TAIL)
+    if heard is None:
+        return NewInput(messages=_messages(transcript[tail:]), basis=Basis.TAIL)
+    inputs = [index for index, item in enumerate(transcript) if isinstance(item, UserMessage | SystemMessage)]
+    basis, last = Basis.CHAIN, _by_chain(transcript, inputs, heard, lost)
+    if last is None:
+        basis, last = Basis.CONTENT, _by_content(transcript, inputs[:-1], heard, {*lost, *attempts})
+    if last is None:
+        return _unfound(transcript, tail, inputs, heard, {*lost, *attempts})
+    start = last + 1
+    while start < len(transcript) and isinstance(transcript[start], AgentMessage | ToolResult):
+        start += 1  # the answer to it, and its calls
+    messages = _messages(transcript[start:])
+    found = _find(transcript[last], heard)
+    if messages or last != inputs[-1] or any(isinstance(item, ToolResult) for item in transcript[tail:]):
+        is_edited = _is_edited(messages, heard)
+        return NewInput(messages=messages, basis=basis, is_edited=is_edited)
+    return NewInput(
+        messages=_messages(transcript[min(last, tail) :]),
+        basis=basis,
+        is_said_again=True,
+        run=found.run if found else None,
+    )
+
+
+def _messages(items: Iterable[TranscriptItem]) -> tuple[Message, ...]:
+    return tuple(item for item in items if not isinstance(item, ToolResult) and not _is_silent(item))
+
+
+def _is_silent(message: Message) -> bool:
+    """Whether it is an assistant message of calls alone."""
+    return isinstance(message, AgentMessage) and not message.content
+
+
+def _by_chain(
+    transcript: Transcript, inputs: Sequence[int], heard: Heard, lost: Collection[Mark]
+) -> int | None:
+    marks = {message.mark for message in heard.messages}
+    for index in reversed(inputs):
+        mark = _mark(transcript[index])
+        if mark is not None and mark in marks and mark not in lost:
+            return index
+    return None
+
+
+def _by_content(
+    transcript: Transcript, inputs: Sequence[int], heard: Heard, unkept: Collection[Mark]
+) -> int | None:
+    """The last of the messages that are found in the thread in their order."""
+    places: defaultdict[str, list[int]] = defaultdict(list)
+    for place, message in enumerate(heard.messages):
+        if message.role is not Role.AGENT and message.content is not None:
+            places[message.content].append(place)
+    last, at = None, 0
+    for index in inputs:
+        mark = _mark(transcript[index])
+        if mark is None or mark in unkept:
+            continue
+        found = places.get(mark.content, ())
+        after = bisect_left(found, at)
+        if after < len(found):
+            last, at = index, found[after] + 1
+    return last
+
+
+def _unfound(
+    transcript: Transcript, tail: int, inputs: Sequence[int], heard: Heard, unkept: Collection[Mark]
+) -> NewInput:
+    """Nothing of the transcript was found in the thread."""
+    attempted = next((index for index in inputs if _mark(transcript[index]) in unkept), None)
+    if not any(message.role is Role.USER for message in heard.messages) and heard.is_whole:
+        start, basis = _behind_own_words(transcript, heard), Basis.BLANK
+    elif attempted is not None:
+        start, basis = min(attempted, tail), Basis.ATTEMPT
+    else:
+        start, basis = tail, Basis.TAIL
+        if not any(index < tail for index in inputs):
+            start = _behind_own_words(transcript, heard)
+    return NewInput(messages=_messages(transcript[start:]), basis=basis)
+
+
+def _behind_own_words(transcript: Transcript, heard: Heard) -> int:
+    """Where a greeting begins that the client wrote itself, if the transcript begins with one.
+
+    What the agent said itself, asked by an instruction alone, is not told to it.
+    """
+    first = next((index for index, item in enumerate(transcript) if not isinstance(item, AgentMessage)), 0)
+    known = {message.content for message in heard.messages if message.role is Role.AGENT}
+    if None in known:
+        return first
+    for index in range(first - 1, -1, -1):
+        item = transcript[index]
+        if isinstance(item, AgentMessage) and digest("assistant", item.content) in known:
+            return index + 1
+    return 0
+
+
+def _find(item: TranscriptItem, heard: Heard) -> HeardMessage | None:
+    mark = _mark(item)
+    return next((message for message in reversed(heard.messages) if message.mark == mark), None)
+
+
+def _is_edited(messages: Sequence[Message], heard: Heard) -> bool:
+    """Whether the thread holds another message in the place of the first new one."""
+    first = next((message for message in messages if isinstance(message, UserMessage)), None)
+    if first is None or first.mark is None or first.mark.chain == ROOT:
+        return False
+    return any(message.role is Role.USER and message.chain == first.mark.chain for message in heard.messages)
+
+
+def _mark(item: TranscriptItem) -> Mark | None:
+    return item.mark if isinstance(item, UserMessage | SystemMessage) else None
