@@ -19,6 +19,7 @@ from typing import Final, TypeAlias
 
 from attrs import field, frozen
 
+from ..errors import Kept
 from .request import AgentMessage, Content, Image, Mark, Message, SystemMessage, Text, ToolResult, UserMessage
 
 TranscriptItem: TypeAlias = Message | ToolResult
@@ -104,6 +105,34 @@ class Heard:
         return self.is_whole and not self.messages
 
 
+@frozen(kw_only=True)
+class ThreadKnowledge:
+    """What is remembered of a thread.
+
+    :param heard: None: nothing, or something may have been said since.
+    :param instructions: digests of the instructions that it was sent last.
+    :param attempts: marks of messages that were sent, and are not known to be kept.
+    :param lost: those of them that are known not to be.
+    """
+
+    heard: Heard | None = None
+    instructions: Collection[str] = frozenset()
+    attempts: Collection[Mark] = frozenset()
+    lost: Collection[Mark] = frozenset()
+
+
+@frozen(kw_only=True)
+class SentInput:
+    """The input of a run, and what became of it.
+
+    :param instructions: digests of all instructions that the client gives, sent now or before.
+    """
+
+    messages: tuple[Message, ...] = field(repr=False)
+    instructions: frozenset[str]
+    kept: Kept
+
+
 class Basis(Enum):
     """How the new input was found."""
 
@@ -118,13 +147,15 @@ class Basis(Enum):
 class NewInput:
     """What of a transcript an agent has to hear.
 
-    :param messages: in order, without results of calls.
+    :param earlier: what comes before the last assistant message.
+    :param messages: what comes behind it, without results of calls.
     :param basis: how it was found.
     :param is_said_again: the last user message has been heard, and is sent once more for another answer.
     :param is_edited: another message was heard in the place of the first new one.
     :param run: of the last user message, if it has been heard, as in `HeardMessage`.
     """
 
+    earlier: tuple[Message, ...] = field(default=(), repr=False)
     messages: tuple[Message, ...] = field(repr=False)
     basis: Basis
     is_said_again: bool = False
@@ -171,13 +202,18 @@ def find_new(
     start = last + 1
     while start < len(transcript) and isinstance(transcript[start], AgentMessage | ToolResult):
         start += 1  # the answer to it, and its calls
-    messages = _messages(transcript[start:])
+    earlier, messages = _messages(transcript[start:tail]), _messages(transcript[max(start, tail) :])
     found = _find(transcript[last], heard)
-    if messages or last != inputs[-1] or any(isinstance(item, ToolResult) for item in transcript[tail:]):
-        is_edited = _is_edited(messages, heard)
-        return NewInput(messages=messages, basis=basis, is_edited=is_edited)
+    if (
+        earlier
+        or messages
+        or last != inputs[-1]
+        or any(isinstance(item, ToolResult) for item in transcript[tail:])
+    ):
+        is_edited = _is_edited((*earlier, *messages), heard)
+        return NewInput(earlier=earlier, messages=messages, basis=basis, is_edited=is_edited)
     return NewInput(
-        messages=_messages(transcript[min(last, tail) :]),
+        messages=_messages(transcript[last:]),
         basis=basis,
         is_said_again=True,
         run=found.run if found else None,
@@ -237,7 +273,8 @@ def _unfound(
         start, basis = tail, Basis.TAIL
         if not any(index < tail for index in inputs):
             start = _behind_own_words(transcript, heard)
-    return NewInput(messages=_messages(transcript[start:]), basis=basis)
+    earlier, messages = _messages(transcript[start:tail]), _messages(transcript[max(start, tail) :])
+    return NewInput(earlier=earlier, messages=messages, basis=basis)
 
 
 def _behind_own_words(transcript: Transcript, heard: Heard) -> int:

@@ -23,7 +23,6 @@ from sansio_letta.turn.request import (
     AgentMessage,
     Image,
     Mark,
-    Message,
     SystemMessage,
     Text,
     ToolResult,
@@ -70,8 +69,9 @@ def thread(*items: TranscriptItem, is_whole: bool = True, marked: bool = True) -
     return Heard(messages=messages, is_whole=is_whole)
 
 
-def words(messages: Iterable[Message]) -> list[str]:
-    return [str(message.content) for message in messages]
+def words(found: NewInput) -> list[str]:
+    """All that is new."""
+    return [str(message.content) for message in (*found.earlier, *found.messages)]
 
 
 def marks(items: Iterable[TranscriptItem]) -> set[Mark]:
@@ -128,41 +128,41 @@ def new(
     ],
 )
 def test_what_is_new(said: str, heard: str, expected: str) -> None:
-    assert words(new(said, heard).messages) == expected.split()
+    assert words(new(said, heard)) == expected.split()
 
 
 def test_messages_from_before_the_marks_are_found_by_their_text() -> None:
     found = new("u1 a1 u2 a-partial u3", "u1 a1", marked=False)
-    assert words(found.messages) == ["u2", "a-partial", "u3"]
+    assert words(found) == ["u2", "a-partial", "u3"]
     assert found.basis is Basis.CONTENT
 
 
 def test_what_is_known_to_be_lost_is_new_though_the_same_words_were_heard_before() -> None:
-    assert words(new("u1 a-partial u2", "u1 a1", lost="u1").messages) == ["u1", "a-partial", "u2"]
+    assert words(new("u1 a-partial u2", "u1 a1", lost="u1")) == ["u1", "a-partial", "u2"]
 
 
 def test_what_was_sent_and_is_not_in_the_thread_is_new() -> None:
     found = new("u1 a-partial u2", "u8 a8", attempts="u1")
-    assert words(found.messages) == ["u1", "a-partial", "u2"]
+    assert words(found) == ["u1", "a-partial", "u2"]
     assert found.basis is Basis.ATTEMPT
 
 
 def test_the_last_message_again_asks_for_another_answer() -> None:
     found = new("u1 a1 u2", "u1 a1 u2 a2")
-    assert words(found.messages) == ["u2"]
+    assert words(found) == ["u2"]
     assert found.is_said_again
     assert not new("u1 a1 u2", "u1 a1").is_said_again
 
 
 def test_an_edited_message_is_new_and_known_to_be_edited() -> None:
     found = new("u1 a1 u-edited", "u1 a1 u2 a2")
-    assert words(found.messages) == ["u-edited"]
+    assert words(found) == ["u-edited"]
     assert found.is_edited
 
 
 def test_what_the_agent_said_unasked_is_not_told_to_it() -> None:
     heard = Heard(messages=[HeardMessage(role=Role.AGENT, content=None)])
-    assert words(find_new(transcript("a-hello", "u1"), heard).messages) == ["u1"]
+    assert words(find_new(transcript("a-hello", "u1"), heard)) == ["u1"]
 
 
 def test_a_transcript_that_ends_with_the_agent_has_nothing_new() -> None:
@@ -171,7 +171,7 @@ def test_a_transcript_that_ends_with_the_agent_has_nothing_new() -> None:
 
 def test_an_unknown_thread_goes_by_the_last_assistant_message() -> None:
     found = find_new(transcript("u1", "a1", "u2"), None)
-    assert (words(found.messages), found.basis) == (["u2"], Basis.TAIL)
+    assert (words(found), found.basis) == (["u2"], Basis.TAIL)
 
 
 def test_a_mark_is_read_back_and_holds_no_text() -> None:
@@ -199,7 +199,7 @@ def test_what_was_heard_and_what_is_new_are_all_that_was_said(said: list[str], c
     if items and isinstance(items[-1], AgentMessage):
         assert found.messages == ()
     elif expected:
-        assert [item for item in found.messages if isinstance(item, UserMessage)] == expected
+        assert [item for item in (*found.earlier, *found.messages) if isinstance(item, UserMessage)] == expected
 
 
 ALIKE = HeardMessage(role=Role.USER, content=digest("user", "u"), chain=None)

@@ -1,0 +1,110 @@
+"""What threads have heard, as far as this process knows; the truth is at the upstream."""
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+
+from attrs import define, field
+
+from ..errors import Kept
+from ..turn.events import Thread
+from ..turn.ledger import Heard, HeardMessage, Role, SentInput, ThreadKnowledge, digest
+from ..turn.request import AgentMessage, Mark, Message, UserMessage
+
+
+@define
+class _Known:
+    """What is known of one thread.
+
+    :param messages: the last ones, oldest first.
+    :param is_known: False: something may have been said since; it must be looked up.
+    :param instructions: digests of the instructions that it was sent last.
+    :param unkept: marks of messages that were sent and are not known to be kept; True: known not to be.
+    """
+
+    messages: deque[HeardMessage]
+    is_known: bool = False
+    is_whole: bool = False
+    instructions: frozenset[str] = frozenset()
+    unkept: OrderedDict[Mark, bool] = field(factory=OrderedDict)
+
+
+@define
+class HeardMemory:
+    """Remembers what threads have heard, so that the upstream need not be asked.
+
+    :param max_count: threads remembered; beyond it the one that was used longest ago is dropped.
+    :param size: messages remembered of each.
+    """
+
+    max_count: int
+    size: int
+    _threads: OrderedDict[Thread, _Known] = field(factory=OrderedDict, init=False)
+
+    def recall(self, thread: Thread) -> ThreadKnowledge:
+        """What is known of a thread."""
+        known = self._threads.get(thread)
+        if known is None:
+            return ThreadKnowledge()
+        return ThreadKnowledge(
+            heard=Heard(messages=known.messages, is_whole=known.is_whole) if known.is_known else None,
+            instructions=known.instructions,
+            attempts=known.unkept.keys(),
+            lost={mark for mark, is_sure in known.unkept.items() if is_sure},
+        )
+
+    def forget(self, thread: Thread) -> None:
+        """Forget a thread that is gone."""
+        self._threads.pop(thread, None)
+
+    def learn_heard(self, thread: Thread, heard: Heard) -> None:
+        """A thread was looked up."""
+        known = self._find(thread)
+        known.messages = deque(heard.messages, self.size)
+        known.is_known, known.is_whole = True, heard.is_whole and len(heard.messages) <= self.size
+        if not known.instructions:
+            contents = (message.content for message in heard.messages if message.role is Role.SYSTEM)
+            known.instructions = frozenset(content for content in contents if content is not None)
+
+    def learn_sent(self, thread: Thread, sent: SentInput) -> None:
+        """A run has ended: its input was kept, or not, or that is not known."""
+        known = self._find(thread)
+        marks = [mark for message in sent.messages if (mark := _mark(message)) is not None]
+        if sent.kept is not Kept.SOMETHING:
+            for mark in marks:
+                known.unkept[mark] = sent.kept is Kept.NOTHING
+            while len(known.unkept) > self.size:
+                known.unkept.popitem(last=False)
+            known.is_known = known.is_known and sent.kept is Kept.NOTHING
+            return
+        for mark in marks:
+            known.unkept.pop(mark, None)
+        known.instructions = sent.instructions
+        known.is_whole = known.is_whole and len(known.messages) + len(sent.messages) <= self.size
+        known.messages.extend(_heard(sent.messages))
+        if sent.messages and not any(isinstance(message, UserMessage) for message in sent.messages):
+            # What the agent has said is not known here; that it has, is.
+            known.messages.append(HeardMessage(role=Role.AGENT, content=None))
+        known.is_known = True
+
+    def _find(self, thread: Thread) -> _Known:
+        known = self._threads.get(thread)
+        if known is None:
+            known = self._threads[thread] = _Known(deque(maxlen=self.size))
+            if len(self._threads) > self.max_count:
+                self._threads.popitem(last=False)
+        else:
+            self._threads.move_to_end(thread)
+        return known
+
+
+def _mark(message: Message) -> Mark | None:
+    return None if isinstance(message, AgentMessage) else message.mark
+
+
+def _heard(messages: Iterable[Message]) -> Iterable[HeardMessage]:
+    for message in messages:
+        if isinstance(message, AgentMessage):
+            yield HeardMessage(role=Role.AGENT, content=digest("assistant", message.content))
+        elif message.mark is not None:
+            role = Role.USER if isinstance(message, UserMessage) else Role.SYSTEM
+            yield HeardMessage(role=role, content=message.mark.content, chain=message.mark.chain)
