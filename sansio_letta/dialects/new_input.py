@@ -7,20 +7,20 @@ assistant message: results of calls (Roo Code sends a user message after them), 
 from collections.abc import Mapping
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from .._convert import json_name
-from ..config import Enforcement, InstructionPolicy, Speakers, TaskPolicy
+from ..config import Config, Enforcement, InstructionPolicy, TaskPolicy
 from ..errors import RequestError, RequestField
 from ..turn import request as turn
 from ..turn.approval import Verdict, read_verdict
 from ..turn.json_schema import Schema
+from ..turn.ledger import find_new
 from ..turn.reply_format import CallReply, JsonReply, ReplyFormat
 from ..turn.request import (
     CONVERSATION_HEADER,
     Chat,
     Content,
-    Instructions,
     NamedConversation,
     Text,
     ThreadChoice,
@@ -41,7 +41,8 @@ from .items import (
     ToolMessage,
     UserMessage,
 )
-from .speakers import as_field, named_in, readable
+from .speakers import Voice, named_in
+from .transcript import build_transcript, drop_empty, split_instructions, tail_start, to_instructions, to_result
 
 #: Names a chat in `metadata`, where no header does.
 CHAT_KEY_METADATA: Final = "letta_chat_key"
@@ -57,6 +58,11 @@ _REFUSALS: Final[Mapping[RequestField, str]] = {
 
 #: Longer keys are refused: OpenAI's `metadata` values end there, too.
 _MAX_KEY_SIZE: Final = 512
+
+_NOTHING_NEW: Final = (
+    "`{field}` has nothing new for the agent: it must end with a user message that is not empty, with a system "
+    "or developer message, or with results of tool calls. The agent cannot go on from its own last message."
+)
 
 _EMPTY_SCHEMA: Final = {"type": "object", "properties": {}}
 
@@ -76,53 +82,35 @@ def build_turn_request(request: ClientRequest, context: RequestContext | None = 
     """
     context = context or RequestContext()
     config = context.config
-    tail = _tail(request.messages)
-    earlier = request.messages[: len(request.messages) - len(tail)]
-    thread: ThreadChoice
-    if _is_isolated(request, context):
-        thread = Throwaway(
-            token=context.token,
-            until=task_end(context.created, config.turn_timeout),
-            call_ids=tuple(message.tool_call_id for message in tail if isinstance(message, ToolMessage)),
-        )
-        tail = _with_closing_prompt(tail)
-    else:
-        thread = _thread(request, context)
-    instructions = _instructions((*earlier, *tail), config.instructions)
+    messages = drop_empty(request.messages)
+    tail = messages[tail_start(messages) :]
+    earlier = messages[: len(messages) - len(tail)]
+    results = tuple(
+        ToolResult(call_id=message.tool_call_id, content=to_result(message.content))
+        for message in tail
+        if isinstance(message, ToolMessage)
+    )
+    is_isolated = _is_isolated(request, context)
     # A background prompt comes from no person.
-    person = None if isinstance(thread, Throwaway) else named_in(context.headers)
-    voice = _Voice(policy=config.speakers, person=person)
-    messages, results = list[turn.Message](), list[ToolResult]()
-    for message in tail:
-        match message:
-            # Letta refuses an empty message, and with it the whole turn.
-            case UserMessage(content=content) if content:
-                messages.append(voice.say(message))
-            case ToolMessage(tool_call_id=call_id, content=content):
-                results.append(ToolResult(call_id=call_id, content=_result(content)))
-    if not messages and not results:
-        raise RequestError(
-            "`{field}` has nothing new for the agent: it must end with a user message that is not empty, or "
-            "with results of tool calls. The agent cannot go on from its own last message.",
-            field=RequestField.INPUT,
-        )
+    voice = Voice(policy=config.speakers, person=None if is_isolated else named_in(context.headers))
+    if is_isolated:
+        parts = _isolated(earlier, _with_closing_prompt(tail), results, voice, context)
+    else:
+        parts = _remembered(messages, voice, _thread(request, context), config)
+    if not parts.messages and not results:
+        raise RequestError(_NOTHING_NEW, field=RequestField.INPUT)
     reply_format, ignored_formats = _reply_format(request, config.enforcement)
+    instructions = parts.instructions
     is_ignored = instructions is not None and instructions.policy is InstructionPolicy.IGNORE
     return BuiltRequest(
-        turn_request=TurnRequest(
+        turn_request=evolve(
+            parts,
             model=request.model,
-            messages=tuple(messages),
-            results=tuple(results),
+            results=results,
             client_tools=tuple(_client_tool(tool) for tool in request.tools),
             client_tool_names={tool.alias: tool.name for tool in request.tools if tool.alias is not None},
-            thread=thread,
-            history=_history(earlier, voice, with_calls=isinstance(thread, Throwaway)) if thread else (),
-            input_as_text=_history(tail, voice, with_calls=True, calls_of=earlier, is_new=True)
-            if isinstance(thread, Throwaway) and results
-            else (),
-            instructions=instructions,
             past_results=tuple(
-                ToolResult(call_id=message.tool_call_id, content=_result(message.content))
+                ToolResult(call_id=message.tool_call_id, content=to_result(message.content))
                 for message in earlier
                 if isinstance(message, ToolMessage)
             ),
@@ -140,6 +128,45 @@ def build_turn_request(request: ClientRequest, context: RequestContext | None = 
             *((RequestField.SPEAKER,) if voice.is_unheard(request.messages) else ()),
             *ignored_formats,
         ),
+    )
+
+
+def _remembered(
+    messages: tuple[Message, ...], voice: Voice, thread: ThreadChoice, config: Config
+) -> TurnRequest:
+    """A request for a thread that the agent remembers; what is new is what follows the last assistant message,
+    until it is known what the agent has heard."""
+    instructions, said = split_instructions(messages, config.instructions)
+    transcript = build_transcript(said, voice)
+    return TurnRequest(
+        model="",
+        messages=find_new(transcript, None).messages,
+        transcript=transcript,
+        thread=thread,
+        instructions=instructions,
+    )
+
+
+def _isolated(
+    earlier: tuple[Message, ...],
+    tail: tuple[Message, ...],
+    results: tuple[ToolResult, ...],
+    voice: Voice,
+    context: RequestContext,
+) -> TurnRequest:
+    """A request for a conversation that holds nothing else: the whole history is told in it."""
+    thread = Throwaway(
+        token=context.token,
+        until=task_end(context.created, context.config.turn_timeout),
+        call_ids=tuple(result.call_id for result in results),
+    )
+    return TurnRequest(
+        model="",
+        messages=tuple(voice.say(message) for message in tail if isinstance(message, UserMessage)),
+        thread=thread,
+        history=_history(earlier, voice),
+        input_as_text=_history(tail, voice, calls_of=earlier, is_new=True) if results else (),
+        instructions=to_instructions((*earlier, *tail), context.config.instructions),
     )
 
 
@@ -179,34 +206,6 @@ def _with_closing_prompt(tail: tuple[Message, ...]) -> tuple[Message, ...]:
     return (*tail[:-1], UserMessage(content=last.content))
 
 
-@frozen(kw_only=True)
-class _Voice:
-    """Whose user messages are.
-
-    :param person: the sender that the request names: its new messages are theirs, unless they name another.
-    """
-
-    policy: Speakers
-    person: str | None
-
-    def say(self, message: UserMessage, *, is_new: bool = True) -> turn.UserMessage:
-        """A user message for the agent."""
-        content = message.content
-        name = message.name or (self.person if is_new else None)
-        if self.policy is Speakers.OFF or readable(name) is None:
-            return turn.UserMessage(content=content)
-        if self.policy is Speakers.TEXT:
-            said_by = f"{readable(name)}: "
-            content = said_by + content if isinstance(content, str) else (Text(text=said_by.rstrip()), *content)
-        return turn.UserMessage(content=content, name=as_field(name))
-
-    def is_unheard(self, messages: tuple[Message, ...]) -> bool:
-        """Whether a message names its speaker, and the agent is not told."""
-        return self.policy is Speakers.OFF and any(
-            isinstance(message, UserMessage) and message.name for message in messages
-        )
-
-
 def _reply_format(
     request: ClientRequest, enforcement: Enforcement
 ) -> tuple[ReplyFormat | None, tuple[RequestField, ...]]:
@@ -232,12 +231,6 @@ def _reply_format(
     raw = wanted.schema if wanted.schema is not None else {}
     schema = Schema(raw)
     return JsonReply(schema=schema, name=wanted.name, description=wanted.description or ""), ()
-
-
-def _instructions(messages: tuple[Message, ...], policy: InstructionPolicy) -> Instructions | None:
-    texts = [text_of(item.content) for item in messages if isinstance(item, InstructionMessage)]
-    text = "\n\n".join(text for text in texts if text)
-    return Instructions(text=text, policy=policy) if text else None
 
 
 def _thread(request: ClientRequest, context: RequestContext) -> ThreadChoice:
@@ -286,15 +279,13 @@ def _check_key(key: str, *, header: str | None = None) -> str:
 
 def _history(
     messages: tuple[Message, ...],
-    voice: _Voice,
+    voice: Voice,
     *,
-    with_calls: bool = False,
     calls_of: tuple[Message, ...] = (),
     is_new: bool = False,
 ) -> tuple[turn.Message, ...]:
-    """What was said before, for a conversation that begins with it.
+    """What was said before, for a conversation that begins with it: calls and results as text.
 
-    :param with_calls: whether calls and results are told, as text. A chat's conversation does without.
     :param calls_of: earlier messages, with the calls that the results are of.
     :param is_new: whether the person who sent the request has said it.
     """
@@ -311,7 +302,7 @@ def _history(
                 said.append(voice.say(message, is_new=is_new))
             case AssistantMessage(content=content) if text := text_of(content):
                 said.append(turn.AgentMessage(content=text))
-            case ToolMessage(tool_call_id=call_id, content=content) if with_calls:
+            case ToolMessage(tool_call_id=call_id, content=content):
                 call = calls.get(call_id)
                 what = (
                     "A tool was called"
@@ -334,23 +325,10 @@ def _verdict(earlier: tuple[Message, ...], tail: tuple[Message, ...]) -> Verdict
     return read_verdict([text_of(content) for content in written], seen)
 
 
-def _tail(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """What follows the last assistant message; everything if the agent has not spoken yet."""
-    spoken = [index for index, message in enumerate(messages) if isinstance(message, AssistantMessage)]
-    return messages[spoken[-1] + 1 :] if spoken else messages
-
-
 def _result_text(content: Content) -> str:
     if isinstance(content, str):
         return content
     return "\n".join(part.text if isinstance(part, Text) else "[image]" for part in content)
-
-
-def _result(content: Content) -> Content:
-    """A result as the agent gets it; parts only where there is a picture among them."""
-    if isinstance(content, str) or all(isinstance(part, Text) for part in content):
-        return text_of(content)
-    return content
 
 
 def _client_tool(tool: FunctionTool) -> Tool:

@@ -7,6 +7,13 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote
 
+from attrs import frozen
+
+from ..config import Speakers
+from ..turn import request as turn
+from ..turn.request import Mark, Text
+from .items import Message, UserMessage
+
 #: Headers that name the person behind a whole request; the first that is there. Open WebUI sends both, and
 #: writes what is not ASCII with percent signs.
 SPEAKER_HEADERS: Final = ("x-openwebui-user-name", "x-openwebui-user-email")
@@ -42,3 +49,31 @@ def as_field(name: str | None) -> str | None:
     """A name as Letta shows it to a model: without blanks and brackets."""
     line = readable(name)
     return None if line is None else line.translate(_UNFIT).replace(" ", "_") or None
+
+
+@frozen(kw_only=True)
+class Voice:
+    """Whose user messages are.
+
+    :param person: the sender that the request names: its new messages are theirs, unless they name another.
+    """
+
+    policy: Speakers
+    person: str | None
+
+    def say(self, message: UserMessage, *, is_new: bool = True, mark: Mark | None = None) -> turn.UserMessage:
+        """A user message for the agent."""
+        content = message.content
+        name = message.name or (self.person if is_new else None)
+        if self.policy is Speakers.OFF or readable(name) is None:
+            return turn.UserMessage(content=content, mark=mark)
+        if self.policy is Speakers.TEXT:
+            said_by = f"{readable(name)}: "
+            content = said_by + content if isinstance(content, str) else (Text(text=said_by.rstrip()), *content)
+        return turn.UserMessage(content=content, name=as_field(name), mark=mark)
+
+    def is_unheard(self, messages: tuple[Message, ...]) -> bool:
+        """Whether a message names its speaker, and the agent is not told."""
+        return self.policy is Speakers.OFF and any(
+            isinstance(message, UserMessage) and message.name for message in messages
+        )

@@ -20,9 +20,19 @@ from typing import Final, TypeAlias
 from attrs import field, frozen
 
 from ..errors import Kept
-from .request import AgentMessage, Content, Image, Mark, Message, SystemMessage, Text, ToolResult, UserMessage
+from .request import (
+    AgentMessage,
+    Content,
+    Image,
+    Mark,
+    Message,
+    SystemMessage,
+    Text,
+    ToolResult,
+    TranscriptItem,
+    UserMessage,
+)
 
-TranscriptItem: TypeAlias = Message | ToolResult
 #: A client's messages, oldest first. Messages without content are absent.
 Transcript: TypeAlias = Sequence[TranscriptItem]
 

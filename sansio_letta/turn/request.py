@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from hashlib import sha256
 from math import ceil
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from attrs import evolve, field, frozen
 
@@ -103,11 +102,15 @@ Message: TypeAlias = UserMessage | AgentMessage | SystemMessage
 
 @frozen(kw_only=True)
 class ToolResult:
-    """The result of a pending call."""
+    """The result of a pending call.
+
+    :param name: of the tool, if the client's history has the call.
+    """
 
     call_id: str
     content: Content = field(repr=False)
     is_error: bool = False
+    name: str | None = None
 
 
 @frozen(kw_only=True)
@@ -201,22 +204,31 @@ def task_end(start: int, seconds: float) -> int:
 
 @frozen(kw_only=True)
 class Instructions:
-    """The client's instructions to the agent."""
+    """The client's instructions to the agent.
 
-    text: str = field(repr=False)
+    :param messages: each with its mark: one that changes is given again, and not the others.
+    """
+
+    messages: tuple[SystemMessage, ...] = field(repr=False)
     policy: InstructionPolicy
 
-    #: A thread is given instructions again if they change.
-    slot: ClassVar[str] = "instructions"
+    @property
+    def text(self) -> str:
+        """All of them together."""
+        return "\n\n".join(message.content for message in self.messages)
 
     @property
-    def digest(self) -> bytes:
-        """A hash of the text, to notice a change."""
-        return sha256(self.text.encode()).digest()
+    def digests(self) -> frozenset[str]:
+        """What they are recognised by."""
+        return frozenset(message.mark.content for message in self.messages if message.mark is not None)
+
+
+#: A client's messages without its instructions, oldest first; none without content.
+TranscriptItem: TypeAlias = Message | ToolResult
 
 
 #: What a thread is told once, and again when it changes.
-StandingInstruction: TypeAlias = Instructions | JsonReply
+StandingInstruction: TypeAlias = JsonReply
 
 
 @frozen(kw_only=True)
@@ -229,7 +241,9 @@ class TurnRequest:
     :param client_tools: the tools that the client offers for this turn.
     :param client_tool_names: the client's names of tools that are offered under another name.
     :param thread: which thread of the agent the input is for.
-    :param history: the messages before the input, for a conversation that is created for it.
+    :param transcript: all that the client shows of the conversation; empty if it is matched with no thread.
+    :param history: what the agent has not heard of the messages before the input. In a `Throwaway` all of them,
+        if the conversation is created for it.
     :param input_as_text: the results and the input as text, for a conversation that does not have the calls.
     :param past_results: results in the client's history, whose calls may still wait.
     :param verdict: what the input says if the agent waits for a human's approval.
@@ -247,6 +261,7 @@ class TurnRequest:
     client_tools: tuple[Tool, ...] = ()
     client_tool_names: Mapping[str, str] = field(factory=dict)
     thread: ThreadChoice = None
+    transcript: tuple[TranscriptItem, ...] = field(default=(), repr=False)
     history: tuple[Message, ...] = ()
     input_as_text: tuple[Message, ...] = ()
     instructions: Instructions | None = None

@@ -1,0 +1,107 @@
+"""A client's messages as the transcript that is matched with what the agent has heard."""
+
+from collections.abc import Iterable, Sequence
+
+from ..config import InstructionPolicy
+from ..turn import request as turn
+from ..turn.ledger import ROOT, digest, next_chain
+from ..turn.request import Content, Instructions, Mark, Text, ToolResult, TranscriptItem
+from .background_prompts import text_of
+from .items import AssistantMessage, InstructionMessage, Message, ToolMessage, UserMessage
+from .speakers import Voice
+
+
+def drop_empty(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """Return the messages that say something.
+
+    A failed or stopped answer is left by chat programs as an empty assistant message, or as a line break.
+    """
+    return tuple(message for message in messages if not _is_empty(message))
+
+
+def _is_empty(message: Message) -> bool:
+    match message:
+        case AssistantMessage(content=content, calls=calls):
+            return not calls and not text_of(content).strip()
+        # Letta refuses an empty message, and with it the whole turn.
+        case UserMessage(content=content) | InstructionMessage(content=content):
+            return not content
+    return False
+
+
+def split_instructions(
+    messages: Sequence[Message], policy: InstructionPolicy
+) -> tuple[Instructions | None, tuple[Message, ...]]:
+    """Divide what the agent is to go by from what is said to it.
+
+    Those that come first are instructions. Later ones are said in their place, unless the policy takes them all
+    together; where nothing else is new they are the input, whatever the policy.
+    """
+    spoken = [index for index, message in enumerate(messages) if not isinstance(message, InstructionMessage)]
+    if not spoken:
+        if policy is InstructionPolicy.IGNORE:
+            return to_instructions(messages, policy), ()
+        return None, tuple(messages)
+    in_place = policy is InstructionPolicy.ONCE
+    start = tail_start(messages)
+    if not in_place and policy is not InstructionPolicy.IGNORE:
+        in_place = all(isinstance(message, InstructionMessage) for message in messages[start:])
+    first = spoken[0] if in_place else len(messages)
+    instructions = to_instructions(messages[:first], policy)
+    if in_place:
+        return instructions, tuple(messages[first:])
+    return instructions, tuple(item for item in messages if not isinstance(item, InstructionMessage))
+
+
+def to_instructions(messages: Iterable[Message], policy: InstructionPolicy) -> Instructions | None:
+    """Return the system and developer messages among these as instructions; None if there are none."""
+    texts = [text_of(item.content) for item in messages if isinstance(item, InstructionMessage)]
+    said = tuple(
+        turn.SystemMessage(content=text, mark=Mark(digest("system", text), ROOT)) for text in texts if text
+    )
+    return Instructions(messages=said, policy=policy) if said else None
+
+
+def tail_start(messages: Sequence[Message]) -> int:
+    """Return the index of what follows the last assistant message; 0 if the agent has not spoken yet."""
+    for index in range(len(messages) - 1, -1, -1):
+        if isinstance(messages[index], AssistantMessage):
+            return index + 1
+    return 0
+
+
+def build_transcript(messages: Sequence[Message], voice: Voice) -> tuple[TranscriptItem, ...]:
+    """Return the items of a transcript, each input with its mark.
+
+    :param messages: none of them empty, without instructions that are not said in their place.
+    """
+    start, chain = tail_start(messages), ROOT
+    names = {
+        call.call_id: call.name
+        for message in messages
+        if isinstance(message, AssistantMessage)
+        for call in message.calls
+    }
+    items: list[TranscriptItem] = []
+    for index, message in enumerate(messages):
+        match message:
+            case UserMessage(content=content):
+                mark = Mark(digest("user", content), chain)
+                items.append(voice.say(message, is_new=index >= start, mark=mark))
+                chain = next_chain(chain, mark.content)
+            case InstructionMessage(content=content):
+                text = text_of(content)
+                items.append(turn.SystemMessage(content=text, mark=Mark(digest("system", text), chain)))
+            case AssistantMessage(content=content):
+                items.append(turn.AgentMessage(content=text_of(content)))
+            case ToolMessage(tool_call_id=call_id, content=content):
+                name = names.get(call_id)
+                items.append(ToolResult(call_id=call_id, content=to_result(content), name=name))
+    return tuple(items)
+
+
+def to_result(content: Content) -> Content:
+    """A result as the agent gets it; parts only where there is a picture among them."""
+    if isinstance(content, str) or all(isinstance(part, Text) for part in content):
+        return text_of(content)
+    return content
