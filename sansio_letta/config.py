@@ -182,6 +182,9 @@ class Config:
     tasks: TaskPolicy = TaskPolicy.ISOLATE
     #: Beginnings of further background prompts: of a system message, or of the last user message.
     task_prompts: tuple[str, ...] = ()
+    #: Messages of a thread that are read to find out what the agent has heard of a transcript: once for each
+    #: thread that is not remembered. 0: never; what follows the last assistant message counts as new.
+    lookback_count: int = field(default=100, validator=_not_negative)
     #: How the agent learns who is speaking, if several people are.
     speakers: Speakers = Speakers.NAME
     #: Threads remembered, with the conversation of their chat and the system prompt last sent to them.

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable
+from typing import Final
 
 from attrs import define, field
 
@@ -9,6 +10,9 @@ from ..errors import Kept
 from ..turn.events import Thread
 from ..turn.ledger import Heard, HeardMessage, Role, SentInput, ThreadKnowledge, digest
 from ..turn.request import AgentMessage, Mark, Message, UserMessage
+
+#: Messages remembered of each thread: what a client has just said is among the last ones.
+_SIZE: Final = 32
 
 
 @define
@@ -33,11 +37,9 @@ class HeardMemory:
     """Remembers what threads have heard, so that the upstream need not be asked.
 
     :param max_count: threads remembered; beyond it the one that was used longest ago is dropped.
-    :param size: messages remembered of each.
     """
 
     max_count: int
-    size: int
     _threads: OrderedDict[Thread, _Known] = field(factory=OrderedDict, init=False)
 
     def recall(self, thread: Thread) -> ThreadKnowledge:
@@ -59,27 +61,30 @@ class HeardMemory:
     def learn_heard(self, thread: Thread, heard: Heard) -> None:
         """A thread was looked up."""
         known = self._find(thread)
-        known.messages = deque(heard.messages, self.size)
-        known.is_known, known.is_whole = True, heard.is_whole and len(heard.messages) <= self.size
+        known.messages = deque(heard.messages, _SIZE)
+        known.is_known, known.is_whole = True, heard.is_whole and len(heard.messages) <= _SIZE
         if not known.instructions:
             contents = (message.content for message in heard.messages if message.role is Role.SYSTEM)
             known.instructions = frozenset(content for content in contents if content is not None)
 
-    def learn_sent(self, thread: Thread, sent: SentInput) -> None:
-        """A run has ended: its input was kept, or not, or that is not known."""
+    def learn_sent(self, thread: Thread, sent: SentInput, instructions: frozenset[str]) -> None:
+        """A run has ended: its input was kept, or not, or that is not known.
+
+        :param instructions: digests of all that the client gives, whether sent now or before.
+        """
         known = self._find(thread)
         marks = [mark for message in sent.messages if (mark := _mark(message)) is not None]
         if sent.kept is not Kept.SOMETHING:
             for mark in marks:
                 known.unkept[mark] = sent.kept is Kept.NOTHING
-            while len(known.unkept) > self.size:
+            while len(known.unkept) > _SIZE:
                 known.unkept.popitem(last=False)
             known.is_known = known.is_known and sent.kept is Kept.NOTHING
             return
         for mark in marks:
             known.unkept.pop(mark, None)
-        known.instructions = sent.instructions
-        known.is_whole = known.is_whole and len(known.messages) + len(sent.messages) <= self.size
+        known.instructions = instructions & (known.instructions | {mark.content for mark in marks})
+        known.is_whole = known.is_whole and len(known.messages) + len(sent.messages) <= _SIZE
         known.messages.extend(_heard(sent.messages))
         if sent.messages and not any(isinstance(message, UserMessage) for message in sent.messages):
             # What the agent has said is not known here; that it has, is.
@@ -89,7 +94,7 @@ class HeardMemory:
     def _find(self, thread: Thread) -> _Known:
         known = self._threads.get(thread)
         if known is None:
-            known = self._threads[thread] = _Known(deque(maxlen=self.size))
+            known = self._threads[thread] = _Known(deque(maxlen=_SIZE))
             if len(self._threads) > self.max_count:
                 self._threads.popitem(last=False)
         else:

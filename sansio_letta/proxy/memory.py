@@ -14,6 +14,7 @@ from ..turn.settlement import Waiting
 from ..turn.thread_queue import ThreadQueue
 from ..turn.turn import Turn
 from ..upstreams.rest.live_run import LettaMemory
+from .heard_memory import HeardMemory
 from .turn_registry import TurnRegistry
 
 #: Of one thread: its instructions, and schemas by their names.
@@ -71,6 +72,7 @@ class ThreadMemory:
     """
 
     max_count: int
+    heard: HeardMemory = field(init=False)
     _conversations: OrderedDict[tuple[str, str], ConversationThread] = field(factory=OrderedDict, init=False)
     _sent: OrderedDict[Thread, OrderedDict[str, bytes]] = field(factory=OrderedDict, init=False)
     """Digests of what was told last, each in its slot."""
@@ -81,6 +83,9 @@ class ThreadMemory:
         factory=OrderedDict, init=False
     )
     """Of the same, the longest first: whose key can delete it, and since when it waits."""
+
+    def __attrs_post_init__(self) -> None:
+        self.heard = HeardMemory(self.max_count)
 
     def recall(self, agent: Agent, choice: ThreadChoice) -> ConversationThread | None:
         """The conversation of a chat with an agent, or of results for it, if it is known."""
@@ -165,8 +170,21 @@ class ThreadMemory:
         """A turn has ended, in success or failure: what its thread has kept need not be sent again."""
         # A conversation that is thrown away is never spoken in again.
         if not isinstance(turn.request.thread, Throwaway):
+            self._learn_heard(turn)
             for thread, standing in turn.state.instructions_sent:
                 self.note_sent(thread, standing)
+
+    def _learn_heard(self, turn: Turn) -> None:
+        thread, looked_up = turn.upstream.thread, turn.upstream.heard
+        if thread is None:
+            return
+        if looked_up is not None and not turn.state.has_learned:
+            self.heard.learn_heard(thread, looked_up)
+        turn.state.has_learned = True
+        given = turn.request.instructions
+        for sent in turn.state.sent:
+            self.heard.learn_sent(thread, sent, frozenset() if given is None else given.digests)
+        turn.state.sent.clear()
 
     def remember(self, agent_id: str | None, choice: ThreadChoice, thread: ConversationThread) -> None:
         """Keep a conversation that was just found, if it is that of a chat's key."""
@@ -181,6 +199,7 @@ class ThreadMemory:
         """Forget a conversation that is gone."""
         self._sent.pop(thread, None)
         self._waiting.pop(thread, None)
+        self.heard.forget(thread)
         for name in [name for name, known in self._conversations.items() if known == thread]:
             del self._conversations[name]
 

@@ -331,6 +331,7 @@ class Proxy:
                 ticket=Ticket(self._memory.queue),
                 recall_earlier=nothing_earlier if known is None else known.recall_earlier,
                 recall_waiting=self._memory.threads.recall_waiting,
+                recall_heard=self._memory.threads.heard.recall,
             )
             begun = self._memory.turns.begin(key, source, is_sent_again=retry.tells, content=content)
             owned = TurnOwnership(entry=begun, fingerprint=key)

@@ -74,21 +74,25 @@ class Role(Enum):
     USER = auto()
     SYSTEM = auto()
     AGENT = auto()
+    RESULT = auto()  #: of a call
 
 
 @frozen(kw_only=True)
 class HeardMessage:
     """A message that a thread holds.
 
-    :param content: its digest; None if it is not known, as that of a reply which was only passed on.
+    :param content: its digest, or the id of a result's call; None if it is not known, as that of a reply which
+        was only passed on.
     :param chain: from its mark; None without one: it was sent before there were marks, or by another program.
     :param run: how its run is found, in the upstream's own terms; None if that is not known.
+    :param is_placeholder: the agent was told that there is no result.
     """
 
     role: Role
     content: str | None
     chain: str | None = None
     run: object = None
+    is_placeholder: bool = False
 
     @property
     def mark(self) -> Mark | None:
@@ -133,13 +137,9 @@ class ThreadKnowledge:
 
 @frozen(kw_only=True)
 class SentInput:
-    """The input of a run, and what became of it.
-
-    :param instructions: digests of all instructions that the client gives, sent now or before.
-    """
+    """The input of a run, and what became of it."""
 
     messages: tuple[Message, ...] = field(repr=False)
-    instructions: frozenset[str]
     kept: Kept
 
 
@@ -256,7 +256,7 @@ def _by_content(
     """The last of the messages that are found in the thread in their order."""
     places: defaultdict[str, list[int]] = defaultdict(list)
     for place, message in enumerate(heard.messages):
-        if message.role is not Role.AGENT and message.content is not None:
+        if message.role in (Role.USER, Role.SYSTEM) and message.content is not None:
             places[message.content].append(place)
     last, at = None, 0
     for index in inputs:

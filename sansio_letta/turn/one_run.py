@@ -5,6 +5,7 @@ from typing import NoReturn, TypeVar
 from attrs import define
 
 from ..errors import Kept, RemoteProtocolError, SansioLettaError
+from .ledger import SentInput
 from .phases import Phase
 from .state import Failed, TurnState
 from .upstream import (
@@ -38,16 +39,24 @@ class RunScript:
         self.state.answer.begin_run()
         yield from self._prepare(run)
         end: RunEnd | Refused | None = None
+        kept = Kept.UNKNOWN
         try:
             self.state.move(Phase.SENDING)
             end = yield from self._read(run, self._start(run))
             while isinstance(end, RunLost):
                 end = yield from self._recover(run, end)
+            kept = Kept.NOTHING
+        except Failed as failed:
+            kept = failed.kept
+            raise
         finally:
             if run.has_kept or isinstance(end, RunStopped):
+                is_sure = run.has_kept or not (isinstance(end, RunStopped) and end.was_cancelled)
+                kept = Kept.SOMETHING if is_sure else Kept.UNKNOWN
                 self.state.instructions_sent += tuple(
                     (self.state.thread, standing) for standing in run.instructions_sent
                 )
+            self.state.sent.append(SentInput(messages=run.sent, kept=kept))
         return end
 
     def _prepare(self, run: Run) -> Script[None]:

@@ -2,16 +2,18 @@
 
 ::
 
-    FINDING --> QUEUED --> (SEARCHING) --> (REVIEWING) --> (LOOKING) --> SENDING <-> STREAMING --> DONE
-                                                               ^                      |    ^
-                                                               +--- refused, once ----+    |
-                                                                                      v    |
-                                                                      (SEEKING) --> RECOVERING
+    FINDING --> QUEUED --> (SEARCHING) --> (MATCHING) --> (REVIEWING)
+        --> (LOOKING) --> SENDING <-> STREAMING --> DONE
+                ^             |           ^
+                +-- refused --+           |
+                     once     v           |
+                  (SEEKING) --> RECOVERING
 
 - FINDING asks which agent has the name, unless the caller remembers.
 - QUEUED waits until the turns that came before in this thread are over. Once a chat's conversation is known,
   the turn may have to wait again, for one that names the conversation by its id.
 - SEARCHING finds the conversation of a chat, or makes it.
+- MATCHING reads the last messages of the thread, to find out what the agent has heard of the transcript.
 - REVIEWING looks what became of an earlier turn for the same request: nothing is said to the agent twice.
 - LOOKING asks what the agent waits for. Results are never sent unlooked: with nothing pending they are not
   refused but start a run of their own (stale_tool_result.jsonl). A message is sent unlooked, to save the round
@@ -44,6 +46,7 @@ class Phase(Enum):
     FINDING = auto()
     QUEUED = auto()
     SEARCHING = auto()
+    MATCHING = auto()
     REVIEWING = auto()
     LOOKING = auto()
     PREPARING = auto()
@@ -61,7 +64,8 @@ class Phase(Enum):
 _OVER: Final = {Phase.DONE: "ended", Phase.FAILED: "failed"}
 _ENDS: Final = {**_OVER, Phase.CLEANING: "to be cleaned up"}
 _RUNS: Final = {Phase.PREPARING: "to be prepared", Phase.SENDING: "known and prepared"}
-_OPENED: Final = {**_RUNS, Phase.REVIEWING: "sent before", Phase.LOOKING: "results came"}
+_MATCHED: Final = {**_RUNS, Phase.REVIEWING: "sent before", Phase.LOOKING: "results came"}
+_OPENED: Final = {**_MATCHED, Phase.MATCHING: "thread unknown"}
 
 #: What follows a phase, and why.
 TRANSITIONS: Final[dict[Phase, dict[Phase, str]]] = {
@@ -73,6 +77,12 @@ TRANSITIONS: Final[dict[Phase, dict[Phase, str]]] = {
         **_OPENED,
         Phase.FINDING: "agent gone",
         Phase.QUEUED: "conversation in use",
+    },
+    Phase.MATCHING: {
+        **_ENDS,
+        **_MATCHED,
+        Phase.FINDING: "agent gone",
+        Phase.SEARCHING: "conversation gone",
     },
     Phase.REVIEWING: {**_ENDS, **_RUNS, Phase.LOOKING: "results came"},
     Phase.LOOKING: {

@@ -1,7 +1,7 @@
 """What a client asks of a turn, in the wire format of neither side: a dialect makes it, an upstream maps it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import ceil
 from typing import Any, Final, TypeAlias
 
@@ -289,6 +289,22 @@ class TurnRequest:
             preamble=(),
         )
 
+    def with_new_input(
+        self, earlier: tuple[Message, ...], messages: tuple[Message, ...], known: Collection[str]
+    ) -> "TurnRequest":
+        """The request once it is known what the agent has heard.
+
+        :param earlier: what it has not heard of what comes before the input.
+        :param messages: the input.
+        :param known: digests of instructions that it has been given.
+        """
+        given = self.instructions
+        if given is not None and given.policy is InstructionPolicy.ONCE:
+            given = evolve(given, messages=tuple(each for each in given.messages if not _is_known(each, known)))
+        if self.results or any(isinstance(message, UserMessage) for message in messages):
+            messages = tuple(message for message in messages if not _is_known(message, known))
+        return evolve(self, history=earlier, messages=messages, instructions=given)
+
     def with_tool_names(self, names: Mapping[str, str]) -> "TurnRequest":
         """The request with the names by which the agent knows the tools.
 
@@ -316,3 +332,7 @@ class TurnRequest:
         text = retry_message(self.reply_format, problem, in_full=in_full)
         message = SystemMessage(content=text)
         return evolve(self.without_input(), messages=(message,))
+
+
+def _is_known(message: Message, known: Collection[str]) -> bool:
+    return isinstance(message, SystemMessage) and message.mark is not None and message.mark.content in known

@@ -27,6 +27,7 @@ from .events import (
     TurnStarted,
     Usage,
 )
+from .ledger import Heard, find_new, needs_lookup
 from .one_run import RunScript
 from .phases import Phase
 from .request import Throwaway, ToolResult, TurnRequest
@@ -139,6 +140,7 @@ class TurnScript:
 
     def _first_request(self) -> Script[RunRequest | None]:
         """What the first run is started with; None if the turn has come to its end without one."""
+        yield from self._match()
         past = yield from self._review()
         if past is None:
             # Where a call is known to wait, a message sent unlooked is refused, and leaves a failed run.
@@ -149,6 +151,33 @@ class TurnScript:
         if past.is_complete:
             return (yield from self._follow_up(self.state.retell(past.events())))
         return self._go_on_from(past)
+
+    def _match(self) -> Script[None]:
+        """MATCHING: what of the client's transcript the agent has not heard."""
+        request, upstream, can_look = (
+            self.state.request,
+            self.state.upstream,
+            self.state.config.lookback_count > 0,
+        )
+        if isinstance(request.thread, Throwaway):
+            return
+        known, is_fresh = self.state.recall_heard(self.state.thread), upstream.heard is not None
+        heard = known.heard if upstream.heard is None else upstream.heard
+        if heard is None and can_look and needs_lookup(request.transcript):
+            heard, is_fresh = (yield from self._look_up_heard()), True
+        new = find_new(request.transcript, heard, known.attempts, known.lost)
+        if new.earlier and not is_fresh and can_look:
+            # That something is not remembered does not prove that the thread has not heard it, from others.
+            heard = yield from self._look_up_heard()
+            new = find_new(request.transcript, heard, known.attempts, known.lost)
+        self.state.request = request.with_new_input(new.earlier, new.messages, known.instructions)
+
+    def _look_up_heard(self) -> Script[Heard]:
+        self.state.move(Phase.MATCHING)
+        yield from self.state.upstream.look_up_heard()
+        heard = self.state.upstream.heard
+        assert heard is not None
+        return heard
 
     def _review(self) -> Script[PastRun | None]:
         """REVIEWING: what became of an earlier turn for the same request; None if nothing of it was kept."""

@@ -31,6 +31,10 @@ NO_CLIENT: Final = "No client offers this tool now."
 NOT_ALLOWED: Final = "Nobody allowed this call."
 
 
+#: What stands in the thread for a result that had not come: it may come yet.
+PLACEHOLDERS: Final = frozenset({NO_RESULT, NO_RESULT_YET, TAKEN})
+
+
 @frozen(kw_only=True)
 class Waiting:
     """Calls of a client's tools that a thread's last turn ended with.

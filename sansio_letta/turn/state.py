@@ -10,6 +10,7 @@ from ..config import Approvals, Config
 from ..errors import Kept, SansioLettaError, kept_failure
 from .answer import Answer
 from .events import ConversationThread, Event, Thread, TurnFailed
+from .ledger import SentInput, ThreadKnowledge
 from .phases import OVER, TRANSITIONS, Phase
 from .request import StandingInstruction, TurnRequest
 from .settlement import Waiting
@@ -31,6 +32,15 @@ RecallWaiting: TypeAlias = Callable[[Thread], Waiting | None]
 
 def nothing_waits(thread: Thread) -> None:
     """Nothing is remembered."""
+
+
+#: Tells what is remembered of a thread.
+RecallHeard: TypeAlias = Callable[[Thread], ThreadKnowledge]
+
+
+def nothing_heard(thread: Thread) -> ThreadKnowledge:
+    """Nothing is remembered."""
+    return ThreadKnowledge()
 
 
 class Failed(Exception):
@@ -63,6 +73,7 @@ class TurnState:
     items: deque[Any]
     earlier: RunRef | None = None  #: an earlier turn for the same request that broke off
     recall_waiting: RecallWaiting
+    recall_heard: RecallHeard
     phase: Phase = field(default=Phase.READY, init=False)
     run: Run | None = field(default=None, init=False)  #: the one under way, or the last
     exchange: Exchange | None = field(default=None, init=False)  #: the last; set by the turn
@@ -73,6 +84,9 @@ class TurnState:
     resume_count: int = field(default=0, init=False)  #: how often its stream was lost and found again
     instructions_sent: tuple[tuple[Thread, StandingInstruction], ...] = field(default=(), init=False)
     """What went with this turn and need not be told there again: its thread has kept it."""
+    sent: list[SentInput] = field(factory=list, init=False)
+    """What was sent to the thread, for the memory of what it has heard, until that takes it."""
+    has_learned: bool = field(default=False, init=False)  #: it has taken what was looked up in the thread
     awaited_calls: tuple[str, ...] = field(default=(), init=False)
     """Ids of the client's calls for whose results the agent waits when the turn is over."""
     awaits_client: bool = field(default=False, init=False)

@@ -22,7 +22,7 @@ from .phases import ENDING, OVER, UNNAMED, Phase
 from .reply_format import CallReply
 from .request import Throwaway, TurnRequest
 from .script import RecallEarlier, TurnScript, nothing_earlier
-from .state import RecallWaiting, TurnState, nothing_waits
+from .state import RecallHeard, RecallWaiting, TurnState, nothing_heard, nothing_waits
 from .thread_queue import Ticket
 from .trimming import Trimmer
 from .upstream import (
@@ -64,6 +64,7 @@ class Turn:
     :param earlier: how the run of a turn for the same request is found that broke off.
     :param recall_earlier: the same, asked once the thread is taken: until then such a turn may have it.
     :param recall_waiting: which calls the last turn in a thread has left waiting.
+    :param recall_heard: what is remembered of a thread.
     """
 
     request: TurnRequest
@@ -73,6 +74,7 @@ class Turn:
     _earlier: RunRef | None = field(default=None, alias="earlier", kw_only=True)
     _recall_earlier: RecallEarlier = field(default=nothing_earlier, alias="recall_earlier", kw_only=True)
     _recall_waiting: RecallWaiting = field(default=nothing_waits, alias="recall_waiting", kw_only=True)
+    _recall_heard: RecallHeard = field(default=nothing_heard, alias="recall_heard", kw_only=True)
     state: TurnState = field(init=False)  #: what the turn has found out and done so far
     _items: deque[Event | Command] = field(factory=deque, init=False)
     _running: Script[None] = field(init=False)
@@ -103,6 +105,7 @@ class Turn:
             items=self._items,
             earlier=self._earlier,
             recall_waiting=self._recall_waiting,
+            recall_heard=self._recall_heard,
         )
         self._running = TurnScript(self.state, self._recall_earlier).converse()
         self._resume()

@@ -27,7 +27,8 @@ from .events import (
     TurnStarted,
     Usage,
 )
-from .request import CallAnswer, StandingInstruction, TurnRequest
+from .ledger import Heard
+from .request import CallAnswer, Message, StandingInstruction, TurnRequest
 
 #: What a transport is to carry out, in the upstream's own terms.
 Command: TypeAlias = Any
@@ -278,6 +279,10 @@ class Run(Protocol):
         """Whether results went with it, which are kept even if it fails."""
 
     @property
+    def sent(self) -> tuple[Message, ...]:
+        """The messages that go with it and stay in the thread; kept with its first step."""
+
+    @property
     def instructions_sent(self) -> tuple[StandingInstruction, ...]:
         """What goes with it and need not be told in this thread again; kept with its first step."""
 
@@ -378,6 +383,16 @@ class Upstream(Protocol):
 
     def look_up_calls(self) -> "Script[None]":
         """Find out what waits for an answer in the thread.
+
+        :raises Gone: if there is no such agent or thread any more.
+        """
+
+    @property
+    def heard(self) -> Heard | None:
+        """What the thread has heard, if it was looked up in this turn."""
+
+    def look_up_heard(self) -> "Script[None]":
+        """Find out what the thread has heard, by its last messages.
 
         :raises Gone: if there is no such agent or thread any more.
         """

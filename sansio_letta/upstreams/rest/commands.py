@@ -244,13 +244,28 @@ class UpdateConversation:
 
 @frozen(kw_only=True)
 class FetchLast(_Get):
-    """The last message of a conversation. The agent itself does not show the calls that wait there."""
+    """The last messages of a conversation. The agent itself does not show the calls that wait there."""
 
     conversation_id: str
+    count: int = 1
 
     @property
     def target(self) -> str:
-        return f"/v1/conversations/{quote(self.conversation_id, safe='')}/messages?limit=1&order=desc"
+        return (
+            f"/v1/conversations/{quote(self.conversation_id, safe='')}/messages?limit={self.count}&order=desc"
+        )
+
+
+@frozen(kw_only=True)
+class FetchMessages(_Get):
+    """The last messages of an agent's own thread."""
+
+    agent_id: str
+    count: int
+
+    @property
+    def target(self) -> str:
+        return f"/v1/agents/{quote(self.agent_id, safe='')}/messages?limit={self.count}&order=desc"
 
 
 @frozen(kw_only=True)
@@ -403,6 +418,7 @@ Command: TypeAlias = (
     | DeleteConversation
     | UpdateConversation
     | FetchLast
+    | FetchMessages
     | AnswerCalls
     | FetchToolbox
     | FindToolboxes

@@ -13,7 +13,7 @@ from collections.abc import Generator, Sequence
 from hashlib import sha256
 from typing import Final, TypeAlias
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ...errors import RequestError, SansioLettaError
 from ...turn.events import ConversationThread
@@ -80,24 +80,27 @@ class FoundThread:
     """A conversation that a wish came to.
 
     :param is_new: nothing was ever said in it.
+    :param listing: its last messages, if they were asked for.
     """
 
     thread: ConversationThread
     is_new: bool = False
+    listing: bytes | None = field(default=None, repr=False)
 
 
 Search: TypeAlias = Generator[Command, Response | None, FoundThread]
 
 
-def find_thread(agent_id: str, choice: Chat | NamedConversation | Throwaway) -> Search:
+def find_thread(agent_id: str, choice: Chat | NamedConversation | Throwaway, count: int = 0) -> Search:
     """Find a conversation, or make it.
 
+    :param count: messages of a chat's conversation to read, to find out what the agent has heard.
     :raises RequestError: if the agent has no conversation of a given id.
     :raises SansioLettaError: if Letta does not tell.
     """
     match choice:
         case Chat(key=key):
-            return _find_chat(agent_id, key)
+            return _find_chat(agent_id, key, count)
         case NamedConversation(conversation_id=conversation_id):
             return _check_given(agent_id, conversation_id)
         case Throwaway() as task:
@@ -127,7 +130,7 @@ def _digest(key: str) -> str:
     return sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _find_chat(agent_id: str, key: str) -> Search:
+def _find_chat(agent_id: str, key: str, count: int) -> Search:
     summary = chat_summary(key)
     found = yield from _list(agent_id, _digest(key), summary)
     if not found:
@@ -135,13 +138,13 @@ def _find_chat(agent_id: str, key: str) -> Search:
         earlier = _summary_without_digest(key)
         found = yield from _list(agent_id, earlier.replace("\\", "_"), earlier)
     if found:
-        return (yield from _look(found[0].id))
+        return (yield from _look(found[0].id, count))
     made = (yield from _make(agent_id, summary)).thread
     # Another process may have made one meanwhile: all agree on the oldest.
     found = yield from _list(agent_id, _digest(key), summary)
     if found and found[0].id != made.conversation_id:
         yield DeleteConversation(conversation_id=made.conversation_id)
-        return (yield from _look(found[0].id))
+        return (yield from _look(found[0].id, count))
     return FoundThread(thread=made, is_new=True)
 
 
@@ -155,12 +158,12 @@ def _find_task(agent_id: str, task: Throwaway) -> Search:
     return (yield from _make(agent_id, task_summary(task)))
 
 
-def _look(conversation_id: str) -> Search:
+def _look(conversation_id: str, count: int) -> Search:
     """One that was made may be empty still: its first turn left no trace if it failed."""
-    response = yield FetchLast(conversation_id=conversation_id)
+    response = yield FetchLast(conversation_id=conversation_id, count=max(count, 1))
     assert response is not None
     thread = ConversationThread(conversation_id=conversation_id)
-    return FoundThread(thread=thread, is_new=letta.is_empty(response.data))
+    return FoundThread(thread=thread, is_new=letta.is_empty(response.data), listing=response.data)
 
 
 def delete_strays(agent_id: str, task: Throwaway) -> Generator[Command, Response | None, None]:

@@ -16,7 +16,7 @@ from ..._signal import Signal
 from ...errors import Failure, Kept, RemoteProtocolError, SansioLettaError
 from ...turn.agent import Agent
 from ...turn.events import AgentGone, ThreadGone
-from ...turn.request import StandingInstruction
+from ...turn.request import Message, StandingInstruction
 from ...turn.upstream import (
     Gone,
     Interrupted,
@@ -145,6 +145,11 @@ class RestRun:
     def has_kept(self) -> bool:
         """Whether Letta has kept its input."""
         return self.stream.step_kept
+
+    @property
+    def sent(self) -> tuple[Message, ...]:
+        """Its messages that stay in the thread."""
+        return self.new_run.sent
 
     @property
     def instructions_sent(self) -> tuple[StandingInstruction, ...]:

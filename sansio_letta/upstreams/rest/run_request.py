@@ -8,7 +8,7 @@ without a return for good, which model providers refuse (legacy_answer_lost.json
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ...config import InstructionPolicy
 from ...turn.events import Thread
@@ -17,6 +17,7 @@ from ...turn.request import (
     CallAnswer,
     Content,
     Decision,
+    Message,
     StandingInstruction,
     SystemMessage,
     Text,
@@ -52,11 +53,13 @@ class NewRun:
 
     :param answers_ahead: to be asked before it.
     :param told: what goes with it that need not be told there again; it is kept with the run's first step.
+    :param sent: its messages, without what is for this turn only.
     """
 
     command: OpenStream
     answers_ahead: AnswerCalls | None = None
     told: tuple[StandingInstruction, ...] = ()
+    sent: tuple[Message, ...] = field(default=(), repr=False)
 
 
 def build_run_request(
@@ -88,18 +91,20 @@ def build_run_request(
     aside = request.preamble
     if asked is not None and already_sent(thread, asked):
         aside, asked = (SystemMessage(content=asked.reminder),), None
-    said = (*aside, *(() if is_verdict else request.messages))
+    new = () if is_verdict else request.messages
+    said = (*aside, *new)
     policy = given.policy if given else InstructionPolicy.IGNORE
     says = policy is InstructionPolicy.ALWAYS or (
         policy is InstructionPolicy.ONCE
         and given is not None
-        and not (already_sent(thread, given) or target.continues_task)
+        and bool(given.messages)
+        and not target.continues_task
     )
     if not can.message_with_answers and answers and not said:
         says = False  # they would be a message behind the answer; they go with the next one of the user's
     instructions = given if says else None
-    system = (SystemMessage(content=instructions.text),) if instructions else ()
-    history = request.history if target.is_new else ()
+    system = instructions.messages if instructions else ()
+    history = () if target.continues_task else request.history
     approvals = (_approvals(answers, target),) if answers else ()
     ahead = None
     if not can.message_with_answers and approvals and said:
@@ -114,8 +119,12 @@ def build_run_request(
         assistant_message_tool_kwarg=mark,
     )
     command = OpenStream(thread=thread, request=body, is_followed=not can.event_stream)
-    told = tuple(standing for standing in (instructions, asked) if standing is not None)
-    return NewRun(command=command, answers_ahead=ahead, told=told)
+    return NewRun(
+        command=command,
+        answers_ahead=ahead,
+        told=() if asked is None else (asked,),
+        sent=(*system, *history, *new),
+    )
 
 
 def _approvals(answers: Answers, target: Target) -> letta.ApprovalCreate:

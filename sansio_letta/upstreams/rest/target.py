@@ -13,12 +13,14 @@ from attrs import define, field
 from ...errors import RequestError, RequestField, unknown_model
 from ...turn.agent import ANYONE, Agent, Caller, PendingCall
 from ...turn.events import AgentGone, AgentThread, ConversationThread, Thread, ThreadGone
+from ...turn.ledger import Heard
 from ...turn.request import Chat, NamedConversation, ThreadChoice, Throwaway
 from . import letta
 from .agents import find_agent, found_agent, pending_calls
-from .commands import Command, FetchAgent, FetchLast
+from .commands import Command, FetchAgent, FetchLast, FetchMessages
 from .conversations import FoundThread, Search, find_thread, no_conversation
 from .response import Response
+from .thread_history import to_heard
 
 #: Tells which conversation a wish of an agent's came to before.
 RecallThread: TypeAlias = Callable[[Agent], ConversationThread | None]
@@ -39,6 +41,7 @@ class Target:
     :param conversation: what the wish stands for, if the caller remembers it.
     :param recall_thread: the same for an agent that was not known.
     :param pending: what the agent waits for, if the caller has just looked.
+    :param lookback_count: messages that are read to find out what the agent has heard.
     """
 
     model: str
@@ -47,8 +50,12 @@ class Target:
     known_agent: Agent | None = None
     conversation: ConversationThread | None = None
     pending: tuple[PendingCall, ...] | None = None
+    lookback_count: int = 0
     is_pending_known: bool = field(init=False)  #: `pending` is what waits in the thread
     is_new: bool = field(default=False, init=False)  #: nothing was ever said in the conversation
+    heard: Heard | None = field(
+        default=None, init=False
+    )  #: what the thread has heard, if it was just looked up
     is_confirmed: bool = field(default=False, init=False)  #: Letta named the agent, or took what was said to it
     _recall_thread: RecallThread = field(default=no_known_thread, alias="recall_thread")
     _searched: bool = field(default=False, init=False)  #: Letta named the conversation
@@ -132,11 +139,15 @@ class Target:
         """The questions which conversation it is."""
         assert self.choice is not None
         self._searched = True
-        return find_thread(self.agent.id, self.choice)
+        return find_thread(self.agent.id, self.choice, self.lookback_count)
 
     def take_thread(self, found: FoundThread) -> None:
         """What came of them."""
         self.conversation, self.is_new = found.thread, found.is_new
+        if found.is_new:
+            self.heard = Heard(is_whole=True)
+        elif found.listing is not None and self.lookback_count:
+            self.take_history(found.listing, self.lookback_count)
 
     def pending_command(self) -> Command:
         """The question what waits there. An agent does not show what waits in its conversations."""
@@ -156,9 +167,25 @@ class Target:
             self.pending = pending_calls(letta.decode_last_message(response.data))
         self.is_pending_known = True
 
+    def history_command(self, count: int) -> Command:
+        """Ask for the last messages of the thread."""
+        if self.conversation is None:
+            return FetchMessages(agent_id=self.agent.id, count=count)
+        return FetchLast(conversation_id=self.conversation.conversation_id, count=count)
+
+    def take_history(self, data: bytes, count: int) -> None:
+        """Take the response to that; a conversation's tells what waits there, too.
+
+        :raises RemoteProtocolError: if it is no list of messages.
+        """
+        in_conversation = self.conversation is not None
+        self.heard = to_heard(letta.decode_listing(data, newest_first=in_conversation), count)
+        if in_conversation:
+            self.pending, self.is_pending_known = pending_calls(letta.decode_last_message(data)), True
+
     def forget_pending(self) -> None:
         """Others have spoken to the agent meanwhile."""
-        self.pending, self.is_pending_known = None, False
+        self.pending, self.is_pending_known, self.heard = None, False, None
 
     def forget(self) -> AgentGone | ThreadGone:
         """Letta knows nothing of it: what was remembered is out of date, and must be asked for.

@@ -19,12 +19,12 @@ from . import letta
 def to_message(message: Message) -> letta.MessageCreate:
     """A message as it goes out."""
     match message:
-        case UserMessage(content=content, name=name):
-            return letta.MessageCreate(content=_content(content), name=name)
+        case UserMessage(content=content, name=name, mark=mark):
+            return letta.MessageCreate(content=_content(content), name=name, otid=mark.text if mark else None)
         case AgentMessage(content=content):
             return letta.MessageCreate(role="assistant", content=content)
-        case SystemMessage(content=content):
-            return letta.MessageCreate(role="system", content=content)
+        case SystemMessage(content=content, mark=mark):
+            return letta.MessageCreate(role="system", content=content, otid=mark.text if mark else None)
 
 
 def to_answer(answer: CallAnswer) -> letta.ToolReturn | letta.Approval:

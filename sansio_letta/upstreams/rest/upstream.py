@@ -8,6 +8,7 @@ from ...config import Config
 from ...errors import SansioLettaError
 from ...turn.agent import ANYONE, Agent, Caller, PendingCall, ToolOwner
 from ...turn.events import AgentThread, ConversationThread, Thread
+from ...turn.ledger import Heard
 from ...turn.request import Chat, NamedConversation, Throwaway, TurnRequest, task_end
 from ...turn.upstream import Gone, RunRequest, Script, TimedOut
 from .attached_tools import strip_heartbeat
@@ -76,6 +77,7 @@ class RestUpstream:
             conversation=self._known_thread,
             recall_thread=self._recall_thread,
             pending=self._known_pending,
+            lookback_count=self._config.lookback_count,
         )
         self._tools = OfferedTools(
             offered=request.client_tools,
@@ -183,6 +185,20 @@ class RestUpstream:
         if response.status == 404:
             raise Gone(self._target.forget())
         self._target.take_pending(response)
+
+    @property
+    def heard(self) -> Heard | None:
+        """What the thread has heard, if it was looked up in this turn."""
+        return self._target.heard
+
+    def look_up_heard(self) -> Script[None]:
+        """Find out what the thread has heard."""
+        self._exchanges.reset_pauses()
+        count = self._config.lookback_count
+        response = yield from self._exchanges.send(self._target.history_command(count))
+        if response.status == 404:
+            raise Gone(self._target.forget())
+        self._target.take_history(response.data, count)
 
     def forget_calls(self) -> None:
         """Others have used the thread meanwhile."""

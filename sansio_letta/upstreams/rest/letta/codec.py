@@ -15,6 +15,7 @@ from .messages import (
     AssistantMessage,
     Done,
     Message,
+    Returned,
     SystemMessage,
     ToolCallMessage,
     ToolReturnMessage,
@@ -23,7 +24,17 @@ from .messages import (
     UserMessage,
 )
 from .requests import Approval, ApprovalCreate, ClientTool, MessageCreate, StreamRequest, ToolReturn
-from .resources import Agent, Conversation, Health, KeptMessages, PendingApproval, Run, Tool, Toolbox
+from .resources import (
+    Agent,
+    Conversation,
+    Health,
+    KeptMessages,
+    ListedMessage,
+    PendingApproval,
+    Run,
+    Tool,
+    Toolbox,
+)
 
 _T = TypeVar("_T")
 
@@ -144,6 +155,47 @@ def decode_last_message(data: bytes) -> PendingApproval | None:
         if isinstance(message, ApprovalRequestMessage):
             return PendingApproval(id=message.id, tool_calls=message.tool_calls, run_id=message.run_id)
     return None
+
+
+def decode_listing(data: bytes, *, newest_first: bool) -> tuple[ListedMessage, ...]:
+    """The messages of a thread, oldest first.
+
+    :param newest_first: how Letta has sorted them: a conversation's so; the last of an agent's own thread from
+        the oldest on, though it was asked for the other order, too.
+    :raises RemoteProtocolError: if it is no list of messages.
+    """
+    try:
+        raw = [exactly(item, dict) for item in exactly(orjson.loads(data), list)]
+    except (orjson.JSONDecodeError, WrongType) as exc:
+        raise _unreadable("messages of a thread", exc) from exc
+    listed = tuple(map(_listed, raw))
+    return listed[::-1] if newest_first else listed
+
+
+def _listed(raw: Mapping[str, Any]) -> ListedMessage:
+    """What is odd in it is left out: it is compared with what a client shows, and matches nothing then."""
+
+    def text(name: str) -> str | None:
+        value = raw.get(name)
+        return value if type(value) is str else None
+
+    kind = text("message_type") or ""
+    returns: tuple[Returned, ...] = ()
+    if kind == "tool_return_message":
+        folded = _fold_returns(raw)
+        assert isinstance(folded, dict)
+        returns = tuple(Returned(**item) for item in folded["tool_returns"])
+    content = raw.get("content")
+    if type(content) not in (str, list):
+        content = ""
+    return ListedMessage(
+        id=text("id") or "",
+        message_type=kind,
+        content=_fold_content(content, None),
+        otid=text("otid"),
+        run_id=text("run_id"),
+        returns=returns,
+    )
 
 
 def is_empty(data: bytes) -> bool:

@@ -41,6 +41,7 @@ class MessageCreate:
     content: Content = field(repr=False)
     role: Literal["user", "system", "assistant"] = "user"
     name: str | None = field(default=None, repr=False)  #: of the person; models of OpenAI's wire are shown it
+    otid: str | None = None  #: kept with the message and listed with it; of assistant messages it is lost
 
 
 @frozen(kw_only=True)

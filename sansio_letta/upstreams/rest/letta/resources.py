@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
-from .messages import Message, ToolCall
+from .messages import Message, Returned, ToolCall
 from .requests import ToolReturn
 
 
@@ -126,6 +126,22 @@ class Toolbox:
     tools: tuple[Tool, ...]
     rules: tuple[Mapping[str, Any], ...]  #: each names a tool, and goes back as it came
     tags: tuple[str, ...]
+
+
+@frozen(kw_only=True)
+class ListedMessage:
+    """A message in the list of a thread's messages, as far as it tells what the agent has heard.
+
+    :param content: text, or the texts of its parts.
+    :param otid: what the sender has marked it with; of the agent's own messages Letta makes one up.
+    """
+
+    id: str
+    message_type: str
+    content: str = field(default="", repr=False)
+    otid: str | None = None
+    run_id: str | None = None
+    returns: tuple[Returned, ...] = ()
 
 
 @frozen(kw_only=True)
