@@ -57,6 +57,7 @@ COMMANDS: Final[Mapping[type[Any], str]] = {
     commands.DeleteConversation: "delete_conversation",
     commands.UpdateConversation: "update_conversation",
     commands.FetchLast: "fetch_last_message",
+    commands.FetchMessages: "fetch_messages",
     commands.AnswerCalls: "answer_calls",
     commands.FetchToolbox: "fetch_agent_tools",
     commands.FindToolboxes: "find_agents_by_tag",
@@ -225,6 +226,7 @@ class RecordedOptions:
 
     client_tools: str = ClientTools.AUTO.value
     finds_runs: bool = True
+    lookback_count: int = 0
     chat_key_headers: tuple[str, ...] = Config().chat_key_headers
 
 
@@ -281,6 +283,7 @@ class RecordingHead:
             options=RecordedOptions(
                 client_tools=config.client_tools.value,
                 finds_runs=config.finds_runs,
+                lookback_count=config.lookback_count,
                 chat_key_headers=config.chat_key_headers,
             ),
             initial=initial,
@@ -305,6 +308,7 @@ class RecordingHead:
             **limits,
             client_tools=ClientTools(self.options.client_tools),
             finds_runs=self.options.finds_runs,
+            lookback_count=self.options.lookback_count,
             chat_key_headers=self.options.chat_key_headers,
         )
         return with_policies(config, {policy.field: policy.read(text) for policy, text in known})

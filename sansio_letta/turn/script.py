@@ -154,13 +154,10 @@ class TurnScript:
 
     def _match(self) -> Script[None]:
         """MATCHING: what of the client's transcript the agent has not heard."""
-        request, upstream, can_look = (
-            self.state.request,
-            self.state.upstream,
-            self.state.config.lookback_count > 0,
-        )
-        if isinstance(request.thread, Throwaway):
+        request, upstream = self.state.request, self.state.upstream
+        if not request.transcript:
             return
+        can_look = self.state.config.lookback_count > 0
         known, is_fresh = self.state.recall_heard(self.state.thread), upstream.heard is not None
         heard = known.heard if upstream.heard is None else upstream.heard
         if heard is None and can_look and needs_lookup(request.transcript):
