@@ -182,9 +182,12 @@ def tail_start(transcript: Transcript) -> int:
 
 
 def needs_lookup(transcript: Transcript) -> bool:
-    """Return whether what the thread has heard makes a difference: not for a first message alone."""
-    count = sum(isinstance(item, UserMessage) for item in transcript)
-    return count > 1 or any(isinstance(item, AgentMessage | ToolResult) for item in transcript)
+    """Return whether what the thread has heard makes a difference.
+
+    It does not for a first message alone, nor beside results: an agent that made a call has heard what led to it.
+    """
+    tail = transcript[tail_start(transcript) :]
+    return len(transcript) > 1 and not any(isinstance(item, ToolResult) for item in tail)
 
 
 def find_new(

@@ -484,7 +484,7 @@ def _make_converter() -> Converter:
         make_dict_structure_fn(AssistantMessage, converter, content=override(struct_hook=_fold_content)),
     )
     for request, optional in (
-        (MessageCreate, ("name",)),
+        (MessageCreate, ("name", "otid")),
         (Approval, ("reason",)),
         (ApprovalCreate, ("approval_request_id", "approve", "reason")),
         (ClientTool, ("description",)),
