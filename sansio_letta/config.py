@@ -170,6 +170,9 @@ class Config:
     turn_timeout: float = field(default=3600.0, validator=_positive)
     #: How long a turn waits for the previous one in its thread, and for Letta's own lock, before it gets a 409.
     queue_timeout: float = field(default=60.0, validator=_not_negative)
+    #: How long a message from another client waits for the results of a call that the agent has made; then the
+    #: call is answered without a result. 0: at once.
+    pending_call_timeout: float = field(default=60.0, validator=_not_negative)
     #: Turns that may wait in one thread. Chat programs send a handful at once.
     max_queue_count: int = field(default=32, validator=_not_negative)
     #: Pauses between attempts to connect to Letta, in total: long enough for a restart behind a load balancer.

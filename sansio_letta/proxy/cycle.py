@@ -18,6 +18,7 @@ from ..turn.events import (
     CallsSettled,
     CallStarted,
     Event,
+    InputMatched,
     ReasoningDelta,
     TextDelta,
     ThreadGone,
@@ -352,6 +353,8 @@ class Cycle:
                 summary.settled = event
                 if stale:
                     summary.ignored += (self._response.dialect.field_name(FieldPath(RequestField.CALL_ID)),)
+            case InputMatched(how=how):
+                summary.matched = how
             case CallStarted():
                 summary.call_count += 1
             case TurnFinished(reason=reason, usage=usage):

@@ -8,7 +8,7 @@ from attrs import define, field
 
 from ..errors import Kept
 from ..turn.events import Thread
-from ..turn.ledger import Heard, HeardMessage, Role, SentInput, ThreadKnowledge, digest
+from ..turn.ledger import Heard, HeardMessage, Role, SentInput, ThreadKnowledge, digest, result_digest
 from ..turn.request import AgentMessage, Mark, Message, UserMessage
 
 #: Messages remembered of each thread: what a client has just said is among the last ones.
@@ -22,6 +22,7 @@ class _Known:
     :param messages: the last ones, oldest first.
     :param is_known: False: something may have been said since; it must be looked up.
     :param instructions: digests of the instructions that it was sent last.
+    :param unanswered: ids of calls that were answered without a result, the oldest first.
     :param unkept: marks of messages that were sent and are not known to be kept; True: known not to be.
     """
 
@@ -29,6 +30,7 @@ class _Known:
     is_known: bool = False
     is_whole: bool = False
     instructions: frozenset[str] = frozenset()
+    unanswered: OrderedDict[str, None] = field(factory=OrderedDict)
     unkept: OrderedDict[Mark, bool] = field(factory=OrderedDict)
 
 
@@ -50,6 +52,7 @@ class HeardMemory:
         return ThreadKnowledge(
             heard=Heard(messages=known.messages, is_whole=known.is_whole) if known.is_known else None,
             instructions=known.instructions,
+            unanswered=known.unanswered.keys(),
             attempts=known.unkept.keys(),
             lost={mark for mark, is_sure in known.unkept.items() if is_sure},
         )
@@ -62,6 +65,7 @@ class HeardMemory:
         """A thread was looked up."""
         known = self._find(thread)
         known.messages = deque(heard.messages, _SIZE)
+        known.unanswered = OrderedDict.fromkeys(heard.unanswered)
         known.is_known, known.is_whole = True, heard.is_whole and len(heard.messages) <= _SIZE
         if not known.instructions:
             contents = (message.content for message in heard.messages if message.role is Role.SYSTEM)
@@ -84,12 +88,21 @@ class HeardMemory:
         for mark in marks:
             known.unkept.pop(mark, None)
         known.instructions = instructions & (known.instructions | {mark.content for mark in marks})
+        self._learn_calls(known, marks, sent.unanswered)
         known.is_whole = known.is_whole and len(known.messages) + len(sent.messages) <= _SIZE
         known.messages.extend(_heard(sent.messages))
         if sent.messages and not any(isinstance(message, UserMessage) for message in sent.messages):
             # What the agent has said is not known here; that it has, is.
             known.messages.append(HeardMessage(role=Role.AGENT, content=None))
         known.is_known = True
+
+    def _learn_calls(self, known: _Known, marks: Iterable[Mark], unanswered: Iterable[str]) -> None:
+        told = {mark.content for mark in marks}
+        for call_id in [each for each in known.unanswered if result_digest(each) in told]:
+            del known.unanswered[call_id]
+        known.unanswered.update(dict.fromkeys(unanswered))
+        while len(known.unanswered) > _SIZE:
+            known.unanswered.popitem(last=False)
 
     def _find(self, thread: Thread) -> _Known:
         known = self._threads.get(thread)

@@ -78,7 +78,7 @@ class ThreadMemory:
     """Digests of what was told last, each in its slot."""
     _tasks: OrderedDict[tuple[str, str], ConversationThread] = field(factory=OrderedDict, init=False)
     """By an agent, and a call of a background prompt's tools that it waits for."""
-    _waiting: OrderedDict[Thread, Waiting] = field(factory=OrderedDict, init=False)
+    _waiting: OrderedDict[Thread, tuple[Waiting, float]] = field(factory=OrderedDict, init=False)
     _unfinished: OrderedDict[ConversationThread, tuple[Hashable, float]] = field(
         factory=OrderedDict, init=False
     )
@@ -118,19 +118,32 @@ class ThreadMemory:
             self._learn_background(turn, turn.state.conversation, scope, now)
         self.learn_sent(turn)
         if (left := turn.state.left_waiting) is not None:
-            self.leave_waiting(*left)
+            self.leave_waiting(*left, now)
 
-    def leave_waiting(self, thread: Thread, waiting: Waiting | None) -> None:
-        """A turn has ended with calls for its client, or without."""
+    def leave_waiting(self, thread: Thread, waiting: Waiting | None, now: float) -> None:
+        """A turn has ended with calls for its client, or without.
+
+        :param now: monotonic seconds.
+        """
         self._waiting.pop(thread, None)
         if waiting is not None:
-            self._waiting[thread] = waiting
+            self._waiting[thread] = waiting, now
             if len(self._waiting) > self.max_count:
                 self._waiting.popitem(last=False)
 
     def recall_waiting(self, thread: Thread) -> Waiting | None:
         """What the last turn in a thread has left waiting. Another client may have answered since."""
-        return self._waiting.get(thread)
+        found = self._waiting.get(thread)
+        return None if found is None else found[0]
+
+    def waits_since(self, thread: Thread) -> float | None:
+        """Since when a client has been called that brings its results; None: none has been.
+
+        :return: monotonic seconds.
+        """
+        waiting, since = self._waiting.get(thread, (None, 0.0))
+        # A client that has forced a call may take it for the whole reply, and bring nothing.
+        return None if waiting is None or waiting.is_forced else since
 
     def _learn_background(
         self, turn: Turn, conversation: ConversationThread, scope: Hashable, now: float

@@ -26,7 +26,7 @@ from ..dialects.new_input import build_turn_request
 from ..dialects.ollama import decode_show
 from ..errors import FieldPath, RequestError, SansioLettaError
 from ..turn.agent import ANYONE, Agent, Caller
-from ..turn.events import ConversationThread
+from ..turn.events import ConversationThread, Thread
 from ..turn.request import Chat, NamedConversation, ThreadChoice, thread_kind
 from ..turn.script import nothing_earlier
 from ..turn.thread_queue import Ticket
@@ -302,7 +302,7 @@ class Proxy:
         known, retry = self._memory.turns.recall(key, now), read_retry_info(headers)
         if known is not None and known.content != content:
             raise key_reused()
-        owned = None
+        owned, deadlines = None, Deadlines(config, now)
         if known is not None and (repeat := self._find_repeat(known, retry)) is not None:
             summary.repeat = repeat
             summary.agent_id = known.agent_id if known.turn is None else known.turn.agent_id
@@ -330,12 +330,13 @@ class Proxy:
                 config,
                 ticket=Ticket(self._memory.queue),
                 recall_earlier=nothing_earlier if known is None else known.recall_earlier,
+                is_retry=retry.is_repeat and known is None,
                 recall_waiting=self._memory.threads.recall_waiting,
                 recall_heard=self._memory.threads.heard.recall,
+                recall_reserved=partial(self._reserved_seconds, deadlines),
             )
             begun = self._memory.turns.begin(key, source, is_sent_again=retry.tells, content=content)
             owned = TurnOwnership(entry=begun, fingerprint=key)
-        deadlines = Deadlines(config, now)
         response = Response(dialect, dialect.writer(asked, context), summary, deadlines)
         return Cycle(
             source,
@@ -348,6 +349,11 @@ class Proxy:
             caller=caller,
             reconnect_grace=self._reconnect_grace(retry),
         )
+
+    def _reserved_seconds(self, deadlines: Deadlines, thread: Thread) -> float:
+        """For how many seconds more a thread is kept for the client that it has called."""
+        since = self._memory.threads.waits_since(thread)
+        return 0.0 if since is None else since + self.config.pending_call_timeout - deadlines.now
 
     def _find_repeat(self, known: TurnEntry, retry: RetryInfo) -> Repeat | None:
         """How a request joins a known turn, or gets its answer; None: it begins a turn of its own."""

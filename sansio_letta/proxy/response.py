@@ -133,7 +133,7 @@ class Response:
             return
         self.has_begun = True
         self._summary.status = status
-        ignored = self._summary.ignored
+        ignored, matched = self._summary.ignored, self._summary.matched
         self.items.append(
             ResponseHead(
                 status=status,
@@ -141,6 +141,7 @@ class Response:
                     *headers,
                     ("x-request-id", self._summary.request_id),
                     *([("x-ignored-parameters", header_list(ignored))] if ignored else []),
+                    *([("x-letta-input", matched.value)] if matched else []),
                 ),
             )
         )

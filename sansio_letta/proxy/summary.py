@@ -4,7 +4,7 @@ from enum import Enum
 
 from attrs import define
 
-from ..turn.events import CallsSettled, Usage
+from ..turn.events import CallsSettled, Matched, Usage
 
 
 class Repeat(Enum):
@@ -36,6 +36,7 @@ class Summary:
     cancel_count: int = 0  #: requests to Letta to cancel the run
     usage: Usage | None = None  #: tokens, as Letta counts them
     ignored: tuple[str, ...] = ()  #: fields of the request that were not honoured
+    matched: Matched | None = None  #: how the input differs from what follows the last assistant message
     settled: CallsSettled | None = None  #: pending calls and results that did not match
     waited: bool = False  #: for another turn of the agent's, or to try something again
     repeat: Repeat | None = None  #: how a retry of an earlier request was answered

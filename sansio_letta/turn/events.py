@@ -82,6 +82,21 @@ class CallsSettled:
     denied: tuple[str, ...] = ()  #: pending calls that got no result or were denied: a message came instead
 
 
+class Matched(Enum):
+    """How a request's input differs from what follows the client's last assistant message."""
+
+    REPEATED = "repeated"  #: the agent has heard it before, and hears it again for another answer
+    EDITED = "edited"  #: the agent has heard another message in its place, and remembers both
+    CAUGHT_UP = "caught-up"  #: the agent also hears earlier messages that it had not heard
+
+
+@frozen(kw_only=True)
+class InputMatched:
+    """The input was matched with what the agent has heard, and is not what the client would expect."""
+
+    how: Matched
+
+
 @frozen(kw_only=True)
 class ThreadGone:
     """A remembered conversation no longer exists."""
@@ -184,5 +199,13 @@ ReplyEvent: TypeAlias = (
     | KeepAlive
 )
 Event: TypeAlias = (
-    ReplyEvent | AgentFound | AgentGone | CallsSettled | ThreadGone | TurnStarted | TurnFinished | TurnFailed
+    ReplyEvent
+    | AgentFound
+    | AgentGone
+    | CallsSettled
+    | InputMatched
+    | ThreadGone
+    | TurnStarted
+    | TurnFinished
+    | TurnFailed
 )

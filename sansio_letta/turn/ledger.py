@@ -26,6 +26,7 @@ from .request import (
     Image,
     Mark,
     Message,
+    Part,
     SystemMessage,
     Text,
     ToolResult,
@@ -57,6 +58,28 @@ def digest(role: str, content: Content) -> str:
                 found.update(b"\nimage ")
                 found.update(url.encode("utf-8", "surrogatepass"))
     return found.hexdigest()[:_DIGEST_SIZE]
+
+
+def result_digest(call_id: str) -> str:
+    """Return what marks the message by which a result is told whose call does not wait any more."""
+    return digest("result", call_id)
+
+
+def late_result(result: ToolResult, *, is_own: bool) -> SystemMessage:
+    """Return the message by which a result is told whose call does not wait any more.
+
+    :param is_own: whether the agent has made the call; otherwise another model has.
+    """
+    content = result.content
+    text = content if isinstance(content, str) else "\n".join(map(_text, content))
+    what = result.name or "a tool"
+    why = "it arrived after the conversation had gone on" if is_own else "another model had called it"
+    mark = Mark(result_digest(result.call_id), ROOT)
+    return SystemMessage(content=f"[Result of {what}; {why}:]\n{text}", mark=mark)
+
+
+def _text(part: Part) -> str:
+    return part.text if isinstance(part, Text) else "[image]"
 
 
 def next_chain(chain: str, content: str) -> str:
@@ -114,9 +137,32 @@ class Heard:
     is_whole: bool = False
 
     @property
-    def is_blank(self) -> bool:
-        """Whether nothing was ever said in the thread."""
-        return self.is_whole and not self.messages
+    def unanswered(self) -> frozenset[str]:
+        """Ids of calls that were answered without a result, which has not come since."""
+        told = {message.content for message in self.messages if message.role is Role.SYSTEM}
+        return frozenset(
+            message.content
+            for message in self.messages
+            if message.is_placeholder and message.content and result_digest(message.content) not in told
+        )
+
+    def run_with_results(self, call_ids: Collection[str]) -> object:
+        """Return how the run is found that was started with these results; None if that is not known."""
+        found = [
+            message
+            for message in self.messages
+            if message.role is Role.RESULT and message.content in call_ids and not message.is_placeholder
+        ]
+        return found[-1].run if found and len(found) == len(call_ids) else None
+
+    def has_result(self, call_id: str) -> bool:
+        """Whether the agent has had the result of a call, in time or later."""
+        late = result_digest(call_id)
+        return any(
+            (message.role is Role.RESULT and message.content == call_id and not message.is_placeholder)
+            or (message.role is Role.SYSTEM and message.content == late)
+            for message in self.messages
+        )
 
 
 @frozen(kw_only=True)
@@ -125,22 +171,28 @@ class ThreadKnowledge:
 
     :param heard: None: nothing, or something may have been said since.
     :param instructions: digests of the instructions that it was sent last.
+    :param unanswered: ids of calls that were answered without a result.
     :param attempts: marks of messages that were sent, and are not known to be kept.
     :param lost: those of them that are known not to be.
     """
 
     heard: Heard | None = None
     instructions: Collection[str] = frozenset()
+    unanswered: Collection[str] = frozenset()
     attempts: Collection[Mark] = frozenset()
     lost: Collection[Mark] = frozenset()
 
 
 @frozen(kw_only=True)
 class SentInput:
-    """The input of a run, and what became of it."""
+    """The input of a run, and what became of it.
+
+    :param unanswered: ids of the calls that were answered without a result.
+    """
 
     messages: tuple[Message, ...] = field(repr=False)
     kept: Kept
+    unanswered: tuple[str, ...] = ()
 
 
 class Basis(Enum):
@@ -163,6 +215,7 @@ class NewInput:
     :param is_said_again: the last user message has been heard, and is sent once more for another answer.
     :param is_edited: another message was heard in the place of the first new one.
     :param run: of the last user message, if it has been heard, as in `HeardMessage`.
+    :param is_next: what comes before it is the last that the thread has heard: nobody else has spoken since.
     """
 
     earlier: tuple[Message, ...] = field(default=(), repr=False)
@@ -171,6 +224,7 @@ class NewInput:
     is_said_again: bool = False
     is_edited: bool = False
     run: object = None
+    is_next: bool = False
 
 
 def tail_start(transcript: Transcript) -> int:
@@ -184,7 +238,7 @@ def tail_start(transcript: Transcript) -> int:
 def needs_lookup(transcript: Transcript) -> bool:
     """Return whether what the thread has heard makes a difference.
 
-    It does not for a first message alone, nor beside results: an agent that made a call has heard what led to it.
+    It does not for a first message alone, nor beside results: the agent has heard what led to its calls.
     """
     tail = transcript[tail_start(transcript) :]
     return len(transcript) > 1 and not any(isinstance(item, ToolResult) for item in tail)
@@ -224,12 +278,19 @@ def find_new(
         or any(isinstance(item, ToolResult) for item in transcript[tail:])
     ):
         is_edited = _is_edited((*earlier, *messages), heard)
-        return NewInput(earlier=earlier, messages=messages, basis=basis, is_edited=is_edited)
+        return NewInput(
+            earlier=earlier,
+            messages=messages,
+            basis=basis,
+            is_edited=is_edited,
+            is_next=found is not None and found is _last_input(heard),
+        )
     return NewInput(
         messages=_messages(transcript[last:]),
         basis=basis,
         is_said_again=True,
         run=found.run if found else None,
+        is_next=found is not None and found is _last_input(heard),
     )
 
 
@@ -306,9 +367,18 @@ def _behind_own_words(transcript: Transcript, heard: Heard) -> int:
     return 0
 
 
+def _last_input(heard: Heard) -> HeardMessage | None:
+    inputs = (message for message in reversed(heard.messages) if message.role in (Role.USER, Role.SYSTEM))
+    return next(inputs, None)
+
+
 def _find(item: TranscriptItem, heard: Heard) -> HeardMessage | None:
+    """The last message of the thread that is this one: by its mark, else by what it says."""
     mark = _mark(item)
-    return next((message for message in reversed(heard.messages) if message.mark == mark), None)
+    if mark is None:
+        return None
+    same = [message for message in reversed(heard.messages) if message.content == mark.content]
+    return next((message for message in same if message.chain == mark.chain), same[0] if same else None)
 
 
 def _is_edited(messages: Sequence[Message], heard: Heard) -> bool:

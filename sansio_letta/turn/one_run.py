@@ -7,6 +7,8 @@ from attrs import define
 from ..errors import Kept, RemoteProtocolError, SansioLettaError
 from .ledger import SentInput
 from .phases import Phase
+from .request import ToolResult
+from .settlement import PLACEHOLDERS
 from .state import Failed, TurnState
 from .upstream import (
     ClientDisconnected,
@@ -56,7 +58,12 @@ class RunScript:
                 self.state.instructions_sent += tuple(
                     (self.state.thread, standing) for standing in run.instructions_sent
                 )
-            self.state.sent.append(SentInput(messages=run.sent, kept=kept))
+            unanswered = tuple(
+                answer.call_id
+                for answer in request.answers
+                if isinstance(answer, ToolResult) and answer.content in PLACEHOLDERS
+            )
+            self.state.sent.append(SentInput(messages=run.sent, kept=kept, unanswered=unanswered))
         return end
 
     def _prepare(self, run: Run) -> Script[None]:

@@ -81,12 +81,14 @@ TRANSITIONS: Final[dict[Phase, dict[Phase, str]]] = {
     Phase.MATCHING: {
         **_ENDS,
         **_MATCHED,
+        Phase.QUEUED: "another client is called",
         Phase.FINDING: "agent gone",
         Phase.SEARCHING: "conversation gone",
     },
     Phase.REVIEWING: {**_ENDS, **_RUNS, Phase.LOOKING: "results came"},
     Phase.LOOKING: {
         **_ENDS,
+        Phase.MATCHING: "results of other calls",
         **_RUNS,
         Phase.FINDING: "agent gone",
         Phase.SEARCHING: "conversation gone",

@@ -305,6 +305,21 @@ class TurnRequest:
             messages = tuple(message for message in messages if not _is_known(message, known))
         return evolve(self, history=earlier, messages=messages, instructions=given)
 
+    def with_late_results(self, messages: tuple[Message, ...], call_ids: Collection[str]) -> "TurnRequest":
+        """The request once it is known that calls do not wait for their results any more.
+
+        :param messages: by which the results are told.
+        :param call_ids: of the calls.
+        """
+        if not call_ids:
+            return self
+        return evolve(
+            self,
+            messages=(*messages, *self.messages),
+            results=tuple(result for result in self.results if result.call_id not in call_ids),
+            past_results=tuple(result for result in self.past_results if result.call_id not in call_ids),
+        )
+
     def with_tool_names(self, names: Mapping[str, str]) -> "TurnRequest":
         """The request with the names by which the agent knows the tools.
 

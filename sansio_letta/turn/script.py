@@ -24,10 +24,11 @@ from .events import (
     FinishReason,
     ServerToolArguments,
     ServerToolStarted,
+    TextDelta,
     TurnStarted,
     Usage,
 )
-from .ledger import Heard, find_new, needs_lookup
+from .matching import MatchScript
 from .one_run import RunScript
 from .phases import Phase
 from .request import Throwaway, ToolResult, TurnRequest
@@ -71,6 +72,10 @@ class TurnScript:
     _approval_count: int = field(default=0, init=False)  #: how often the turn answered for a human
     _was_refused: bool = field(default=False, init=False)  #: no refusal is settled any more
     _asked_again: bool = field(default=False, init=False)  #: for a reply of another form
+    _matching: MatchScript = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._matching = MatchScript(self.state)
 
     def converse(self) -> Script[None]:
         """The whole story."""
@@ -140,46 +145,42 @@ class TurnScript:
 
     def _first_request(self) -> Script[RunRequest | None]:
         """What the first run is started with; None if the turn has come to its end without one."""
-        yield from self._match()
+        yield from self._matching.match()
+        yield from self._wait_for_results()
         past = yield from self._review()
         if past is None:
             # Where a call is known to wait, a message sent unlooked is refused, and leaves a failed run.
             waits = self.state.request.leaves_calls or self.state.recall_waiting(self.state.thread) is not None
             if waits or self._must_look:
                 yield from self._look()
+                yield from self._matching.match_results()
             return self._settle()
         if past.is_complete:
             return (yield from self._follow_up(self.state.retell(past.events())))
-        return self._go_on_from(past)
+        if past.results:
+            return self._go_on_from(past)
+        return (yield from self._end_with(past))
 
-    def _match(self) -> Script[None]:
-        """MATCHING: what of the client's transcript the agent has not heard."""
-        request, upstream = self.state.request, self.state.upstream
-        if not request.transcript:
+    def _wait_for_results(self) -> Script[None]:
+        """Wait a while if another client's call is pending: a message would be in place of its results."""
+        state, upstream = self.state, self.state.upstream
+        if state.request.results or state.request.verdict is not None:
             return
-        can_look = self.state.config.lookback_count > 0
-        known, is_fresh = self.state.recall_heard(self.state.thread), upstream.heard is not None
-        heard = known.heard if upstream.heard is None else upstream.heard
-        if heard is None and can_look and needs_lookup(request.transcript):
-            heard, is_fresh = (yield from self._look_up_heard()), True
-        new = find_new(request.transcript, heard, known.attempts, known.lost)
-        if new.earlier and not is_fresh and can_look:
-            # That something is not remembered does not prove that the thread has not heard it, from others.
-            heard = yield from self._look_up_heard()
-            new = find_new(request.transcript, heard, known.attempts, known.lost)
-        self.state.request = request.with_new_input(new.earlier, new.messages, known.instructions)
-
-    def _look_up_heard(self) -> Script[Heard]:
-        self.state.move(Phase.MATCHING)
-        yield from self.state.upstream.look_up_heard()
-        heard = self.state.upstream.heard
-        assert heard is not None
-        return heard
+        while not self._matching.is_next and (seconds := state.recall_reserved(state.thread)) > 0:
+            if state.phase is not Phase.QUEUED:
+                state.move(Phase.QUEUED)
+            state.ticket.step_aside()
+            yield Wait(seconds)
+            yield from self._wait()
+            upstream.forget_calls()
+            yield from self._matching.match()
 
     def _review(self) -> Script[PastRun | None]:
         """REVIEWING: what became of an earlier turn for the same request; None if nothing of it was kept."""
         if self.state.earlier is None:
             self.state.earlier, self.recall_earlier = self.recall_earlier(), nothing_earlier
+            if self.state.earlier is None and self.state.is_retry:
+                self.state.earlier = self._matching.heard_in
         # What an earlier turn for a background prompt has left was deleted with its conversation.
         is_lost = self.state.upstream.is_new and isinstance(self.state.request.thread, Throwaway)
         if self.state.earlier is None or is_lost:
@@ -192,12 +193,18 @@ class TurnScript:
         self.state.earlier = None
         return None
 
-    def _go_on_from(self, past: PastRun) -> RunRequest:
-        """An earlier turn for this request broke off: go on from what the agent has of it."""
-        if not past.results:
+    def _end_with(self, past: PastRun) -> Script[RunRequest | None]:
+        """An earlier turn for this request broke off behind the agent's last word: that is the answer."""
+        events: list[Any] = list(past.kept_events())
+        if not any(isinstance(event, TextDelta) for event in events):
             raise kept_failure(
                 LettaError("The agent has heard this before and broke off. Send a new message to go on.")
             )
+        end = RunStopped(reason=FinishReason.STOP)
+        return (yield from self._follow_up(self.state.retell(iter([*events, end]))))
+
+    def _go_on_from(self, past: PastRun) -> RunRequest:
+        """An earlier turn for this request broke off: go on from what the agent has of it."""
         events: list[Any] = list(past.kept_events())
         if any(not isinstance(event, TurnStarted) for event in events):
             self.state.tell(events)

@@ -1,9 +1,9 @@
 """How everything that an agent waits for is answered: by results, by a human's decision, or without either."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from ..config import Approvals
 from ..errors import RequestError, RequestField
@@ -53,6 +53,24 @@ class Settlement:
     calls: CallsSettled = field(factory=CallsSettled)
     undecided: tuple[PendingCall, ...] = ()  #: a human must be asked about these before anything is sent
     is_verdict: bool = False  #: the user's message was the answer to a question: the agent does not get it
+
+
+def match_results(results: Sequence[CallAnswer], calls: Iterable[PendingCall]) -> tuple[CallAnswer, ...] | None:
+    """Give results the ids of the calls that wait for them, where the client has made ids of its own.
+
+    They are matched by their order, and by the names of their tools as far as these are known.
+
+    :return: None if they do not fit.
+    """
+    waiting = [call for call in calls if call.owner is ToolOwner.CLIENT]
+    if not results or len(waiting) != len(results):
+        return None
+    pairs = list(zip(results, waiting, strict=True))
+    for result, call in pairs:
+        name = result.name if isinstance(result, ToolResult) else None
+        if name is not None and name not in (call.name, call.client_name):
+            return None
+    return tuple(evolve(result, call_id=call.call_id) for result, call in pairs)
 
 
 def settle_request(

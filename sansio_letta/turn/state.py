@@ -34,6 +34,15 @@ def nothing_waits(thread: Thread) -> None:
     """Nothing is remembered."""
 
 
+#: Tells for how many seconds more a thread is kept for the client that it has called.
+RecallReserved: TypeAlias = Callable[[Thread], float]
+
+
+def nothing_reserved(thread: Thread) -> float:
+    """Nothing is remembered."""
+    return 0.0
+
+
 #: Tells what is remembered of a thread.
 RecallHeard: TypeAlias = Callable[[Thread], ThreadKnowledge]
 
@@ -72,8 +81,10 @@ class TurnState:
     approvals: Approvals
     items: deque[Any]
     earlier: RunRef | None = None  #: an earlier turn for the same request that broke off
+    is_retry: bool = False  #: of a request that this process does not know
     recall_waiting: RecallWaiting
     recall_heard: RecallHeard
+    recall_reserved: RecallReserved
     phase: Phase = field(default=Phase.READY, init=False)
     run: Run | None = field(default=None, init=False)  #: the one under way, or the last
     exchange: Exchange | None = field(default=None, init=False)  #: the last; set by the turn

@@ -31,6 +31,7 @@ class ThreadQueue:
 
     max_waiting_count: int
     _tickets: dict[Hashable, deque["Ticket"]] = field(factory=dict, init=False)
+    _watchers: dict[Hashable, list["Ticket"]] = field(factory=dict, init=False)
 
     @property
     def waiting_count(self) -> int:
@@ -56,6 +57,19 @@ class ThreadQueue:
             del self._tickets[thread]
         elif came_first:
             tickets[0].wake()
+        for watcher in self._watchers.get(thread, ()):
+            watcher.wake()
+
+    def watch(self, thread: Hashable, ticket: "Ticket") -> None:
+        """Wake a ticket without a place whenever a turn in this thread is over."""
+        self._watchers.setdefault(thread, []).append(ticket)
+
+    def unwatch(self, thread: Hashable, ticket: "Ticket") -> None:
+        """Wake it no more."""
+        watchers = self._watchers[thread]
+        watchers.remove(ticket)
+        if not watchers:
+            del self._watchers[thread]
 
     def is_first(self, thread: Hashable, ticket: "Ticket") -> bool:
         """Whether it is this one's turn."""
@@ -81,12 +95,14 @@ class Ticket:
     wake: Callable[[], None] = no_wake
     waited: bool = field(default=False, init=False)  #: what was known of the thread before may be out of date
     _threads: tuple[Hashable, ...] = field(default=(), init=False)
+    _watched: tuple[Hashable, ...] = field(default=(), init=False)
 
     def enter(self, *threads: Hashable) -> None:
         """Queue for these threads, and no others; a place that it has already it keeps.
 
         :raises LettaError: 409 ``agent_busy`` if too many wait already.
         """
+        self._unwatch()
         self._leave(thread for thread in self._threads if thread not in threads)
         for thread in threads:
             if thread not in self._threads:
@@ -104,9 +120,22 @@ class Ticket:
         """Whether another one waits behind."""
         return any(self.queue.has_next(thread) for thread in self._threads)
 
+    def step_aside(self) -> None:
+        """Let others speak first, until `enter` is called again; each time that one has, the turn is woken."""
+        self._watched, threads = self._threads, self._threads
+        self._leave(threads)
+        for thread in threads:
+            self.queue.watch(thread, self)
+
     def leave(self) -> None:
         """The turn is over. May be called at any time, and again."""
+        self._unwatch()
         self._leave(self._threads)
+
+    def _unwatch(self) -> None:
+        for thread in self._watched:
+            self.queue.unwatch(thread, self)
+        self._watched = ()
 
     def _leave(self, threads: Iterable[Hashable]) -> None:
         for thread in tuple(threads):

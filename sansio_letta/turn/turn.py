@@ -22,7 +22,15 @@ from .phases import ENDING, OVER, UNNAMED, Phase
 from .reply_format import CallReply
 from .request import Throwaway, TurnRequest
 from .script import RecallEarlier, TurnScript, nothing_earlier
-from .state import RecallHeard, RecallWaiting, TurnState, nothing_heard, nothing_waits
+from .state import (
+    RecallHeard,
+    RecallReserved,
+    RecallWaiting,
+    TurnState,
+    nothing_heard,
+    nothing_reserved,
+    nothing_waits,
+)
 from .thread_queue import Ticket
 from .trimming import Trimmer
 from .upstream import (
@@ -63,8 +71,10 @@ class Turn:
     :param ticket: in the queue for the agent's thread; without one the turn waits for no other.
     :param earlier: how the run of a turn for the same request is found that broke off.
     :param recall_earlier: the same, asked once the thread is taken: until then such a turn may have it.
+    :param is_retry: the client has sent the request before, to another process or too long ago.
     :param recall_waiting: which calls the last turn in a thread has left waiting.
     :param recall_heard: what is remembered of a thread.
+    :param recall_reserved: for how many seconds more a thread is kept for the client that it has called.
     """
 
     request: TurnRequest
@@ -73,8 +83,10 @@ class Turn:
     ticket: Ticket = field(factory=Ticket, kw_only=True)
     _earlier: RunRef | None = field(default=None, alias="earlier", kw_only=True)
     _recall_earlier: RecallEarlier = field(default=nothing_earlier, alias="recall_earlier", kw_only=True)
+    _is_retry: bool = field(default=False, alias="is_retry", kw_only=True)
     _recall_waiting: RecallWaiting = field(default=nothing_waits, alias="recall_waiting", kw_only=True)
     _recall_heard: RecallHeard = field(default=nothing_heard, alias="recall_heard", kw_only=True)
+    _recall_reserved: RecallReserved = field(default=nothing_reserved, alias="recall_reserved", kw_only=True)
     state: TurnState = field(init=False)  #: what the turn has found out and done so far
     _items: deque[Event | Command] = field(factory=deque, init=False)
     _running: Script[None] = field(init=False)
@@ -104,8 +116,10 @@ class Turn:
             approvals=approvals if has_reader or approvals is not Approvals.ASK else Approvals.DENY,
             items=self._items,
             earlier=self._earlier,
+            is_retry=self._is_retry,
             recall_waiting=self._recall_waiting,
             recall_heard=self._recall_heard,
+            recall_reserved=self._recall_reserved,
         )
         self._running = TurnScript(self.state, self._recall_earlier).converse()
         self._resume()
@@ -134,9 +148,9 @@ class Turn:
     def pause(self) -> float | None:
         """Seconds to wait until `end_pause`, while `next_event` says WAITING; None: the thread is taken.
 
-        For a thread its `ticket` wakes the caller.
+        For a thread its `ticket` wakes the caller, maybe before the seconds are over.
         """
-        return self._step.seconds if isinstance(self._step, Pause) else None
+        return self._step.seconds if isinstance(self._step, Pause | Wait) else None
 
     # --- In -----------------------------------------------------------------------------------------------
 

@@ -84,7 +84,12 @@ class Pause:
 
 @frozen
 class Wait:
-    """Nothing to do until ``wake`` is called; the script looks then whether it may go on."""
+    """Nothing to do until ``wake`` is called; the script looks then whether it may go on.
+
+    :param seconds: for how long at most; None: as long as a turn may wait for its thread.
+    """
+
+    seconds: float | None = None
 
 
 class Interrupted(Exception):

@@ -1,0 +1,104 @@
+"""What of the client's transcript is new to the agent: found before a run, by what its thread has heard.
+
+What the process remembers is enough in the ordinary case. The thread is looked up where nothing is remembered
+of it, and where the memory says that the agent has not heard something: others may have said it meanwhile.
+"""
+
+from attrs import define, evolve, field
+
+from .events import CallsSettled, InputMatched, Matched
+from .ledger import Basis, Heard, NewInput, find_new, late_result, needs_lookup
+from .phases import Phase
+from .request import ToolResult
+from .settlement import match_results
+from .state import TurnState
+from .upstream import RunRef, Script
+
+
+@define
+class MatchScript:
+    """Brings the client's transcript and the agent's thread together."""
+
+    state: TurnState
+    heard_in: RunRef | None = field(default=None, init=False)  #: the run whose input the request repeats
+    is_next: bool = field(default=True, init=False)  #: the client has said what the thread has heard last
+
+    def match(self) -> Script[None]:
+        """MATCHING: find the new input."""
+        state, request = self.state, self.state.request
+        if not request.transcript:
+            return
+        can_look = state.config.lookback_count > 0
+        known, heard = state.recall_heard(state.thread), state.upstream.heard
+        is_fresh = heard is not None
+        if heard is None:
+            heard = known.heard
+        if heard is None and can_look and (state.is_retry or needs_lookup(request.transcript)):
+            heard, is_fresh = (yield from self._look_up()), True
+        new = find_new(request.transcript, heard, known.attempts, known.lost)
+        if can_look and not is_fresh and (new.earlier or (state.is_retry and new.is_said_again)):
+            # What is not remembered may have been said by others.
+            heard, is_fresh = (yield from self._look_up()), True
+            new = find_new(request.transcript, heard, known.attempts, known.lost)
+        unanswered = {*known.unanswered, *(heard.unanswered if is_fresh and heard is not None else ())}
+        late = [
+            item for item in request.transcript if isinstance(item, ToolResult) and item.call_id in unanswered
+        ]
+        request = request.with_new_input(new.earlier, new.messages, known.instructions)
+        state.request = request.with_late_results(
+            tuple(late_result(result, is_own=True) for result in late), {result.call_id for result in late}
+        )
+        self.is_next, self.heard_in = heard is None or new.is_next, new.run
+        if heard is not None and not new.messages:
+            self.heard_in = heard.run_with_results([result.call_id for result in request.results])
+        if (how := _difference(new)) is not None:
+            state.items.append(InputMatched(how=how))
+
+    def match_results(self) -> Script[None]:
+        """Find out what results are of whose calls do not wait.
+
+        The client may have made ids of its own, may bring them late, or another model may have made the calls.
+        """
+        state, request = self.state, self.state.request
+        calls = state.upstream.calls or ()
+        pending = {call.call_id for call in calls}
+        strange = [result for result in request.results if result.call_id not in pending]
+        if not strange or not request.transcript:
+            return
+        shown = {item.call_id: item for item in request.transcript if isinstance(item, ToolResult)}
+        if len(strange) == len(request.results):
+            named = [shown.get(result.call_id, result) for result in request.results]
+            if (matched := match_results(named, calls)) is not None:
+                state.request = evolve(request, results=matched)
+                state.items.append(CallsSettled(stale=tuple(result.call_id for result in strange)))
+                return
+        if state.config.lookback_count == 0:
+            return
+        heard = state.upstream.heard
+        if heard is None:
+            heard = yield from self._look_up()
+        unanswered = heard.unanswered
+        late = tuple(
+            late_result(result, is_own=result.call_id in unanswered)
+            for result in (shown[each.call_id] for each in strange)
+            # Of calls without a name the client shows no call; they may be older than what was listed.
+            if not heard.has_result(result.call_id)
+            and (result.name is not None or result.call_id in unanswered)
+        )
+        if late:
+            state.request = request.with_late_results(late, {result.call_id for result in strange})
+
+    def _look_up(self) -> Script[Heard]:
+        self.state.move(Phase.MATCHING)
+        yield from self.state.upstream.look_up_heard()
+        heard = self.state.upstream.heard
+        assert heard is not None
+        return heard
+
+
+def _difference(new: NewInput) -> Matched | None:
+    if new.is_said_again:
+        return Matched.REPEATED
+    if new.is_edited:
+        return Matched.EDITED
+    return Matched.CAUGHT_UP if new.earlier and new.basis is not Basis.BLANK else None
