@@ -10,7 +10,7 @@ from sansio_letta.turn.agent import Agent, PendingCall
 from sansio_letta.turn.events import Event
 from sansio_letta.turn.request import Tool, ToolResult, UserMessage
 from sansio_letta.turn.script import RecallEarlier, nothing_earlier
-from sansio_letta.turn.state import RecallWaiting, nothing_waits
+from sansio_letta.turn.state import RecallHeard, RecallWaiting, nothing_heard, nothing_waits
 from sansio_letta.turn.thread_queue import Ticket
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.agents import to_agent
@@ -57,6 +57,7 @@ def make_turn(
     earlier: EarlierTurn | None = None,
     recall_earlier: RecallEarlier = nothing_earlier,
     recall_waiting: RecallWaiting = nothing_waits,
+    recall_heard: RecallHeard = nothing_heard,
     made_tools: MadeTools | None = None,
     memory: LettaMemory | None = None,
     **options: Any,
@@ -72,6 +73,7 @@ def make_turn(
         earlier=earlier,
         recall_earlier=recall_earlier,
         recall_waiting=recall_waiting,
+        recall_heard=recall_heard,
     )
 
 

@@ -9,6 +9,7 @@ from drive import JSON, SSE, encode
 from sansio_letta import Caller, Cycle, HttpRequest, Proxy, ResponseBody, ResponseHead, Signal
 from sansio_letta.errors import Failure
 from sansio_letta.turn.agent import ANYONE
+from sansio_letta.upstreams.rest.commands import FetchLast, FetchMessages
 
 if TYPE_CHECKING:
     from sansio_letta.upstreams.rest.commands import Command
@@ -79,6 +80,14 @@ class Client:
         self.cycle.receive_data(orjson.dumps(value), now)
         self.cycle.receive_data(b"", now)
         self.pump()
+        return self
+
+    def show_heard(self, *messages: dict[str, Any]) -> "Client":
+        """What the thread has heard, the newest first, if Letta is asked for it."""
+        if isinstance(self.commands[-1], FetchMessages):
+            return self.answer(messages[::-1])
+        if isinstance(self.commands[-1], FetchLast) and self.commands[-1].count > 1:
+            return self.answer(messages)
         return self
 
     def stream(self, *messages: dict[str, Any] | str, now: float = 102.0) -> "Client":

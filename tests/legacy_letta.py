@@ -23,6 +23,7 @@ from sansio_letta.upstreams.rest.commands import (
     DeleteTool,
     FetchAgent,
     FetchKept,
+    FetchMessages,
     FetchRun,
     FetchToolbox,
     FetchUsage,
@@ -76,12 +77,14 @@ class LegacyLetta:
     :param runs: the streams of the runs that will be asked for.
     :param breaks: how a question goes wrong: as an exchange, or with a status; None: it does not. What is asked
         is not done then.
+    :param listed: the last messages of an agent's thread, the oldest first.
     :param loses: questions whose answers are lost on their way: what is asked is done.
     """
 
     runs: list[Sequence[Message]] = field(factory=list)
     breaks: Broken = lambda _: None
     loses: type[Command] | None = None
+    listed: Sequence[Message] = ()
     agent_type: str = "memgpt_v2_agent"
     agents: dict[str, dict[str, Any]] = field(init=False)
     tools: dict[str, dict[str, Any]] = field(init=False)
@@ -172,6 +175,8 @@ class LegacyLetta:
             case FetchAgent(agent_id=agent_id) | FetchToolbox(agent_id=agent_id):
                 known = agent_id in self.agents
                 return (self._show(agent_id), 200) if known else ({"detail": "not found"}, 404)
+            case FetchMessages():
+                return self.listed, 200
             case FindToolboxes(tag=tag):
                 return [self._show(each) for each, raw in self.agents.items() if tag in raw["tags"]], 200
             case ChangeToolbox(toolbox=toolbox):

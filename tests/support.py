@@ -1,4 +1,4 @@
-"""Shared by several test modules: thoroughness, cuts of bytes, mutated JSON, recorded events."""
+"""Shared by several test modules: thoroughness, cuts of bytes, mutated JSON, recorded events, transcripts."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -9,6 +9,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from recordings import recording
+from sansio_letta.config import InstructionPolicy
+from sansio_letta.turn.ledger import ROOT, digest, next_chain
+from sansio_letta.turn.request import (
+    AgentMessage,
+    Instructions,
+    Mark,
+    SystemMessage,
+    TranscriptItem,
+    UserMessage,
+)
 
 #: `THOROUGH=1`: every cut, every fault, the whole matrix. docs/promises.md explains what is left out otherwise.
 THOROUGH: Final = os.environ.get("THOROUGH") == "1"
@@ -60,3 +70,29 @@ def payloads(scenario: str) -> list[bytes]:
         for line in exchange.body.split(b"\n")
         if line.startswith(b"data: ")
     ]
+
+
+def instructions(*texts: str, policy: InstructionPolicy = InstructionPolicy.ONCE) -> Instructions:
+    """A client's instructions, each with its mark."""
+    messages = (SystemMessage(content=text, mark=Mark(digest("system", text), ROOT)) for text in texts)
+    return Instructions(messages=tuple(messages), policy=policy)
+
+
+def transcript(*texts: str) -> tuple[TranscriptItem, ...]:
+    """What a user and the agent have said in turns, the user first, each of the user's with its mark."""
+    items: list[TranscriptItem] = []
+    chain = ROOT
+    for index, text in enumerate(texts):
+        if index % 2:
+            items.append(AgentMessage(content=text))
+            continue
+        mark = Mark(digest("user", text), chain)
+        items.append(UserMessage(content=text, mark=mark))
+        chain = next_chain(chain, mark.content)
+    return tuple(items)
+
+
+def heard(text: str, chain: str = ROOT) -> dict[str, Any]:
+    """A user message with its mark as Letta lists it."""
+    mark = Mark(digest("user", text), chain)
+    return {"message_type": "user_message", "id": f"message-{mark.content}", "content": text, "otid": mark.text}

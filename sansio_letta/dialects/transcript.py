@@ -11,12 +11,19 @@ from .items import AssistantMessage, InstructionMessage, Message, ToolMessage, U
 from .speakers import Voice
 
 
-def drop_empty(messages: Iterable[Message]) -> tuple[Message, ...]:
+def drop_empty(messages: Sequence[Message]) -> tuple[Message, ...]:
     """Return the messages that say something.
 
     A failed or stopped answer is left by chat programs as an empty assistant message, or as a line break.
+    Before a result it stands for the calls.
     """
-    return tuple(message for message in messages if not _is_empty(message))
+    following = (*messages[1:], None)
+    return tuple(
+        message
+        for message, next_one in zip(messages, following, strict=True)
+        if not _is_empty(message)
+        or (isinstance(message, AssistantMessage) and isinstance(next_one, ToolMessage))
+    )
 
 
 def _is_empty(message: Message) -> bool:

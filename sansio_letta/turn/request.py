@@ -207,15 +207,22 @@ class Instructions:
     """The client's instructions to the agent.
 
     :param messages: each with its mark: one that changes is given again, and not the others.
+    :param known: digests of those that the thread has been given and need not be given again.
     """
 
     messages: tuple[SystemMessage, ...] = field(repr=False)
     policy: InstructionPolicy
+    known: Collection[str] = frozenset()
 
     @property
     def text(self) -> str:
         """All of them together."""
         return "\n\n".join(message.content for message in self.messages)
+
+    @property
+    def new(self) -> tuple[SystemMessage, ...]:
+        """Those that the thread must be given."""
+        return tuple(message for message in self.messages if not _is_known(message, self.known))
 
     @property
     def digests(self) -> frozenset[str]:
@@ -300,7 +307,7 @@ class TurnRequest:
         """
         given = self.instructions
         if given is not None and given.policy is InstructionPolicy.ONCE:
-            given = evolve(given, messages=tuple(each for each in given.messages if not _is_known(each, known)))
+            given = evolve(given, known=known)
         if self.results or any(isinstance(message, UserMessage) for message in messages):
             messages = tuple(message for message in messages if not _is_known(message, known))
         return evolve(self, history=earlier, messages=messages, instructions=given)

@@ -9,7 +9,8 @@ from attrs import define, field
 from sansio_letta import Kept, Signal
 from sansio_letta.turn.agent import Agent, PendingCall
 from sansio_letta.turn.events import AgentThread
-from sansio_letta.turn.request import CallAnswer, StandingInstruction, TurnRequest
+from sansio_letta.turn.ledger import Heard
+from sansio_letta.turn.request import CallAnswer, Message, StandingInstruction, TurnRequest
 from sansio_letta.turn.upstream import Located, Refused, RunEvent, RunRequest, RunState, Script, Wait
 
 
@@ -22,6 +23,7 @@ class FakeRun:
     events_to_come: deque[RunEvent] = field(factory=deque)
     kept: list[RunEvent] = field(factory=list)
     ref: str | None = None
+    sent: tuple[Message, ...] = ()
     has_kept: bool = False
     state: RunState = RunState.WAITING
     instructions_sent: tuple[StandingInstruction, ...] = ()
@@ -84,15 +86,21 @@ class FakeRun:
 
 @define(eq=False)
 class FakeUpstream:
-    """One turn's side of it; `calls` are what the agent waits for."""
+    """One turn's side of it.
+
+    :param calls: what the agent waits for.
+    :param in_thread: what the thread holds.
+    """
 
     agent: Agent | None = None
     calls: tuple[PendingCall, ...] | None = None
+    heard: Heard | None = None
     past: FakeRun | None = None
     is_open: bool = True
     runs: list[FakeRun] = field(factory=list)
     is_released: bool = False
     is_new: bool = False
+    in_thread: Heard = field(factory=Heard)
 
     @property
     def thread(self) -> AgentThread | None:
@@ -123,13 +131,17 @@ class FakeUpstream:
         yield from self.wait(lambda: self.is_open)
         self.calls = self.calls or ()
 
+    def look_up_heard(self) -> Script[None]:
+        yield from self.wait(lambda: self.is_open)
+        self.heard = self.in_thread
+
     def forget_calls(self) -> None:
-        self.calls = None
+        self.calls = self.heard = None
 
     def confirm(self) -> None: ...
 
     def make_run(self, request: RunRequest) -> FakeRun:
-        self.runs.append(FakeRun(request, self))
+        self.runs.append(FakeRun(request, self, sent=(*request.request.history, *request.request.messages)))
         return self.runs[-1]
 
     def look_up(self, ref: str) -> Script[FakeRun]:

@@ -42,7 +42,7 @@ from sansio_letta.turn.events import (
     TurnFinished,
     Usage,
 )
-from sansio_letta.turn.request import Chat, Instructions, ThreadChoice, Throwaway, UserMessage
+from sansio_letta.turn.request import Chat, ThreadChoice, Throwaway, UserMessage
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.commands import (
     CancelRun,
@@ -53,6 +53,7 @@ from sansio_letta.upstreams.rest.commands import (
     OpenStream,
 )
 from sansio_letta.upstreams.rest.recovery import EarlierTurn
+from support import heard, instructions
 
 ALLOW, DENY = Config(approvals=Approvals.ALLOW), Config(approvals=Approvals.DENY)
 RM = PendingCall(call_id="call-1", name="rm", arguments="{}")
@@ -207,7 +208,7 @@ def begun_in(thread: ThreadChoice, config: Config, **more: Any) -> tuple[Turn, O
         turn_request("hi"),
         thread=thread,
         history=(UserMessage(content="before"),),
-        instructions=Instructions(text="Be kind.", policy=more.pop("policy", InstructionPolicy.ALWAYS)),
+        instructions=instructions("Be kind.", policy=more.pop("policy", InstructionPolicy.ALWAYS)),
     )
     turn = make_turn(asked, config, AGENT, **more)
     drain(turn)
@@ -320,6 +321,7 @@ def test_a_result_that_waited_for_a_persons_word_is_found_in_the_history() -> No
     tools = [{"type": "function", "function": {"name": "get_weather"}}]
     agent = agent_json("call-1", name="rm")
     agent["pending_approval"]["tool_calls"] += agent_json("call-2")["pending_approval"]["tool_calls"]
-    client = Client(chat(messages=messages, tools=tools), proxy).answer(agent)
+    client = Client(chat(messages=messages, tools=tools), proxy)
+    client.show_heard(say(QUESTION), heard("hi")).answer(agent)
     [approval] = orjson.loads(client.commands[-1].body or b"")["messages"]
     assert [item.get("tool_return", item.get("approve")) for item in approval["approvals"]] == [True, "18 C"]

@@ -14,7 +14,6 @@ from sansio_letta.turn.ledger import (
     HeardMessage,
     NewInput,
     Role,
-    TranscriptItem,
     digest,
     find_new,
     next_chain,
@@ -26,6 +25,7 @@ from sansio_letta.turn.request import (
     SystemMessage,
     Text,
     ToolResult,
+    TranscriptItem,
     UserMessage,
 )
 

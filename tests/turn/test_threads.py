@@ -1,6 +1,6 @@
 """Threads: a chat's conversation, one that is given, one that is thrown away; and the client's instructions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
@@ -18,6 +18,7 @@ from drive import (
     agent_json,
     answer,
     drain,
+    error,
     make_turn,
     say,
     stop,
@@ -45,9 +46,10 @@ from sansio_letta.turn.events import (
     TurnFailed,
     TurnFinished,
 )
+from sansio_letta.turn.json_schema import Schema
+from sansio_letta.turn.reply_format import JsonReply
 from sansio_letta.turn.request import (
     Chat,
-    Instructions,
     NamedConversation,
     ThreadChoice,
     Throwaway,
@@ -74,6 +76,7 @@ from sansio_letta.upstreams.rest.commands import (
 )
 from sansio_letta.upstreams.rest.conversations import MAX_PAGE_COUNT, chat_key, chat_summary, task_summary
 from sansio_letta.upstreams.rest.turn_input import to_answer
+from support import heard, instructions, transcript
 
 HELLO = (PING, say("Hello"), stop(), USAGE, DONE)
 CHAT, TASK, GIVEN = (
@@ -93,15 +96,21 @@ def conversation(name: str, summary: str = SUMMARY, created: str = "2026-11-22T0
     return {"id": name, "agent_id": AGENT_ID, "summary": summary, "created_at": created}
 
 
-def begin(thread: ThreadChoice, *, config: Config | None = None, **more: Any) -> Turn:
-    told = UserMessage(content="before")
-    turn_request = TurnRequest(
-        model="Milo", messages=(UserMessage(content="hi"),), thread=thread, history=(told,), **more
-    )
-    return make_turn(turn_request, config or Config(), AGENT)
+#: The conversation so far, and how Letta lists its last messages, the newest first.
+SAID = transcript("before", "Yes?", "hi")
+LISTED = [say("Yes?", id="message-0"), heard("before")]
 
 
-def opened(items: list[Event | Command]) -> OpenStream:
+def begin(thread: ThreadChoice, *, config: Config | None = None) -> Turn:
+    asked = TurnRequest(model="Milo", messages=(UserMessage(content="hi"),), thread=thread)
+    if isinstance(thread, Throwaway):
+        asked = evolve(asked, history=(UserMessage(content="before"),))
+    else:
+        asked = evolve(asked, transcript=SAID)
+    return make_turn(asked, config or Config(), AGENT)
+
+
+def opened(items: Sequence[Event | Command]) -> OpenStream:
     [command] = [item for item in items if isinstance(item, OpenStream)]
     return command
 
@@ -120,8 +129,8 @@ def test_a_chat_that_is_known_at_letta() -> None:
     assert drain(turn) == [FIND]
     longer = conversation("conv-3", f'letta-proxy chat: "b" and "c-1" {DIGEST}')
     others = [longer, conversation("conv-2", created="2027")]
-    assert answer(turn, [*others, conversation("conv-1")]) == [FetchLast(conversation_id="conv-1")]
-    command = opened(answer(turn, [say("Hello")]))
+    assert answer(turn, [*others, conversation("conv-1")]) == [FetchLast(conversation_id="conv-1", count=100)]
+    command = opened(answer(turn, LISTED))
     assert command.target == "/v1/conversations/conv-1/messages"
     assert orjson.loads(command.body)["streaming"] is True
     assert texts(command) == [("user", "hi")]
@@ -135,7 +144,7 @@ def test_a_chat_that_is_new_begins_with_its_history() -> None:
     assert answer(turn, []) == [CREATE]
     assert answer(turn, conversation("conv-1")) == [FIND]
     command = opened(answer(turn, [conversation("conv-1")]))
-    assert texts(command) == [("user", "before"), ("user", "hi")]
+    assert texts(command) == [("user", "before"), ("assistant", "Yes?"), ("user", "hi")]
 
 
 def test_two_processes_make_one_conversation() -> None:
@@ -146,8 +155,8 @@ def test_two_processes_make_one_conversation() -> None:
     answer(turn, conversation("conv-2", created="2026-11-22T08:00:02"))
     both = [conversation("conv-2", created="2026-11-22T08:00:02"), conversation("conv-1")]
     assert answer(turn, both) == [DeleteConversation(conversation_id="conv-2")]
-    assert answer(turn, None) == [FetchLast(conversation_id="conv-1")]
-    command = opened(answer(turn, [say("Hello")]))
+    assert answer(turn, None) == [FetchLast(conversation_id="conv-1", count=100)]
+    command = opened(answer(turn, LISTED))
     assert command.thread == ConversationThread(conversation_id="conv-1")
     assert texts(command) == [("user", "hi")]
 
@@ -158,7 +167,7 @@ def test_a_chat_that_an_earlier_version_began() -> None:
     assert answer(turn, []) == [FIND_EARLIER]
     longer = conversation("conv-3", 'letta-proxy chat: "c-1" and more')
     earlier = conversation("conv-1", 'letta-proxy chat: "c-1"')
-    assert answer(turn, [longer, earlier]) == [FetchLast(conversation_id="conv-1")]
+    assert answer(turn, [longer, earlier]) == [FetchLast(conversation_id="conv-1", count=100)]
 
 
 @pytest.mark.parametrize("key", ["CORP\\alice", "100%", "a_b", 'with "quotes"', "ключ", "%"])
@@ -171,7 +180,7 @@ def test_a_chat_is_searched_without_what_a_search_reads_in_its_own_way(key: str)
     assert summary.startswith('letta-proxy chat: "')
     assert chat_key(summary) == key
     assert chat_key(f'letta-proxy chat: "{key}"') == key
-    assert answer(turn, [conversation("conv-1", summary)]) == [FetchLast(conversation_id="conv-1")]
+    assert answer(turn, [conversation("conv-1", summary)]) == [FetchLast(conversation_id="conv-1", count=100)]
 
 
 def test_an_earlier_key_with_a_backslash_is_searched_so_that_letta_finds_it() -> None:
@@ -182,7 +191,7 @@ def test_an_earlier_key_with_a_backslash_is_searched_so_that_letta_finds_it() ->
     assert found.summary == 'letta-proxy chat: "CORP_alice"'
     others = [conversation("conv-2", 'letta-proxy chat: "CORP-alice"')]
     mine = conversation("conv-1", 'letta-proxy chat: "CORP\\alice"')
-    assert answer(turn, [*others, mine]) == [FetchLast(conversation_id="conv-1")]
+    assert answer(turn, [*others, mine]) == [FetchLast(conversation_id="conv-1", count=100)]
 
 
 def test_a_chat_is_searched_to_the_last_page_and_no_further() -> None:
@@ -196,7 +205,7 @@ def test_a_chat_is_searched_to_the_last_page_and_no_further() -> None:
             FindConversations(agent_id=AGENT_ID, summary='letta-proxy chat: "%"', after=others[-1]["id"])
         ]
     others[-1] = conversation("conv-end", 'letta-proxy chat: "%"')
-    assert answer(turn, others) == [FetchLast(conversation_id="conv-end")]
+    assert answer(turn, others) == [FetchLast(conversation_id="conv-end", count=100)]
 
 
 def test_a_page_of_a_search_that_comes_again_is_the_last() -> None:
@@ -212,22 +221,29 @@ def test_a_chat_whose_first_turn_left_no_trace_begins_with_its_history(last: lis
     turn = begin(CHAT)
     drain(turn)
     answer(turn, [conversation("conv-1")])
-    assert texts(opened(answer(turn, last))) == [("user", "before"), ("user", "hi")]
+    assert texts(opened(answer(turn, last))) == [("user", "before"), ("assistant", "Yes?"), ("user", "hi")]
 
 
 def test_a_conversation_that_was_deleted_is_made_again() -> None:
     gone = ConversationThread(conversation_id="conv-1")
     turn = make_turn(begin(CHAT).request, agent=AGENT, thread=gone)
-    assert opened(drain(turn)).thread == gone
+    assert drain(turn) == [FetchLast(conversation_id="conv-1", count=100)]
     assert answer(turn, {"detail": "not found"}, 404) == [ThreadGone(thread=gone), FIND]
     answer(turn, [])
     answer(turn, [])
     answer(turn, conversation("conv-2"))
     command = opened(answer(turn, [conversation("conv-2")]))
-    assert texts(command) == [("user", "before"), ("user", "hi")]
+    assert texts(command) == [("user", "before"), ("assistant", "Yes?"), ("user", "hi")]
     [failure] = answer(turn, {"detail": "not found"}, 404)
     assert isinstance(failure, TurnFailed)
     assert failure.error.code == "conversation_not_found"
+
+
+def test_a_conversation_that_is_gone_when_a_first_message_is_sent_is_made_again() -> None:
+    gone = ConversationThread(conversation_id="conv-1")
+    turn = make_turn(evolve(turn_request("hi"), thread=CHAT), agent=AGENT, thread=gone)
+    assert opened(drain(turn)).thread == gone
+    assert answer(turn, {"detail": "not found"}, 404) == [ThreadGone(thread=gone), FIND]
 
 
 def test_results_are_looked_up_in_the_conversation() -> None:
@@ -271,8 +287,8 @@ def test_letta_does_not_tell_of_conversations() -> None:
 def test_a_given_conversation_is_the_agents() -> None:
     turn = begin(GIVEN)
     assert drain(turn) == [FetchConversation(conversation_id="conv-7")]
-    command = opened(answer(turn, conversation("conv-7")))
-    assert texts(command) == [("user", "hi")]
+    assert answer(turn, conversation("conv-7")) == [FetchLast(conversation_id="conv-7", count=100)]
+    assert texts(opened(answer(turn, LISTED))) == [("user", "hi")]
 
 
 def test_whether_another_agent_has_a_given_conversation_is_not_told() -> None:
@@ -397,33 +413,49 @@ def test_a_task_that_fails_leaves_nothing_behind() -> None:
 # --- Instructions
 
 
-def instructed(policy: InstructionPolicy, memory: ThreadMemory | None = None, text: str = "Be kind.") -> Turn:
-    turn_request = TurnRequest(
-        model="Milo",
-        messages=(UserMessage(content="hi"),),
-        instructions=Instructions(text=text, policy=policy),
+def instructed(policy: InstructionPolicy) -> Turn:
+    return make_turn(
+        evolve(turn_request("hi"), instructions=instructions("Be kind.", policy=policy)), agent=AGENT
     )
-    return make_turn(turn_request, agent=AGENT, already_sent=(memory or ThreadMemory(10)).was_sent)
+
+
+def ruled(house: Proxy, words: str, *rules: str) -> Client:
+    """A message to the agent's own thread, with instructions."""
+    system = [{"role": "system", "content": rule} for rule in rules]
+    return Client(chat(stream=True, messages=[*system, {"role": "user", "content": words}]), house)
 
 
 def test_instructions_are_given_once() -> None:
-    memory = ThreadMemory(10)
-    turn = instructed(InstructionPolicy.ONCE, memory)
-    assert texts(opened(drain(turn))) == [("system", "Be kind."), ("user", "hi")]
-    assert turn.state.instructions_sent == (), "nothing of it is kept yet"
-    stream(turn, PING, say("Hi."), stop(), DONE)
-    memory.learn_sent(turn)
-    assert texts(opened(drain(instructed(InstructionPolicy.ONCE, memory)))) == [("user", "hi")]
-    assert len(texts(opened(drain(instructed(InstructionPolicy.ONCE, memory, "Be brief."))))) == 2
+    house = Proxy()
+    house.remember("Milo", AGENT, now=100.0)
+    lost = ruled(house, "zero", "Be kind.")
+    lost.stream(PING, stop("error"), error(), DONE)
+    first = ruled(house, "one", "Be kind.")
+    assert texts(opened(first.commands)) == [("system", "Be kind."), ("user", "one")], "nothing was kept of it"
+    first.stream(*HELLO)
+    second = ruled(house, "two", "Be kind.")
+    assert texts(opened(second.commands)) == [("user", "two")]
+    second.stream(*HELLO)
+    third = ruled(house, "three", "Be kind.", "It is noon.")
+    assert texts(opened(third.commands)) == [("system", "It is noon."), ("user", "three")]
+
+
+def test_instructions_that_were_left_out_are_given_again() -> None:
+    house = Proxy()
+    house.remember("Milo", AGENT, now=100.0)
+    for rule in ("Be kind.", "Be brief.", "Be kind."):
+        client = ruled(house, rule, rule)
+        assert texts(opened(client.commands)) == [("system", rule), ("user", rule)]
+        client.stream(*HELLO)
 
 
 def test_instructions_are_given_always() -> None:
-    memory = ThreadMemory(10)
-    for _ in range(2):
-        turn = instructed(InstructionPolicy.ALWAYS, memory)
-        assert texts(opened(drain(turn))) == [("system", "Be kind."), ("user", "hi")]
-        stream(turn, PING, say("Hi."), stop(), DONE)
-        memory.learn_sent(turn)
+    house = Proxy(Config(instructions=InstructionPolicy.ALWAYS))
+    house.remember("Milo", AGENT, now=100.0)
+    for words in ("one", "two"):
+        client = ruled(house, words, "Be kind.")
+        assert texts(opened(client.commands)) == [("system", "Be kind."), ("user", words)]
+        client.stream(*HELLO)
 
 
 def test_instructions_take_the_place_of_the_agents_own() -> None:
@@ -583,7 +615,7 @@ def test_memory_is_limited() -> None:
     for number in range(3):
         thread = ConversationThread(conversation_id=f"conv-{number}")
         memory.remember(AGENT_ID, Chat(key=str(number)), thread)
-        memory.note_sent(thread, Instructions(text="x", policy=InstructionPolicy.ONCE))
+        memory.note_sent(thread, JsonReply(schema=Schema({"type": "object"})))
     assert [memory.recall(AGENT, Chat(key=str(number))) is not None for number in range(3)] == [
         False,
         True,

@@ -59,6 +59,7 @@ from sansio_letta.upstreams.rest.commands import (
     FindAgent,
     OpenStream,
 )
+from support import heard
 
 STOPS = (stop(), USAGE, DONE)
 WAITS = (stop("requires_approval"), USAGE, DONE)
@@ -458,7 +459,7 @@ def test_a_result_that_was_lost_makes_no_call_a_second_time() -> None:
 )  # fmt: skip
 def test_a_message_ends_the_calls(messages: list[dict[str, Any]]) -> None:
     proxy = Proxy()
-    client = ask(proxy, *messages)
+    client = ask(proxy, *messages).show_heard(say("", id="message-2"), heard("hi"))
     if isinstance(client.commands[-1], FetchAgent):
         client.answer(waiting(1, 2, 3))  # the history shows a call without a result: it is looked for first
     assert approvals(client) == [("call-1", "result 1"), ("call-2", NO_RESULT), ("call-3", NO_RESULT)]

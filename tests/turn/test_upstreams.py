@@ -3,6 +3,7 @@
 from typing import Any, Protocol
 
 import pytest
+from attrs import evolve
 
 from drive import AGENT, DONE, PING, RUN_ID, TOOL_RETURN, USAGE, WEATHER, agent_json, make_turn, turn_request
 from drive import answer as answer_http
@@ -14,6 +15,7 @@ from drive import stop as stop_message
 from drive import want as want_call
 from sansio_letta import Kept, LettaError, RemoteProtocolError, Signal, Turn
 from sansio_letta.errors import Failure
+from sansio_letta.proxy.memory import ThreadMemory
 from sansio_letta.turn.agent import Agent, PendingCall, ToolOwner
 from sansio_letta.turn.events import (
     CallArguments,
@@ -26,9 +28,11 @@ from sansio_letta.turn.events import (
     TurnStarted,
     Usage,
 )
+from sansio_letta.turn.ledger import ROOT, Heard, HeardMessage, Role, digest
 from sansio_letta.turn.phases import Phase
 from sansio_letta.turn.upstream import RunEvent, RunFailed, RunLost, RunStopped
-from sansio_letta.upstreams.rest.commands import CancelRun
+from sansio_letta.upstreams.rest.commands import CancelRun, FetchMessages
+from support import heard, transcript
 
 from .fake_upstream import FakeRun, FakeUpstream
 
@@ -39,8 +43,10 @@ class Side(Protocol):
     """Plays an upstream for a turn; each method gives what the client is told by it."""
 
     turn: Turn
+    memory: ThreadMemory
 
     def begin(self, *texts: str, results: tuple[str, ...] = ()) -> list[Event]: ...
+    def go_on(self, *texts: str, in_thread: tuple[str, ...]) -> None: ...
     def waits_for(self, call_id: str) -> list[Event]: ...
     def say(self, text: str) -> list[Event]: ...
     def call(self, call_id: str) -> list[Event]: ...
@@ -55,6 +61,8 @@ class Side(Protocol):
     def is_cancelling(self) -> bool: ...
     @property
     def answers(self) -> int: ...
+    @property
+    def said(self) -> list[str]: ...
 
 
 class RestSide:
@@ -65,6 +73,7 @@ class RestSide:
     def __init__(self) -> None:
         self.commands: list[Any] = []
         self.calls = False
+        self.memory = ThreadMemory(10)
 
     def told(self, items: list[Any]) -> list[Event]:
         self.commands += [item for item in items if not isinstance(item, Event)]
@@ -74,6 +83,14 @@ class RestSide:
         self.turn = make_turn(turn_request(*texts, results=results, tools=[WEATHER]), agent=AGENT)
         told = self.told(drain_all(self.turn))
         return told if results else told + self.open()
+
+    def go_on(self, *texts: str, in_thread: tuple[str, ...]) -> None:
+        asked = evolve(turn_request(), transcript=transcript(*texts))
+        self.turn = make_turn(asked, agent=AGENT, recall_heard=self.memory.heard.recall)
+        self.told(drain_all(self.turn))
+        if isinstance(self.commands[-1], FetchMessages):
+            self.told(answer_http(self.turn, [heard(text) for text in in_thread]))
+        self.open()
 
     def open(self) -> list[Event]:
         self.turn.receive_response(200, [("content-type", "text/event-stream")])
@@ -129,6 +146,10 @@ class RestSide:
         messages = self.commands[-1].request.messages
         return sum(len(getattr(message, "approvals", ())) for message in messages)
 
+    @property
+    def said(self) -> list[str]:
+        return [message.content for message in self.commands[-1].request.messages]
+
 
 class FakeSide:
     """The upstream without HTTP."""
@@ -137,6 +158,7 @@ class FakeSide:
 
     def __init__(self) -> None:
         self.upstream = FakeUpstream(agent=Agent(id="agent-1", name="Milo"))
+        self.memory = ThreadMemory(10)
 
     @property
     def run(self) -> FakeRun:
@@ -152,6 +174,17 @@ class FakeSide:
         self.upstream.is_open = not results
         self.turn = Turn(turn_request(*texts, results=results, tools=[WEATHER]), self.upstream)
         return self.drain()
+
+    def go_on(self, *texts: str, in_thread: tuple[str, ...]) -> None:
+        messages = [
+            HeardMessage(role=Role.USER, content=digest("user", text), chain=ROOT) for text in in_thread
+        ]
+        self.upstream = FakeUpstream(
+            agent=self.upstream.agent, in_thread=Heard(messages=messages, is_whole=True)
+        )
+        asked = evolve(turn_request(), transcript=transcript(*texts))
+        self.turn = Turn(asked, self.upstream, recall_heard=self.memory.heard.recall)
+        self.drain()
 
     def waits_for(self, call_id: str) -> list[Event]:
         call = PendingCall(
@@ -211,6 +244,10 @@ class FakeSide:
     @property
     def answers(self) -> int:
         return len(self.run.request.answers)
+
+    @property
+    def said(self) -> list[str]:
+        return [str(message.content) for message in self.run.sent]
 
 
 @pytest.fixture(params=[RestSide, FakeSide], ids=["rest", "fake"])
@@ -283,3 +320,32 @@ def test_a_lost_run_is_recovered_and_nothing_is_told_twice(side: Side) -> None:
     assert side.turn.phase is Phase.RECOVERING
     assert side.recover("Hello") == [TextDelta(text="lo"), finished()]
     assert (side.turn.next_event(), side.turn.state.resume_count) == (Signal.FINISHED, 1)
+
+
+@pytest.mark.parametrize(
+    ("in_thread", "said"),
+    [((), ["one", "partial", "two"]), (("one",), ["two"])],
+    ids=["nothing was kept", "it was kept"],
+)
+def test_what_was_stopped_is_told_with_the_next_message_unless_it_was_kept(
+    side: Side, in_thread: tuple[str, ...], said: list[str]
+) -> None:
+    side.go_on("one", in_thread=())
+    assert side.said == ["one"]
+    side.say("partial")
+    side.leave()
+    side.confirm_cancel()
+    side.memory.learn_sent(side.turn)
+    side.go_on("one", "partial", "two", in_thread=in_thread)
+    assert side.said == said
+
+
+def test_what_was_heard_is_not_looked_up(side: Side) -> None:
+    side.go_on("one", in_thread=())
+    side.say("Yes?")
+    side.keep()
+    side.stop()
+    side.memory.learn_sent(side.turn)
+    side.go_on("one", "Yes?", "two", in_thread=())
+    assert side.said == ["two"]
+    assert side.turn.upstream.heard is None

@@ -39,7 +39,6 @@ from sansio_letta.turn.events import (
 from sansio_letta.turn.reply_format import CallReply
 from sansio_letta.turn.request import (
     Chat,
-    Instructions,
     NamedConversation,
     SystemMessage,
     Throwaway,
@@ -56,6 +55,7 @@ from sansio_letta.upstreams.rest.commands import (
     Command,
     DeleteTool,
     FetchAgent,
+    FetchMessages,
     FetchToolbox,
     FindToolboxes,
     FindTools,
@@ -65,6 +65,7 @@ from sansio_letta.upstreams.rest.commands import (
 )
 from sansio_letta.upstreams.rest.run_request import RESULT_PREFACE
 from sansio_letta.upstreams.rest.tool_attachment import MadeTools
+from support import heard, instructions, transcript
 
 GIVE = [FetchToolbox, FindTools, MakeTool, ChangeToolbox]
 FIND = [FetchToolbox, FindTools, ChangeToolbox]
@@ -85,6 +86,13 @@ def run_request(letta_: LegacyLetta) -> dict[str, object]:
     (command,) = [command for command in letta_.asked if isinstance(command, OpenStream)]
     body: dict[str, object] = orjson.loads(command.body)
     return body
+
+
+def said_in(letta_: LegacyLetta) -> list[tuple[str, str]]:
+    """What the agent was told, with the roles."""
+    (command,) = [command for command in letta_.asked if isinstance(command, OpenStream)]
+    messages = orjson.loads(command.body)["messages"]
+    return [(message["role"], message["content"]) for message in messages if "role" in message]
 
 
 def failed(letta_: LegacyLetta) -> TurnFailed:
@@ -517,16 +525,13 @@ def test_answers_that_may_have_arrived_are_not_sent_twice(broken: Failure | int,
 def test_instructions_wait_for_the_next_message_if_results_come_alone() -> None:
     house = LegacyLetta([HELLO, HELLO])
     house.wait_for("call-1", WANTED)
-    rules = Instructions(text="Be kind.", policy=InstructionPolicy.ALWAYS)
+    rules = instructions("Be kind.", policy=InstructionPolicy.ALWAYS)
     results = turn_of(evolve(turn_request(results=["call-1"], tools=[WEATHER]), instructions=rules))
     house.drive(results)
     assert (asked(house), results.state.instructions_sent) == ([FetchAgent, *GIVE, OpenStream, *CLEAN], ())
     house.pending = None
     house.drive(turn_of(evolve(turn_request("hi"), instructions=rules)))
-    assert run_request(house)["messages"] == [
-        {"role": "system", "content": "Be kind."},
-        {"role": "user", "content": "hi"},
-    ]
+    assert said_in(house) == [("system", "Be kind."), ("user", "hi")]
 
 
 def test_what_is_said_beside_results_goes_behind_them() -> None:
@@ -565,12 +570,12 @@ def test_a_tool_of_the_agents_own_is_allowed_in_the_old_form() -> None:
 
 
 def test_a_chat_is_told_in_the_agents_own_thread() -> None:
-    house = LegacyLetta([HELLO])
-    history = (UserMessage(content="before"),)
-    turn = turn_of(evolve(turn_request("hi"), thread=Chat(key="c-1"), history=history))
+    house = LegacyLetta([HELLO], listed=[heard("before"), say("Yes?")])
+    shown = transcript("before", "Yes?", "hi")
+    turn = turn_of(evolve(turn_request("hi"), thread=Chat(key="c-1"), transcript=shown))
     house.drive(turn)
-    assert run_request(house)["messages"] == [{"role": "user", "content": "hi"}]
-    assert (asked(house), turn.state.conversation) == ([OpenStream], None)
+    assert said_in(house) == [("user", "hi")]
+    assert (asked(house), turn.state.conversation) == ([FetchMessages, OpenStream], None)
 
 
 @pytest.mark.parametrize(

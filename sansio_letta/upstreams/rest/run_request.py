@@ -95,15 +95,12 @@ def build_run_request(
     said = (*aside, *new)
     policy = given.policy if given else InstructionPolicy.IGNORE
     says = policy is InstructionPolicy.ALWAYS or (
-        policy is InstructionPolicy.ONCE
-        and given is not None
-        and bool(given.messages)
-        and not target.continues_task
+        policy is InstructionPolicy.ONCE and given is not None and bool(given.new) and not target.continues_task
     )
     if not can.message_with_answers and answers and not said:
         says = False  # they would be a message behind the answer; they go with the next one of the user's
     instructions = given if says else None
-    system = instructions.messages if instructions else ()
+    system = instructions.new if instructions else ()
     history = () if target.continues_task else request.history
     approvals = (_approvals(answers, target),) if answers else ()
     ahead = None
