@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from recordings import recording
 from sansio_letta.config import InstructionPolicy
-from sansio_letta.turn.ledger import ROOT, digest, next_chain
+from sansio_letta.turn.ledger import ROOT, Heard, digest, find_new, next_chain
 from sansio_letta.turn.request import (
     AgentMessage,
     Instructions,
     Mark,
     SystemMessage,
     TranscriptItem,
+    TurnRequest,
     UserMessage,
 )
 
@@ -90,6 +91,14 @@ def transcript(*texts: str) -> tuple[TranscriptItem, ...]:
         items.append(UserMessage(content=text, mark=mark))
         chain = next_chain(chain, mark.content)
     return tuple(items)
+
+
+def told_anew(request: TurnRequest) -> TurnRequest:
+    """The request in a thread in which nothing was said yet."""
+    if not request.transcript:
+        return request
+    new = find_new(request.transcript, Heard(is_whole=True))
+    return request.with_new_input(new.earlier, new.messages, ())
 
 
 def heard(text: str, chain: str = ROOT) -> dict[str, Any]:

@@ -38,6 +38,7 @@ NOT_NEGATIVE = [
     "repeat_wait_timeout",
     "early_response_timeout",
     "max_approval_count",
+    "lookback_count",
 ]
 CHOICES = [
     "reasoning_field",

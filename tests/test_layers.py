@@ -21,6 +21,7 @@ MODULES = {
 OUTSIDE = {
     "attrs",
     "base64",
+    "bisect",
     "cattrs",
     "cattrs.gen",
     "collections",

@@ -20,7 +20,7 @@ def drop_empty(messages: Sequence[Message]) -> tuple[Message, ...]:
     following = (*messages[1:], None)
     return tuple(
         message
-        for message, next_one in zip(messages, following, strict=True)
+        for message, next_one in zip(messages, following, strict=False)
         if not _is_empty(message)
         or (isinstance(message, AssistantMessage) and isinstance(next_one, ToolMessage))
     )

@@ -30,6 +30,7 @@ from sansio_letta.turn.reply_format import CallReply
 from sansio_letta.turn.request import Chat, Image, Text, Tool, ToolResult, thread_kind
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.turn_input import to_client_tool, to_message
+from support import told_anew
 
 # --- What real clients sent -----------------------------------------------------------------------------------
 
@@ -62,7 +63,7 @@ def outcome(asked: ClientRequest, built: BuiltRequest) -> dict[str, Any]:
         "results": [{"tool_call_id": result.call_id, "text": result.content} for result in results],
         "tools": len(turn_request.client_tools),
         "thread": thread_kind(turn_request.thread),
-        "history": len(turn_request.history),
+        "history": len(told_anew(turn_request).history) if turn_request.thread else 0,
         "instructions": len(turn_request.instructions.text) if turn_request.instructions else 0,
         "ignored": [*asked.ignored, *(field_name(FieldPath(field)) for field in built.ignored)],
         # Few requests have these.
@@ -113,7 +114,7 @@ def result(number: int) -> ToolMessage:
     return ToolMessage(tool_call_id=f"call-{number}", content=f"result {number}")
 
 
-SAID = AssistantMessage()
+SAID = AssistantMessage(content="Well.")
 SYSTEM = InstructionMessage(content="Be brief.")
 
 TAILS: dict[str, tuple[list[Message], list[str], list[str]]] = {
@@ -129,7 +130,15 @@ TAILS: dict[str, tuple[list[Message], list[str], list[str]]] = {
     "a result of before": ([user("a"), SAID, result(1), SAID, user("b")], ["b"], []),
     "a history that the agent began": ([SAID, user("a")], ["a"], []),
     "a result without a history": ([result(1)], [], ["call-1"]),
-    "instructions between": ([SYSTEM, user("a"), SAID, SYSTEM, user("b"), SYSTEM], ["b"], []),
+    "instructions between": (
+        [SYSTEM, user("a"), SAID, SYSTEM, user("b"), SYSTEM],
+        ["Be brief.", "b", "Be brief."],
+        [],
+    ),
+    "instructions after the agent": ([user("a"), SAID, SYSTEM], ["Be brief."], []),
+    "only instructions": ([SYSTEM], ["Be brief."], []),
+    "an empty answer": ([user("a"), AssistantMessage(content="\n"), user("b")], ["a", "b"], []),
+    "an empty answer in place of calls": ([user("a"), AssistantMessage(), result(1)], [], ["call-1"]),
 }
 
 
@@ -139,16 +148,15 @@ def test_new_is_what_follows_the_last_assistant_message(
 ) -> None:
     turn_request = build_turn_request(request(*history)).turn_request
     assert [shown(message) for message in turn_request.messages] == [
-        {"role": "user", "text": text} for text in texts
+        {"role": "system" if text == SYSTEM.content else "user", "text": text} for text in texts
     ]
     assert [result.call_id for result in turn_request.results] == call_ids
 
 
 NOTHING_NEW: dict[str, list[Message]] = {
     "the agent spoke last": [user("a"), SAID],
-    "only instructions": [SYSTEM],
-    "instructions after the agent": [user("a"), SAID, SYSTEM],
     "only the agent": [SAID],
+    "an empty message": [user("a"), SAID, user("")],
 }
 
 
@@ -160,15 +168,21 @@ def test_nothing_new_is_refused(history: list[Message]) -> None:
     assert (error.status_hint, error.field, error.code) == (400, FieldPath(RequestField.INPUT), "invalid_value")
 
 
-@given(st.lists(st.sampled_from([user("a"), SAID, SYSTEM, result(1)]), min_size=1, max_size=8))
-def test_a_longer_history_changes_nothing(tail: list[Message]) -> None:
+def new_in(*messages: Message) -> tuple[list[dict[str, Any]], object, object] | None:
+    """What is new of them, without marks; None: nothing."""
     try:
-        alone = build_turn_request(request(SYSTEM, *tail))
+        found = build_turn_request(request(*messages)).turn_request
     except RequestError:
-        with pytest.raises(RequestError):
-            build_turn_request(request(SYSTEM, user("x"), SAID, *tail))
-    else:
-        assert build_turn_request(request(SYSTEM, user("x"), SAID, *tail)) == alone
+        return None
+    return [shown(message) for message in found.messages], found.results, found.instructions
+
+
+@given(
+    st.sampled_from([user("a"), SAID, result(1)]),
+    st.lists(st.sampled_from([user("a"), SAID, SYSTEM, result(1)]), max_size=7),
+)
+def test_a_longer_history_changes_nothing(first: Message, others: list[Message]) -> None:
+    assert new_in(SYSTEM, user("x"), SAID, first, *others) == new_in(SYSTEM, first, *others)
 
 
 # --- What becomes of it ---------------------------------------------------------------------------------------
@@ -186,7 +200,7 @@ def test_parts_of_a_message_go_to_the_agent_as_they_came() -> None:
         Image(url="data:image/png;base64,"),
     )
     turn_request = build_turn_request(request(UserMessage(content=content))).turn_request
-    assert turn_request.messages == (turn.UserMessage(content=content),)
+    assert [message.content for message in turn_request.messages] == [content]
 
 
 RESULTS: dict[str, tuple[str | tuple[Text, ...], str]] = {
@@ -272,7 +286,7 @@ REMEMBERED: dict[str, tuple[object, list[dict[str, Any]]]] = {
 def test_a_new_conversation_is_told_what_was_there(old: object, told: list[dict[str, Any]]) -> None:
     messages = [old, {"role": "assistant", "content": "ok"}, {"role": "user", "content": "new"}]
     body = {"model": "Milo", "messages": messages, "metadata": {"letta_chat_key": "c-1", "other": 5}}
-    turn_request = build_turn_request(decode_request(orjson.dumps(body))).turn_request
+    turn_request = told_anew(build_turn_request(decode_request(orjson.dumps(body))).turn_request)
     assert [shown(message) for message in turn_request.history] == [*told, {"role": "assistant", "text": "ok"}]
     assert [shown(message) for message in turn_request.messages] == [{"role": "user", "text": "new"}]
 

@@ -16,6 +16,7 @@ from sansio_letta.errors import RequestField
 from sansio_letta.turn.request import Message
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.turn_input import to_message
+from support import told_anew
 
 ANN, BOB = (
     {"role": "user", "content": "Hello!", "name": "Ann"},
@@ -45,15 +46,15 @@ def test_two_people_in_one_thread_are_two_speakers() -> None:
 
 
 def test_a_chat_that_begins_with_its_history_has_the_names_in_it() -> None:
-    turn_request = built(ANN, SAID, BOB, headers={"x-letta-chat-key": "c-1", **HEADERS}).turn_request
+    asked = built(ANN, SAID, BOB, headers={"x-letta-chat-key": "c-1", **HEADERS}).turn_request
+    turn_request = told_anew(asked)
     assert heard(turn_request.history) == [("Ann", "Hello!"), (None, "Hello, both.")]
     assert heard(turn_request.messages) == [("Bob", "Hi!")]
 
 
 def test_the_person_behind_the_request_says_what_is_new_in_it() -> None:
-    turn_request = built(
-        NAMELESS, SAID, NAMELESS, BOB, headers={"x-letta-chat-key": "c-1", **HEADERS}
-    ).turn_request
+    asked = built(NAMELESS, SAID, NAMELESS, BOB, headers={"x-letta-chat-key": "c-1", **HEADERS}).turn_request
+    turn_request = told_anew(asked)
     assert heard(turn_request.messages) == [("Zoë", "Hm."), ("Bob", "Hi!")]
     # Who has said what stands in the history, nobody knows.
     assert heard(turn_request.history)[0] == (None, "Hm.")
@@ -123,7 +124,8 @@ def test_the_name_is_sent_only_where_there_is_one() -> None:
             letta.StreamRequest(messages=tuple(map(to_message, built(ANN, NAMELESS).turn_request.messages)))
         )
     )
-    assert sent["messages"] == [
-        {"content": "Hello!", "role": "user", "name": "Ann"},
-        {"content": "Hm.", "role": "user"},
+    assert [message.keys() for message in sent["messages"]] == [
+        {"content", "role", "name", "otid"},
+        {"content", "role", "otid"},
     ]
+    assert sent["messages"][0]["name"] == "Ann"

@@ -87,7 +87,7 @@ def test_a_turn_is_written_in_it() -> None:
 
 
 def test_a_failure_before_the_response_has_its_body_and_its_names() -> None:
-    asking = client(say="")
+    asking = client(Config(instructions=InstructionPolicy.IGNORE), say="")
     assert asking.status == 400
     assert asking.body.startswith(b"/input: `/input` has nothing new for the agent")
 

@@ -281,7 +281,7 @@ def test_exchange_0_is_the_clients_own() -> None:
     assert found.client.request.headers == (("host", "x"),)
     assert [exchange.x for exchange in found.exchanges] == [1]
     assert (found.head.token, found.head.created) == ("0123abcd", 5)
-    assert found.head.config == Config(reasoning_field=ReasoningField.OFF, finds_runs=False)
+    assert found.head.config == Config(reasoning_field=ReasoningField.OFF, finds_runs=False, lookback_count=0)
 
 
 def test_a_failure_says_how_and_why() -> None:
@@ -307,7 +307,8 @@ def test_heads_with_unknown_words_are_refused(wrong: dict[str, object], message:
 
 def test_a_policy_of_a_later_version_is_left_out() -> None:
     policies = {"of-a-later-version": "x", "tasks": "pass"}
-    assert read_recording(lines({**HEAD_2, "policies": policies})).head.config == Config(tasks=TaskPolicy.PASS)
+    config = read_recording(lines({**HEAD_2, "policies": policies})).head.config
+    assert config == Config(tasks=TaskPolicy.PASS, lookback_count=0)
 
 
 def test_a_wait_is_kept_with_its_line() -> None:
@@ -335,7 +336,8 @@ def test_the_limits_and_policies_of_then_are_those_of_the_replay() -> None:
 
 def test_limits_that_are_missing_are_those_of_today() -> None:
     limits = {"max_event_size": 5, "of_a_later_version": 1}
-    assert read_recording(lines({**HEAD, "limits": limits})).head.config == Config(max_event_size=5)
+    config = read_recording(lines({**HEAD, "limits": limits})).head.config
+    assert config == Config(max_event_size=5, lookback_count=0), "what was heard was not looked up then"
 
 
 def test_all_that_an_answer_depends_on_is_in_the_head() -> None:

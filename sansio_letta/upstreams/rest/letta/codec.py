@@ -186,12 +186,10 @@ def _listed(raw: Mapping[str, Any]) -> ListedMessage:
         assert isinstance(folded, dict)
         returns = tuple(Returned(**item) for item in folded["tool_returns"])
     content = raw.get("content")
-    if type(content) not in (str, list):
-        content = ""
     return ListedMessage(
         id=text("id") or "",
         message_type=kind,
-        content=_fold_content(content, None),
+        content=_fold_content(content if type(content) in (str, list) else "", None),
         otid=text("otid"),
         run_id=text("run_id"),
         returns=returns,
