@@ -749,5 +749,5 @@ def test_what_a_turn_has_left_waiting_is_remembered_until_the_next_has_ended() -
     memory.learn(turn, None, 100.0)
     assert memory.recall_waiting(thread) is None
     for number in range(3):
-        memory.leave_waiting(AgentThread(agent_id=str(number)), Waiting(is_forced=False))
+        memory.leave_waiting(AgentThread(agent_id=str(number)), Waiting(is_forced=False), 100.0)
     assert memory.recall_waiting(AgentThread(agent_id="0")) is None
