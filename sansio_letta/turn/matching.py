@@ -51,7 +51,8 @@ class MatchScript:
         self.is_next, self.heard_in = heard is None or new.is_next, new.run
         if heard is not None and not new.messages:
             self.heard_in = heard.run_with_results([result.call_id for result in request.results])
-        if (how := _difference(new)) is not None:
+        is_answered = state.is_retry and self.heard_in is not None
+        if not is_answered and (how := _difference(new)) is not None:
             state.items.append(InputMatched(how=how))
 
     def match_results(self) -> Script[None]:
