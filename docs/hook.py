@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from textwrap import indent
 from typing import Final
 
 from diagrams import draw, run_machine, transition_table, turn_machine
 from tables import TABLES
+from transcripts import CASES, draw_transcript
 
 #: A comment alone on its line; what replaces it is indented as it is.
 MARKER: Final = re.compile(r"^( *)<!-- generated: ([a-z-]+) -->$", re.MULTILINE)
@@ -17,6 +19,7 @@ GENERATED: Final[Mapping[str, Callable[[], str]]] = {
     "turn-transitions": lambda: transition_table(turn_machine()),
     "run-machine": lambda: draw(run_machine()),
     "run-transitions": lambda: transition_table(run_machine()),
+    **{f"transcript-{name}": partial(draw_transcript, name) for name in CASES},
 }
 
 
