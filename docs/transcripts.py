@@ -156,10 +156,7 @@ def draw_transcript(name: str) -> str:
             '<div class="thread"><p>The thread afterwards</p>',
             *([] if case.is_whole else ['<span class="earlier">...</span>']),
             *(_bubble(role, text, is_new=False) for role, text in case.thread),
-            *(
-                _bubble(_role(message), str(message.content), is_new=True)
-                for message in (*new.earlier, *new.messages)
-            ),
+            *(_bubble(role, text, is_new=True) for role, text in new),
             "</div>",
             "</figure>",
         ]
