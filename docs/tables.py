@@ -318,6 +318,7 @@ _COMMANDS: Final[Mapping[type[Any], rest_commands.Command]] = {
         conversation_id="CONVERSATION", summary="MARK"
     ),
     rest_commands.FetchLast: rest_commands.FetchLast(conversation_id="CONVERSATION"),
+    rest_commands.FetchMessages: rest_commands.FetchMessages(agent_id="ID", count=100),
     rest_commands.AnswerCalls: rest_commands.AnswerCalls(
         agent_id="ID", answers=letta.ApprovalCreate(approvals=())
     ),

@@ -112,7 +112,7 @@ CASES: Mapping[str, Case] = {
 
 def found(case: Case) -> NewInput:
     """What is new to the agent, as the proxy finds it."""
-    _, said = split_instructions(drop_empty(map(_message, case.sent)), InstructionPolicy.ONCE)
+    _, said = split_instructions(drop_empty([_message(said) for said in case.sent]), InstructionPolicy.ONCE)
     transcript = build_transcript(said, Voice(policy=Speakers.NAME, person=None))
     lost = {
         item.mark
