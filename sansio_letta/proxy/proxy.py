@@ -27,7 +27,7 @@ from ..dialects.ollama import decode_show
 from ..errors import FieldPath, RequestError, SansioLettaError
 from ..turn.agent import ANYONE, Agent, Caller
 from ..turn.events import ConversationThread
-from ..turn.request import Chat, NamedConversation, ThreadChoice, thread_kind
+from ..turn.request import ThreadChoice, thread_kind
 from ..turn.script import nothing_earlier
 from ..turn.thread_queue import Ticket
 from ..turn.turn import Turn
@@ -58,12 +58,12 @@ from .response import Reply, Response, error_reply
 from .routing import DIALECTS, Endpoint, Route, route
 from .summary import Repeat, Summary
 from .turn_registry import (
+    Fingerprint,
     Follower,
+    RequestContent,
     RetryInfo,
     TurnEntry,
     TurnOwnership,
-    content_digest,
-    fingerprint,
     key_reused,
     read_retry_info,
 )
@@ -295,10 +295,8 @@ class Proxy:
         turn_request = built.turn_request
         ignored = (dialect.field_name(FieldPath(field)) for field in built.ignored)
         summary.ignored, summary.thread = (*asked.ignored, *ignored), thread_kind(turn_request.thread)
-        named = repr(turn_request.thread) if isinstance(turn_request.thread, Chat | NamedConversation) else ""
-        wanted = shape(config, request.headers)
-        key = fingerprint(summary.path, headers, request.body, named, caller.scope, wanted)
-        content = content_digest(request.body, named, wanted)
+        content = RequestContent.of(request.body, turn_request.thread, shape(config, request.headers))
+        key = Fingerprint.of(summary.path, headers, content, caller.scope)
         known, retry = self._memory.turns.recall(key, now), read_retry_info(headers)
         if known is not None and known.content != content:
             raise key_reused()

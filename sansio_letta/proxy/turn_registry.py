@@ -34,6 +34,7 @@ from ..turn.events import (
     TurnFailed,
     TurnFinished,
 )
+from ..turn.request import Chat, NamedConversation, ThreadChoice
 from ..turn.thread_queue import no_wake
 from ..turn.turn import Turn
 from ..turn.upstream import RunRef
@@ -41,39 +42,52 @@ from ..upstreams.rest.response import Headers
 from .access import credentials
 
 
-def fingerprint(
-    path: str,
-    headers: Mapping[str, str],
-    body: bytes,
-    chat_key: str,
-    scope: Hashable = None,
-    shape: str = "",
-) -> bytes:
-    """What a request and its retry have in common.
-
-    :param path: the request's, without its query.
-    :param headers: by lower-case name.
-    :param chat_key: which chat it is of; empty if it says nothing of that.
-    :param scope: of the caller: a key that may see less than before gets no answer of before.
-    :param shape: what it asks for in its headers, as by `policies.shape`.
-    """
-    # Another client's key is another request, even with the same idempotency key.
-    digest = sha256(f"{credentials(headers)!r}\n{scope!r}\n{path}\n".encode())
-    if idempotency_key := headers.get("idempotency-key"):
-        digest.update(f"key {idempotency_key}".encode())
-    else:
-        digest.update(content_digest(body, chat_key, shape))
-    return digest.digest()
-
-
-def content_digest(body: bytes, chat_key: str, shape: str = "") -> bytes:
+@frozen(kw_only=True)
+class RequestContent:
     """What a request asks for, apart from its idempotency key: a retry asks for the same.
 
-    :param chat_key: see `fingerprint`, as for the others.
+    :param thread: the chat or conversation that it names, if any.
+    :param shape: what it asks for in its headers, as by `policies.shape`.
+    :param digest: of its body.
     """
-    digest = sha256(f"chat {chat_key}\n{shape}\n".encode())
-    digest.update(body)
-    return digest.digest()
+
+    thread: Chat | NamedConversation | None
+    shape: str
+    digest: bytes
+
+    @classmethod
+    def of(cls, body: bytes, thread: ThreadChoice = None, shape: str = "") -> "RequestContent":
+        """The content of a request with this body; the conversation of a background prompt is no part of it."""
+        named = thread if isinstance(thread, Chat | NamedConversation) else None
+        return cls(thread=named, shape=shape, digest=sha256(body).digest())
+
+
+@frozen(kw_only=True)
+class Fingerprint:
+    """What a request and its retry have in common.
+
+    :param scope: of the caller: a key that may see less than before does not get an earlier response.
+    :param digest: of the credentials, the path and the idempotency key.
+    :param content: None if there is an idempotency key, which identifies the request by itself.
+    """
+
+    scope: Hashable
+    digest: bytes
+    content: RequestContent | None
+
+    @classmethod
+    def of(
+        cls, path: str, headers: Mapping[str, str], content: RequestContent, scope: Hashable = None
+    ) -> "Fingerprint":
+        """The fingerprint of a request.
+
+        :param path: the request's, without its query.
+        :param headers: by lower-case name.
+        """
+        # Another client's key is another request, even with the same idempotency key.
+        key = headers.get("idempotency-key")
+        digest = sha256(f"{credentials(headers)!r}\n{path}\n{key or ''}".encode()).digest()
+        return cls(scope=scope, digest=digest, content=None if key else content)
 
 
 def key_reused() -> RequestError:
@@ -127,12 +141,12 @@ class TurnEntry:
 
     :param turn: driven by one cycle, which others follow. Let go of once it is over.
     :param is_sent_again: whether the client says so when it sends a request again.
-    :param content: of its request, as by `content_digest`.
+    :param content: of its request.
     """
 
     turn: Turn | None
     is_sent_again: bool = True
-    content: bytes = b""
+    content: RequestContent | None = None
     events: list[Event] = field(factory=list, init=False)
     followers: list["Follower"] = field(factory=list, init=False)
     is_over: bool = field(default=False, init=False)
@@ -269,7 +283,7 @@ class TurnOwnership:
     """
 
     entry: TurnEntry
-    fingerprint: bytes
+    fingerprint: Fingerprint
 
 
 @define
@@ -282,11 +296,11 @@ class TurnRegistry:
 
     ttl: float
     max_size: int
-    _turns: dict[bytes, TurnEntry] = field(factory=dict, init=False)
-    _ended: OrderedDict[bytes, TurnEntry] = field(factory=OrderedDict, init=False)
+    _turns: dict[Fingerprint, TurnEntry] = field(factory=dict, init=False)
+    _ended: OrderedDict[Fingerprint, TurnEntry] = field(factory=OrderedDict, init=False)
     _size: int = field(default=0, init=False)
 
-    def recall(self, key: bytes, now: float) -> TurnEntry | None:
+    def recall(self, key: Fingerprint, now: float) -> TurnEntry | None:
         """The turn of this fingerprint, if it runs or has ended not long ago.
 
         :param now: monotonic seconds, here and below.
@@ -294,17 +308,24 @@ class TurnRegistry:
         self._forget(now)
         return self._turns.get(key)
 
-    def begin(self, key: bytes, turn: Turn, *, is_sent_again: bool = True, content: bytes = b"") -> TurnEntry:
+    def begin(
+        self,
+        key: Fingerprint,
+        turn: Turn,
+        *,
+        is_sent_again: bool = True,
+        content: RequestContent | None = None,
+    ) -> TurnEntry:
         """A turn begins; it takes the place of one that ended.
 
         :param is_sent_again: whether the client says so when it sends a request again: its answer is kept.
-        :param content: of its request, as by `content_digest`.
+        :param content: of its request.
         """
         self._drop(key)
         entry = self._turns[key] = TurnEntry(turn, is_sent_again, content)
         return entry
 
-    def end(self, key: bytes, entry: TurnEntry, now: float) -> None:
+    def end(self, key: Fingerprint, entry: TurnEntry, now: float) -> None:
         """A turn has no more events."""
         if self._turns.get(key) is not entry:
             if entry.turn is not None:
@@ -332,7 +353,7 @@ class TurnRegistry:
                 break
             self._drop(key)
 
-    def _drop(self, key: bytes) -> None:
+    def _drop(self, key: Fingerprint) -> None:
         self._turns.pop(key, None)
         gone = self._ended.pop(key, None)
         if gone is not None:
