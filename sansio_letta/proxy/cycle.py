@@ -242,7 +242,7 @@ class Cycle:
         assert isinstance(source, Turn)
         if source.pause is not None:
             source.end_pause()
-        elif not source.ticket.is_first:
+        elif source.ticket.is_queued:
             source.time_out(thread_busy(f"its turn did not come within {self.config.queue_timeout:g} seconds"))
 
     def _time_out(self) -> None:
@@ -306,8 +306,13 @@ class Cycle:
                 self._observe(Change.FINISHED)
         elif signal is Signal.WAITING and self._deadlines.resume_at is None and isinstance(self._source, Turn):
             pause = self._source.pause
+            if pause is None:
+                if not self._source.ticket.is_queued:
+                    # Its upstream wakes it.
+                    return
+                pause = self.config.queue_timeout
             self.summary.waited = True
-            self._deadlines.pause(self.config.queue_timeout if pause is None else pause)
+            self._deadlines.pause(pause)
 
     def _end_turn(self) -> None:
         """Note how the turn has ended, for a retry of the request."""

@@ -100,6 +100,11 @@ class Ticket:
         return bool(self._threads) and all(self.queue.is_first(thread, self) for thread in self._threads)
 
     @property
+    def is_queued(self) -> bool:
+        """Whether others must leave before the turn may speak."""
+        return bool(self._threads) and not self.is_first
+
+    @property
     def is_awaited(self) -> bool:
         """Whether another one waits behind."""
         return any(self.queue.has_next(thread) for thread in self._threads)

@@ -295,7 +295,9 @@ class Run(Protocol):
         """
 
     def next_event(self) -> RunEvent | Signal:
-        """The next event, or NEED_DATA. Nothing follows an end, unless it is recovered.
+        """The next event; NEED_DATA until its exchange receives more, or WAITING until ``wake`` is called.
+
+        Nothing follows an end, unless the run is recovered.
 
         :raises RemoteProtocolError: if what came makes no sense.
         """

@@ -57,7 +57,7 @@ class FakeRun:
         return None
 
     def next_event(self) -> RunEvent | Signal:
-        return self.events_to_come.popleft() if self.events_to_come else Signal.NEED_DATA
+        return self.events_to_come.popleft() if self.events_to_come else Signal.WAITING
 
     def read_texts(self, data: bytes) -> Sequence[str]:
         return ()

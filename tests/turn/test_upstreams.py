@@ -39,6 +39,7 @@ class Side(Protocol):
     """Plays an upstream for a turn; each method gives what the client is told by it."""
 
     turn: Turn
+    idle: Signal  #: what the turn answers while nothing of its run is there
 
     def begin(self, *texts: str, results: tuple[str, ...] = ()) -> list[Event]: ...
     def waits_for(self, call_id: str) -> list[Event]: ...
@@ -61,6 +62,7 @@ class RestSide:
     """Letta's REST API."""
 
     turn: Turn
+    idle = Signal.NEED_DATA
 
     def __init__(self) -> None:
         self.commands: list[Any] = []
@@ -134,6 +136,7 @@ class FakeSide:
     """The upstream without HTTP."""
 
     turn: Turn
+    idle = Signal.WAITING
 
     def __init__(self) -> None:
         self.upstream = FakeUpstream(agent=Agent(id="agent-1", name="Milo"))
@@ -226,6 +229,7 @@ def finished(reason: FinishReason = FinishReason.STOP) -> TurnFinished:
 def test_text(side: Side) -> None:
     assert side.begin("hi") == []
     assert side.say("Hel") == [TurnStarted(), TextDelta(text="Hel")]
+    assert (side.turn.next_event(), side.turn.phase, side.turn.pause) == (side.idle, Phase.STREAMING, None)
     assert side.say("lo") == [TextDelta(text="lo")]
     assert side.stop() == [finished()]
     assert (side.turn.next_event(), side.turn.phase) == (Signal.FINISHED, Phase.DONE)
