@@ -2,7 +2,7 @@
 
 While the agent speaks, each event repeats the one before byte for byte, but for its text: with every token
 Letta tells which message, step and run it is of (long.jsonl). So `read_texts` compares what was decoded before,
-and decodes the text alone.
+and decodes the text alone. The last event of a read is often cut: its beginning waits.
 """
 
 from typing import Final
@@ -31,6 +31,8 @@ class MessageReader:
     _before_text: bytes | None = field(default=None, init=False)
     """How an event begins that has more of the last message's text; None if that had none at its end."""
     _is_between: bool = field(default=False, init=False)  #: nothing behind the last message was received
+    _cut: bytes = field(default=b"", init=False)
+    """But for the beginning of one more event, at the end of what `read_texts` was given last."""
 
     def __attrs_post_init__(self) -> None:
         self._events = SSEDecoder(self.max_event_size)
@@ -38,6 +40,9 @@ class MessageReader:
     def receive_data(self, data: bytes) -> None:
         """See `SSEDecoder.receive_data`."""
         self._is_between = False
+        if self._cut:
+            self._events.receive_data(self._cut)
+            self._cut = b""
         self._events.receive_data(data)
 
     def next_message(self) -> letta.Message | Signal:
@@ -63,16 +68,19 @@ class MessageReader:
         return message
 
     def read_texts(self, data: bytes) -> list[str]:
-        """What the agent says in bytes that are whole events, each with more of the last message's text.
+        """What the agent says in bytes that are events, each with more of the last message's text.
+
+        The last of them may be cut; its beginning is kept.
 
         :return: empty if they hold anything else, or if anything is unread: they are for `receive_data`, then.
         """
         before, texts, at = self._before_text, list[str](), 0
         if before is None or not self._is_between:
             return texts
+        if self._cut:
+            data = self._cut + data
         try:
-            while at < len(data):
-                end = data.find(_END, at)
+            while (end := data.find(_END, at)) >= 0:
                 if not data.startswith(before, at) or end + 2 - at > self.max_event_size:
                     return []
                 # From quote to quote: in a string of JSON there is neither another quote nor a line's end.
@@ -83,4 +91,10 @@ class MessageReader:
                 at = end + len(_END)
         except orjson.JSONDecodeError:
             return []
+        rest = data[at:]
+        if not before.startswith(rest[: len(before)]) or len(rest) > self.max_event_size:
+            return []
+        if not texts or b"\n" in rest or b"\r" in rest:
+            return []
+        self._cut = rest
         return texts
