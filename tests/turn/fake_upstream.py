@@ -48,7 +48,7 @@ class FakeRun:
 
     is_complete = has_anything
 
-    def prepare(self) -> None:
+    def prepare(self) -> Script[None] | None:
         return None
 
     def start(self) -> Script[Refused | None]:
