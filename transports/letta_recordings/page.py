@@ -125,7 +125,7 @@ def _few(texts: list[str]) -> str:
 
 
 def _finish(passage: Passage) -> str:
-    return "client left" if passage.left else passage.finish or ""
+    return "client disconnected" if passage.left else passage.finish or ""
 
 
 def _passage(passage: Passage) -> dict[str, Any]:

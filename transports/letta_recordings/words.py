@@ -24,7 +24,7 @@ def summary(passage: Passage) -> str:
     first, chunks, calls = passage.first_chunk_duration, passage.chunk_count, passage.call_count
     parts = (
         f"failed with {passage.error.status_hint} {passage.error.code}" if passage.error else "",
-        "the client left" if passage.left else "",
+        "the client disconnected" if passage.left else "",
         passage.finish or "",
         seconds(passage.duration),
         f"{chunks} chunks" if chunks else "",

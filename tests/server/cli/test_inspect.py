@@ -328,7 +328,11 @@ def test_a_page_of_a_failure() -> None:
 def test_a_page_of_a_client_that_left_and_of_what_no_turn_asked() -> None:
     found = data(recording("disconnect"))
     turn, other, _ = found["passages"]
-    assert (turn["result"], other["title"], other["folded"]) == ("client left", "Outside of a turn", True)
+    assert (turn["result"], other["title"], other["folded"]) == (
+        "client disconnected",
+        "Outside of a turn",
+        True,
+    )
     assert other["asked"] == "GET /v1/runs/run-4ae7cdce"
     cancelled = next(item for item in turn["items"] if "command" in item["tags"] and not item["asks"])
     assert cancelled["rows"][0]["outs"][0]["wrote"] == "asked of Letta"
