@@ -154,13 +154,14 @@ class Turn:
         :param data: any number of bytes, cut anywhere; ``b""`` is the end of the body.
         :raises LocalProtocolError: if called before `receive_response` or after the end.
         """
-        if self._is_stale:
-            return
-        # The short way for what comes most often: bytes that hold more of a text, and nothing else.
+        # The short way for what comes most often: bytes that hold more of a text, and nothing else. They are
+        # not stale: an unsent command would be among the items.
         run = None if self._items or self.state.phase is not _STREAMING else self._plain
         if run is not None and (texts := run.read_texts(data)):
             self.state.answer.add_texts(texts)
             self._items.extend([TextDelta(text=text) for text in texts])
+            return
+        if self._is_stale:
             return
         if self._exchange is None:
             raise LocalProtocolError("receive_data called before the first command: no body is awaited")
@@ -317,15 +318,18 @@ class Turn:
         except SansioLettaError as error:
             self._resume(error=error)
             return None
-        if isinstance(event, RunEnd):
+        signal = None
+        if isinstance(event, Signal):
+            signal = event
+        elif isinstance(event, RunEnd):
             self._resume(event)
             return None
-        if not isinstance(event, Signal) and not self.state.is_detached:
+        elif not self.state.is_detached:
             self._items.extend(self.state.answer.add(event))
         if self._pending is not None and run.is_named:
             self._interrupt(self._pending)
             return None
-        return event if isinstance(event, Signal) else None
+        return signal
 
     def _resume(self, value: RunEnd | None = None, *, error: BaseException | None = None) -> None:
         """Let the script go on to what it waits for next."""

@@ -6,6 +6,7 @@ around the text with the last event, and only decodes the text. A read often end
 is kept.
 """
 
+import re
 from typing import Final
 
 import orjson
@@ -16,6 +17,7 @@ from ...sse import SSEDecoder
 from . import letta
 
 _END: Final = b'"}\n\n'
+_LINE_END: Final = re.compile(rb"[\r\n]")
 #: An Enum looks its members up with Python code, and this one is asked for with every token.
 _NEED_DATA: Final = Signal.NEED_DATA
 
@@ -81,22 +83,25 @@ class MessageReader:
             return texts
         if self._cut:
             data = self._cut + data
+        size, before_size = len(data), len(before)
         try:
-            while (end := data.find(_END, at)) >= 0:
+            while at < size and (end := data.find(_END, at)) >= 0:
                 if not data.startswith(before, at) or end + 2 - at > self.max_event_size:
                     return []
                 # From quote to quote: a JSON string contains no unescaped quote or line break.
-                text = orjson.loads(data[at + len(before) - 1 : end + 1])
+                text = orjson.loads(data[at + before_size - 1 : end + 1])
                 if not text:
                     return []
                 texts.append(text)
                 at = end + len(_END)
         except orjson.JSONDecodeError:
             return []
-        rest = data[at:]
-        if not before.startswith(rest[: len(before)]) or len(rest) > self.max_event_size:
+        if at == size:
+            self._cut = b""
+            return texts
+        cut = data[at:]
+        if len(cut) > self.max_event_size or not before.startswith(cut[:before_size]) or _LINE_END.search(cut):
             return []
-        if not texts or b"\n" in rest or b"\r" in rest:
-            return []
-        self._cut = rest
+        if texts:
+            self._cut = cut
         return texts
