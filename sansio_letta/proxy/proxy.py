@@ -399,4 +399,4 @@ def _summary(request: HttpRequest, token: str, caller: Caller) -> Summary:
 def _log_path(target: str) -> str:
     """Return the target without its query, printable and short."""
     path = target.partition("?")[0][:200]
-    return "".join(char if char.isprintable() else "?" for char in path)
+    return path if path.isprintable() else "".join(char if char.isprintable() else "?" for char in path)

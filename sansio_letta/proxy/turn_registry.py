@@ -62,7 +62,7 @@ class RequestContent:
         return cls(thread=named, shape=shape, digest=sha256(body).digest())
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)
 class Fingerprint:
     """What a request and its retries have in common.
 

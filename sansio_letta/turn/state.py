@@ -109,8 +109,9 @@ class TurnState:
 
     @property
     def thread(self) -> Thread:
-        assert self.upstream.thread is not None
-        return self.upstream.thread
+        thread = self.upstream.thread
+        assert thread is not None
+        return thread
 
     @property
     def ref(self) -> RunRef | None:

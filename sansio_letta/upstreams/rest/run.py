@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Any, Final
 
-from attrs import asdict, define, field, frozen
+from attrs import define, field, frozen
 
 from ...errors import INVALID_INPUT, RemoteProtocolError, mute_agent, run_failure
 from ...turn.answer import SEPARATOR
@@ -196,7 +196,7 @@ class RunStream:
             case letta.StopReason(stop_reason=reason):
                 self._stop_reason = reason
             case letta.UsageStatistics():
-                self._usage = Usage(**asdict(message))
+                self._usage = _usage(message)
             case letta.ErrorMessage(error_type=kind, message=text, detail=detail):
                 yield self._failure(kind, text, detail)
             case _:
@@ -247,6 +247,19 @@ class RunStream:
     def _fail(self, error: RemoteProtocolError) -> RemoteProtocolError:
         self.state = RunState.FAILED
         return error
+
+
+def _usage(message: letta.UsageStatistics) -> Usage:
+    return Usage(
+        prompt_tokens=message.prompt_tokens,
+        completion_tokens=message.completion_tokens,
+        total_tokens=message.total_tokens,
+        cached_input_tokens=message.cached_input_tokens,
+        cache_write_tokens=message.cache_write_tokens,
+        reasoning_tokens=message.reasoning_tokens,
+        context_tokens=message.context_tokens,
+        step_count=message.step_count,
+    )
 
 
 def _tag(message: letta.Message | EndOfStream) -> str:
