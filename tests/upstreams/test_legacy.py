@@ -1,4 +1,4 @@
-"""Turns with agents that get a client's tools as their own: what Letta is asked, and what it holds then."""
+"""Turns with agents to which a client's tools are attached: the commands, and what Letta stores."""
 
 import orjson
 import pytest

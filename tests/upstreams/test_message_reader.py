@@ -1,4 +1,4 @@
-"""The short way from a stream's bytes to what the agent says: it must never show which way was taken."""
+"""The fast path from a stream's bytes to the agent's text has the same result as the other path."""
 
 from collections.abc import Sequence
 from itertools import pairwise

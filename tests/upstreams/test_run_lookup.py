@@ -1,4 +1,4 @@
-"""Runs that Letta has not named: marked, looked for, ended or taken up, whatever breaks before the ping."""
+"""Runs without a known id: marked, found, cancelled or resumed, whatever fails before the first ping."""
 
 from typing import TYPE_CHECKING, Any
 

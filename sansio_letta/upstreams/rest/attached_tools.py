@@ -186,7 +186,7 @@ def _check(parameters: Mapping[str, Any], index: int, adds_arguments: bool) -> d
             raise _unfit(
                 index,
                 ("properties", name),
-                "cannot be an argument: Letta gives one of this name to every tool, and keeps it",
+                "cannot be an argument: Letta adds one of this name to every tool",
             )
     return whole
 

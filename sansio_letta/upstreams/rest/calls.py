@@ -189,7 +189,7 @@ class ToolBridge:
         """
         for call in self._calls.values():
             if call.name is None:
-                raise RemoteProtocolError("Letta asked for a call and never named its tool.")
+                raise RemoteProtocolError("Letta sent a call without the name of its tool.")
             if call.index is not None and not call.has_arguments:
                 yield CallArguments(index=call.index, fragment="{}")
 

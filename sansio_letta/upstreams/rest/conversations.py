@@ -42,7 +42,7 @@ _CALLS: Final = " calls "
 #: Limit of calls in a summary. One is enough to find it.
 _MAX_CALL_COUNT: Final = 32
 
-_LISTING: Final = "GET /v1/conversations/?agent_id=... at Letta lists them."
+_LISTING: Final = "To list them, use GET /v1/conversations/?agent_id=... of Letta's API."
 
 #: Limit of pages of one search. A search for a key made of wildcards matches all chats of an agent.
 MAX_PAGE_COUNT: Final = 100
@@ -100,7 +100,7 @@ def find_thread(agent_id: str, choice: Chat | NamedConversation | Throwaway) -> 
         case Chat(key=key):
             return _find_chat(agent_id, key)
         case NamedConversation(conversation_id=conversation_id):
-            return _check_given(agent_id, conversation_id)
+            return _find_named(agent_id, conversation_id)
         case Throwaway() as task:
             return _find_task(agent_id, task)
 
@@ -136,14 +136,14 @@ def _find_chat(agent_id: str, key: str) -> Search:
         earlier = _summary_without_digest(key)
         found = yield from _list(agent_id, earlier.replace("\\", "_"), earlier)
     if found:
-        return (yield from _look(found[0].id))
-    made = (yield from _make(agent_id, summary)).thread
+        return (yield from _open_existing(found[0].id))
+    created = (yield from _create(agent_id, summary)).thread
     # Another process may have created one at the same time: all use the oldest.
     found = yield from _list(agent_id, _digest(key), summary)
-    if found and found[0].id != made.conversation_id:
-        yield DeleteConversation(conversation_id=made.conversation_id)
-        return (yield from _look(found[0].id))
-    return FoundThread(thread=made, is_new=True)
+    if found and found[0].id != created.conversation_id:
+        yield DeleteConversation(conversation_id=created.conversation_id)
+        return (yield from _open_existing(found[0].id))
+    return FoundThread(thread=created, is_new=True)
 
 
 def _find_task(agent_id: str, task: Throwaway) -> Search:
@@ -153,10 +153,10 @@ def _find_task(agent_id: str, task: Throwaway) -> Search:
         for item in letta.decode_conversations(response.data):
             if _waits_for(item.summary, call_id):
                 return FoundThread(thread=ConversationThread(conversation_id=item.id))
-    return (yield from _make(agent_id, task_summary(task)))
+    return (yield from _create(agent_id, task_summary(task)))
 
 
-def _look(conversation_id: str) -> Search:
+def _open_existing(conversation_id: str) -> Search:
     """Look whether a conversation is empty: if its first turn failed, it may be."""
     response = yield FetchLast(conversation_id=conversation_id)
     assert response is not None
@@ -200,14 +200,14 @@ def _list(
     return sorted(same, key=lambda item: (item.created_at or "", item.id))
 
 
-def _make(agent_id: str, summary: str) -> Search:
+def _create(agent_id: str, summary: str) -> Search:
     response = yield CreateConversation(agent_id=agent_id, summary=summary)
     assert response is not None
     conversation = letta.decode_conversation(response.data)
     return FoundThread(thread=ConversationThread(conversation_id=conversation.id), is_new=True)
 
 
-def _check_given(agent_id: str, conversation_id: str) -> Search:
+def _find_named(agent_id: str, conversation_id: str) -> Search:
     response = yield FetchConversation(conversation_id=conversation_id)
     assert response is not None
     # The client must not learn whether another agent has a conversation with this id: one error for both.

@@ -39,7 +39,7 @@ from .run import EndOfStream, RunStream, refusal_in
 from .run_request import NewRun
 from .tool_attachment import MadeTools, Prepared, ToolAttachment, prepare
 
-#: An Enum looks its members up with Python code, and this one is asked for with every token.
+#: Enum looks up members with Python code, and this one is needed for every token.
 _NEED_DATA: Final = Signal.NEED_DATA
 
 
@@ -148,7 +148,7 @@ class RestRun:
 
     @property
     def instructions_sent(self) -> tuple[StandingInstruction, ...]:
-        """What goes with it and need not be told in its thread again."""
+        """Instructions that are sent with it and need not be repeated in its thread."""
         return self.new_run.told
 
     # --- Before it ----------------------------------------------------------------------------------------
@@ -249,7 +249,7 @@ class RestRun:
         while not events:
             reader, exchange = self._reader, self._exchange
             if reader is None or exchange is None:
-                ended = RemoteProtocolError("Letta's run ended, and nothing tells how.")
+                ended = RemoteProtocolError("It is unknown how Letta's run ended.")
                 return RunLost(error=ended, had_stream=False)
             message = reader.next_message()
             if isinstance(message, Signal):
@@ -272,7 +272,7 @@ class RestRun:
                 )
                 return RunLost(error=error)
             if self.ref is not None:
-                ended = RemoteProtocolError("Letta's stream ended before the run had a name.")
+                ended = RemoteProtocolError("Letta's stream ended before it contained the id of the run.")
                 return RunLost(error=exchange.error or ended)
             if exchange.error is not None:
                 raise exchange.error
@@ -313,7 +313,7 @@ class RestRun:
             else:
                 pause = exchanges.next_pause(exchanges.config.resume_timeout)
                 if pause is None:
-                    raise RemoteProtocolError("The stream of Letta's run was lost again and again.")
+                    raise RemoteProtocolError("The stream of Letta's run was lost too often.")
                 yield pause
             response = yield from exchanges.send(FetchRun(run_id=run_id), is_lookup=True)
             run = letta.decode_run(response.data)

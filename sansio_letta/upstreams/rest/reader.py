@@ -18,7 +18,7 @@ from . import letta
 
 _END: Final = b'"}\n\n'
 _LINE_END: Final = re.compile(rb"[\r\n]")
-#: An Enum looks its members up with Python code, and this one is asked for with every token.
+#: Enum looks up members with Python code, and this one is needed for every token.
 _NEED_DATA: Final = Signal.NEED_DATA
 
 

@@ -76,7 +76,7 @@ class Target:
         """
         if self.agent.capabilities.conversations:
             return
-        why = f"an agent of type {self.agent.agent_type} has one thread alone, its own"
+        why = f"an agent of type {self.agent.agent_type} has no thread but its own"
         match self.choice:
             case NamedConversation():
                 raise no_conversation(why)
@@ -167,7 +167,7 @@ class Target:
         """
         if self.conversation is not None:
             if not isinstance(self.choice, Chat | Throwaway) or self._searched:
-                raise no_conversation("the conversation was deleted at Letta")
+                raise no_conversation("the conversation was deleted in Letta")
             thread, self.conversation = self.conversation, None
             return ThreadGone(thread=thread)
         return self.forget_agent()
