@@ -320,7 +320,7 @@ class Cycle:
             turn = self._owned.entry.turn
             if turn is not None:
                 self.summary.resume_count = turn.state.resume_count
-                if turn.state.took_up:
+                if turn.state.reviewed_earlier:
                     self.summary.repeat = Repeat.TAKEN_UP
             if isinstance(self._source, Turn):
                 self._memory.threads.learn_sent(self._source)

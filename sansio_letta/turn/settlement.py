@@ -162,7 +162,7 @@ def next_call(calls: Iterable[PendingCall], answered: Collection[str]) -> Pendin
     return own[places[-1] + 1] if places and places[-1] + 1 < len(own) else None
 
 
-def answer_unasked(calls: Iterable[PendingCall], *, approve: bool) -> tuple[CallAnswer, ...]:
+def answer_automatically(calls: Iterable[PendingCall], *, approve: bool) -> tuple[CallAnswer, ...]:
     """Answer calls about which no human is asked. A call of a departed client's tool is always denied."""
     return tuple(
         Decision(call_id=call.call_id, approve=True)
@@ -173,7 +173,7 @@ def answer_unasked(calls: Iterable[PendingCall], *, approve: bool) -> tuple[Call
 
 
 def _missing(call: PendingCall, is_agents: bool, *, allows: bool) -> CallAnswer:
-    return answer_unasked((call,), approve=allows)[0] if is_agents else _no_result(call)
+    return answer_automatically((call,), approve=allows)[0] if is_agents else _no_result(call)
 
 
 def _no_result(call: PendingCall) -> ToolResult:
