@@ -92,7 +92,7 @@ class Proxy:
     @property
     def has_made_tools(self) -> bool:
         """Whether client tools were created in Letta and may still exist; see `sweep`."""
-        return bool(self._memory.letta.made_tools)
+        return bool(self._memory.letta.created_tools)
 
     def refuse(self, request: HttpRequest) -> RequestError | None:
         """Check the head of a request, and return an error if its body need not be read.
@@ -218,7 +218,7 @@ class Proxy:
             at once, those of others only when their turns must be over.
         """
         timeout = self.config.turn_timeout
-        names = self._memory.letta.made_tools.names(created) if ends else frozenset[str]()
+        names = self._memory.letta.created_tools.names(created) if ends else frozenset[str]()
         handler = sweep(created, turn_timeout=timeout, tool_names=names, has_died=has_died)
         summary = Summary(request_id=f"req_{token}", method="SWEEP", path="")
         return self._serve(handler, summary, now)

@@ -16,7 +16,7 @@ from sansio_letta.upstreams.rest.commands import (
     FindTools,
     SearchTools,
 )
-from sansio_letta.upstreams.rest.tool_attachment import MadeTools, ToolAttachment, sweep_tools
+from sansio_letta.upstreams.rest.tool_attachment import CreatedTools, ToolAttachment, sweep_tools
 
 TOOLS = tuple(Tool(name=f"f{number}", parameters={}) for number in range(PAGE_COUNT + 1))
 
@@ -105,7 +105,7 @@ def test_named_tools_are_deleted_before_they_expire_if_no_agent_has_them() -> No
 
 
 def test_of_many_tools_the_oldest_is_forgotten() -> None:
-    made = MadeTools(max_count=2)
+    made = CreatedTools(max_count=2)
     for name in ("a", "b", "a", "c"):
         made.add(name, NOW, scope=name)
     assert made.names(NOW - 1) == {"a", "c"}
@@ -113,7 +113,7 @@ def test_of_many_tools_the_oldest_is_forgotten() -> None:
 
 
 def test_tools_have_expired_with_the_last_and_are_deleted_once() -> None:
-    made = MadeTools()
+    made = CreatedTools()
     made.add("a", NOW + 9, scope="x")
     made.add("b", NOW, scope="x")
     made.forget_expired("x", NOW + 8)
@@ -124,7 +124,7 @@ def test_tools_have_expired_with_the_last_and_are_deleted_once() -> None:
 
 
 def test_a_process_deletes_at_its_end_what_it_has_made_and_may_be_there() -> None:
-    made = MadeTools()
+    made = CreatedTools()
     assert not made
     made.add("a", NOW + 9, scope="x")
     made.add("b", NOW, scope="y")

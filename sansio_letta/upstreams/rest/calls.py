@@ -72,8 +72,7 @@ def owner_of(name: str | None, client_tools: Collection[str], own_tools: Collect
 
 @define
 class ToolBridge:
-    """Classifies the calls of one run: those of client tools, those of Letta's tools, and those that need
-    approval.
+    """Classifies the calls of one run: the client's, Letta's, and those that need approval.
 
     A call of `letta.SEND_MESSAGE` that Letta carries out is none of these, but text of the agent
     (sleeptime_reply.jsonl).

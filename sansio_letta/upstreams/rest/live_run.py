@@ -31,13 +31,13 @@ from . import letta
 from .calls import ToolBridge
 from .commands import CancelRun, FetchKept, FetchRun, FindRuns, OpenStream, ResumeRun
 from .exchange import Exchange, Exchanges
-from .lookup import SoughtRun, find_run, kept_nothing
+from .lookup import RunCriteria, find_run, kept_nothing
 from .reader import MessageReader
 from .recovery import EarlierTurn, KeptRun, StreamPosition, read_run
 from .response import Response
 from .run import EndOfStream, RunStream, refusal_in
 from .run_request import NewRun
-from .tool_attachment import MadeTools, Prepared, ToolAttachment, prepare
+from .tool_attachment import CreatedTools, Prepared, ToolAttachment, prepare
 
 #: Enum looks up members with Python code, and this one is needed for every token.
 _NEED_DATA: Final = Signal.NEED_DATA
@@ -47,7 +47,7 @@ _NEED_DATA: Final = Signal.NEED_DATA
 class LettaMemory:
     """What the turns of one process know about their Letta server, and have created there."""
 
-    made_tools: MadeTools = field(factory=MadeTools)
+    created_tools: CreatedTools = field(factory=CreatedTools)
     has_background: bool = True  #: False once Letta has responded that it has no background streams
 
 
@@ -89,7 +89,7 @@ class RestRun:
     :param attachment: tools to attach before it.
     :param names: names of tools that were called before it, by the ids of the calls.
     :param has_results: whether tool results are sent with it.
-    :param sought: how to find it without its id; None if it cannot be found.
+    :param criteria: how to find it without its id; None if it cannot be found.
     :param compares_runs: whether it is found by comparing the agent's runs before and after.
     :param forget: forgets the thread, or else the agent, because it no longer exists.
     :param forget_agent: forgets the agent, because it no longer exists.
@@ -102,7 +102,7 @@ class RestRun:
     names: Mapping[str, str]
     has_results: bool = False
     compares_runs: bool = False
-    _sought: SoughtRun | None = field(default=None, alias="sought")
+    _criteria: RunCriteria | None = field(default=None, alias="criteria")
     _forget: Callable[[], AgentGone | ThreadGone] = field(alias="forget")
     _forget_agent: Callable[[], AgentGone] = field(alias="forget_agent")
     _memory: LettaMemory = field(alias="memory")
@@ -124,7 +124,7 @@ class RestRun:
         """How a later turn finds the run."""
         if self.stream.run_id is not None:
             return EarlierTurn(run_id=self.stream.run_id)
-        return EarlierTurn(sought=self._sought) if self._may_exist and self._sought is not None else None
+        return EarlierTurn(criteria=self._criteria) if self._may_exist and self._criteria is not None else None
 
     @property
     def is_named(self) -> bool:
@@ -149,7 +149,7 @@ class RestRun:
     @property
     def instructions_sent(self) -> tuple[StandingInstruction, ...]:
         """Instructions that are sent with it and need not be repeated in its thread."""
-        return self.new_run.told
+        return self.new_run.instructions_sent
 
     # --- Before it ----------------------------------------------------------------------------------------
 
@@ -167,9 +167,9 @@ class RestRun:
         prepared = yield from steps
         if prepared.is_agent_gone:
             raise Gone(self._forget_agent())
-        if self._sought is not None:
+        if self._criteria is not None:
             known = prepared.runs
-            self._sought = None if known is None else evolve(self._sought, before=known)
+            self._criteria = None if known is None else evolve(self._criteria, before=known)
 
     # --- Starting it --------------------------------------------------------------------------------------
 
@@ -290,14 +290,14 @@ class RestRun:
 
     def locate(self) -> Script[Located]:
         """Search the agent's runs for it."""
-        assert self._sought is not None
+        assert self._criteria is not None
         self._reader = None
         exchanges = self.context.exchanges
         timeout = exchanges.config.first_item_timeout
-        found = yield from exchanges.drive_lookup(find_run(self._sought, timeout))
+        found = yield from exchanges.drive_lookup(find_run(self._criteria, timeout))
         if found.run is None:
             if found.is_sure:
-                self._sought = None
+                self._criteria = None
             return Located.NEVER_BEGUN if found.is_sure else Located.UNKNOWN
         self.stream.run_id, self._was_located = found.run.id, True
         return Located.OVER if found.run.is_over else Located.RUNNING

@@ -47,7 +47,7 @@ class RunMark:
 
 def read_mark(run: letta.Run) -> RunMark | None:
     """Return the mark of a run, or None if it was not started by this software."""
-    text = run.asked_as or ""
+    text = run.text_argument or ""
     parts = text.split(".", 4) if len(text) <= _SIZE else []
     if len(parts) != 4 or parts[0] != _PREFIX or not parts[3].isascii() or not parts[3].isdigit():
         return None
@@ -55,7 +55,7 @@ def read_mark(run: letta.Run) -> RunMark | None:
 
 
 @frozen(kw_only=True)
-class SoughtRun:
+class RunCriteria:
     """How to find a run that was requested.
 
     :param mark: the mark in its request.
@@ -72,8 +72,8 @@ class SoughtRun:
         """Pick the run from the agent's newest runs."""
         if self.mark is not None:
             listed = tuple(runs)
-            found = next((run for run in listed if run.asked_as == self.mark), None)
-            return FoundRun(run=found, is_sure=all(run.asked_as is not None for run in listed))
+            found = next((run for run in listed if run.text_argument == self.mark), None)
+            return FoundRun(run=found, is_sure=all(run.text_argument is not None for run in listed))
         others = [run for run in runs if run.id not in self.before]
         same = [run for run in others if run.conversation_id == self.conversation_id]
         return FoundRun(run=same[0] if len(same) == 1 else None, is_sure=not same)
@@ -94,7 +94,7 @@ class FoundRun:
 RunSearch: TypeAlias = Generator[Command | Pause, Response | None, FoundRun]
 
 
-def find_run(sought: SoughtRun, timeout: float) -> RunSearch:
+def find_run(criteria: RunCriteria, timeout: float) -> RunSearch:
     """Search for a run until it is found. Send None after a pause.
 
     :param timeout: limit for the sum of the pauses, in seconds.
@@ -102,9 +102,9 @@ def find_run(sought: SoughtRun, timeout: float) -> RunSearch:
     """
     count, waited = 0, 0.0
     while True:
-        response = yield FindRuns(agent_id=sought.agent_id)
+        response = yield FindRuns(agent_id=criteria.agent_id)
         assert response is not None
-        found = sought.pick(letta.decode_runs(response.data))
+        found = criteria.pick(letta.decode_runs(response.data))
         if found.run is not None or waited >= timeout:
             return found
         pause = PAUSES[min(count, len(PAUSES) - 1)]

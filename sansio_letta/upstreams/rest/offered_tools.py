@@ -9,7 +9,7 @@ from ...errors import RequestError, RequestField
 from ...turn.agent import Agent
 from ...turn.request import Tool
 from .attached_tools import OfferedTool, Stamp, offer_attached, offer_in_request
-from .tool_attachment import Cleaning, MadeTools, ToolAttachment, sweep_tools
+from .tool_attachment import Cleaning, CreatedTools, ToolAttachment, sweep_tools
 
 
 @define(kw_only=True)
@@ -23,7 +23,7 @@ class OfferedTools:
     :param policy: which agents get tools attached.
     :param ttl: seconds that attached tools are kept in Letta. If the process dies, the agent has them for as
         long.
-    :param made: the tools that the turns of the process have created in Letta.
+    :param created_tools: the tools that the turns of the process have created in Letta.
     :param scope: the caller's.
     :param owner: unique to the turn.
     :param now: when the request was received, Unix time in seconds.
@@ -33,11 +33,10 @@ class OfferedTools:
     client_names: Mapping[str, str] = field(factory=dict)
     policy: ClientTools
     ttl: float
-    made: MadeTools
+    created_tools: CreatedTools
     scope: Hashable = None
     owner: str
     now: int
-    is_awaited: bool = field(default=False, init=False)  #: the agent waits for the client's results
     _tools: tuple[OfferedTool, ...] = field(default=(), init=False)
     _attachment: ToolAttachment | None = field(default=None, init=False)  #: if they are to be attached
 
@@ -56,7 +55,7 @@ class OfferedTools:
                     tools=self._tools,
                     stamp=stamp,
                     now=self.now,
-                    made=self.made,
+                    created_tools=self.created_tools,
                     scope=self.scope,
                 )
         elif self.offered and not agent.capabilities.client_tools:
@@ -101,11 +100,13 @@ class OfferedTools:
         return self._attachment if self._attachment is not None and self._attachment.is_attached else None
 
     @property
-    def forgotten(self) -> Cleaning | None:
+    def sweep(self) -> Cleaning | None:
         """Commands that delete expired tools, if this turn created tools or all known tools have expired."""
         has_made = self._attachment is not None and self._attachment.has_made
-        return self._sweep() if has_made or self.made.have_expired(self.scope, self.now) else None
+        return (
+            self._sweep_expired() if has_made or self.created_tools.have_expired(self.scope, self.now) else None
+        )
 
-    def _sweep(self) -> Cleaning:
+    def _sweep_expired(self) -> Cleaning:
         if (yield from sweep_tools(self.now)):
-            self.made.forget_expired(self.scope, self.now)
+            self.created_tools.forget_expired(self.scope, self.now)

@@ -16,7 +16,7 @@ from ...turn.upstream import Pause, RunEvent
 from . import letta
 from .commands import Command, FetchKept, FetchRun, FetchUsage
 from .exchange import PAUSES
-from .lookup import SoughtRun, find_run
+from .lookup import RunCriteria, find_run
 from .response import Response
 from .run import EndOfStream, RunStream
 from .turn_input import to_result
@@ -27,11 +27,11 @@ class EarlierTurn:
     """An earlier turn for the same request, which ended after its run may have been started.
 
     :param run_id: the id of its run; None if that is not known.
-    :param sought: how to find the run without its id.
+    :param criteria: how to find the run without its id.
     """
 
     run_id: str | None = None
-    sought: SoughtRun | None = None
+    criteria: RunCriteria | None = None
 
 
 @frozen(kw_only=True)
@@ -96,7 +96,7 @@ class KeptRun:
 
     @property
     def is_blank(self) -> bool:
-        """Whether nothing was stored for no known reason."""
+        """Whether nothing was stored, and the reason is unknown."""
         return not self.has_anything and self.ended.run.stop_reason is None
 
     @property
@@ -173,9 +173,9 @@ def read_earlier_turn(earlier: EarlierTurn, timeout: float) -> RunQuery:
     """
     run_id = earlier.run_id
     if run_id is None:
-        assert earlier.sought is not None
+        assert earlier.criteria is not None
         # The earlier turn has already searched for as long as a run may take to start.
-        found = yield from find_run(earlier.sought, 0.0)
+        found = yield from find_run(earlier.criteria, 0.0)
         if found.run is None:
             none = letta.Run(id="", status="failed")
             return EndedRun(run=none, kept=letta.KeptMessages(), usage=None)

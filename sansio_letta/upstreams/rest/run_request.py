@@ -32,7 +32,7 @@ from .target import Target
 from .turn_input import to_answer, to_client_tool, to_message
 
 Answers: TypeAlias = tuple[CallAnswer, ...]
-#: Precedes a result for a legacy agent. Letta itself has told the agent before that its call was denied.
+#: Precedes a result for a legacy agent. Letta's own text, that the call was denied, comes first.
 RESULT_PREFACE: Final = "Not denied: the user's program has carried it out, with this result:\n"
 #: Precedes a text in place of a result.
 _NO_DENIAL: Final = "Not denied: "
@@ -52,12 +52,12 @@ class NewRun:
     """The command that starts a run.
 
     :param answers_ahead: to be sent before it.
-    :param told: instructions in it that need not be repeated in the thread once the run's first step is stored.
+    :param instructions_sent: need not be repeated in the thread once the run's first step is stored.
     """
 
     command: OpenStream
     answers_ahead: AnswerCalls | None = None
-    told: tuple[StandingInstruction, ...] = ()
+    instructions_sent: tuple[StandingInstruction, ...] = ()
 
 
 def build_run_request(
@@ -115,8 +115,8 @@ def build_run_request(
         assistant_message_tool_kwarg=mark,
     )
     command = OpenStream(thread=thread, request=body, is_followed=not can.event_stream)
-    told = tuple(standing for standing in (instructions, format_prompt) if standing is not None)
-    return NewRun(command=command, answers_ahead=ahead, told=told)
+    instructions_sent = tuple(standing for standing in (instructions, format_prompt) if standing is not None)
+    return NewRun(command=command, answers_ahead=ahead, instructions_sent=instructions_sent)
 
 
 def _approvals(answers: Answers, target: Target) -> letta.ApprovalCreate:

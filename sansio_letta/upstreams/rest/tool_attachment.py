@@ -77,7 +77,7 @@ Cleaning: TypeAlias = Generator[Command, Response | None, None]
 
 
 @define
-class MadeTools:
+class CreatedTools:
     """The tools that the turns of one process have created in Letta, and when they expire.
 
     :param max_count: limit of remembered names, and of scopes. Beyond it, the oldest are forgotten, which does
@@ -129,7 +129,7 @@ class ToolAttachment:
 
     :param stamp: marks the agent; its owner is unique.
     :param now: when the request was received, Unix time in seconds.
-    :param made: remembers the tools that are created.
+    :param created_tools: remembers the tools that are created.
     :param scope: the caller's.
     """
 
@@ -137,7 +137,7 @@ class ToolAttachment:
     tools: tuple[OfferedTool, ...]
     stamp: Stamp
     now: int
-    made: MadeTools = field(factory=MadeTools)
+    created_tools: CreatedTools = field(factory=CreatedTools)
     scope: Hashable = None
     is_attached: bool = field(default=False, init=False)  #: the agent has the tools, or may have them
     has_made: bool = field(default=False, init=False)  #: some did not exist, or had expired
@@ -176,7 +176,7 @@ class ToolAttachment:
             tool = found.get(offer.tool.name)
             if tool is None or is_expired(tool, self.now):
                 self.has_made = True
-                self.made.add(offer.tool.name, self.stamp.until, self.scope)
+                self.created_tools.add(offer.tool.name, self.stamp.until, self.scope)
                 response = yield MakeTool(tool=to_client_tool(offer.tool), tags=tool_tags(self.stamp.until))
                 assert response is not None
                 if response.status in (400, 413, 422):
@@ -280,7 +280,7 @@ def clean_up(
     conversation: DeleteConversation | UpdateConversation | None,
     strays: Cleaning | None,
     attachment: ToolAttachment | None,
-    forgotten: Cleaning | None,
+    sweep: Cleaning | None,
     expired: Iterable[ConversationThread] = (),
 ) -> Cleaning:
     """Do all that must be done after a turn.
@@ -288,7 +288,7 @@ def clean_up(
     :param conversation: deletes or updates the conversation of a background prompt.
     :param strays: deletes conversations whose creation was not confirmed.
     :param attachment: the tools to detach.
-    :param forgotten: deletes tools that have expired.
+    :param sweep: deletes tools that have expired.
     :param expired: conversations that are no longer needed.
     """
     if conversation is not None:
@@ -297,7 +297,7 @@ def clean_up(
         yield from strays
     if attachment is not None:
         yield from attachment.detach()
-    if forgotten is not None:
-        yield from forgotten
+    if sweep is not None:
+        yield from sweep
     for thread in expired:
         yield DeleteConversation(conversation_id=thread.conversation_id)

@@ -16,7 +16,7 @@ from .commands import Command, CreateConversation, DeleteConversation, UpdateCon
 from .conversations import delete_strays, waiting_summary
 from .exchange import Exchange, Exchanges
 from .live_run import LettaMemory, RestRun, RunContext
-from .lookup import RunMark, SoughtRun
+from .lookup import RunCriteria, RunMark
 from .offered_tools import OfferedTools
 from .recovery import EarlierTurn, KeptRun, read_earlier_turn
 from .response import Response
@@ -82,7 +82,7 @@ class RestUpstream:
             client_names=request.client_tool_names,
             policy=config.client_tools,
             ttl=config.client_tool_ttl,
-            made=self._memory.made_tools,
+            created_tools=self._memory.created_tools,
             scope=self._caller.scope,
             owner=self._token,
             now=self._created,
@@ -209,7 +209,7 @@ class RestUpstream:
             is_verdict=request.is_verdict,
         )
         conversation = self._target.conversation
-        sought = SoughtRun(
+        criteria = RunCriteria(
             agent_id=agent.id,
             mark=new_run.command.request.assistant_message_tool_kwarg,
             conversation_id=conversation.conversation_id if conversation else None,
@@ -223,7 +223,7 @@ class RestUpstream:
             names={call.call_id: call.name for call in request.answered if call.name},
             has_results=request.has_results and not goes_ahead,
             compares_runs=finds and not is_marked,
-            sought=sought if finds else None,
+            criteria=criteria if finds else None,
             forget=self._target.forget,
             forget_agent=self._target.forget_agent,
             memory=self._memory,
@@ -264,18 +264,17 @@ class RestUpstream:
         )
         agent = self._target.known_agent
         strays = delete_strays(agent.id, task) if task and agent and has_strays else None
-        self._tools.is_awaited = bool(awaited_calls)
-        attachment, forgotten = self._tools.to_detach, self._tools.forgotten if had_turn else None
+        attachment, sweep = self._tools.to_detach, self._tools.sweep if had_turn else None
         if (
             conversation is None
             and strays is None
             and attachment is None
-            and forgotten is None
+            and sweep is None
             and not self._expired
         ):
             return None
         # Whatever could not be deleted has a mark, and is deleted when a server starts.
-        cleaning = clean_up(conversation, strays, attachment, forgotten, self._expired)
+        cleaning = clean_up(conversation, strays, attachment, sweep, self._expired)
         return self._exchanges.drive(cleaning, self._send_in_clean_up)
 
     def _end_of_conversation(

@@ -94,7 +94,7 @@ class Run:
         return self.status not in ("created", "running")
 
     @property
-    def asked_as(self) -> str | None:
+    def text_argument(self) -> str | None:
         """The name of the text argument in its request; None if Letta does not show it."""
         return None if self.request_config is None else self.request_config.assistant_message_tool_kwarg
 
