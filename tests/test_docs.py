@@ -480,7 +480,7 @@ def test_no_key_that_the_docs_show_opens_a_server(tmp_path: Path) -> None:
     for key in shown - {"KEY"}:
         path = tmp_path / "keys.toml"
         path.write_text(f'[keys.alice]\nsha256 = "{sha256(key.encode()).hexdigest()}"')
-        with pytest.raises(SettingsError, match="expected a key that nobody can guess"):
+        with pytest.raises(SettingsError, match="expected a key that cannot be guessed"):
             read_keys([path])
 
 

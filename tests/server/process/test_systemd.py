@@ -102,7 +102,7 @@ def test_a_socket_beyond_this_machine_is_refused_as_ever() -> None:
         process = activated(listening)
         _, errors = process.communicate(timeout=20)
     assert process.returncode == 2
-    assert "say --allow-anyone" in errors
+    assert "use --allow-anyone" in errors
 
 
 def test_sockets_that_are_for_somebody_else_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def test_a_header_must_have_a_headers_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(map(str.title, SECRET_HEADERS)))
 def test_a_secret_is_no_chats_key(name: str) -> None:
-    with pytest.raises(SettingsError, match=r"^chat_key_headers: expected a header that holds no secret"):
+    with pytest.raises(SettingsError, match=r"^chat_key_headers: expected a header without a secret"):
         ThreadSettings(chat_key_headers=(name,))
 
 
