@@ -76,7 +76,7 @@ def test_a_secret_is_no_chats_key(name: str) -> None:
 
 @pytest.mark.parametrize("prompt", ["", " \n"])
 def test_not_every_prompt_is_a_task(prompt: str) -> None:
-    with pytest.raises(SettingsError, match=r"^task_prompts: expected how such a prompt begins"):
+    with pytest.raises(SettingsError, match=r"^task_prompts: expected the beginning of a prompt"):
         ThreadSettings(task_prompts=("Sum up:", prompt))
 
 
