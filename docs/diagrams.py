@@ -206,7 +206,7 @@ class _Drawing:
         return f"url(#arrow-{self.machine.name})"
 
     def _frame_arrows(self) -> Iterator[str]:
-        """Add the transitions that all framed states have in common."""
+        """Yield the arrows of transitions that all framed states have in common."""
         machine = self.machine
         half = machine.box_width / 2
         for then, inputs in _by_target(machine.shared).items():
@@ -226,7 +226,7 @@ class _Drawing:
             yield self._group(meant, f"{self._line(start, end)}{dot}{label}")
 
     def _arrows(self) -> Iterator[str]:
-        """Add the transitions of one state only."""
+        """Yield the arrows of all other transitions."""
         machine = self.machine
         own = {
             (state, given, then)
