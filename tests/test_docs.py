@@ -1,4 +1,4 @@
-"""The docs say what is so: links, files, code, options, tables and drawings. `make docs` builds the site."""
+"""The docs agree with the code: links, files, code, options, tables, diagrams. `make docs` builds the site."""
 
 import ast
 import dataclasses

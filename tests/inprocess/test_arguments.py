@@ -1,4 +1,4 @@
-"""What a transport is made of, and what it says when that is wrong, or when it is used wrongly."""
+"""The arguments of a transport, and the errors for wrong ones and for wrong use."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The short way of a text through a cycle: it says and notes what the long one does; nothing else goes it."""
+"""The fast path of a text through a cycle has the same effects as the other path, and is only for texts."""
 
 import contextlib
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Pages of other sites, and names that are made to mean this machine."""
+"""Web pages of other origins, and host names that point to this machine."""
 
 import re
 

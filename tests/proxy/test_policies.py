@@ -1,4 +1,4 @@
-"""Whose word counts: the server's, then the key's, then the request's, which is held to what is stricter."""
+"""Policies of the server, of keys and of requests, and which values a request may choose."""
 
 from enum import Enum
 from typing import Any

@@ -1,4 +1,4 @@
-"""Requests that come twice, and requests that come at once."""
+"""Retries, and concurrent requests."""
 
 from collections.abc import Mapping
 from typing import Any

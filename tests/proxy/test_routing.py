@@ -1,4 +1,4 @@
-"""Which answer a method and a path ask for, or what would have been right."""
+"""The endpoint for a method and a path, or what to use instead."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""A recorded client's request through today's code, and what is said where the answer is another now."""
+"""A recorded client's request with today's code, and how a different response is reported."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""A client's tools that are attached to an agent, seen from the connection: what waits for their end."""
+"""Attached client tools, seen from the connection: what waits for them to be detached."""
 
 from typing import Any
 

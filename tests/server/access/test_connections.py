@@ -1,4 +1,4 @@
-"""How connections come in: TLS on real sockets, and how many there may be."""
+"""Accepting connections: TLS on real sockets, and limits on their number."""
 
 import errno
 import resource

@@ -1,4 +1,4 @@
-"""Keys files, lists of keys, and the ring that all of them end in."""
+"""Keys files, lists of keys, and the key ring made from them."""
 
 import hmac
 from hashlib import sha256

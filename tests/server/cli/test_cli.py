@@ -1,4 +1,4 @@
-"""The command `letta-proxy`, as a person runs it."""
+"""The command `letta-proxy`, as a user runs it."""
 
 import re
 import socket

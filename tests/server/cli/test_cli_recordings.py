@@ -1,4 +1,4 @@
-"""The commands on recordings, and the server that makes and serves them."""
+"""The commands for recordings, and the server that writes and serves them."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""`letta-proxy threads`: what a person sees of an agent's chats."""
+"""`letta-proxy threads`: the output for an agent's chats."""
 
 from drive import AGENT_ID
 from sansio_letta.upstreams.rest.conversations import chat_summary

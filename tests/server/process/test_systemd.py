@@ -1,4 +1,4 @@
-"""What systemd tells the server, and what it is told."""
+"""Socket activation by systemd, and notifications to it."""
 
 import os
 import re

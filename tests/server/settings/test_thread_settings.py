@@ -1,4 +1,4 @@
-"""The operator's say in chats and in what a task is: from option, environment or file to the core."""
+"""Settings of chats and background prompts, from option, environment or file to the core."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The pool between the core's commands and a Letta that speaks raw HTTP over real sockets."""
+"""The connection pool, between the core's commands and a raw HTTP stand-in over real sockets."""
 
 import errno
 import ssl
