@@ -39,7 +39,7 @@ from .turn_registry import Follower, TurnOwnership
 Item: TypeAlias = Command | ResponseHead | ResponseBody
 
 
-#: An Enum looks its members up with Python code, and these are asked for with every token.
+#: Looking up a member of an Enum runs Python code, and these are needed for every token.
 _WAITING: Final = Signal.WAITING
 _NEED_DATA: Final = Signal.NEED_DATA
 
@@ -261,7 +261,7 @@ class Cycle:
                 handler.receive_failure(Failure.SILENT, reason)
 
     def next_event(self) -> Item | Signal:
-        """The next item.
+        """Return the next item.
 
         NEED_DATA until more arrives from Letta; WAITING until `wake` is called or the deadline has come, when
         `handle_deadline` must be called; FINISHED when there is nothing left to do.

@@ -51,7 +51,7 @@ class AgentMemory:
         return remembered.agent if remembered is not None and now < remembered.until else None
 
     def remember(self, model: str, agent: Agent, now: float, caller: Caller = ANYONE) -> None:
-        """Store an agent that was just found, without passing state such as pending calls."""
+        """Store an agent that was just found, without transient state such as pending calls."""
         self._agents[caller.scope, model] = _Remembered(agent, now + self.ttl)
         self._agents.move_to_end((caller.scope, model))
         if len(self._agents) > self.max_count:

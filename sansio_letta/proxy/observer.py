@@ -33,7 +33,7 @@ class CycleOpened:
     token: str
     created: int  #: Unix time, seconds
     config: Config  #: with the policies of the key and of the request
-    summary: Summary  #: filled in as the cycle goes on
+    summary: Summary  #: filled in as the cycle proceeds
     initial: InitialState
 
 

@@ -24,7 +24,7 @@ class Summary:
     path: str  #: without its query
     caller: str | None = None  #: the name of its key
     status: int | None = None  #: that of the response; None: the client disconnected before it was sent
-    stream: bool | None = None  #: whether the client asked for a stream
+    stream: bool | None = None  #: whether the client requested a stream
     model: str | None = None  #: as asked
     thread: str | None = None  #: where the input went: `agent`, `chat`, `conversation` or `task`
     agent_id: str | None = None  #: the agent that `model` resolved to

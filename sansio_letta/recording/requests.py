@@ -31,7 +31,7 @@ def client_request(client: RecordedExchange) -> HttpRequest:
 
 
 def client_turn_request(client: RecordedExchange, config: Config) -> tuple[ClientRequest, TurnRequest] | None:
-    """What the client asked for; None if no turn is needed for it.
+    """Decode the client's request; return None if it needs no turn.
 
     :raises RequestError: if it is refused.
     """

@@ -189,7 +189,7 @@ class SyncStream:
         return self._exchange.body()
 
     def close(self) -> None:
-        """Cancel the run if it goes on."""
+        """Cancel the run if it is still running."""
         self._exchange.close()
 
 
@@ -209,7 +209,7 @@ class AsyncStream:
         return piece
 
     async def aclose(self) -> None:
-        """Cancel the run if it goes on."""
+        """Cancel the run if it is still running."""
         await self._exchange.aclose()
 
 

@@ -98,11 +98,11 @@ class TurnTrace(TimedObserver):
     def end(self, summary: Summary, seconds: float, first: float | None) -> None:
         """See `TimedObserver`."""
         if self._span is not None:
-            _tell(self._span, summary, first)
+            _set_attributes(self._span, summary, first)
             self._span.end()
 
 
-def _tell(span: Span, summary: Summary, first: float | None) -> None:
+def _set_attributes(span: Span, summary: Summary, first: float | None) -> None:
     attributes: dict[str, AttributeValue | None] = {
         "gen_ai.agent.id": summary.agent_id,
         "gen_ai.response.time_to_first_chunk": first if summary.stream else None,
