@@ -1,7 +1,7 @@
-"""From a client's request to a turn's: what is new in it, and which thread it belongs to.
+"""Conversion of a client's request to a turn's request: its new input, its thread, its instructions.
 
-A client resends the whole history every time; Letta holds it already. New is what follows the client's last
-assistant message: results of calls (Roo Code sends a user message after them), and what the user wrote.
+A client sends the whole history with every request, but Letta has it already. Only what follows the last
+assistant message is new: results of calls (after which Roo Code sends a user message), and the user's messages.
 """
 
 from collections.abc import Mapping
@@ -43,10 +43,10 @@ from .items import (
 )
 from .speakers import as_field, named_in, readable
 
-#: Names a chat in `metadata`, where no header does.
+#: The key in `metadata` that names a chat, if no header does.
 CHAT_KEY_METADATA: Final = "letta_chat_key"
 
-#: Field -> why it is refused where a server, a key or a request has it so.
+#: The reason why a field is refused, if enforcement is set to refuse.
 _REFUSALS: Final[Mapping[RequestField, str]] = {
     RequestField.REPLY_FORMAT: "`{field}`: an agent cannot be held to JSON, and enforcement is set to refuse "
     "here. Ask for JSON in the message, or have replies checked: header X-Letta-Policy-Enforcement: validate.",
@@ -55,7 +55,7 @@ _REFUSALS: Final[Mapping[RequestField, str]] = {
     "X-Letta-Policy-Enforcement: validate.",
 }
 
-#: Longer keys are refused: OpenAI's `metadata` values end there, too.
+#: OpenAI's limit for values of `metadata`.
 _MAX_KEY_SIZE: Final = 512
 
 _EMPTY_SCHEMA: Final = {"type": "object", "properties": {}}
@@ -70,9 +70,9 @@ class BuiltRequest:
 
 
 def build_turn_request(request: ClientRequest, context: RequestContext | None = None) -> BuiltRequest:
-    """What the request asks of the agent.
+    """Build a turn's request from a client's.
 
-    :raises RequestError: if there is nothing new in it, or if it is none that is wanted.
+    :raises RequestError: if it contains nothing new, or is a background prompt that must be refused.
     """
     context = context or RequestContext()
     config = context.config
@@ -89,15 +89,15 @@ def build_turn_request(request: ClientRequest, context: RequestContext | None = 
     else:
         thread = _thread(request, context)
     instructions = _instructions((*earlier, *tail), config.instructions)
-    # A background prompt comes from no person.
+    # A background prompt has no author.
     person = None if isinstance(thread, Throwaway) else named_in(context.headers)
-    voice = _Voice(policy=config.speakers, person=person)
+    speakers = _SpeakerNames(policy=config.speakers, person=person)
     messages, results = list[turn.Message](), list[ToolResult]()
     for message in tail:
         match message:
-            # Letta refuses an empty message, and with it the whole turn.
+            # Letta would refuse the whole turn because of an empty message.
             case UserMessage(content=content) if content:
-                messages.append(voice.say(message))
+                messages.append(speakers.convert(message))
             case ToolMessage(tool_call_id=call_id, content=content):
                 results.append(ToolResult(call_id=call_id, content=_result(content)))
     if not messages and not results:
@@ -116,8 +116,8 @@ def build_turn_request(request: ClientRequest, context: RequestContext | None = 
             client_tools=tuple(_client_tool(tool) for tool in request.tools),
             client_tool_names={tool.alias: tool.name for tool in request.tools if tool.alias is not None},
             thread=thread,
-            history=_history(earlier, voice, with_calls=isinstance(thread, Throwaway)) if thread else (),
-            input_as_text=_history(tail, voice, with_calls=True, calls_of=earlier, is_new=True)
+            history=_history(earlier, speakers, with_calls=isinstance(thread, Throwaway)) if thread else (),
+            input_as_text=_history(tail, speakers, with_calls=True, calls_of=earlier, is_new=True)
             if isinstance(thread, Throwaway) and results
             else (),
             instructions=instructions,
@@ -126,7 +126,7 @@ def build_turn_request(request: ClientRequest, context: RequestContext | None = 
                 for message in earlier
                 if isinstance(message, ToolMessage)
             ),
-            # Without a question, what the user writes is no answer.
+            # No question is asked if a format is required, so a message is never a decision.
             verdict=_verdict(earlier, tail) if reply_format is None else None,
             reply_format=reply_format,
             stop=request.stop,
@@ -137,7 +137,7 @@ def build_turn_request(request: ClientRequest, context: RequestContext | None = 
         ),
         ignored=(
             *((RequestField.INSTRUCTIONS,) if is_ignored else ()),
-            *((RequestField.SPEAKER,) if voice.is_unheard(request.messages) else ()),
+            *((RequestField.SPEAKER,) if speakers.leaves_out_names(request.messages) else ()),
             *ignored_formats,
         ),
     )
@@ -149,16 +149,16 @@ def _leaves_calls(earlier: tuple[Message, ...]) -> bool:
 
 
 def _is_isolated(request: ClientRequest, context: RequestContext) -> bool:
-    """Whether a request is put to the agent in a conversation that is thrown away.
+    """Whether a request gets a conversation of its own, to be deleted afterwards.
 
-    :raises RequestError: if it is put to no agent.
+    :raises RequestError: if it is refused.
     """
     config = context.config
     if config.tasks is TaskPolicy.ALL:
         return True
     if config.tasks is TaskPolicy.PASS or not is_task(request, context.headers, config.task_prompts):
         return False
-    # A gateway that tries whether the agent answers would take a refusal for an outage.
+    # A gateway that probes whether the agent answers would take a refusal for an outage.
     if config.tasks is TaskPolicy.REFUSE and not is_probe(request):
         raise RequestError(
             "This prompt is a chat program's own, for a title, tags or the like, and is put to no agent: "
@@ -170,7 +170,7 @@ def _is_isolated(request: ClientRequest, context: RequestContext) -> bool:
 
 
 def _with_closing_prompt(tail: tuple[Message, ...]) -> tuple[Message, ...]:
-    """What is new in a background prompt: a system message that comes last is the prompt itself."""
+    """Turn a system message at the end into a user message, because it is the prompt itself."""
     if any(isinstance(message, UserMessage | ToolMessage) for message in tail):
         return tail
     last = tail[-1] if tail else None
@@ -180,28 +180,28 @@ def _with_closing_prompt(tail: tuple[Message, ...]) -> tuple[Message, ...]:
 
 
 @frozen(kw_only=True)
-class _Voice:
-    """Whose user messages are.
+class _SpeakerNames:
+    """Adds the authors' names to user messages.
 
-    :param person: the sender that the request names: its new messages are theirs, unless they name another.
+    :param person: the author that the request names, for its new messages that do not name one themselves.
     """
 
     policy: Speakers
     person: str | None
 
-    def say(self, message: UserMessage, *, is_new: bool = True) -> turn.UserMessage:
-        """A user message for the agent."""
+    def convert(self, message: UserMessage, *, is_new: bool = True) -> turn.UserMessage:
+        """Convert a user message."""
         content = message.content
         name = message.name or (self.person if is_new else None)
         if self.policy is Speakers.OFF or readable(name) is None:
             return turn.UserMessage(content=content)
         if self.policy is Speakers.TEXT:
-            said_by = f"{readable(name)}: "
-            content = said_by + content if isinstance(content, str) else (Text(text=said_by.rstrip()), *content)
+            prefix = f"{readable(name)}: "
+            content = prefix + content if isinstance(content, str) else (Text(text=prefix.rstrip()), *content)
         return turn.UserMessage(content=content, name=as_field(name))
 
-    def is_unheard(self, messages: tuple[Message, ...]) -> bool:
-        """Whether a message names its speaker, and the agent is not told."""
+    def leaves_out_names(self, messages: tuple[Message, ...]) -> bool:
+        """Whether the name of an author is left out."""
         return self.policy is Speakers.OFF and any(
             isinstance(message, UserMessage) and message.name for message in messages
         )
@@ -210,9 +210,9 @@ class _Voice:
 def _reply_format(
     request: ClientRequest, enforcement: Enforcement
 ) -> tuple[ReplyFormat | None, tuple[RequestField, ...]]:
-    """What the reply must be, and the fields that say so if that is ignored.
+    """The required format of the reply, and the fields that would require one but are ignored.
 
-    :raises RequestError: if it is refused, or if there is no way to check it.
+    :raises RequestError: if it is refused, or cannot be checked.
     """
     fields = [
         *([RequestField.TOOL_CHOICE] if request.must_call else []),
@@ -223,7 +223,7 @@ def _reply_format(
     if enforcement is Enforcement.REFUSE:
         raise RequestError(_REFUSALS[fields[0]], field=fields[0], code="unsupported_value")
     if request.must_call:
-        # A reply that calls a tool is no final one: its format matters later.
+        # A reply that calls a tool is not the final one, which the format is for.
         return CallReply(names=tuple(tool.agent_name for tool in request.tools)), ()
     assert request.response_format is not None
     wanted = request.response_format.json_schema
@@ -241,12 +241,12 @@ def _instructions(messages: tuple[Message, ...], policy: InstructionPolicy) -> I
 
 
 def _thread(request: ClientRequest, context: RequestContext) -> ThreadChoice:
-    """The thread that a request names: by a header, the first that is there, or else by its metadata."""
+    """The thread that a request names, by the first header that is present, or else in its metadata."""
     for name in context.config.chat_key_headers:
         value = context.headers.get(name, "").strip()
-        # A chat program that has nothing to fill in sends its template.
+        # A chat program that has no value sends its template.
         if value and not value.startswith("{{"):
-            # Any other header names a chat by a key of the client's.
+            # All other headers name a chat, by the client's own key.
             if name == CONVERSATION_HEADER.lower():
                 return NamedConversation(conversation_id=_check_key(value, header=name))
             return Chat(key=_check_key(value, header=name))
@@ -255,7 +255,7 @@ def _thread(request: ClientRequest, context: RequestContext) -> ThreadChoice:
 
 
 def _key_in(metadata: Mapping[str, object]) -> str:
-    """The chat's key, or nothing. Whatever else is in it is for others."""
+    """The chat's key in the metadata, or an empty string."""
     value = metadata.get(CHAT_KEY_METADATA)
     if value is None or isinstance(value, str):
         return value or ""
@@ -269,10 +269,10 @@ def _key_in(metadata: Mapping[str, object]) -> str:
 
 
 def _check_key(key: str, *, header: str | None = None) -> str:
-    """A chat's key, if it can be one.
+    """Check a chat's key, and return it.
 
-    :param header: that holds it; None: the body does.
-    :raises RequestError: if it is too long or holds what cannot be read.
+    :param header: where it comes from; None: the body.
+    :raises RequestError: if it is too long, or not printable.
     """
     if not key.isprintable() or len(key) > _MAX_KEY_SIZE:
         raise RequestError(
@@ -286,19 +286,19 @@ def _check_key(key: str, *, header: str | None = None) -> str:
 
 def _history(
     messages: tuple[Message, ...],
-    voice: _Voice,
+    speakers: _SpeakerNames,
     *,
     with_calls: bool = False,
     calls_of: tuple[Message, ...] = (),
     is_new: bool = False,
 ) -> tuple[turn.Message, ...]:
-    """What was said before, for a conversation that begins with it.
+    """Convert earlier messages, for a newly created conversation.
 
-    :param with_calls: whether calls and results are told, as text. A chat's conversation does without.
-    :param calls_of: earlier messages, with the calls that the results are of.
-    :param is_new: whether the person who sent the request has said it.
+    :param with_calls: whether to include calls and results, as text.
+    :param calls_of: still earlier messages, whose calls the results may belong to.
+    :param is_new: whether the messages are by the author of the request.
     """
-    said: list[turn.Message] = []
+    converted: list[turn.Message] = []
     calls = {
         call.call_id: call
         for message in (*calls_of, *messages)
@@ -308,9 +308,9 @@ def _history(
     for message in messages:
         match message:
             case UserMessage(content=content) if content:
-                said.append(voice.say(message, is_new=is_new))
+                converted.append(speakers.convert(message, is_new=is_new))
             case AssistantMessage(content=content) if text := text_of(content):
-                said.append(turn.AgentMessage(content=text))
+                converted.append(turn.AgentMessage(content=text))
             case ToolMessage(tool_call_id=call_id, content=content) if with_calls:
                 call = calls.get(call_id)
                 what = (
@@ -318,12 +318,12 @@ def _history(
                     if call is None
                     else f"The tool {call.name} was called with {call.arguments}"
                 )
-                said.append(turn.UserMessage(content=f"[{what}. It returned:]\n{_result_text(content)}"))
-    return tuple(said)
+                converted.append(turn.UserMessage(content=f"[{what}. It returned:]\n{_result_text(content)}"))
+    return tuple(converted)
 
 
 def _verdict(earlier: tuple[Message, ...], tail: tuple[Message, ...]) -> Verdict | None:
-    """What the user says if the agent has asked for an approval; a message with an image is no answer."""
+    """The decision in the user's message, if it is one. A message with an image is not."""
     written = [message.content for message in tail if isinstance(message, UserMessage) and message.content]
     if any(
         not isinstance(part, Text) for content in written if not isinstance(content, str) for part in content
@@ -335,7 +335,7 @@ def _verdict(earlier: tuple[Message, ...], tail: tuple[Message, ...]) -> Verdict
 
 
 def _tail(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """What follows the last assistant message; everything if the agent has not spoken yet."""
+    """What follows the last assistant message; all messages if there is none."""
     spoken = [index for index, message in enumerate(messages) if isinstance(message, AssistantMessage)]
     return messages[spoken[-1] + 1 :] if spoken else messages
 
@@ -347,7 +347,7 @@ def _result_text(content: Content) -> str:
 
 
 def _result(content: Content) -> Content:
-    """A result as the agent gets it; parts only where there is a picture among them."""
+    """Convert a result: to text, unless there is an image in it."""
     if isinstance(content, str) or all(isinstance(part, Text) for part in content):
         return text_of(content)
     return content
