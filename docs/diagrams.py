@@ -1,8 +1,8 @@
-"""Draws the two state machines, from their tables, as SVG inside the page.
+"""Draws the two state machines as inline SVG, from their tables.
 
-Each transition of a table is named in the ``data-transitions`` of one arrow. Arrows that begin at a frame stand
-for the transitions that all states inside have in common. Colours are the theme's variables: light and dark are
-one drawing.
+Each transition of a table is named in the ``data-transitions`` of one arrow. Arrows that start at a frame are
+for the transitions that all states inside have in common. Colours are variables of the theme, so that one
+drawing works in light and dark mode.
 """
 
 import math
@@ -26,13 +26,13 @@ _MARGIN = 16.0
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """A table and where its states stand.
+    """A table and the positions of its states.
 
     :param table: state -> input -> next state, all by name.
-    :param places: the centres of states; one that is missing here is put into a row below the others.
-    :param bends: where an arrow would cross others: the point that it is drawn towards on its way.
-    :param framed: the states whose common transitions are drawn once, from a frame around them; others must
-        stand beside or below it.
+    :param places: the centres of states; missing ones are put in a row below the others.
+    :param bends: points towards which arrows are bent that would cross others.
+    :param framed: states whose common transitions are drawn once, from a frame around them; the other states
+        must be beside or below it.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Machine:
 
     @property
     def transitions(self) -> set[Transition]:
-        """All that the table says."""
+        """All transitions of the table."""
         return {(state, given, then) for state, row in self.table.items() for given, then in row.items()}
 
     @property
@@ -128,7 +128,7 @@ def run_machine() -> Machine:
 
 
 def input_name(given: type[Any]) -> str:
-    """An input of the run's machine as it stands on Letta's wire."""
+    """Return the name of an input of the run's machine in Letta's API."""
     tags = {cls: tag for tag, cls in letta.MESSAGE_TYPES.items()}
     return tags.get(given) or {"Done": "[DONE]", "EndOfStream": "end of stream"}.get(
         given.__name__, given.__name__
@@ -139,7 +139,7 @@ def input_name(given: type[Any]) -> str:
 
 
 def draw(machine: Machine) -> str:
-    """The machine as a figure, without a blank line in it: Markdown passes it on as it stands."""
+    """Return the machine as a figure without blank lines, which Markdown leaves unchanged."""
     return _Drawing(machine).figure()
 
 
@@ -206,7 +206,7 @@ class _Drawing:
         return f"url(#arrow-{self.machine.name})"
 
     def _frame_arrows(self) -> Iterator[str]:
-        """What all framed states have in common."""
+        """Yield the arrows of transitions that all framed states have in common."""
         machine = self.machine
         half = machine.box_width / 2
         for then, inputs in _by_target(machine.shared).items():
@@ -226,7 +226,7 @@ class _Drawing:
             yield self._group(meant, f"{self._line(start, end)}{dot}{label}")
 
     def _arrows(self) -> Iterator[str]:
-        """What one state alone has."""
+        """Yield the arrows of all other transitions."""
         machine = self.machine
         own = {
             (state, given, then)
@@ -329,7 +329,7 @@ def _by_target(shared: set[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def transition_table(machine: Machine) -> str:
-    """The same in words, for those who do not see the drawing."""
+    """Return a description in words, for people who do not see the drawing."""
     lines = ["| in | comes | then |", "|---|---|---|"]
     for state, row in machine.table.items():
         for then, inputs in _by_target({(given, then) for given, then in row.items()}).items():

@@ -10,7 +10,7 @@ from diagrams import draw, run_machine, transition_table, turn_machine
 from tables import TABLES
 from transcripts import CASES, draw_transcript
 
-#: A comment alone on its line; what replaces it is indented as it is.
+#: A comment on a line of its own; its replacement gets the same indentation.
 MARKER: Final = re.compile(r"^( *)<!-- generated: ([a-z-]+) -->$", re.MULTILINE)
 
 GENERATED: Final[Mapping[str, Callable[[], str]]] = {
@@ -26,7 +26,7 @@ GENERATED: Final[Mapping[str, Callable[[], str]]] = {
 def expand(markdown: str) -> str:
     """A page with its generated parts in it.
 
-    :raises KeyError: if a page asks for something that nobody makes.
+    :raises KeyError: if a page refers to something that is not generated.
     """
     return MARKER.sub(lambda found: indent(GENERATED[found[2]](), found[1]), markdown)
 

@@ -259,7 +259,7 @@ def stop_reasons() -> str:
 
 
 def _told(run_events: Iterable[RunEvent]) -> list[events.Event]:
-    """What the client is told of events of a run that has begun, if the turn ends with it."""
+    """Return the events for the client that result from the first events of a run, if the turn ends with it."""
     answer, told = Answer(), list[events.Event]()
     answer.started = True
     for event in run_events:
@@ -707,7 +707,7 @@ def layers() -> str:
 
 
 def recorded_commands() -> str:
-    """What is asked of Letta, by the name that a recording has for it."""
+    """The commands, with their names in recordings."""
     rows = ((_code(name), _first_line(command)) for command, name in recording_format.COMMANDS.items())
     return _table(("`command`", "what it asks"), rows)
 

@@ -9,7 +9,7 @@ from html import escape
 
 from sansio_letta.config import InstructionPolicy, Speakers
 from sansio_letta.dialects.items import AssistantMessage, InstructionMessage, Message, UserMessage
-from sansio_letta.dialects.speakers import Voice
+from sansio_letta.dialects.speakers import SpeakerNames
 from sansio_letta.dialects.transcript import build_transcript, drop_empty, split_instructions
 from sansio_letta.turn import request as turn
 from sansio_letta.turn.ledger import ROOT, Heard, HeardMessage, NewInput, Role, digest, find_new, next_chain
@@ -113,7 +113,7 @@ CASES: Mapping[str, Case] = {
 def found(case: Case) -> NewInput:
     """What is new to the agent, as the proxy finds it."""
     _, said = split_instructions(drop_empty([_message(said) for said in case.sent]), InstructionPolicy.ONCE)
-    transcript = build_transcript(said, Voice(policy=Speakers.NAME, person=None))
+    transcript = build_transcript(said, SpeakerNames(policy=Speakers.NAME, person=None))
     lost = {
         item.mark
         for item in transcript

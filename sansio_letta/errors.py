@@ -38,7 +38,7 @@ class Failure(Enum):
     BROKEN = "broken"
     """The connection ended before the answer did."""
     SILENT = "silent"
-    """Letta said nothing for too long."""
+    """Letta was silent for too long."""
 
 
 @frozen(kw_only=True)
@@ -174,7 +174,7 @@ class LocalProtocolError(SansioLettaError):
 
 
 class RequestError(SansioLettaError):
-    """The client's request cannot be carried out as it stands."""
+    """The client's request cannot be carried out as it is."""
 
     advice = Advice(status=400, type="invalid_request_error", code="invalid_value")
 
@@ -327,7 +327,7 @@ _HTTP_FAILURES: Final[Mapping[int, Advice]] = {
     422: Advice(status=400, type="invalid_request_error", code="invalid_value"),
     429: Advice(status=429, type="rate_limit_error", code="rate_limit_exceeded"),
     503: Advice(status=503, type="server_error", code="upstream_error"),
-    # A gateway gave up waiting for the answer to a question. After a run was asked for, see `RestRun`.
+    # A gateway timed out during a lookup. For requests that start a run, see `RestRun`.
     504: Advice(status=504, type="server_error", code="upstream_error"),
 }
 

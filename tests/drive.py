@@ -17,7 +17,7 @@ from sansio_letta.upstreams.rest.agents import to_agent
 from sansio_letta.upstreams.rest.commands import Command
 from sansio_letta.upstreams.rest.live_run import LettaMemory
 from sansio_letta.upstreams.rest.recovery import EarlierTurn
-from sansio_letta.upstreams.rest.tool_attachment import MadeTools
+from sansio_letta.upstreams.rest.tool_attachment import CreatedTools
 from sansio_letta.upstreams.rest.upstream import RestUpstream
 
 AGENT_ID = "agent-11111111-1111-4111-8111-111111111111"
@@ -58,13 +58,13 @@ def make_turn(
     recall_earlier: RecallEarlier = nothing_earlier,
     recall_waiting: RecallWaiting = nothing_waits,
     recall_heard: RecallHeard = nothing_heard,
-    made_tools: MadeTools | None = None,
+    created_tools: CreatedTools | None = None,
     memory: LettaMemory | None = None,
     **options: Any,
 ) -> Turn:
     """A turn with Letta's REST API."""
     config = config or Config()
-    memory = memory or LettaMemory(made_tools=MadeTools() if made_tools is None else made_tools)
+    memory = memory or LettaMemory(created_tools=CreatedTools() if created_tools is None else created_tools)
     return Turn(
         request,
         RestUpstream(request, config, agent, pending, memory=memory, **options),

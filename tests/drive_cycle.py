@@ -1,4 +1,4 @@
-"""Plays Letta, and the transport, for a cycle: one request of a client's, without any I/O."""
+"""Plays Letta and the transport for a cycle, without any I/O."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""A Letta whose agents have tools: what it holds changes as a turn asks, and every question may fail."""
+"""A stand-in for Letta whose agents have tools, which turns change; every request can fail."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any

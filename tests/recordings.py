@@ -1,4 +1,4 @@
-"""The recordings in fixtures/, and variants of them with the same bytes in other pieces."""
+"""The recordings in fixtures/, and variants with the same bytes in other pieces."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What CI runs: its packages, its steps and their order, its last lines. Its commands are played."""
+"""CI: its packages, its steps and their order, its last lines, with its commands replaced."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""Limits and policies: every number is checked when a Config is made."""
+"""Limits and policies: every number is validated when a Config is created."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Strict conversion: nothing is made to fit, and an error names its place."""
+"""Strict conversion: nothing is coerced, and an error names its location."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The docs say what is so: links, files, code, options, tables and drawings. `make docs` builds the site."""
+"""The docs agree with the code: links, files, code, options, tables, diagrams. `make docs` builds the site."""
 
 import ast
 import dataclasses
@@ -40,7 +40,7 @@ from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest import run as stream
 from sansio_letta.upstreams.rest.agents import to_agent
 from sansio_letta.upstreams.rest.offered_tools import OfferedTools
-from sansio_letta.upstreams.rest.tool_attachment import MadeTools
+from sansio_letta.upstreams.rest.tool_attachment import CreatedTools
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -449,7 +449,12 @@ def test_what_is_not_there_yet_is_not_there() -> None:
 def test_no_page_says_that_agents_of_some_type_take_no_tools(page: Path) -> None:
     legacy = to_agent(letta.Agent(id="agent-1", name="Milo", agent_type="memgpt_v2_agent"))
     tools = OfferedTools(
-        offered=(), policy=sansio_letta.Config().client_tools, ttl=1.0, made=MadeTools(), owner="", now=0
+        offered=(),
+        policy=sansio_letta.Config().client_tools,
+        ttl=1.0,
+        created_tools=CreatedTools(),
+        owner="",
+        now=0,
     )
     assert tools.attaches_to(legacy)
     text = page.read_text(encoding="utf-8").replace("\n", " ")
@@ -475,7 +480,7 @@ def test_no_key_that_the_docs_show_opens_a_server(tmp_path: Path) -> None:
     for key in shown - {"KEY"}:
         path = tmp_path / "keys.toml"
         path.write_text(f'[keys.alice]\nsha256 = "{sha256(key.encode()).hexdigest()}"')
-        with pytest.raises(SettingsError, match="expected a key that nobody can guess"):
+        with pytest.raises(SettingsError, match="expected a key that cannot be guessed"):
             read_keys([path])
 
 

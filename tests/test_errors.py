@@ -1,4 +1,4 @@
-"""What a client is told of each failure: status, type, code, headers, body."""
+"""The response to each failure: status, type, code, headers, body."""
 
 import pytest
 

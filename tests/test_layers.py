@@ -1,4 +1,4 @@
-"""No I/O, no clock, no randomness in the core. Which package imports which is import-linter's: `make lint`."""
+"""No I/O, no clock, no randomness in the core. Imports between packages are checked by `make lint`."""
 
 import ast
 import re

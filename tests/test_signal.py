@@ -1,4 +1,4 @@
-"""Signals tell the caller of `next_event` what to do next."""
+"""Signals: what the caller of `next_event` must do next."""
 
 import pytest
 

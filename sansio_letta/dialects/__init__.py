@@ -1,1 +1,1 @@
-"""What clients speak: each package is one dialect of the OpenAI API."""
+"""Dialects of the OpenAI API, which clients speak. Each package is one of them."""

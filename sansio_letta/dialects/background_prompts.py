@@ -1,7 +1,8 @@
-"""Background prompts: a program asks the same model for a title, a summary, or whether it answers at all.
+"""Background prompts, with which a program asks the same model for a title or a summary, or probes it.
 
-The agent would remember them as if the person had said them. They are recognised by how they begin. A person
-must be heard, so a beginning is long enough that nobody types it, and where it may be is part of the rule.
+The agent would remember them as the user's messages. They are recognised by their beginnings. A user's message
+must never be taken for one, so each beginning is too long to be typed by chance, and is searched for in certain
+messages only.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,11 +14,11 @@ from attrs import frozen
 from ..turn.request import Content, Text
 from .items import AssistantMessage, ClientRequest, InstructionMessage, Message, UserMessage
 
-#: Headers that mark a request as a background prompt, whatever it says. Open WebUI's is set by its
-#: administrator.
+#: Headers that mark a request as a background prompt, whatever its content. An administrator of Open WebUI can
+#: configure the second one.
 TASK_HEADERS: Final = ("x-letta-task", "x-openwebui-task")
 
-#: Characters of a message that are looked at.
+#: Characters of a message that are searched.
 _HEAD_SIZE: Final = 1_000
 
 
@@ -25,15 +26,15 @@ class Where(Enum):
     """Which message of a request begins with the prompt."""
 
     SYSTEM = "a system or developer message"
-    LAST = "the last user message, or a system message behind it"
+    LAST = "the last user message, or a system message after it"
 
 
 @frozen(kw_only=True)
 class TaskPrompt:
     """How one program's prompt is recognised.
 
-    :param begins: what the message begins with.
-    :param then: what must come within the message's first characters, if the beginning says too little.
+    :param begins: the beginning of the message.
+    :param then: text that must follow soon, if the beginning is not specific enough.
     """
 
     program: str
@@ -43,7 +44,7 @@ class TaskPrompt:
     then: str = ""
 
     def matches(self, head: str) -> bool:
-        """Whether a message that begins like this is the prompt."""
+        """Whether a message with this beginning is the prompt."""
         return head.startswith(self.begins) and self.then in head
 
 
@@ -147,8 +148,8 @@ _BEGINNINGS: Final[Mapping[Where, tuple[str, ...]]] = {
     where: tuple(prompt.begins for prompt in TASK_PROMPTS if prompt.where is where) for where in Where
 }
 
-#: Texts with which gateways try whether a model answers: as a single message, without tools, for a reply of at
-#: most `PROBE_REPLY_SIZE` tokens. In lower case, without what ends a sentence.
+#: Texts with which gateways probe a model: as a single message, without tools, for a reply of at most
+#: `PROBE_REPLY_SIZE` tokens. In lower case, without final punctuation.
 PROBES: Final[Mapping[str, str]] = {
     "hey how's it going": "LiteLLM",
     "what's 1 + 1": "LiteLLM",
@@ -160,14 +161,14 @@ PROBES: Final[Mapping[str, str]] = {
 }
 #: LiteLLM's limit; new-api sends 1 or 10, Dify 5.
 PROBE_REPLY_SIZE: Final = 16
-#: Texts that are a probe whatever the reply may take.
+#: Texts that are a probe whatever the limit of the reply.
 PLAIN_PROBES: Final[Mapping[str, str]] = {
     "test from litellm": "LiteLLM",
     "output only your specific model name with no additional text": "one-api",
 }
 _MAX_PROBE_SIZE: Final = 100
 
-#: How a program's own question about the conversation in front of it differs from a person's: it is long.
+#: Characters of a program's question about the conversation; a user's question is shorter.
 _MIN_QUESTION_SIZE: Final = 120
 _ASKED_FOR: Final = ("summar", "title", "compact", "condense")
 _ASKED_ABOUT: Final = ("conversation", "chat", "discussion", "history", "transcript")
@@ -187,7 +188,7 @@ def is_task(request: ClientRequest, headers: Mapping[str, str], patterns: Sequen
         if isinstance(message, InstructionMessage)
         for head in _heads(message.content)
     ]
-    last = [head for message in _last_said(request.messages) for head in _heads(message.content)]
+    last = [head for message in _last_messages(request.messages) for head in _heads(message.content)]
     named = tuple(patterns)
     return (
         any(_is_known(head, Where.SYSTEM) or head.startswith(named) for head in system)
@@ -198,7 +199,7 @@ def is_task(request: ClientRequest, headers: Mapping[str, str], patterns: Sequen
 
 
 def is_probe(request: ClientRequest) -> bool:
-    """Whether a gateway only tries whether the model answers."""
+    """Whether a gateway only probes whether the model answers."""
     if len(request.messages) != 1 or request.tools:
         return False
     [message] = request.messages
@@ -207,20 +208,20 @@ def is_probe(request: ClientRequest) -> bool:
     text = text_of(message.content)
     if len(text) > _MAX_PROBE_SIZE:
         return False
-    said = text.strip(" \n\t\r.?!").lower()
+    probe = text.strip(" \n\t\r.?!").lower()
     is_short = request.max_tokens is not None and request.max_tokens <= PROBE_REPLY_SIZE
-    return said in PLAIN_PROBES or (is_short and said in PROBES)
+    return probe in PLAIN_PROBES or (is_short and probe in PROBES)
 
 
 def text_of(content: Content | None) -> str:
-    """A message's text, without pictures."""
+    """The text of a message, without images."""
     if content is None or isinstance(content, str):
         return content or ""
     return "\n".join(part.text for part in content if isinstance(part, Text))
 
 
 def _is_filled_in(value: str) -> bool:
-    # Where Open WebUI fills nothing in, the header is empty or its template.
+    # If Open WebUI has no value, the header is empty or contains its template.
     value = value.strip()
     return bool(value) and not value.startswith("{{")
 
@@ -232,9 +233,10 @@ def _is_known(head: str, where: Where) -> bool:
 
 
 def _is_open_webui_task(request: ClientRequest) -> bool:
-    """Titles, tags, follow-ups, and in its old mode the choice of a tool: none of them is streamed.
+    """Whether Open WebUI asks for a title, tags, follow-ups, or, in its old mode, the choice of a tool.
 
-    Its template for documents begins like the first ones, and holds what the user asks.
+    None of these is streamed. Its template for documents begins in the same way, but contains the user's
+    question.
     """
     if request.stream or request.tools or not isinstance(request.messages[-1], UserMessage):
         return False
@@ -250,10 +252,10 @@ def _is_open_webui_task(request: ClientRequest) -> bool:
 
 
 def _asks_about_its_conversation(request: ClientRequest) -> bool:
-    """Whether a program wants the conversation in front summed up or named.
+    """Whether a program asks for a summary or a title of the conversation in its request.
 
-    Tools were called in it of which the request offers none, and a long last message asks about the
-    conversation. A program whose user still talks to the agent offers its tools.
+    Then the request offers none of the tools that were called in the conversation, and its long last message is
+    about the conversation. While a user is still talking to the agent, a program offers its tools.
     """
     called = {
         call.name
@@ -275,8 +277,8 @@ def _asks_about_its_conversation(request: ClientRequest) -> bool:
     )
 
 
-def _last_said(messages: Sequence[Message]) -> Iterator[UserMessage | InstructionMessage]:
-    """The last user message, and the system messages behind it. What the agent does about it may follow."""
+def _last_messages(messages: Sequence[Message]) -> Iterator[UserMessage | InstructionMessage]:
+    """Yield the last user message, and the system messages after it. Calls and results may follow it."""
     for message in reversed(messages):
         if isinstance(message, UserMessage):
             yield message
@@ -286,7 +288,7 @@ def _last_said(messages: Sequence[Message]) -> Iterator[UserMessage | Instructio
 
 
 def _heads(content: Content) -> Iterator[str]:
-    """How a message begins, and each text part of it: programs put a prompt of theirs behind other parts."""
+    """Yield the beginning of each text part of a message, since programs add a prompt after other parts."""
     texts = [content] if isinstance(content, str) else [p.text for p in content if isinstance(p, Text)]
     for text in texts:
         yield text[:_HEAD_SIZE].lstrip()

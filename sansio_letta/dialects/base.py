@@ -10,38 +10,38 @@ from ..errors import FieldName, SansioLettaError
 from ..turn.events import Event
 from .items import ClientRequest
 
-#: With a charset: without one `requests` reads a text as Latin-1.
+#: With a charset, since `requests` decodes text as Latin-1 otherwise.
 EVENT_STREAM: Final = "text/event-stream; charset=utf-8"
 
 
 class Writer(Protocol):
-    """Makes a response's body of a turn's events."""
+    """Encodes a turn's events as the body of a response."""
 
     content_type: str
-    streaming: bool  #: whether bytes go out before the turn is over
+    streaming: bool  #: whether bytes are sent before the turn is over
 
     def write(self, event: Event) -> bytes:
-        """The bytes that the event adds to the body; none is the rule while an answer is collected."""
+        """Return the bytes that the event adds to the body: none before the end, if it is not streamed."""
         ...
 
 
 @runtime_checkable
 class StatusWriter(Writer, Protocol):
-    """One whose clients can show what the agent is doing, beside the answer."""
+    """A writer for clients that can show a status beside the answer."""
 
     def write_status(self, description: str, *, done: bool) -> bytes:
-        """The bytes that a status adds to the body."""
+        """Return the bytes that a status adds to the body."""
         ...
 
 
 @frozen(kw_only=True)
 class RequestContext:
-    """What is known of a request beside its body.
+    """What is known about a request besides its body.
 
-    :param config: the server's, with the policies of the request's key and of its headers.
+    :param config: the server's, with the policies of the request's key and headers.
     :param headers: by lower-case name.
     :param token: unique.
-    :param created: when it came, Unix time in seconds.
+    :param created: when it arrived, in Unix seconds.
     """
 
     config: Config = field(factory=Config)
@@ -54,11 +54,11 @@ class RequestContext:
 class Dialect:
     """An API that clients speak.
 
-    :param decode: reads the body of a request; raises `RequestError` if it cannot be carried out as it stands.
-    :param writer: makes what writes the response to a request.
-    :param error_body: the body of a failure while there is a status to tell it by.
-    :param stream_error: what a failure adds to a stream that has begun.
-    :param field_name: the path that a field has in a request's body.
+    :param decode: decodes the body of a request; raises `RequestError` if the request cannot be carried out.
+    :param writer: makes the writer of a response.
+    :param error_body: encodes an error as the body of a response with an error status.
+    :param stream_error: encodes an error as the end of a stream that has begun.
+    :param field_name: returns the path of a field in a request's body.
     """
 
     decode: Callable[[bytes, Config], ClientRequest]

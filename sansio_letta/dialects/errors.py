@@ -1,16 +1,16 @@
-"""Errors as the OpenAI API writes them, in all of its dialects."""
+"""Errors in the format of the OpenAI API, the same in all dialects."""
 
 from typing import Any, Final
 
 from ..errors import FieldName, SansioLettaError
 
-#: Characters of an error's message and of the field that it names: both may quote the client or Letta.
+#: Characters of an error's message, and of the field that it names. Both may quote the client or Letta.
 _MAX_MESSAGE: Final = 4000
 _MAX_PARAM: Final = 500
 
 
 def error_body(error: SansioLettaError, field_name: FieldName) -> dict[str, Any]:
-    """The body of an error, as JSON has it.
+    """Build the body of an error, as a JSON object.
 
     :param field_name: of the client's dialect.
     """

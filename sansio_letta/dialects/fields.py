@@ -1,10 +1,10 @@
 """The fields of a client's request, how each is handled, and the errors that name them.
 
-A dialect has a table with a `Field` for each. A field is judged if it has an effect, and no other one is:
-*honoured* fields must be of their type, and a value that would change the answer and cannot be honoured is
-refused by name. A *notice* is ignored, whatever it holds, and named in the answer's ``x-ignored-parameters``;
-*quiet* fields are ignored
-without a word. ``null`` means absent, SDKs send it. Unknown fields are a notice: clients add their own.
+A dialect has a table with a `Field` for each. Only fields that have an effect are checked: *honoured* fields
+must have the right type, and a value that would change the answer but is not supported is refused. A *notice*
+is ignored, whatever its value, and listed in the response header ``x-ignored-parameters``. *Quiet* fields are
+ignored without notice. ``null`` means absent, since SDKs send it. Unknown fields are a notice, since clients
+add their own.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from ..errors import RequestError
 
 _T = TypeVar("_T")
 
-#: Names of ignored fields that are told; more are counted.
+#: Names of ignored fields that are listed; further ones are only counted.
 _MAX_NOTICE_COUNT: Final = 50
 _MAX_NAME_SIZE: Final = 64
 _MAX_LOOKED_AT: Final = 1000
@@ -62,12 +62,12 @@ def _anything(value: object) -> object:
 
 @frozen
 class Field:
-    """How one field is treated.
+    """How one field is handled.
 
-    :param check: raises `WrongType` if the value is not of the field's type.
-    :param only: values that can be honoured; any other is refused with `why`.
-    :param harmless: values that ask for what happens anyway: nothing was ignored.
-    :param is_unsupported: a refusal says that the field is not there, rather than that its value is not.
+    :param check: raises `WrongType` if the value does not have the field's type.
+    :param only: the supported values; any other is refused with `why`.
+    :param harmless: values that ask for what happens anyway, and are no notice.
+    :param is_unsupported: whether a refusal says that the field is unsupported, rather than its value.
     """
 
     treatment: Treatment
@@ -79,7 +79,7 @@ class Field:
 
 
 class Notices:
-    """Names of ignored fields, each once, in the order in which they came, up to a limit."""
+    """Names of ignored fields, each once, in order, up to a limit."""
 
     def __init__(self) -> None:
         self._names: dict[str, None] = {}
@@ -93,17 +93,17 @@ class Notices:
             self._more_count += 1
 
     def add_more(self, count: int) -> None:
-        """Fields whose names are not told."""
+        """Count fields without their names."""
         self._more_count += count
 
     @property
     def names(self) -> tuple[str, ...]:
-        """As they are told."""
+        """The names as they are listed."""
         return (*self._names, *([f"and {self._more_count} more"] if self._more_count else []))
 
 
 def check_fields(fields: Mapping[str, Field], given: Mapping[str, object], notices: Notices) -> None:
-    """Judge the fields that have an effect, and name the others."""
+    """Check the fields that have an effect, and note the others."""
     for name, rule in fields.items():
         value = given.get(name)
         if value is None or _is_one_of(value, rule.only):
@@ -117,7 +117,7 @@ def check_fields(fields: Mapping[str, Field], given: Mapping[str, object], notic
         if rule.treatment is Treatment.NOTICE and value is not None and not _is_one_of(value, rule.harmless):
             notices.add(name)
         if index > _MAX_LOOKED_AT:
-            # A million of them are counted, and not looked at one by one.
+            # A million fields are counted, and not checked one by one.
             notices.add_more(len(given) - index - 1)
             break
 
@@ -126,12 +126,15 @@ _UNKNOWN: Final = Field(Treatment.NOTICE)
 
 
 def _is_one_of(value: object, others: tuple[object, ...]) -> bool:
-    # To Python true is 1; JSON does not tell 1 from 1.0.
+    # In Python, True == 1. In JSON, 1 and 1.0 are the same.
     return any(value == other and isinstance(value, bool) is isinstance(other, bool) for other in others)
 
 
 def checked(check: Callable[[object], _T], value: object, path: str) -> _T:
-    """The value, if it is of its type."""
+    """Return the value that `check` returns.
+
+    :raises RequestError: if it does not have the right type.
+    """
     try:
         return check(value)
     except WrongType as exc:
@@ -154,7 +157,7 @@ def object_at(value: object, path: str) -> dict[str, Any]:
 
 
 def string_in(raw: Mapping[str, object], name: str, path: str) -> str:
-    """A field that must be there, and a string.
+    """Return a required field that is a string.
 
     :param path: of the object.
     """
@@ -172,7 +175,7 @@ def missing(path: str) -> RequestError:
 
 
 def too_many(path: str, count: int, limit: int) -> RequestError:
-    """An array beyond its limit. OpenAI has the code, too."""
+    """An array that is too long. The code is OpenAI's."""
     return RequestError(
         f"`{path}` holds {count}, which is more than the {limit} that this proxy takes.",
         param=path,

@@ -19,7 +19,7 @@ class InstructionMessage:
 class UserMessage:
     """Text, or parts of text and images.
 
-    :param name: of the person, where several speak.
+    :param name: of its author, if several people use one chat.
     """
 
     content: Content = field(repr=False)
@@ -28,8 +28,10 @@ class UserMessage:
 
 @frozen(kw_only=True)
 class AssistantMessage:
-    """What the agent said before, as the client remembers it; null or absent beside calls. Letta has a memory:
-    the text counts for a new conversation, and where it asks for an approval."""
+    """An earlier message of the agent, as the client has it. There may be no content if there are calls.
+
+    Letta has its own memory. The text matters for a new conversation, and if it asks for approval.
+    """
 
     content: Content | None = field(default=None, repr=False)
     calls: tuple["MadeCall", ...] = ()  #: of the client's tools
@@ -37,7 +39,7 @@ class AssistantMessage:
 
 @frozen(kw_only=True)
 class MadeCall:
-    """A call that the agent made before, as the client remembers it."""
+    """An earlier call of the agent, as the client has it."""
 
     call_id: str
     name: str
@@ -59,7 +61,7 @@ Message: TypeAlias = InstructionMessage | UserMessage | AssistantMessage | ToolM
 class FunctionTool:
     """A tool that the client carries out.
 
-    :param alias: its name towards the agent, if `name` is one that models do not take.
+    :param alias: its name for the agent, if models do not accept `name`.
     """
 
     name: str
@@ -70,13 +72,13 @@ class FunctionTool:
 
     @property
     def agent_name(self) -> str:
-        """What the agent calls it."""
+        """Its name for the agent."""
         return self.alias or self.name
 
 
 @frozen(kw_only=True)
 class JsonSchema:
-    """What JSON must satisfy; whether that is a schema at all is not checked here."""
+    """A schema for JSON, not yet checked."""
 
     name: str
     description: str | None = None
@@ -87,7 +89,7 @@ class JsonSchema:
 class JsonFormat:
     """The reply must be JSON.
 
-    :param json_schema: what it must satisfy; None: any object will do.
+    :param json_schema: for the reply; None: any object.
     """
 
     json_schema: JsonSchema | None = None
@@ -97,20 +99,20 @@ class JsonFormat:
 class ClientRequest:
     """A valid request.
 
-    :param model: the agent's name or id, as asked.
-    :param messages: all of them; what follows the last one of the assistant is new.
-    :param include_usage: whether the usage is asked for at a stream's end.
+    :param model: the agent's name or id, as the client gave it.
+    :param messages: all of them. What follows the last assistant message is new.
+    :param include_usage: whether the stream is to end with the usage.
     """
 
     model: str
     messages: tuple[Message, ...]
     stream: bool = False
     include_usage: bool = False
-    tools: tuple[FunctionTool, ...] = ()  #: those that `tool_choice` leaves
-    must_call: bool = False  #: `tool_choice` forces a call of one of them
+    tools: tuple[FunctionTool, ...] = ()  #: those that `tool_choice` allows
+    must_call: bool = False  #: `tool_choice` requires a call of one of them
     response_format: JsonFormat | None = None  #: None: text
-    parallel_tool_calls: bool = True  #: otherwise calls are told one at a time
-    stop: tuple[str, ...] = ()  #: the text ends before the first of these
-    max_tokens: int | None = None  #: of the reply; what tells a gateway's probe, and is not honoured
-    metadata: Mapping[str, Any] = field(factory=dict, repr=False)  #: as it came: it may hold anything
-    ignored: tuple[str, ...] = ()  #: fields that were given and have no effect, each once
+    parallel_tool_calls: bool = True  #: if not, calls are sent one at a time
+    stop: tuple[str, ...] = ()  #: stop sequences
+    max_tokens: int | None = None  #: of the reply; identifies gateways' probes, and is not enforced
+    metadata: Mapping[str, Any] = field(factory=dict, repr=False)  #: unchecked: it may contain anything
+    ignored: tuple[str, ...] = ()  #: names of fields without effect, each once

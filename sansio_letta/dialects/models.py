@@ -19,10 +19,10 @@ class Model:
 
     id: str
     object: Literal["model"] = "model"
-    created: int  #: Unix time, seconds; 0 if Letta does not tell
-    name: str | None = None  #: the agent's name where the id is not; Open WebUI shows it
+    created: int  #: Unix time in seconds; 0 if Letta does not know
+    name: str | None = None  #: the agent's name, if the id is not; Open WebUI shows it
     owned_by: Literal["letta"] = "letta"
-    #: Tokens of the language model, under the three names that programs look for: OpenRouter's, vLLM's, Groq's.
+    #: The language model's, under the names that programs look for: OpenRouter's, vLLM's, Groq's.
     context_length: int | None = None
     max_model_len: int | None = None
     context_window: int | None = None
@@ -35,7 +35,7 @@ class ModelList:
 
 
 def encode(value: Model | ModelList) -> bytes:
-    """The value as a JSON body."""
+    """Encode the value as a JSON body."""
     return orjson.dumps(_wire.unstructure(value))
 
 
@@ -53,9 +53,9 @@ _wire: Final = _make_converter()
 
 
 def encode_model(agent: Agent, model: str) -> Model:
-    """An agent as a model.
+    """Describe an agent as a model.
 
-    :param model: its id for the client; the agent's name is shown beside it where the two differ.
+    :param model: its id for the client. If it is not the agent's name, that is added.
     """
     size = agent.context_window
     return Model(
@@ -69,20 +69,20 @@ def encode_model(agent: Agent, model: str) -> Model:
 
 
 def name_models(agents: Sequence[Agent]) -> list[tuple[str, Agent]]:
-    """Agents that are for people, each with its id as a model: its name, or its own id where that is shared."""
-    # An id always means its own agent, so a name that is another's id cannot be asked for. What is not shown
-    # can be asked for by its name all the same.
+    """Return the listed agents with their ids as models: the agent's name if it is unique, or else its id."""
+    # An id always means its own agent, so a name that is another agent's id cannot be used. Agents that are not
+    # listed count as well, since clients can still use them by name.
     counts = Counter([agent.id for agent in agents] + [agent.name for agent in agents])
     return [(agent.name if counts[agent.name] == 1 else agent.id, agent) for agent in agents if agent.is_listed]
 
 
 def model_list(agents: Sequence[Agent]) -> ModelList:
-    """All agents that are for people as models."""
+    """List the agents as models."""
     return ModelList(data=tuple(encode_model(agent, model) for model, agent in name_models(agents)))
 
 
 def unix_time(created_at: str | None) -> int:
-    """A time as Letta writes it, in seconds; 0 if it is none."""
+    """Convert a time of Letta's to Unix seconds; 0 if it is not valid."""
     try:
         moment = datetime.fromisoformat(created_at or "")
     except ValueError:

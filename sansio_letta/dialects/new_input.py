@@ -1,7 +1,7 @@
-"""From a client's request to a turn's: what is new in it, and which thread it belongs to.
+"""Conversion of a client's request to a turn's request: its new input, its thread, its instructions.
 
-A client resends the whole history every time; Letta holds it already. New is what follows the client's last
-assistant message: results of calls (Roo Code sends a user message after them), and what the user wrote.
+A client sends the whole history with every request, but Letta has it already. Only what follows the last
+assistant message is new: results of calls (after which Roo Code sends a user message), and the user's messages.
 """
 
 from collections.abc import Mapping
@@ -41,13 +41,13 @@ from .items import (
     ToolMessage,
     UserMessage,
 )
-from .speakers import Voice, named_in
+from .speakers import SpeakerNames, named_in
 from .transcript import build_transcript, drop_empty, split_instructions, tail_start, to_instructions, to_result
 
-#: Names a chat in `metadata`, where no header does.
+#: The key in `metadata` that names a chat, if no header does.
 CHAT_KEY_METADATA: Final = "letta_chat_key"
 
-#: Field -> why it is refused where a server, a key or a request has it so.
+#: The reason why a field is refused, if enforcement is set to refuse.
 _REFUSALS: Final[Mapping[RequestField, str]] = {
     RequestField.REPLY_FORMAT: "`{field}`: an agent cannot be held to JSON, and enforcement is set to refuse "
     "here. Ask for JSON in the message, or have replies checked: header X-Letta-Policy-Enforcement: validate.",
@@ -56,7 +56,7 @@ _REFUSALS: Final[Mapping[RequestField, str]] = {
     "X-Letta-Policy-Enforcement: validate.",
 }
 
-#: Longer keys are refused: OpenAI's `metadata` values end there, too.
+#: OpenAI's limit for values of `metadata`.
 _MAX_KEY_SIZE: Final = 512
 
 _NOTHING_NEW: Final = (
@@ -76,9 +76,9 @@ class BuiltRequest:
 
 
 def build_turn_request(request: ClientRequest, context: RequestContext | None = None) -> BuiltRequest:
-    """What the request asks of the agent.
+    """Build a turn's request from a client's.
 
-    :raises RequestError: if there is nothing new in it, or if it is none that is wanted.
+    :raises RequestError: if it contains nothing new, or is a background prompt that must be refused.
     """
     context = context or RequestContext()
     config = context.config
@@ -92,11 +92,11 @@ def build_turn_request(request: ClientRequest, context: RequestContext | None = 
     )
     is_isolated = _is_isolated(request, context)
     # A background prompt comes from no person.
-    voice = Voice(policy=config.speakers, person=None if is_isolated else named_in(context.headers))
+    speakers = SpeakerNames(policy=config.speakers, person=None if is_isolated else named_in(context.headers))
     if is_isolated:
-        parts = _isolated(earlier, _with_closing_prompt(tail), results, voice, context)
+        parts = _isolated(earlier, _with_closing_prompt(tail), results, speakers, context)
     else:
-        parts = _remembered(messages, voice, _thread(request, context), config)
+        parts = _remembered(messages, speakers, _thread(request, context), config)
     if not parts.messages and not results:
         raise RequestError(_NOTHING_NEW, field=RequestField.INPUT)
     reply_format, ignored_formats = _reply_format(request, config.enforcement)
@@ -114,7 +114,7 @@ def build_turn_request(request: ClientRequest, context: RequestContext | None = 
                 for message in earlier
                 if isinstance(message, ToolMessage)
             ),
-            # Without a question, what the user writes is no answer.
+            # No question is asked if a format is required, so a message is never a decision.
             verdict=_verdict(earlier, tail) if reply_format is None else None,
             reply_format=reply_format,
             stop=request.stop,
@@ -125,19 +125,19 @@ def build_turn_request(request: ClientRequest, context: RequestContext | None = 
         ),
         ignored=(
             *((RequestField.INSTRUCTIONS,) if is_ignored else ()),
-            *((RequestField.SPEAKER,) if voice.is_unheard(request.messages) else ()),
+            *((RequestField.SPEAKER,) if speakers.leaves_out_names(request.messages) else ()),
             *ignored_formats,
         ),
     )
 
 
 def _remembered(
-    messages: tuple[Message, ...], voice: Voice, thread: ThreadChoice, config: Config
+    messages: tuple[Message, ...], speakers: SpeakerNames, thread: ThreadChoice, config: Config
 ) -> TurnRequest:
     """A request for a thread that the agent remembers; what is new is what follows the last assistant message,
     until it is known what the agent has heard."""
     instructions, said = split_instructions(messages, config.instructions)
-    transcript = build_transcript(said, voice)
+    transcript = build_transcript(said, speakers)
     return TurnRequest(
         model="",
         messages=find_new(transcript, None).messages,
@@ -151,7 +151,7 @@ def _isolated(
     earlier: tuple[Message, ...],
     tail: tuple[Message, ...],
     results: tuple[ToolResult, ...],
-    voice: Voice,
+    speakers: SpeakerNames,
     context: RequestContext,
 ) -> TurnRequest:
     """A request for a conversation that holds nothing else: the whole history is told in it."""
@@ -162,10 +162,10 @@ def _isolated(
     )
     return TurnRequest(
         model="",
-        messages=tuple(voice.say(message) for message in tail if isinstance(message, UserMessage)),
+        messages=tuple(speakers.convert(message) for message in tail if isinstance(message, UserMessage)),
         thread=thread,
-        history=_history(earlier, voice),
-        input_as_text=_history(tail, voice, calls_of=earlier, is_new=True) if results else (),
+        history=_history(earlier, speakers),
+        input_as_text=_history(tail, speakers, calls_of=earlier, is_new=True) if results else (),
         instructions=to_instructions((*earlier, *tail), context.config.instructions),
     )
 
@@ -176,16 +176,16 @@ def _leaves_calls(earlier: tuple[Message, ...]) -> bool:
 
 
 def _is_isolated(request: ClientRequest, context: RequestContext) -> bool:
-    """Whether a request is put to the agent in a conversation that is thrown away.
+    """Whether a request gets a conversation of its own, to be deleted afterwards.
 
-    :raises RequestError: if it is put to no agent.
+    :raises RequestError: if it is refused.
     """
     config = context.config
     if config.tasks is TaskPolicy.ALL:
         return True
     if config.tasks is TaskPolicy.PASS or not is_task(request, context.headers, config.task_prompts):
         return False
-    # A gateway that tries whether the agent answers would take a refusal for an outage.
+    # A gateway that probes whether the agent answers would take a refusal for an outage.
     if config.tasks is TaskPolicy.REFUSE and not is_probe(request):
         raise RequestError(
             "This prompt is a chat program's own, for a title, tags or the like, and is put to no agent: "
@@ -197,7 +197,7 @@ def _is_isolated(request: ClientRequest, context: RequestContext) -> bool:
 
 
 def _with_closing_prompt(tail: tuple[Message, ...]) -> tuple[Message, ...]:
-    """What is new in a background prompt: a system message that comes last is the prompt itself."""
+    """Turn a system message at the end into a user message, because it is the prompt itself."""
     if any(isinstance(message, UserMessage | ToolMessage) for message in tail):
         return tail
     last = tail[-1] if tail else None
@@ -209,9 +209,9 @@ def _with_closing_prompt(tail: tuple[Message, ...]) -> tuple[Message, ...]:
 def _reply_format(
     request: ClientRequest, enforcement: Enforcement
 ) -> tuple[ReplyFormat | None, tuple[RequestField, ...]]:
-    """What the reply must be, and the fields that say so if that is ignored.
+    """The required format of the reply, and the fields that would require one but are ignored.
 
-    :raises RequestError: if it is refused, or if there is no way to check it.
+    :raises RequestError: if it is refused, or cannot be checked.
     """
     fields = [
         *([RequestField.TOOL_CHOICE] if request.must_call else []),
@@ -222,7 +222,7 @@ def _reply_format(
     if enforcement is Enforcement.REFUSE:
         raise RequestError(_REFUSALS[fields[0]], field=fields[0], code="unsupported_value")
     if request.must_call:
-        # A reply that calls a tool is no final one: its format matters later.
+        # A reply that calls a tool is not the final one, which the format is for.
         return CallReply(names=tuple(tool.agent_name for tool in request.tools)), ()
     assert request.response_format is not None
     wanted = request.response_format.json_schema
@@ -234,12 +234,12 @@ def _reply_format(
 
 
 def _thread(request: ClientRequest, context: RequestContext) -> ThreadChoice:
-    """The thread that a request names: by a header, the first that is there, or else by its metadata."""
+    """The thread that a request names, by the first header that is present, or else in its metadata."""
     for name in context.config.chat_key_headers:
         value = context.headers.get(name, "").strip()
-        # A chat program that has nothing to fill in sends its template.
+        # A chat program that has no value sends its template.
         if value and not value.startswith("{{"):
-            # Any other header names a chat by a key of the client's.
+            # All other headers name a chat, by the client's own key.
             if name == CONVERSATION_HEADER.lower():
                 return NamedConversation(conversation_id=_check_key(value, header=name))
             return Chat(key=_check_key(value, header=name))
@@ -248,7 +248,7 @@ def _thread(request: ClientRequest, context: RequestContext) -> ThreadChoice:
 
 
 def _key_in(metadata: Mapping[str, object]) -> str:
-    """The chat's key, or nothing. Whatever else is in it is for others."""
+    """The chat's key in the metadata, or an empty string."""
     value = metadata.get(CHAT_KEY_METADATA)
     if value is None or isinstance(value, str):
         return value or ""
@@ -262,10 +262,10 @@ def _key_in(metadata: Mapping[str, object]) -> str:
 
 
 def _check_key(key: str, *, header: str | None = None) -> str:
-    """A chat's key, if it can be one.
+    """Check a chat's key, and return it.
 
-    :param header: that holds it; None: the body does.
-    :raises RequestError: if it is too long or holds what cannot be read.
+    :param header: where it comes from; None: the body.
+    :raises RequestError: if it is too long, or not printable.
     """
     if not key.isprintable() or len(key) > _MAX_KEY_SIZE:
         raise RequestError(
@@ -279,17 +279,17 @@ def _check_key(key: str, *, header: str | None = None) -> str:
 
 def _history(
     messages: tuple[Message, ...],
-    voice: Voice,
+    speakers: SpeakerNames,
     *,
     calls_of: tuple[Message, ...] = (),
     is_new: bool = False,
 ) -> tuple[turn.Message, ...]:
-    """What was said before, for a conversation that begins with it: calls and results as text.
+    """Convert earlier messages, for a newly created conversation: calls and results as text.
 
-    :param calls_of: earlier messages, with the calls that the results are of.
-    :param is_new: whether the person who sent the request has said it.
+    :param calls_of: still earlier messages, whose calls the results may belong to.
+    :param is_new: whether the messages are by the author of the request.
     """
-    said: list[turn.Message] = []
+    converted: list[turn.Message] = []
     calls = {
         call.call_id: call
         for message in (*calls_of, *messages)
@@ -299,9 +299,9 @@ def _history(
     for message in messages:
         match message:
             case UserMessage(content=content) if content:
-                said.append(voice.say(message, is_new=is_new))
+                converted.append(speakers.convert(message, is_new=is_new))
             case AssistantMessage(content=content) if text := text_of(content):
-                said.append(turn.AgentMessage(content=text))
+                converted.append(turn.AgentMessage(content=text))
             case ToolMessage(tool_call_id=call_id, content=content):
                 call = calls.get(call_id)
                 what = (
@@ -309,12 +309,12 @@ def _history(
                     if call is None
                     else f"The tool {call.name} was called with {call.arguments}"
                 )
-                said.append(turn.UserMessage(content=f"[{what}. It returned:]\n{_result_text(content)}"))
-    return tuple(said)
+                converted.append(turn.UserMessage(content=f"[{what}. It returned:]\n{_result_text(content)}"))
+    return tuple(converted)
 
 
 def _verdict(earlier: tuple[Message, ...], tail: tuple[Message, ...]) -> Verdict | None:
-    """What the user says if the agent has asked for an approval; a message with an image is no answer."""
+    """The decision in the user's message, if it is one. A message with an image is not."""
     written = [message.content for message in tail if isinstance(message, UserMessage) and message.content]
     if any(
         not isinstance(part, Text) for content in written if not isinstance(content, str) for part in content

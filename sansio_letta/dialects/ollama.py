@@ -1,7 +1,8 @@
 """Agents in the format of Ollama's model list, for programs that look for an Ollama server.
 
-Visual Studio Code's provider for Ollama asks for version, list and each model (``/api/version``, ``/api/tags``,
-``/api/show``), and then chats at ``/v1/chat/completions``. What is told of a model's file stays empty.
+Visual Studio Code's provider for Ollama requests the version, the list and each model (``/api/version``,
+``/api/tags``, ``/api/show``), and then chats at ``/v1/chat/completions``. Details of a model's file are left
+empty.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from ..errors import RequestError
 from ..turn.agent import Agent
 from .models import name_models
 
-#: Of the Ollama whose answers these are. Visual Studio Code wants 0.6.4 or later.
+#: The version of Ollama that has this format. Visual Studio Code requires 0.6.4 or later.
 VERSION: Final = "0.20.0"
 _FAMILY: Final = "letta"
 _DETAILS: Final = {
@@ -30,12 +31,12 @@ _EPOCH: Final = "1970-01-01T00:00:00Z"
 
 
 def encode_version() -> bytes:
-    """The answer of ``GET /api/version``."""
+    """Encode the response to ``GET /api/version``."""
     return orjson.dumps({"version": VERSION})
 
 
 def encode_tags(agents: Sequence[Agent]) -> bytes:
-    """The answer of ``GET /api/tags``: the agents that are for people."""
+    """Encode the response to ``GET /api/tags``: the listed agents."""
     return orjson.dumps({"models": [_tag(model, agent) for model, agent in name_models(agents)]})
 
 
@@ -51,7 +52,7 @@ def _tag(model: str, agent: Agent) -> dict[str, Any]:
 
 
 def encode_show(agent: Agent) -> bytes:
-    """The answer of ``POST /api/show``."""
+    """Encode the response to ``POST /api/show``."""
     info: dict[str, Any] = {"general.architecture": _FAMILY, "general.basename": agent.name}
     if agent.context_window is not None:
         info[f"{_FAMILY}.context_length"] = agent.context_window
@@ -69,9 +70,9 @@ def encode_show(agent: Agent) -> bytes:
 
 
 def decode_show(data: bytes) -> str:
-    """The model that a body of ``POST /api/show`` asks for.
+    """Decode the body of ``POST /api/show``, and return the model's name.
 
-    :raises RequestError: 400, if it asks for none.
+    :raises RequestError: 400, if there is none.
     """
     try:
         raw = orjson.loads(data)
@@ -79,7 +80,7 @@ def decode_show(data: bytes) -> str:
         raise RequestError(f"The body is not valid JSON: {exc}.", code="invalid_json") from None
     if type(raw) is not dict:
         raise RequestError(f"The body must be a JSON object, got {json_name(raw)}.", code="invalid_type")
-    # Older clients call it `name`.
+    # Older clients send it as `name`.
     model = raw.get("model") or raw.get("name")
     if type(model) is not str:
         raise RequestError("`model` must be the name or id of an agent.", param="model")

@@ -4,7 +4,7 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
-#: What models take, and what else programs call it.
+#: The media types that models accept, by the names that programs use.
 _MEDIA_TYPES: Final = {
     "image/png": "image/png",
     "image/x-png": "image/png",
@@ -15,24 +15,24 @@ _MEDIA_TYPES: Final = {
     "image/webp": "image/webp",
 }
 
-#: Said where a picture is refused.
+#: What is expected, for errors.
 EXPECTED: Final = (
     "expected an http: or https: URL, of no link-local address, or a data: URL with a base64 png, jpeg, gif or "
     "webp; convert other types"
 )
 
-#: The head of a data URL ends here, or it is none.
+#: Characters within which the head of a data URL must end.
 _MAX_HEAD_SIZE: Final = 256
 _BLANKS: Final = b" \t\r\n\f\v"
 _BASE64: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-#: What base64 has that URLs escape.
+#: Characters of base64 that URLs escape, and whitespace.
 _ESCAPED: Final = {b"%2B": b"+", b"%2F": b"/", b"%3D": b"=", b"%0A": b"", b"%0D": b"", b"%20": b""}
-#: Base64 for URLs has two letters of its own.
+#: The URL-safe variant of base64 has two other letters.
 _TO_BASE64: Final = bytes.maketrans(b"-_", b"+/")
 
 
 def picture_url(text: str) -> str | None:
-    """The URL of a picture, a ``data:`` URL in the one form that models take; None: it cannot be sent."""
+    """Return the URL of an image if it can be sent; a ``data:`` URL in the one form that models accept."""
     text = text.strip()
     scheme, colon, rest = text[:8].partition(":")
     match scheme.lower():
@@ -44,11 +44,11 @@ def picture_url(text: str) -> str | None:
 
 
 def _is_link_local(url: str) -> bool:
-    """Whether a URL is of an address that only means this link: a cloud's metadata service has such a one."""
+    """Whether a URL has a link-local address, like that of a cloud's metadata service."""
     authority = url.partition("//")[2]
     for mark in "/?#":
         authority = authority.partition(mark)[0]
-    # `urlsplit` keeps what it has split: not more of it than a host.
+    # `urlsplit` caches its argument, so it gets the host only.
     host = authority.rpartition("@")[2][:_MAX_HEAD_SIZE]
     try:
         return ip_address(urlsplit(f"//{host}").hostname or "").is_link_local

@@ -1,7 +1,7 @@
 """JSON Schemas in requests: what programs send, and what Letta and models accept.
 
-Go writes null for a list that was never made, PHP an empty array for an empty object. Both stand where JSON
-Schema has nothing of the kind, and with one of them every run that has the tool breaks inside of Letta.
+Go writes null for an uninitialised list, PHP an empty array for an empty object. Neither is valid JSON Schema,
+and with either of them, every run with the tool fails inside Letta.
 """
 
 from collections.abc import Mapping
@@ -31,17 +31,17 @@ _SCHEMAS: Final = frozenset(
     }
 )
 _LISTS: Final = frozenset({"allOf", "anyOf", "oneOf", "prefixItems", "items"})
-#: Keywords whose value is data, where null is a value like others.
+#: Keywords whose value is data, for which null is valid.
 _DATA: Final = frozenset({"default", "const", "example"})
 
 
 def read_schema(schema: dict[str, Any], path: str) -> dict[str, Any]:
-    """A schema, mended in place.
+    """Repair a schema in place, and return it.
 
-    :raises RequestError: if Letta cannot be sent it.
+    :raises RequestError: if it cannot be sent to Letta.
     """
     try:
-        # orjson reads deeper JSON than it writes, and Letta must be sent it, as a tool's, in a list.
+        # orjson reads more deeply nested JSON than it writes. The schema is sent within a tool, in a list.
         written = orjson.dumps({"client_tools": [{"parameters": schema}]})
     except orjson.JSONEncodeError:
         raise RequestError(f"`{path}` is nested too deeply.", param=path) from None
@@ -51,9 +51,9 @@ def read_schema(schema: dict[str, Any], path: str) -> dict[str, Any]:
 
 
 def read_parameters(value: object, path: str) -> Mapping[str, Any] | None:
-    """The schema of a tool's arguments; None: the tool has none.
+    """Read the schema of a tool's arguments; None if the tool has none.
 
-    :raises RequestError: if a run that has the tool would break inside of Letta, or be refused by a model.
+    :raises RequestError: if a run with the tool would fail inside Letta, or a model would refuse it.
     """
     if value is None or value is True or (isinstance(value, list) and not value):
         return None
@@ -80,7 +80,7 @@ def read_parameters(value: object, path: str) -> Mapping[str, Any] | None:
 
 
 def _mend(schema: dict[str, Any]) -> None:
-    """Leave out null and make empty arrays objects, where they stand for a schema or for a keyword's value."""
+    """Remove nulls, and turn empty arrays into objects, where they replace a schema or a keyword's value."""
     todo = [schema]
     while todo:
         node = todo.pop()

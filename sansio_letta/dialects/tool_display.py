@@ -1,7 +1,7 @@
-"""How clients see the agent's own tools: not at all, as lines of reasoning, or as status events.
+"""Display of the agent's own tools: as lines of reasoning, as status events, or not at all.
 
-Each view is a writer around a writer: it makes of the turn's words about tools what its client shows, and hands
-the rest on. The writers themselves say nothing of the agent's own tools, since no client could carry them out.
+Each view is a writer around another one. It turns the events about tools into what the client can show, and
+passes on all others. The writers themselves leave out the agent's own tools, since a client cannot run them.
 """
 
 from typing import Final
@@ -23,14 +23,14 @@ from .base import StatusWriter, Writer
 
 #: Characters of a call's arguments that are shown.
 MAX_ARGUMENTS: Final = 500
-#: Of what a tool returned: lines, and characters of them all.
+#: Lines, and characters, of a tool's return that are shown.
 MAX_LINES: Final = 3
 MAX_RETURN: Final = 500
 _NO_NAME: Final = "a tool"
 
 
 def showing_tools(writer: Writer, view: ServerTools) -> Writer:
-    """The writer, with the agent's own tools shown as configured."""
+    """Wrap the writer so that the agent's own tools are shown as configured."""
     if view is ServerTools.REASONING:
         return ReasoningView(writer)
     if view is ServerTools.STATUS and isinstance(writer, StatusWriter):
@@ -47,9 +47,9 @@ class ReasoningView:
     streaming: bool = field(init=False)
     _names: dict[str, str] = field(factory=dict, init=False)
     _shown: dict[str, int] = field(factory=dict, init=False)  #: characters of arguments, by call
-    _line: str | None = field(default=None, init=False)  #: whose call is being written, if one is
-    _thought: bool = field(default=False, init=False)  #: there is reasoning before what comes next
-    _told: bool = field(default=False, init=False)  #: a line of ours was the last of it
+    _line: str | None = field(default=None, init=False)  #: the call whose arguments are being written
+    _has_reasoning: bool = field(default=False, init=False)  #: there is reasoning before the next line
+    _has_line: bool = field(default=False, init=False)  #: the last line was about a tool
 
     def __attrs_post_init__(self) -> None:
         self.content_type, self.streaming = self.inner.content_type, self.inner.streaming
@@ -60,8 +60,8 @@ class ReasoningView:
             return self.inner.write(event)
         match event:
             case ReasoningDelta(text=text):
-                gap = "\n\n" if self._told and not text.startswith("\n") else ""
-                self._thought, self._told, self._line = True, False, None
+                gap = "\n\n" if self._has_line and not text.startswith("\n") else ""
+                self._has_reasoning, self._has_line, self._line = True, False, None
                 return self.inner.write(ReasoningDelta(text=gap + text) if gap else event)
             case ServerToolStarted(call_id=call_id, name=name):
                 self._names[call_id], self._shown[call_id] = name, 0
@@ -75,8 +75,8 @@ class ReasoningView:
         return self.inner.write(event)
 
     def _begin(self, call_id: str | None, text: str) -> bytes:
-        gap = "\n" if self._told else "\n\n" if self._thought else ""
-        self._thought = self._told = True
+        gap = "\n" if self._has_line else "\n\n" if self._has_reasoning else ""
+        self._has_reasoning = self._has_line = True
         self._line = call_id
         return self.inner.write(ReasoningDelta(text=gap + text))
 
@@ -95,15 +95,15 @@ class ReasoningView:
 
 @define
 class StatusView:
-    """Tools as Open WebUI's status events: one when a call begins, one when it is over.
+    """Tools as Open WebUI's status events: one when a call begins, one when it ends.
 
-    Open WebUI lists them all below each other, so that each must say which of the two it is.
+    Open WebUI shows them all in a list, so each says which of the two it is.
     """
 
     inner: StatusWriter
     content_type: str = field(init=False)
     streaming: bool = field(init=False)
-    _open: dict[str, str] = field(factory=dict, init=False)  #: names of the tools at work, by call
+    _open: dict[str, str] = field(factory=dict, init=False)  #: names of the running tools, by call
 
     def __attrs_post_init__(self) -> None:
         self.content_type, self.streaming = self.inner.content_type, self.inner.streaming
@@ -120,7 +120,7 @@ class StatusView:
                 name = self._open.pop(call_id, None) or name or _NO_NAME
                 return self.inner.write_status(f"{name}: {'failed' if failed else 'done'}", done=True)
             case TurnFinished() | TurnFailed():
-                # What Letta did not tell the end of must not seem to go on for ever.
+                # A call whose end Letta did not report must not seem to run forever.
                 closing = [
                     self.inner.write_status(f"{name}: end unknown", done=True) for name in self._open.values()
                 ]
@@ -129,7 +129,7 @@ class StatusView:
 
 
 def first_lines(text: str) -> str:
-    """How a text begins: a few lines, and not too much of them."""
+    """Return the first few lines of a text, shortened."""
     lines = [line for line in text.splitlines() if line.strip()]
     beginning = "\n".join(lines[:MAX_LINES])
     more = len(lines) > MAX_LINES or len(beginning) > MAX_RETURN

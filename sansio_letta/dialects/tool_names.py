@@ -1,6 +1,6 @@
-"""Names of tools: if models do not accept a client's name, the agent sees another one.
+"""Names of tools: if models do not accept a client's name, the agent gets another one.
 
-The client never sees that.
+The client never sees it.
 """
 
 import re
@@ -13,7 +13,7 @@ from attrs import evolve
 from ..errors import RequestError
 from .items import FunctionTool
 
-#: What models take for a name; Letta itself takes anything.
+#: The names that models accept. Letta itself accepts any.
 _MAX_NAME_SIZE: Final = 64
 _NAME: Final = re.compile(rf"[A-Za-z0-9_-]{{1,{_MAX_NAME_SIZE}}}")
 _NO_LETTER: Final = re.compile(r"[^A-Za-z0-9_-]")
@@ -21,7 +21,7 @@ _DIGEST_SIZE: Final = 8
 
 
 def with_aliases(tools: Iterable[FunctionTool]) -> tuple[FunctionTool, ...]:
-    """The tools, each with a name of its own that models take."""
+    """Return the tools, each with a unique name that models accept."""
     named = tuple(tools)
     taken = {tool.name for tool in named if _NAME.fullmatch(tool.name)}
     if len(taken) == len(named):
@@ -40,9 +40,9 @@ def with_aliases(tools: Iterable[FunctionTool]) -> tuple[FunctionTool, ...]:
 
 
 def _alias(name: str, refused: str = "") -> str:
-    """A name like this one: the same each time, and no other name's.
+    """Make a similar name: always the same one for a name, and different for different names.
 
-    :param refused: that is taken.
+    :param refused: a name that is taken.
     """
     digest = sha256(f"{refused}\0{name}".encode()).hexdigest()[:_DIGEST_SIZE]
     like = _NO_LETTER.sub("_", name[: _MAX_NAME_SIZE - _DIGEST_SIZE - 1])
@@ -50,6 +50,6 @@ def _alias(name: str, refused: str = "") -> str:
 
 
 def check_name(name: str, path: str) -> None:
-    """A name that models take."""
+    """Check that models accept the name."""
     if not _NAME.fullmatch(name):
         raise RequestError(f"`{path}` must be 1 to 64 letters, digits, underscores or dashes.", param=path)

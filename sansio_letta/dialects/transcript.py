@@ -8,7 +8,7 @@ from ..turn.ledger import ROOT, digest, next_chain
 from ..turn.request import Content, Instructions, Mark, Text, ToolResult, TranscriptItem
 from .background_prompts import text_of
 from .items import AssistantMessage, InstructionMessage, Message, ToolMessage, UserMessage
-from .speakers import Voice
+from .speakers import SpeakerNames
 
 
 def drop_empty(messages: Sequence[Message]) -> tuple[Message, ...]:
@@ -77,7 +77,7 @@ def tail_start(messages: Sequence[Message]) -> int:
     return 0
 
 
-def build_transcript(messages: Sequence[Message], voice: Voice) -> tuple[TranscriptItem, ...]:
+def build_transcript(messages: Sequence[Message], speakers: SpeakerNames) -> tuple[TranscriptItem, ...]:
     """Return the items of a transcript, each input with its mark.
 
     :param messages: none of them empty, without instructions that are not said in their place.
@@ -94,7 +94,7 @@ def build_transcript(messages: Sequence[Message], voice: Voice) -> tuple[Transcr
         match message:
             case UserMessage(content=content):
                 mark = Mark(digest("user", content), chain)
-                items.append(voice.say(message, is_new=index >= start, mark=mark))
+                items.append(speakers.convert(message, is_new=index >= start, mark=mark))
                 chain = next_chain(chain, mark.content)
             case InstructionMessage(content=content):
                 text = text_of(content)

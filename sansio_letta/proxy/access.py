@@ -1,6 +1,6 @@
 """The key of a request, and its rate limit.
 
-A transport knows where keys come from and how often one was used; what follows from it is decided here.
+The transport knows the valid keys and counts their requests; the consequences are decided here.
 """
 
 import re
@@ -14,36 +14,36 @@ from ..errors import MAX_RETRY_AFTER_SECONDS, Advice, RequestError, invalid_key
 from ..upstreams.rest.response import Headers
 from .routing import Endpoint, Route
 
-#: Served without a key: they reveal nothing of agents, and what monitors the process has no key.
+#: Served without a key: they reveal nothing about agents, and monitoring has no key.
 _OPEN: Final = frozenset({Endpoint.HEALTH, Endpoint.READY, Endpoint.ROOT, Endpoint.PREFLIGHT})
 
-#: Headers that may bring a client's key: the first as bearer, the others with the key alone.
+#: Headers that may contain a client's key: the first as a bearer token, the others as it is.
 KEY_HEADERS: Final = ("authorization", "api-key", "x-api-key")
 _KEY: Final = re.compile(r"[!-~]{1,4096}")
 
-#: Both official SDKs try three times, a minute apart at most: no repeat of theirs outwaits what takes longer.
+#: Both official SDKs try three times, at most a minute apart; waits longer than that are not worth a retry.
 _HOPELESS_AFTER_SECONDS: Final = 2 * MAX_RETRY_AFTER_SECONDS
 
 
 def is_open(route: Route) -> bool:
-    """Whether the answer is for everybody, with a key or without."""
+    """Return whether this is served without a key."""
     return route.endpoint in _OPEN
 
 
 def bearer(authorization: str | None) -> str | None:
-    """The key of an ``Authorization`` header; None if it is of another kind, or can be no key."""
+    """Return the key in an ``Authorization`` header; None if it has another scheme, or cannot be a key."""
     scheme, _, key = (authorization or "").strip(" \t").partition(" ")
     key = key.strip(" \t")
     return key if scheme.lower() == "bearer" and _KEY.fullmatch(key) else None
 
 
 def find_key(headers: Headers) -> str | None:
-    """The key that a request brings, in any of `KEY_HEADERS`; None if it brings none.
+    """Return the key of a request, from any of `KEY_HEADERS`; None if it has none.
 
-    Azure's clients send ``api-key``, Anthropic's ``x-api-key``, with the key alone. ``Authorization`` of
-    another scheme beside one of these is for another program, like a web server in front.
+    Azure's clients send the key in ``api-key``, Anthropic's in ``x-api-key``. If ``Authorization`` has another
+    scheme beside one of these, it is for another program, such as a web server in front of the proxy.
 
-    :raises RequestError: 401, if what it brings can be no key, or if it brings two different ones.
+    :raises RequestError: 401, if the value cannot be a key, or if there are two different keys.
     """
     given = [value for name, value in headers if name == KEY_HEADERS[0]]
     alone = [text for name, value in headers if name in KEY_HEADERS[1:] and (text := value.strip(" \t"))]
@@ -51,7 +51,7 @@ def find_key(headers: Headers) -> str | None:
         return None
     bearers = [value for value in given if not alone or _is_bearer(value)]
     keys = {bearer(value) for value in bearers} | {text if _KEY.fullmatch(text) else None for text in alone}
-    # Two keys would be two callers.
+    # Two keys would mean two callers.
     if len(keys) > 1:
         raise two_keys()
     [key] = keys
@@ -66,7 +66,7 @@ def _is_bearer(authorization: str) -> bool:
 
 
 def credentials(headers: Mapping[str, str]) -> tuple[str | None, ...]:
-    """The credentials in the headers.
+    """Return the credentials in the headers.
 
     :param headers: by lower-case name.
     """
@@ -74,29 +74,29 @@ def credentials(headers: Mapping[str, str]) -> tuple[str | None, ...]:
 
 
 def no_key() -> RequestError:
-    """The request brings no key."""
+    """Make the error for a request without a key."""
     return invalid_key(
         ": the request has none. Send one as `Authorization: Bearer KEY`, or alone as `api-key` or `x-api-key`."
     )
 
 
 def wrong_key() -> RequestError:
-    """The request brings a key that is not known; it is not repeated."""
+    """Make the error for an unknown key, which it does not quote."""
     return invalid_key(". Whoever runs this proxy gives out its keys.")
 
 
 def two_keys() -> RequestError:
-    """The request brings two keys."""
+    """Make the error for a request with two keys."""
     return invalid_key(": the request has two that differ. Send one, in one header.")
 
 
 @frozen(kw_only=True)
 class RateState:
-    """How a caller stands with its rate.
+    """The state of a caller's rate limit.
 
-    :param limit: requests within the window.
-    :param remaining: of them, still to be had now.
-    :param reset_timeout: seconds until there is room for one more than now.
+    :param limit: requests allowed within the window.
+    :param remaining: requests left now.
+    :param reset_timeout: seconds until one more request is allowed.
     """
 
     limit: int
@@ -104,7 +104,7 @@ class RateState:
     reset_timeout: float
 
     def headers(self) -> list[tuple[str, str]]:
-        """As OpenAI names them, on every answer."""
+        """Return the headers by OpenAI's names, which every response has."""
         return [
             ("x-ratelimit-limit-requests", str(self.limit)),
             ("x-ratelimit-remaining-requests", str(self.remaining)),
@@ -113,7 +113,7 @@ class RateState:
 
 
 class RateLimitError(RequestError):
-    """The caller asks more often than its key may; nothing was done."""
+    """The caller has exceeded its key's rate limit; nothing was done."""
 
     def __init__(self, state: RateState, rate: str) -> None:
         super().__init__(
@@ -129,7 +129,7 @@ class RateLimitError(RequestError):
 
 
 def _duration(seconds: float) -> str:
-    """As OpenAI writes it: ``120ms``, ``7s``, ``6m0s``, ``1h0m0s``."""
+    """Format a duration as OpenAI does: ``120ms``, ``7s``, ``6m0s``, ``1h0m0s``."""
     if seconds < 1:
         return f"{max(0, ceil(seconds * 1000))}ms"
     minutes, rest = divmod(ceil(seconds), 60)

@@ -40,11 +40,11 @@ from .turn_registry import Follower, TurnOwnership
 Item: TypeAlias = Command | ResponseHead | ResponseBody
 
 
-#: An Enum looks its members up with Python code, and these are asked for with every token.
+#: Looking up a member of an Enum runs Python code, and these are needed for every token.
 _WAITING: Final = Signal.WAITING
 _NEED_DATA: Final = Signal.NEED_DATA
 
-#: A turn that goes on for followers alone checks this often whether there is one left.
+#: How often a turn that continues only for its followers checks whether any is left.
 _FOLLOWER_CHECK_TIMEOUT: Final = 0.25
 
 
@@ -52,7 +52,7 @@ _FOLLOWER_CHECK_TIMEOUT: Final = 0.25
 class Cycle:
     """One client request: Letta's responses in, commands and the response out.
 
-    Its methods are those of a turn, with the time: `now` is monotonic seconds, never smaller than before. A
+    It has the methods of a turn, plus the time: `now` is in monotonic seconds and never decreases. A
     transport that stops before FINISHED must call `close`.
     """
 
@@ -66,11 +66,11 @@ class Cycle:
     _owned: TurnOwnership | None = field(default=None, kw_only=True)
     _caller: Caller = field(default=ANYONE, kw_only=True)
     _reconnect_grace: float = field(default=0.0, kw_only=True)
-    """Seconds that the turn continues after a client has left before the response began: it may retry."""
+    """Seconds that the turn continues if the client disconnects before the response began: it may retry."""
     wake: Callable[[], None] = field(default=no_wake, kw_only=True)
-    """Called when a cycle that is WAITING may continue before its deadline, while another one is at work."""
+    """Called, from within another cycle, when a cycle that is WAITING may continue before its deadline."""
     observer: Observer | None = field(default=None, init=False)
-    """Sees all that happens, if it is set before the first item is taken."""
+    """Observes everything, if it is set before the first call of `next_event`."""
     is_detached: bool = field(default=False, init=False)
     """The client has disconnected, and the turn continues without it, however long that takes."""
     _finished: bool = field(default=False, init=False)
@@ -88,12 +88,12 @@ class Cycle:
 
     @property
     def turn(self) -> Turn | None:
-        """The turn that it drives; None if it joins another cycle's, or needs none."""
+        """The turn that this cycle drives; None if it follows another cycle's, or needs none."""
         return self._source if isinstance(self._source, Turn) else None
 
     @property
     def dialect(self) -> Dialect:
-        """The client's."""
+        """The client's dialect."""
         return self._response.dialect
 
     def _observe(self, seen: Observation) -> None:
@@ -102,12 +102,12 @@ class Cycle:
 
     @property
     def responding(self) -> bool:
-        """Whether the head was handed over: no other response can be sent."""
+        """Whether the response has begun, so that no other can be sent."""
         return self._response.has_begun
 
     @property
     def is_complete(self) -> bool:
-        """Whether the response is complete: what the cycle still wants is between Letta and itself."""
+        """Whether the response is complete; only clean-up in Letta may be left."""
         return self._response.is_complete
 
     def receive_response(self, status: int, headers: Sequence[tuple[str, str]], now: float) -> None:
@@ -132,11 +132,11 @@ class Cycle:
         self._source.receive_failure(failure, reason)
 
     def client_disconnected(self, now: float) -> None:
-        """Tell that the client has disconnected. Continue until FINISHED: a run may have to be cancelled."""
+        """Note that the client has disconnected. Continue until FINISHED: a run may have to be cancelled."""
         if self._response.is_disconnected:
             return
         self._deadlines.now = now
-        # Both have the entry of the turn that answers the request, whichever cycle drives it.
+        # Both have the entry of the turn that answers the request.
         shared = self._source if isinstance(self._source, Follower) else self._owned
         if shared is not None and not self._response.has_begun:
             shared.entry.expect_client(now + self._reconnect_grace)
@@ -147,7 +147,7 @@ class Cycle:
         self._disconnect()
 
     def cancel(self, now: float) -> None:
-        """End the turn, even if retries follow it or one is expected; continue until FINISHED."""
+        """End the turn, even if retries follow it or a retry is expected. Continue until FINISHED."""
         self._deadlines.now = now
         self._disconnect()
         self.is_detached = False
@@ -162,13 +162,13 @@ class Cycle:
         self.summary.outcome = self.summary.outcome or "abandoned"
 
     def shut_down(self, now: float, timeout: float = inf) -> None:
-        """End the turn because the process exits; continue until FINISHED.
+        """End the turn because the process exits. Continue until FINISHED.
 
-        A run is cancelled. The client gets 503 with ``retry-after`` if Letta has kept nothing of the turn;
-        otherwise an error that it must not retry: 424, or an error in the stream. Retries that follow the turn
-        get the same.
+        A run is cancelled. The client gets 503 with ``retry-after`` if Letta has stored nothing of the turn,
+        and otherwise an error that it must not retry: 424, or an error in the stream. Retries that follow the
+        turn get the same.
 
-        :param timeout: seconds after which the client is sent what is known by then, which may be nothing.
+        :param timeout: seconds after which the client gets its response, whatever is known by then.
         """
         self._deadlines.now, self._deadlines.shutdown_at = now, now + timeout
         self._observe(Change.INTERRUPTED)
@@ -176,18 +176,18 @@ class Cycle:
         self.wake()
 
     def hurry(self, now: float) -> None:
-        """As `cancel`, with little time left: a run whose id is not known yet is searched for at once."""
+        """Cancel with little time left: if the id of the run is not known yet, look the run up at once."""
         self.cancel(now)
         if isinstance(self._source, Turn):
             self._source.hurry()
 
     @property
     def seeks_run(self) -> bool:
-        """Whether all that is left is to end a run whose id is not known yet."""
+        """Whether all that is left to do is to cancel a run whose id is not known yet."""
         return isinstance(self._source, Turn) and self._source.seeks_run
 
     def close(self) -> None:
-        """Release what the cycle holds: no more commands will be carried out. May be called again."""
+        """Release the cycle's resources: no more commands will be carried out. May be called repeatedly."""
         self._response.items.clear()
         if isinstance(self._source, Turn):
             self._source.ticket.leave()
@@ -199,14 +199,14 @@ class Cycle:
             self._observe(Change.CLOSED)
 
     def next_deadline(self) -> float:
-        """When `handle_deadline` should be called if nothing happens until then."""
+        """Return when to call `handle_deadline` if nothing happens until then."""
         deadline = min(self._deadlines.next(), self._response.comment_at)
         return min(deadline, self._deadlines.now + _FOLLOWER_CHECK_TIMEOUT) if self.is_detached else deadline
 
     def handle_deadline(self, now: float) -> str | None:
-        """Do what is due; after WAITING, also if `wake` was called.
+        """Do what is due; after WAITING, also call this when `wake` was called.
 
-        That is: the end of a pause, a comment for a client that waits, the end of a turn that takes too long.
+        Due may be the end of a pause, a comment for a waiting client, or the end of a turn that takes too long.
 
         :return: the reason, if the exchange with Letta has failed as SILENT.
         """
@@ -214,7 +214,7 @@ class Cycle:
         deadlines.now = now
         reason, may_begin = None, True
         if self.is_detached and not (self._owned and self._owned.entry.is_wanted(now)):
-            # It ends: what was due may have been for the turn as it was.
+            # The turn ends; what else was due may no longer apply.
             self.cancel(now)
         elif now >= deadlines.turn_at:
             self._time_out()
@@ -231,7 +231,7 @@ class Cycle:
         elif now >= deadlines.exchange_at:
             reason = deadlines.silence
             self.receive_failure(Failure.SILENT, reason, now)
-        # What else was due may be a failure, and that is a status as long as nothing was sent.
+        # A failure that was due as well can still be a status, as long as nothing was sent.
         if reason is None and (may_begin or self._response.has_begun) and now >= self._response.comment_at:
             self._observe(Change.COMMENT_DUE)
             self._response.write_comment()
@@ -243,15 +243,15 @@ class Cycle:
         assert isinstance(source, Turn)
         if source.pause is not None:
             source.end_pause()
-        elif not source.ticket.is_first:
+        elif source.ticket.is_queued:
             source.time_out(thread_busy(f"its turn did not come within {self.config.queue_timeout:g} seconds"))
 
     def _time_out(self) -> None:
-        """The turn has taken as long as any may."""
+        """End a turn that has exceeded `turn_timeout`."""
         reason = f"The turn was not over within {self.config.turn_timeout:g} seconds."
         advice = Advice(status=504, type="server_error", code="turn_timeout", should_retry=False)
-        # A run must be cancelled, and what was attached is detached. If another cycle drives the turn, it times
-        # out in a moment, too.
+        # Time to cancel the run and to detach tools. If another cycle drives the turn, that one times out in a
+        # moment, too.
         self._deadlines.extend_turn()
         match self._source:
             case Turn() as turn:
@@ -262,10 +262,10 @@ class Cycle:
                 handler.receive_failure(Failure.SILENT, reason)
 
     def next_event(self) -> Item | Signal:
-        """The next item.
+        """Return the next item.
 
-        NEED_DATA while Letta must speak first; WAITING until `wake` is called or the deadline has come, and
-        `handle_deadline` is next; FINISHED when the response is whole.
+        NEED_DATA until more arrives from Letta; WAITING until `wake` is called or the deadline has come, when
+        `handle_deadline` must be called; FINISHED when there is nothing left to do.
         """
         deadlines, response = self._deadlines, self._response
         while not response.items:
@@ -307,25 +307,30 @@ class Cycle:
                 self._observe(Change.FINISHED)
         elif signal is Signal.WAITING and self._deadlines.resume_at is None and isinstance(self._source, Turn):
             pause = self._source.pause
+            if pause is None:
+                if not self._source.ticket.is_queued:
+                    # Its upstream wakes it.
+                    return
+                pause = self.config.queue_timeout
             self.summary.waited = True
-            self._deadlines.pause(self.config.queue_timeout if pause is None else pause)
+            self._deadlines.pause(pause)
 
     def _end_turn(self) -> None:
-        """Note how the turn has ended, for a retry of the request."""
+        """Store how the turn has ended, for a retry of the request."""
         if self._owned is not None:
             turn = self._owned.entry.turn
             if turn is not None:
                 self.summary.resume_count = turn.state.resume_count
-                if turn.state.took_up:
+                if turn.state.reviewed_earlier:
                     self.summary.repeat = Repeat.TAKEN_UP
             if isinstance(self._source, Turn):
                 self._memory.threads.learn_sent(self._source)
             self._memory.turns.end(self._owned.fingerprint, self._owned.entry, self._deadlines.now)
 
     def _take_text(self, event: TextDelta) -> ResponseBody | None:
-        """Send more of a text, and all of it that came in the same read, as one item.
+        """Send a piece of text, together with the rest of the text from the same read, as one item.
 
-        :return: None if the client has left, or the answer is collected.
+        :return: None if the client has disconnected, or the response is not streamed.
         """
         source, texts = self._source, [event]
         if type(source) is Turn:

@@ -1,7 +1,7 @@
-"""Endpoints that need no turn: models, health, readiness, and the clean-up after a process that died.
+"""Endpoints that need no turn: models, health, readiness, and the clean-up after processes that died.
 
-Each is a generator that yields a command, is sent the whole `Answer`, and returns its `Reply`; `HandlerRunner`
-drives it through the same methods as a turn has, so a transport cannot tell the two apart.
+Each is a generator that yields commands, receives a `Response` for each, and returns its `Reply`.
+`HandlerRunner` has the same methods as a turn, so a transport cannot tell the two apart.
 """
 
 from collections import deque
@@ -41,11 +41,11 @@ Handler: TypeAlias = Generator[Command, Response, Reply]
 
 @define
 class HandlerRunner:
-    """Runs a handler: its commands out, Letta's answers in, the reply at the end.
+    """Runs a handler: its commands out, Letta's responses in, the reply at the end.
 
-    :param handler: or its reply, if that needs no command.
-    :param max_answer_size: bytes of one answer.
-    :param caller: whose request it is.
+    :param handler: a handler, or the reply itself if no command is needed.
+    :param max_answer_size: maximum size of one response in bytes.
+    :param caller: the caller of the request.
     """
 
     handler: Handler | Reply
@@ -62,12 +62,12 @@ class HandlerRunner:
             self._advance(self.handler, None)
 
     def receive_response(self, status: int, headers: Headers) -> None:
-        """Letta's answer to the last command has begun.
+        """Receive the status and headers of Letta's response to the last command.
 
-        :raises LocalProtocolError: if no answer is awaited.
+        :raises LocalProtocolError: if no response is awaited.
         """
         if not self._asking or self._response is not None:
-            raise LocalProtocolError("receive_response called while no answer is awaited")
+            raise LocalProtocolError("receive_response called while no response is awaited")
         self._response = Response(
             status=status,
             headers=headers,
@@ -76,7 +76,7 @@ class HandlerRunner:
         )
 
     def receive_data(self, data: bytes) -> None:
-        """Add bytes of the answer's body; ``b""`` is its end.
+        """Receive bytes of the response's body; ``b""`` is its end.
 
         :raises LocalProtocolError: if no body is awaited.
         """
@@ -90,7 +90,7 @@ class HandlerRunner:
             self._advance(self.handler, response)
 
     def receive_failure(self, failure: Failure, reason: str) -> None:
-        """The exchange has failed; it changes nothing at Letta, so it does not matter how far it came."""
+        """Fail the exchange; since it changes nothing in Letta, it does not matter how far it got."""
         if not self._asking:
             raise LocalProtocolError("receive_failure called while no exchange is under way")
         self._response = None
@@ -104,27 +104,27 @@ class HandlerRunner:
             self._end(error_reply(exc))
 
     def client_disconnected(self) -> None:
-        """The client has disconnected; there is nothing to clean up."""
+        """Stop, since the client has disconnected; there is nothing to clean up."""
         self._items.clear()
         self._asking = False
         self._response = None
 
     def shut_down(self, error: SansioLettaError) -> None:
-        """The process exits: the client is sent the reason, unless the reply is there already."""
+        """Send the client the error, since the process exits, unless the reply is already complete."""
         if self._asking:
             self._items.clear()
             self._response = None
             self._end(error_reply(error))
 
     def next_event(self) -> Command | Reply | Signal:
-        """The next command, or the reply, which is the last item."""
+        """Return the next command, or the reply, which is the last item."""
         if self._items:
             return self._items.popleft()
         return Signal.NEED_DATA if self._asking else Signal.FINISHED
 
     def _advance(self, handler: Handler, response: Response | None) -> None:
         try:
-            # A generator that has not begun takes nothing but None.
+            # Only None can be sent to a generator that has not started.
             self._items.append(next(handler) if response is None else handler.send(response))
             self._asking = True
         except StopIteration as stop:
@@ -138,19 +138,19 @@ class HandlerRunner:
 
 
 def list_models(config: Config, caller: Caller = ANYONE) -> Handler:
-    """`GET /v1/models`: all agents for people that the caller may use."""
+    """`GET /v1/models`: all agents that the caller may use, apart from hidden ones and helpers of others."""
     agents = yield from _list_agents(config, caller)
     return json_reply(encode(model_list(agents)))
 
 
 def ollama_tags(config: Config, caller: Caller = ANYONE) -> Handler:
-    """`GET /api/tags`: the same, as Ollama lists its models."""
+    """`GET /api/tags`: the same agents, in the form in which Ollama lists models."""
     agents = yield from _list_agents(config, caller)
     return json_reply(ollama.encode_tags(agents))
 
 
 def _list_agents(config: Config, caller: Caller) -> Generator[Command, Response, list[Agent]]:
-    """All agents that the caller may use, page after page; no SDK asks for a second page."""
+    """Fetch all agents that the caller may use, page by page, since no SDK requests a second page."""
     agents: dict[str, Agent] = {}
     if caller.agents == ():
         return []
@@ -159,7 +159,7 @@ def _list_agents(config: Config, caller: Caller) -> Generator[Command, Response,
         page = decode_agents((yield ListAgents(limit=config.agent_page_count, after=after)).data)
         known = len(agents)
         agents.update((agent.id, agent) for agent in page)
-        # A page that brings nothing new would be asked for for ever.
+        # Without this, a page without anything new would be requested forever.
         if len(page) < config.agent_page_count or len(agents) == known:
             break
         after = page[-1].id
@@ -168,13 +168,13 @@ def _list_agents(config: Config, caller: Caller) -> Generator[Command, Response,
 
 
 def retrieve_model(model: str, caller: Caller = ANYONE) -> Handler:
-    """`GET /v1/models/{id}`: one agent, under the id that was asked for."""
+    """`GET /v1/models/{id}`: one agent, under the id in the request."""
     agent = yield from _find(model, caller)
     return json_reply(encode(encode_model(agent, model)))
 
 
 def ollama_show(model: str, caller: Caller = ANYONE) -> Handler:
-    """`POST /api/show`: one agent, as Ollama shows a model."""
+    """`POST /api/show`: one agent, in the form in which Ollama shows a model."""
     agent = yield from _find(model, caller)
     return json_reply(ollama.encode_show(agent))
 
@@ -186,7 +186,7 @@ def _find(model: str, caller: Caller) -> Generator[Command, Response, Agent]:
 
 
 def readiness() -> Handler:
-    """`GET /ready`: whether Letta answers."""
+    """`GET /ready`: whether Letta responds."""
     try:
         health = letta.decode_health((yield CheckHealth()).data)
     except SansioLettaError as exc:
@@ -200,7 +200,7 @@ def not_ready() -> Reply:
 
 
 def no_process_died(owner: str) -> bool:
-    """Without any knowledge, no process counts as dead."""
+    """Treat every process as alive, if nothing is known about processes."""
     return False
 
 
@@ -211,22 +211,22 @@ def sweep(
     tool_names: Collection[str] = (),
     has_died: Callable[[str], bool] = no_process_died,
 ) -> Handler:
-    """End and delete what a process left behind when it died: runs, tools, conversations for one request.
+    """Clean up after processes that died: cancel runs, delete tools and temporary conversations.
 
     :param now: Unix time, seconds.
-    :param turn_timeout: seconds; conversations that do not say how long they are needed may be for as long.
-    :param tool_names: of tools that are deleted though they have not expired.
+    :param turn_timeout: seconds for which a conversation is kept if it does not say how long it is needed.
+    :param tool_names: tools that are deleted although they have not expired.
     :param has_died: see `Proxy.sweep`.
     """
     runs = yield from _sweep_runs(now, has_died)
     tools = yield from _sweep_tools(now, tool_names)
-    # Last: servers that have no conversations refuse this.
+    # Last, because servers without conversations refuse it.
     conversations = yield from _sweep_tasks(now, turn_timeout)
     return _status("swept", runs=str(runs), tools=str(tools), conversations=str(conversations))
 
 
 def _sweep_runs(now: int, has_died: Callable[[str], bool]) -> Generator[Command, Response, int]:
-    """End the runs without a reader: those of a process that died, and those whose turn must be over."""
+    """Cancel abandoned runs: those of processes that died, and those whose turn must be over."""
     lost: list[letta.Run] = []
     after: str | None = None
     try:
@@ -234,7 +234,7 @@ def _sweep_runs(now: int, has_died: Callable[[str], bool]) -> Generator[Command,
             page = letta.decode_runs((yield FindRuns(active=True, after=after)).data)
             marked = [(run, mark) for run in page if (mark := read_mark(run)) is not None]
             lost += [run for run, mark in marked if mark.until < now or has_died(mark.owner)]
-            # A page that brings nothing new would be asked for for ever.
+            # Without this, a page without anything new would be requested forever.
             if len(page) < PAGE_COUNT or page[-1].id == after:
                 break
             after = page[-1].id
@@ -268,7 +268,7 @@ def _sweep_tasks(now: int, turn_timeout: float) -> Generator[Command, Response, 
 
 
 def _is_over(conversation: letta.Conversation, now: int, turn_timeout: float) -> bool:
-    """Whether the turn that a conversation was made for is over, in whichever process."""
+    """Return whether the turn that a conversation was created for is over, in any process."""
     until = task_deadline(conversation.summary or "")
     if until is not None:
         return until < now
@@ -276,7 +276,7 @@ def _is_over(conversation: letta.Conversation, now: int, turn_timeout: float) ->
 
 
 def list_threads(model: str) -> Handler:
-    """An agent's chats: each with its key, its conversation's id and when it was made, the newest first."""
+    """List an agent's chats, newest first: the key, the conversation's id, and when it was created."""
     agent = found_agent(model, (yield find_agent(model))).agent
     found = yield from _find_conversations(CHAT_MARK, agent.id)
     chats = [
@@ -293,32 +293,32 @@ def list_threads(model: str) -> Handler:
 def _find_conversations(
     mark: str, agent_id: str | None = None
 ) -> Generator[Command, Response, list[letta.Conversation]]:
-    """All whose summary begins with a mark, page after page, the newest first."""
+    """Fetch all conversations whose summary begins with a mark, page by page, newest first."""
     found: list[letta.Conversation] = []
     after: str | None = None
     while True:
         response = yield FindConversations(summary=mark, agent_id=agent_id, after=after)
         page = letta.decode_conversations(response.data)
-        # Letta looks for the text anywhere in a summary.
+        # Letta searches for the text anywhere in a summary.
         found += [item for item in page if (item.summary or "").startswith(mark)]
-        # A page that brings nothing new would be asked for for ever.
+        # Without this, a page without anything new would be requested forever.
         if len(page) < PAGE_COUNT or page[-1].id == after:
             return found
         after = page[-1].id
 
 
 def health() -> Reply:
-    """`GET /health`: the process answers, whatever Letta does."""
+    """`GET /health`: the process responds, even if Letta does not."""
     return _status("ok")
 
 
 def ollama_version() -> Reply:
-    """`GET /api/version`: for programs that look whether an Ollama is new enough for them."""
+    """`GET /api/version`: for programs that check whether Ollama is recent enough."""
     return json_reply(ollama.encode_version())
 
 
 def root() -> Reply:
-    """`GET /`: for a person who opens the address in a browser."""
+    """`GET /`: for people who open the address in a browser."""
     return _status("ok", service="letta-proxy", endpoints=["/v1/chat/completions", "/v1/models"])
 
 

@@ -1,4 +1,4 @@
-"""What a transport exchanges with the core on the client's side: a request, and the parts of its response."""
+"""The values that a transport exchanges with the core for a client: a request, and parts of its response."""
 
 from attrs import field, frozen
 
@@ -7,9 +7,9 @@ from ..upstreams.rest.response import Headers
 
 @frozen(kw_only=True)
 class HttpRequest:
-    """A client's request, whole.
+    """A complete request from a client.
 
-    :param target: as it stands in the request line, raw.
+    :param target: raw, as in the request line.
     :param headers: pairs of lower-case name and value.
     """
 
@@ -21,7 +21,7 @@ class HttpRequest:
 
 @frozen(kw_only=True)
 class ResponseHead:
-    """The status line and the headers. Without a ``content-length`` the body's end must show by its framing."""
+    """The status and the headers. Without ``content-length``, the transport must frame the body."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -29,6 +29,6 @@ class ResponseHead:
 
 @frozen(kw_only=True)
 class ResponseBody:
-    """More of the body; what comes before the next NEED_DATA belongs into one write."""
+    """More of the body; all that comes before the next NEED_DATA belongs in one write."""
 
     data: bytes = field(repr=False)

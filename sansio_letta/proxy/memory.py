@@ -1,4 +1,4 @@
-"""What a process remembers between requests: agents, turns, conversations, and what a thread was told."""
+"""What a process remembers between requests: agents, turns, conversations, and what was sent to a thread."""
 
 from collections import OrderedDict
 from collections.abc import Hashable
@@ -17,9 +17,9 @@ from ..upstreams.rest.live_run import LettaMemory
 from .heard_memory import HeardMemory
 from .turn_registry import TurnRegistry
 
-#: Of one thread: its instructions, and schemas by their names.
+#: Slots of one thread: its instructions, and schemas by their names.
 _MAX_SLOT_COUNT: Final = 16
-#: Conversations that one turn deletes for programs that never came back.
+#: Abandoned conversations that one turn deletes.
 _MAX_EXPIRED_COUNT: Final = 8
 
 
@@ -31,12 +31,12 @@ class _Remembered:
 
 @define
 class AgentMemory:
-    """Agents that were found by a model's name or id, for a while; a lookup costs Letta a query.
+    """A cache of agents by model name or id, since each lookup is a query for Letta.
 
-    A name may resolve to different agents for callers that see different ones: each scope has its own.
+    A name may resolve to different agents for different callers, so each scope has its own entries.
 
     :param ttl: seconds that an agent is remembered.
-    :param max_count: names remembered; beyond it the oldest is dropped.
+    :param max_count: names remembered; beyond it, the oldest is dropped.
     """
 
     ttl: float
@@ -44,7 +44,7 @@ class AgentMemory:
     _agents: OrderedDict[tuple[Hashable, str], _Remembered] = field(factory=OrderedDict, init=False)
 
     def recall(self, model: str, now: float, caller: Caller = ANYONE) -> Agent | None:
-        """The agent of this name or id, if it was found not long ago.
+        """Return the agent with this name or id, if it was found recently.
 
         :param now: monotonic seconds, here and below.
         """
@@ -52,48 +52,48 @@ class AgentMemory:
         return remembered.agent if remembered is not None and now < remembered.until else None
 
     def remember(self, model: str, agent: Agent, now: float, caller: Caller = ANYONE) -> None:
-        """Keep an agent that was just found; a state of the moment, like a pending call, does not count."""
+        """Store an agent that was just found, without transient state such as pending calls."""
         self._agents[caller.scope, model] = _Remembered(agent, now + self.ttl)
         self._agents.move_to_end((caller.scope, model))
         if len(self._agents) > self.max_count:
             self._agents.popitem(last=False)
 
     def forget(self, agent_id: str) -> None:
-        """Forget an agent that is gone, under all its names."""
+        """Forget an agent that no longer exists, under all its names."""
         for key in [key for key, known in self._agents.items() if known.agent.id == agent_id]:
             del self._agents[key]
 
 
 @define
 class ThreadMemory:
-    """Saves requests to Letta. The truth is at Letta: what is forgotten here is found again there.
+    """A cache of conversations and of what was sent to them. What is forgotten here is found again in Letta.
 
-    :param max_count: chats, and threads, remembered; beyond it the oldest is dropped.
+    :param max_count: chats remembered, and threads; beyond it, the oldest is dropped.
     """
 
     max_count: int
     heard: HeardMemory = field(init=False)
     _conversations: OrderedDict[tuple[str, str], ConversationThread] = field(factory=OrderedDict, init=False)
     _sent: OrderedDict[Thread, OrderedDict[str, bytes]] = field(factory=OrderedDict, init=False)
-    """Digests of what was told last, each in its slot."""
+    """Digests of what was sent last, by slot."""
     _tasks: OrderedDict[tuple[str, str], ConversationThread] = field(factory=OrderedDict, init=False)
-    """By an agent, and a call of a background prompt's tools that it waits for."""
+    """Conversations of background prompts, by agent and by the id of a pending call."""
     _waiting: OrderedDict[Thread, tuple[Waiting, float]] = field(factory=OrderedDict, init=False)
     _unfinished: OrderedDict[ConversationThread, tuple[Hashable, float]] = field(
         factory=OrderedDict, init=False
     )
-    """Of the same, the longest first: whose key can delete it, and since when it waits."""
+    """The same conversations, oldest first: the scope that can delete each, and when it began to wait."""
 
     def __attrs_post_init__(self) -> None:
         self.heard = HeardMemory(self.max_count)
 
     def recall(self, agent: Agent, choice: ThreadChoice) -> ConversationThread | None:
-        """The conversation of a chat with an agent, or of results for it, if it is known."""
+        """Return the conversation of a chat, or the one that tool results belong to, if it is known."""
         match choice:
             case Chat(key=key):
                 return self._conversations.get((agent.id, key))
             case Throwaway(call_ids=call_ids):
-                # Each result is brought once; a request that comes again finds the conversation at Letta.
+                # Each result arrives once; a retry finds the conversation in Letta.
                 found = [self._tasks.pop((agent.id, call_id), None) for call_id in call_ids]
                 thread = next((thread for thread in found if thread is not None), None)
                 if thread is not None:
@@ -102,15 +102,15 @@ class ThreadMemory:
         return None
 
     def find(self, choice: ThreadChoice) -> dict[str, ConversationThread]:
-        """The conversations of a chat that are known, by the agent's id: who it is may not be known yet."""
+        """Return the known conversations of a chat by agent id, since the agent may not be known yet."""
         if not isinstance(choice, Chat):
             return {}
         return {agent_id: found for (agent_id, key), found in self._conversations.items() if key == choice.key}
 
     def learn(self, turn: Turn, scope: Hashable, now: float) -> None:
-        """A turn has finished: its conversation holds something.
+        """Store what a finished turn has shown: its conversation, what was sent, and what is pending.
 
-        :param scope: of its caller.
+        :param scope: that of its caller.
         :param now: monotonic seconds.
         """
         if turn.state.conversation is not None:
@@ -121,7 +121,7 @@ class ThreadMemory:
             self.leave_waiting(*left, now)
 
     def leave_waiting(self, thread: Thread, waiting: Waiting | None, now: float) -> None:
-        """A turn has ended with calls for its client, or without.
+        """Store the calls that a turn has left pending for its client, or that there are none.
 
         :param now: monotonic seconds.
         """
@@ -132,12 +132,12 @@ class ThreadMemory:
                 self._waiting.popitem(last=False)
 
     def recall_waiting(self, thread: Thread) -> Waiting | None:
-        """What the last turn in a thread has left waiting. Another client may have answered since."""
+        """Return the calls that the last turn in a thread left pending; they may have been answered since."""
         found = self._waiting.get(thread)
         return None if found is None else found[0]
 
     def waits_since(self, thread: Thread) -> float | None:
-        """Since when a client has been called that brings its results; None: none has been.
+        """Return since when calls have been pending whose results a client will bring; None if there are none.
 
         :return: monotonic seconds.
         """
@@ -164,10 +164,10 @@ class ThreadMemory:
             self._tasks.popitem(last=False)
 
     def take_expired(self, scope: Hashable, waiting_since: float) -> tuple[ConversationThread, ...]:
-        """Conversations of background prompts whose results never came, to be deleted; each is told once.
+        """Remove and return conversations of background prompts that never got their results, to be deleted.
 
-        :param scope: of the caller that deletes them.
-        :param waiting_since: monotonic seconds; what waits since then, or for less long, may still be answered.
+        :param scope: that of the caller that deletes them.
+        :param waiting_since: monotonic seconds; conversations that began to wait then or later are not expired.
         """
         expired: list[ConversationThread] = []
         for thread, (owner, since) in self._unfinished.items():
@@ -180,8 +180,8 @@ class ThreadMemory:
         return tuple(expired)
 
     def learn_sent(self, turn: Turn) -> None:
-        """A turn has ended, in success or failure: what its thread has kept need not be sent again."""
-        # A conversation that is thrown away is never spoken in again.
+        """Store what a turn has sent to its thread, so that it is not sent again, even if the turn failed."""
+        # A temporary conversation is never used again.
         if not isinstance(turn.request.thread, Throwaway):
             self._learn_heard(turn)
             for thread, standing in turn.state.instructions_sent:
@@ -200,7 +200,7 @@ class ThreadMemory:
         turn.state.sent.clear()
 
     def remember(self, agent_id: str | None, choice: ThreadChoice, thread: ConversationThread) -> None:
-        """Keep a conversation that was just found, if it is that of a chat's key."""
+        """Store a conversation that was just found, if it belongs to a chat."""
         if agent_id is None or not isinstance(choice, Chat):
             return
         self._conversations[agent_id, choice.key] = thread
@@ -209,7 +209,7 @@ class ThreadMemory:
             self._conversations.popitem(last=False)
 
     def forget(self, thread: ConversationThread) -> None:
-        """Forget a conversation that is gone."""
+        """Forget a conversation that no longer exists."""
         self._sent.pop(thread, None)
         self._waiting.pop(thread, None)
         self.heard.forget(thread)
@@ -217,7 +217,7 @@ class ThreadMemory:
             del self._conversations[name]
 
     def note_sent(self, thread: Thread, standing: StandingInstruction) -> None:
-        """Note that the thread was sent this, and has kept it."""
+        """Note that this was sent to the thread, and that Letta has stored it."""
         sent = self._sent.setdefault(thread, OrderedDict())
         sent[standing.slot] = standing.digest
         sent.move_to_end(standing.slot)
@@ -228,16 +228,16 @@ class ThreadMemory:
             self._sent.popitem(last=False)
 
     def was_sent(self, thread: Thread, standing: StandingInstruction) -> bool:
-        """Whether this is what the thread was sent last, in its slot."""
+        """Return whether this is what was last sent to the thread in its slot."""
         sent = self._sent.get(thread)
         return sent is not None and sent.get(standing.slot) == standing.digest
 
 
 @define
 class Memory:
-    """What the requests of one process share.
+    """The memory that all requests of one process share.
 
-    :param config: limits.
+    :param config: its limits.
     """
 
     config: Config

@@ -1,4 +1,4 @@
-"""What an observer of a cycle sees: all that goes in and comes out of it, as values, in order."""
+"""Observers of a cycle, and what they see: everything that goes in or comes out, as values, in order."""
 
 from collections.abc import Mapping
 from enum import Enum
@@ -18,28 +18,28 @@ from .summary import Summary
 
 @frozen(kw_only=True)
 class InitialState:
-    """What the proxy knew when a request came, so that it need not ask Letta."""
+    """What the proxy already knew when a request arrived, and did not have to look up in Letta."""
 
     agent: Agent | None = None  #: the agent that `model` resolves to
     threads: Mapping[str, ConversationThread] = field(factory=dict)  #: of the request's chat, by agent id
-    has_background: bool = True  #: False: this Letta has refused background runs
+    has_background: bool = True  #: False: Letta has refused background runs
 
 
 @frozen(kw_only=True)
 class CycleOpened:
-    """The first that an observer sees."""
+    """The first observation."""
 
     request: HttpRequest = field(repr=False)
     token: str
     created: int  #: Unix time, seconds
     config: Config  #: with the policies of the key and of the request
-    summary: Summary  #: filled in as the cycle goes on
+    summary: Summary  #: filled in as the cycle proceeds
     initial: InitialState
 
 
 @frozen(kw_only=True)
 class LettaResponse:
-    """The status line and the headers of Letta's response to the last command."""
+    """The status and the headers of Letta's response to the last command."""
 
     status: int
     headers: Headers
@@ -47,35 +47,35 @@ class LettaResponse:
 
 @frozen(kw_only=True)
 class LettaData:
-    """More of its body; nothing at its end."""
+    """More of the body of Letta's response; empty at its end."""
 
     data: bytes = field(repr=False)
 
 
 @frozen(kw_only=True)
 class LettaFailure:
-    """The exchange with Letta went wrong."""
+    """The exchange with Letta failed."""
 
     failure: Failure
     reason: str
 
 
 class Change(Enum):
-    """What happens to a cycle without any bytes."""
+    """Events in the life of a cycle that carry no data."""
 
     COMMENT_DUE = "comment due"
-    """The client has waited for so long that it gets a comment, which is the next item."""
-    CLIENT_DISCONNECTED = "client left"
-    """The client has disconnected, or it has the whole response and does not wait for the clean-up."""
+    """The client has waited for so long that it gets a comment; the comment is the next observation."""
+    CLIENT_DISCONNECTED = "client disconnected"
+    """The client has disconnected, or has the whole response and does not wait for the clean-up."""
     INTERRUPTED = "interrupted"
-    """The proxy shuts down."""
+    """The proxy is shutting down."""
     FINISHED = "finished"
     """The cycle has nothing left to do."""
     CLOSED = "closed"
-    """The last that an observer sees: nothing more will be carried out."""
+    """The last observation: nothing more will be carried out."""
 
 
-#: What goes into a cycle and what comes out of it, events of its turn included.
+#: What goes into a cycle and what comes out of it, including the events of its turn.
 Observation: TypeAlias = (
     CycleOpened
     | Command
@@ -90,16 +90,16 @@ Observation: TypeAlias = (
 
 
 class Observer(Protocol):
-    """Sees what happens in one cycle, and changes nothing: a recorder, metrics, traces.
+    """Observes one cycle without changing it, as a recorder, metrics or traces do.
 
-    It is passed to `Proxy.open`. What goes in is seen before it takes effect, what comes out when it is handed
-    over. An exception that an observer raises comes out of the method of the cycle that called it.
+    Pass it to `Proxy.open`. Input is observed before it takes effect, output when `next_event` returns it. An
+    exception raised by an observer propagates from the method of the cycle that called it.
     """
 
     def observe(self, seen: Observation, now: float) -> None:
-        """Take note of one thing.
+        """Observe one thing.
 
-        :param now: monotonic seconds: the time of the last call that told the cycle one.
+        :param now: monotonic seconds: the time of the last call of the cycle that passed one.
         """
 
 
@@ -115,7 +115,7 @@ class _Observers:
 
 
 def join_observers(*observers: Observer | None) -> Observer | None:
-    """Several observers as one; None if there are none."""
+    """Join several observers into one; return None if there are none."""
     found = tuple(observer for observer in observers if observer is not None)
     if len(found) > 1:
         return _Observers(found)

@@ -1,7 +1,8 @@
 """Checks of browsers: web pages of other origins, and host names that point to this machine.
 
-A page can send requests to ``localhost``, and with a name of its own that it lets point there (DNS rebinding)
-it can even read the answers. Programs send no ``Origin`` and call the server by its name, so none is affected.
+A page can send requests to ``localhost``. With a host name of its own that resolves to this machine (DNS
+rebinding), it could even read the responses. Other programs send no ``Origin`` and use the server's real name,
+so they are not affected.
 """
 
 import ipaddress
@@ -16,18 +17,18 @@ from ..upstreams.rest.response import Headers
 from .routing import authority
 
 _METHODS: Final = "GET, HEAD, POST, OPTIONS"
-#: What a page may read of the answer's headers, beside those that it always may.
+#: Response headers that a page may read, besides those that it always may.
 _EXPOSED: Final = "x-request-id, retry-after, x-should-retry"
-#: Seconds that a browser need not ask again; Chromium takes two hours at most, Firefox a day.
+#: Seconds for which a browser may cache a preflight; Chromium allows two hours, Firefox a day.
 _PREFLIGHT_AGE: Final = 600
-#: Names of headers, as a preflight lists them.
+#: Header names, as a preflight lists them.
 _NAMES: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,1024}")
-#: An origin as browsers send it: of pages scheme, host and port, of extensions scheme and id.
+#: An origin as browsers send it: scheme, host and port of a page, or scheme and id of an extension.
 _ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
 _WEB: Final = {"http": 80, "https": 443}
-#: What pages send that were opened from a file, and frames that were made to have no origin.
+#: Sent by pages that were opened from a file, and by sandboxed frames.
 NO_ORIGIN: Final = "null"
-#: What some programs with a browser in them send for their own pages.
+#: Sent by some programs with an embedded browser for their own pages.
 _FILES: Final = "file://"
 
 
@@ -37,20 +38,20 @@ def _normal_all(texts: Iterable[str]) -> tuple[str, ...]:
 
 @frozen
 class _Names:
-    """Origins of one scheme and port whose names end alike."""
+    """Origins with the same scheme and port whose names have the same ending."""
 
     scheme: str
-    end: str  #: with its dot; empty: any
+    end: str  #: with its leading dot; empty: any name
     port: str | None
 
 
 @frozen(kw_only=True)
 class OriginRules:
-    """Which pages and which names of this server are good.
+    """Rules for the origins of web pages and for the host names of this server.
 
-    :param origins: of pages that may use it (CORS), as `normal_origin` takes them.
-    :param hosts: names beside those of the loopback by which it may be called; None: any, for a server that
-        other machines can reach.
+    :param origins: origins of pages that may use the server (CORS), as accepted by `normal_origin`.
+    :param hosts: host names to accept besides those of loopback; None: any, for a server that other machines
+        can reach.
     """
 
     origins: tuple[str, ...] = field(default=(), converter=_normal_all)
@@ -62,19 +63,19 @@ class OriginRules:
         return tuple(names for origin in self.origins if (names := _names(origin)) is not None)
 
     def refuse(self, method: str, target: str, headers: Headers) -> RequestError | None:
-        """What is wrong with the name that a request calls us by, or with the page that it comes from.
+        """Return the error for a host name or an origin that is not allowed, if any.
 
-        :param target: of the request line, raw.
+        :param target: from the request line, raw.
         """
         if self.hosts is None:
             return None
-        # An absolute target counts more than the header (RFC 9112, 3.2.2): both must be good.
+        # An absolute target takes precedence over the header (RFC 9112, 3.2.2); both must be allowed.
         for host in (authority(target), _header(headers, "host")):
             if host is not None and not self._is_ours(host):
                 return RequestError(
-                    f"Host {quoted(host)} is no name of this server, which listens on this machine only; "
-                    "a web page may try to reach it so (DNS rebinding). If it is right, start the server with "
-                    "--allowed-host and this name.",
+                    f"Host {quoted(host)} is not a name of this server, which listens on this machine only; "
+                    "a web page may be trying to reach it this way (DNS rebinding). If the name is right, "
+                    "start the server with --allowed-host and this name.",
                     status=403,
                     code="host_not_allowed",
                 )
@@ -82,17 +83,17 @@ class OriginRules:
         if origin is None or self._allows(origin) or self._is_ours(origin.partition("://")[2]):
             return None
         if method == "OPTIONS":
-            # It is only a question, and an answer without a word of the page is a no.
+            # A preflight is refused by a response without CORS headers.
             return None
         return RequestError(
-            f"Pages of {quoted(origin)} may not use this server. To let them, start it with --cors-origin "
+            f"Pages of {quoted(origin)} may not use this server. To allow them, start it with --cors-origin "
             "and this origin.",
             status=403,
             code="origin_not_allowed",
         )
 
     def headers(self, method: str, headers: Headers) -> tuple[tuple[str, str], ...]:
-        """What a page needs in the head of an answer, be it a success or an error; nothing for programs."""
+        """Return the CORS headers of a response or an error; none for requests without an origin."""
         if not self.origins:
             return ()
         origin = _header(headers, "origin")
@@ -107,7 +108,7 @@ class OriginRules:
         return (
             *allowed,
             ("access-control-allow-methods", _METHODS),
-            # A star would not cover Authorization.
+            # A star would not include Authorization.
             *([("access-control-allow-headers", asked)] if _NAMES.fullmatch(asked) else []),
             *([("access-control-allow-private-network", "true")] if private else []),
             ("access-control-max-age", str(_PREFLIGHT_AGE)),
@@ -135,13 +136,13 @@ class OriginRules:
 
 
 def normal_origin(text: str) -> str:
-    """An entry of `OriginRules.origins`, as a browser would write it.
+    """Normalise an entry of `OriginRules.origins` to the form that browsers send.
 
-    ``https://chat.example`` and ``http://10.0.0.1:3000`` are one origin; ``https://*.example.com`` is every
-    name below it, with this scheme and port; ``moz-extension://*`` every extension of Firefox, whose ids are
-    random; ``null`` pages without an origin; ``*`` everybody.
+    ``https://chat.example`` and ``http://10.0.0.1:3000`` are single origins. ``https://*.example.com`` matches
+    every name below it, with this scheme and port; ``moz-extension://*`` every Firefox extension, since their
+    ids are random; ``null`` pages without an origin; ``*`` every origin.
 
-    :raises ValueError: with what was expected, if no browser could send it, or more would match than it says.
+    :raises ValueError: with what was expected, if no browser sends such an origin, or if it matches too much.
     """
     origin = text.lower()
     if origin in ("*", NO_ORIGIN, _FILES):
@@ -156,21 +157,21 @@ def normal_origin(text: str) -> str:
     found = _ORIGIN.fullmatch(f"{scheme}{separator}{host}")
     if found is None or (star and not is_web) or "" in found[2].split("."):
         raise ValueError(
-            "https://NAME, with a port if it has one and no path; https://*.NAME for all below it; "
-            "chrome-extension://ID; null for pages of files; or *"
+            "https://NAME, with its port if it has one, without a path; https://*.NAME for all names below it; "
+            "chrome-extension://ID; null for pages opened from files; or *"
         )
     if star and (found[2].startswith("[") or ("." not in found[2] and found[2] != "localhost")):
-        raise ValueError("a name of two parts or more behind the star, like https://*.example.com")
+        raise ValueError("a name of at least two parts after the star, like https://*.example.com")
     if found[3] is not None and int(found[3]) > 65535:
         raise ValueError("a port up to 65535")
     if found[3] is not None and _WEB.get(scheme) == int(found[3]):
-        # No browser names the port that goes without saying.
+        # Browsers omit the default port.
         return origin.removesuffix(f":{found[3]}")
     return origin
 
 
 def _names(origin: str) -> _Names | None:
-    """What an entry with a star stands for."""
+    """Return what an entry with a star matches; None for other entries."""
     scheme, _, rest = origin.partition("://")
     if not rest.startswith("*"):
         return None
@@ -179,7 +180,7 @@ def _names(origin: str) -> _Names | None:
 
 
 def _name(host: str) -> str:
-    """``Host`` without its port, in lower case; of an IPv6 address without its brackets."""
+    """Return ``Host`` in lower case, without the port and without the brackets of an IPv6 address."""
     found = re.fullmatch(r"(?:\[([0-9a-f:.]+)\]|([^\[\]:/@]+))(?::\d{0,5})?", host.strip().lower())
     return "" if found is None else (found[1] or found[2]).removesuffix(".")
 

@@ -1,8 +1,7 @@
 """Policies: how turns are handled. A key or a request can override the server's value.
 
-The operator sets the values of the server and its keys without restriction. A request can choose with headers,
-``X-Letta-Policy-...``: freely if the policy is a matter of taste, but only a stricter value if it protects
-something.
+The operator can set any value for the server and for keys. A request chooses with ``X-Letta-Policy-...``
+headers: any value if the policy is a matter of taste, but only a stricter one if the policy protects something.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,7 +25,7 @@ from ..config import (
 from ..errors import RequestError
 from ..upstreams.rest.response import Headers
 
-#: How the headers begin.
+#: Prefix of the headers.
 PREFIX: Final = "x-letta-policy-"
 
 
@@ -34,12 +33,12 @@ PREFIX: Final = "x-letta-policy-"
 class Policy:
     """One policy.
 
-    :param field: of `Config`.
-    :param levels: its values, the laxest first; within a level none is stricter than another. A request may
-        choose from the level that counts without its word, and from those behind it.
-    :param guards: what the stricter values are for, as a clause; empty if there is but one level.
-    :param shapes: whether the agent is asked something else by it, or does something else. If its answer is
-        only shown or carried in another way, a request that comes again with another value is a repeat.
+    :param field: the field of `Config`.
+    :param levels: its values, from the most to the least permissive; values within a level are equally strict.
+        A request may choose from the level of the current value and from stricter ones.
+    :param guards: the purpose of the stricter values, as a clause; empty if there is only one level.
+    :param shapes: whether it changes what the agent is asked or does. If it only changes how the answer is
+        shown or transferred, the same request with another value is still a retry.
     """
 
     field: str
@@ -49,24 +48,24 @@ class Policy:
 
     @property
     def values(self) -> tuple[Enum, ...]:
-        """All of them, the laxest first."""
+        """All values, the most permissive first."""
         return tuple(value for level in self.levels for value in level)
 
     def read(self, text: str) -> Enum | None:
-        """The value of this name, in any case, with blanks around it, and with dashes as options have them."""
+        """Return the value with this name; case, blanks around it, and dashes for underscores do not matter."""
         name = text.strip().lower().replace("-", "_")
         return next((value for value in self.values if value.value.replace("-", "_") == name), None)
 
     def open_to_requests(self, current: Enum) -> tuple[Enum, ...]:
-        """What a request may choose.
+        """Return the values that a request may choose.
 
-        :param current: what counts without its word.
+        :param current: the value that applies if the request does not choose.
         """
         first = next(number for number, level in enumerate(self.levels) if current in level)
         return tuple(value for level in self.levels[first:] for value in level)
 
 
-#: By what follows the prefix, which is their name in a file of keys, too.
+#: By name: what follows the prefix in a header, and the key in a keys file.
 POLICIES: Final[Mapping[str, Policy]] = {
     "approvals": Policy(
         field="approvals",
@@ -74,10 +73,10 @@ POLICIES: Final[Mapping[str, Policy]] = {
         guards="the operator decides what the agent may do without asking",
         shapes=True,
     ),
-    # Even what is hidden is no secret: the client may ask the agent what it has found. Where it must be one,
-    # reasoning is off, and with it what tools are given and return.
+    # Hidden tools are not secret: the client can ask the agent what it found. To keep them secret, turn off the
+    # reasoning, which includes the arguments and results of tools.
     "server-tools": Policy(field="server_tools", levels=(tuple(ServerTools),)),
-    # A client whose instructions replace the agent's own has another agent; once and always say them beside it.
+    # Instructions that replace the agent's own make it another agent; with once and always they are added.
     "instructions": Policy(
         field="instructions",
         levels=(
@@ -88,27 +87,27 @@ POLICIES: Final[Mapping[str, Policy]] = {
         guards="the operator decides which instructions the agent follows",
         shapes=True,
     ),
-    # A prompt that is said in other words is taken for the user's, so no header need be kept from saying so. A
-    # key with `all` writes nothing into the agent's memory, and no value but this one promises that.
+    # A background prompt in other words counts as the user's anyway, so a request may choose `pass`. A key with
+    # `all` stores nothing in the agent's memory, which no other value guarantees.
     "tasks": Policy(
         field="tasks",
         levels=((TaskPolicy.ISOLATE, TaskPolicy.PASS), (TaskPolicy.REFUSE,), (TaskPolicy.ALL,)),
         guards="the operator decides which prompts are worth their tokens, and what the agent remembers",
         shapes=True,
     ),
-    # A client can say who speaks in one way or another.
+    # A client can name the speaker in any case, for example in the text.
     "speakers": Policy(field="speakers", levels=(tuple(Speakers),), shapes=True),
-    # What it costs, a second run at most, a client could have by asking twice.
+    # It costs one more run at most, which a client could also cause by sending a second request.
     "enforcement": Policy(field="enforcement", levels=(tuple(Enforcement),), shapes=True),
-    # The two names of the field are taste; what an agent thinks may hold what its owner keeps to themselves.
+    # The two field names are a matter of taste, but reasoning may contain what should stay private.
     "reasoning": Policy(
         field="reasoning_field",
         levels=((ReasoningField.REASONING_CONTENT, ReasoningField.REASONING), (ReasoningField.OFF,)),
         guards="the operator decides whether clients see the agent's reasoning",
     ),
-    # What a turn has cost its client is told by either.
+    # Both values tell the client what a turn has cost.
     "usage": Policy(field="usage", levels=(tuple(UsageCount),)),
-    # A client that does not stream has it by `auto` anyway: `always` costs Letta nothing more.
+    # A client can already get it with `auto` by not streaming, so `always` costs Letta nothing more.
     "background": Policy(
         field="background",
         levels=((Background.AUTO, Background.ALWAYS), (Background.NEVER,)),
@@ -118,18 +117,18 @@ POLICIES: Final[Mapping[str, Policy]] = {
 
 
 def with_policies(config: Config, policies: Mapping[str, Any]) -> Config:
-    """The config with other policies.
+    """Return the config with other policies.
 
-    :param policies: by their fields.
+    :param policies: values by field of `Config`.
     """
     return evolve(config, **policies) if policies else config
 
 
 def with_headers(config: Config, headers: Headers) -> Config:
-    """The config with what a request chooses for itself.
+    """Return the config with the policies that a request chooses in its headers.
 
-    :param config: the server's, with the policies of the request's key.
-    :raises RequestError: if a policy or a value is unknown, not for a request to choose, or given twice.
+    :param config: the server's config, with the policies of the request's key.
+    :raises RequestError: if a policy or a value is unknown, not allowed in a request, or given twice.
     """
     changes: dict[str, Any] = {}
     for name, header, text in _asked(headers):
@@ -138,18 +137,18 @@ def with_headers(config: Config, headers: Headers) -> Config:
             known = ", ".join(PREFIX + each for each in POLICIES)
             raise RequestError(f"There is no policy `{header[:80]}`; there are {known}.", param=header[:80])
         if policy.field in changes:
-            # One may have been added on the way, and it cannot be known which of them counts.
-            raise RequestError(f"The header `{header}` is there twice.", param=header)
+            # A proxy on the way may have added one, and it is unknown which one applies.
+            raise RequestError(f"The header `{header}` appears twice.", param=header)
         changes[policy.field] = _choose(policy, header, text, getattr(config, policy.field))
     return with_policies(config, changes)
 
 
 def shape(config: Config, headers: Headers) -> str:
-    """What a request asks for that makes its turn another one.
+    """Return the part of a request's policies that distinguishes its turn from others.
 
-    A policy of a server or a key that changes meanwhile makes none: the repeat of a request must find its turn.
+    It excludes the policies of the server and of the key: a retry must find its turn even if those change.
 
-    :param config: by `with_headers`, of these.
+    :param config: the result of `with_headers` with the same headers.
     """
     asked = sorted(name for name, _, _ in _asked(headers) if POLICIES[name].shapes)
     return ",".join(f"{name}={getattr(config, POLICIES[name].field).value}" for name in asked)

@@ -1,7 +1,7 @@
-"""One HTTP request of a client, from its bytes to the bytes of the response: what every transport shares.
+"""The proxy: opens a cycle for each HTTP request of a client.
 
-A `Proxy` lives as long as the process and holds what its requests share. A `Cycle` answers one request: the
-transport carries out its commands against Letta and passes its response on, and decides nothing.
+A `Proxy` lives as long as the process and holds the state that requests share. A `Cycle` answers one request.
+The transport carries out the cycle's commands against Letta, forwards its response, and makes no decisions.
 The loop of a transport is::
 
     cycle = proxy.open(request, token=..., created=..., now=...)
@@ -27,7 +27,7 @@ from ..dialects.ollama import decode_show
 from ..errors import FieldPath, RequestError, SansioLettaError
 from ..turn.agent import ANYONE, Agent, Caller
 from ..turn.events import ConversationThread, Thread
-from ..turn.request import Chat, NamedConversation, ThreadChoice, thread_kind
+from ..turn.request import ThreadChoice, thread_kind
 from ..turn.script import nothing_earlier
 from ..turn.thread_queue import Ticket
 from ..turn.turn import Turn
@@ -58,12 +58,12 @@ from .response import Reply, Response, error_reply
 from .routing import DIALECTS, Endpoint, Route, route
 from .summary import Repeat, Summary
 from .turn_registry import (
+    Fingerprint,
     Follower,
+    RequestContent,
     RetryInfo,
     TurnEntry,
     TurnOwnership,
-    content_digest,
-    fingerprint,
     key_reused,
     read_retry_info,
 )
@@ -71,14 +71,14 @@ from .turn_registry import (
 
 @define
 class Proxy:
-    """Opens a cycle for each request; holds what they share.
+    """Opens a cycle for each request, and holds the state that they share.
 
-    :param owner: names the process, in its runs at Letta: letters, digits and hyphens.
+    :param owner: name of the process, stored with its runs in Letta: letters, digits and hyphens.
     """
 
     config: Config = field(factory=Config)
     owner: str = ""
-    ending: bool = field(default=False, init=False)  #: set by a transport about to end: `/ready` says so
+    ending: bool = field(default=False, init=False)  #: set before a transport exits: `/ready` answers 503
     _memory: Memory = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -86,28 +86,28 @@ class Proxy:
 
     @property
     def waiting_count(self) -> int:
-        """How many turns wait for another one to end."""
+        """The number of turns that wait for another turn to end."""
         return self._memory.queue.waiting_count
 
     @property
     def has_made_tools(self) -> bool:
-        """Whether clients' tools were made at Letta, and may be there still: see `sweep`."""
-        return bool(self._memory.letta.made_tools)
+        """Whether client tools were created in Letta and may still exist; see `sweep`."""
+        return bool(self._memory.letta.created_tools)
 
     def refuse(self, request: HttpRequest) -> RequestError | None:
-        """Check a request's head: if something is wrong with it, its body need not be read.
+        """Check the head of a request, and return an error if its body need not be read.
 
-        :param request: its body may still be missing.
+        :param request: the request; its body may still be missing.
         """
         headers = dict(request.headers)
         size = headers.get("content-length", "")
         coding = headers.get("content-encoding", "identity").strip().lower()
-        # A length of thousands of digits would take long to read, and is too large anyway.
+        # A length with thousands of digits would take long to parse, and is too large anyway.
         if size.isascii() and size.isdigit() and int(size[:18]) > self.config.max_request_size:
             return self.too_large()
         if coding not in ("", "identity"):
             return RequestError(
-                f"A body with Content-Encoding {coding[:40]} is not read: send it plain.",
+                f"Content-Encoding {coding[:40]} is not supported: send the body uncompressed.",
                 status=415,
                 code="unsupported_media_type",
             )
@@ -116,7 +116,7 @@ class Proxy:
         return None
 
     def too_large(self) -> RequestError:
-        """The error for a body beyond the limit."""
+        """Make the error for a body that exceeds the limit."""
         return RequestError(
             f"The body is larger than {self.config.max_request_size} bytes.",
             status=413,
@@ -133,13 +133,13 @@ class Proxy:
         caller: Caller = ANYONE,
         observer: Observer | None = None,
     ) -> Cycle:
-        """Begin to answer a request. Nothing is raised for what the client sent: an error becomes the response.
+        """Open a cycle for a request. Errors in the request are not raised: they become the response.
 
-        :param token: random and unique, 8 to 64 letters and digits; ids are made of it.
+        :param token: random and unique, 8 to 64 letters and digits; ids are derived from it.
         :param created: Unix time, seconds.
         :param now: monotonic seconds.
-        :param caller: whose request it is; agents that it may not use do not exist for it.
-        :param observer: sees all that happens in the cycle.
+        :param caller: the caller; agents that it may not use do not exist for it.
+        :param observer: observes the cycle.
         """
         cycle = self._open(request, token, created, now, caller)
         return self._observed(cycle, observer, request, token, created, now, caller)
@@ -209,22 +209,22 @@ class Proxy:
         ends: bool = False,
         has_died: Callable[[str], bool] = no_process_died,
     ) -> Cycle:
-        """Delete what a process that died has left at Letta, and what has expired of this one's.
+        """Open a cycle that cleans up in Letta after processes that died, and what has expired of this one.
 
         :param created: Unix time, seconds.
-        :param ends: also the tools that this one made, though they have not expired. What another process has
-            made stays until then: it may need them.
-        :param has_died: whether the process of this `owner` is known to run no more: its runs are ended at
-            once, those of others only when the time of their turns is over.
+        :param ends: whether this process exits, so that the tools that it created are deleted even if they have
+            not expired. Those of other processes stay, since they may still be needed.
+        :param has_died: whether the process with this `owner` is known to have ended. Its runs are cancelled
+            at once, those of others only when their turns must be over.
         """
         timeout = self.config.turn_timeout
-        names = self._memory.letta.made_tools.names(created) if ends else frozenset[str]()
+        names = self._memory.letta.created_tools.names(created) if ends else frozenset[str]()
         handler = sweep(created, turn_timeout=timeout, tool_names=names, has_died=has_died)
         summary = Summary(request_id=f"req_{token}", method="SWEEP", path="")
         return self._serve(handler, summary, now)
 
     def list_threads(self, model: str, *, token: str, now: float) -> Cycle:
-        """An agent's chats and their conversations, as JSON.
+        """Open a cycle that lists an agent's chats and their conversations, as JSON.
 
         :param model: the agent's name or id.
         """
@@ -233,18 +233,18 @@ class Proxy:
         return self._serve(handler, summary, now)
 
     def remember(self, model: str, agent: Agent, *, now: float) -> None:
-        """Set the agent that a model's name or id resolves to, so that Letta is not asked.
+        """Set the agent that a model's name or id resolves to, so that it is not looked up in Letta.
 
         :param now: monotonic seconds.
         """
         self._memory.agents.remember(model, agent, now)
 
     def remember_no_background(self) -> None:
-        """Note that this Letta has no background streams, so that it is not asked for one."""
+        """Note that Letta has no background runs, so that none is requested."""
         self._memory.letta.has_background = False
 
     def remember_thread(self, agent_id: str, choice: ThreadChoice, thread: ConversationThread) -> None:
-        """Set the conversation of an agent's chat, so that Letta is not asked."""
+        """Set the conversation of an agent's chat, so that it is not looked up in Letta."""
         self._memory.threads.remember(agent_id, choice, thread)
 
     def reject(
@@ -257,7 +257,7 @@ class Proxy:
         caller: Caller = ANYONE,
         observer: Observer | None = None,
     ) -> Cycle:
-        """Answer a request that is refused, or that could not be read to its end."""
+        """Open a cycle that answers with an error: the request is refused, or could not be read completely."""
         summary = _summary(request, token, caller)
         summary.outcome = error.code
         cycle = self._serve(error_reply(error), summary, now)
@@ -271,7 +271,7 @@ class Proxy:
         caller: Caller = ANYONE,
         config: Config | None = None,
     ) -> Cycle:
-        """A cycle that no turn is needed for."""
+        """Open a cycle that needs no turn."""
         config = config or self.config
         runner = HandlerRunner(handler, self.config.max_answer_size, caller)
         deadlines = Deadlines(config, now)
@@ -295,10 +295,8 @@ class Proxy:
         turn_request = built.turn_request
         ignored = (dialect.field_name(FieldPath(field)) for field in built.ignored)
         summary.ignored, summary.thread = (*asked.ignored, *ignored), thread_kind(turn_request.thread)
-        named = repr(turn_request.thread) if isinstance(turn_request.thread, Chat | NamedConversation) else ""
-        wanted = shape(config, request.headers)
-        key = fingerprint(summary.path, headers, request.body, named, caller.scope, wanted)
-        content = content_digest(request.body, named, wanted)
+        content = RequestContent.of(request.body, turn_request.thread, shape(config, request.headers))
+        key = Fingerprint.of(summary.path, headers, content, caller.scope)
         known, retry = self._memory.turns.recall(key, now), read_retry_info(headers)
         if known is not None and known.content != content:
             raise key_reused()
@@ -356,13 +354,13 @@ class Proxy:
         return 0.0 if since is None else since + self.config.pending_call_timeout - deadlines.now
 
     def _find_repeat(self, known: TurnEntry, retry: RetryInfo) -> Repeat | None:
-        """How a request joins a known turn, or gets its answer; None: it begins a turn of its own."""
+        """Return how a request is answered from a known turn; None if it begins a turn of its own."""
         if not known.is_over:
             return Repeat.JOINED if self.config.joins_repeats and not known.is_cancelled else None
         return Repeat.ANSWERED if known.is_answered and retry.is_repeat else None
 
     def _reconnect_grace(self, retry: RetryInfo) -> float:
-        """Seconds in which a client that disconnects before the response began may retry; 0: it will not."""
+        """Return the seconds for which a client that disconnects early may still retry; 0 if it will not."""
         if retry.count is None or not self.config.repeat_wait_timeout:
             return 0.0
         return self.config.repeat_wait_timeout + 0.5 * float(2 ** min(retry.count, 4))
@@ -406,6 +404,6 @@ def _summary(request: HttpRequest, token: str, caller: Caller) -> Summary:
 
 
 def _log_path(target: str) -> str:
-    """The target without its query, printable and short."""
+    """Return the target without its query, printable and short."""
     path = target.partition("?")[0][:200]
-    return "".join(char if char.isprintable() else "?" for char in path)
+    return path if path.isprintable() else "".join(char if char.isprintable() else "?" for char in path)

@@ -22,7 +22,7 @@ _STREAM: Final = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))
 
 @frozen(kw_only=True)
 class Reply:
-    """A whole response."""
+    """A complete response."""
 
     status: int
     body: bytes
@@ -30,14 +30,14 @@ class Reply:
 
 
 def json_reply(body: bytes, status: int = 200) -> Reply:
-    """A response of JSON."""
+    """Make a JSON response."""
     return Reply(status=status, body=body, headers=_JSON)
 
 
 def error_reply(error: SansioLettaError, dialect: Dialect = CHAT_COMPLETIONS) -> Reply:
-    """A failure before anything else was sent: its status, its headers and its body.
+    """Make the response to a request that failed before anything was sent.
 
-    :param dialect: the client's, as far as it is known.
+    :param dialect: the client's, if it is known.
     """
     headers = (*_JSON, *error.headers())
     return Reply(status=error.status_hint, body=dialect.error_body(error), headers=headers)
@@ -45,12 +45,12 @@ def error_reply(error: SansioLettaError, dialect: Dialect = CHAT_COMPLETIONS) ->
 
 @define
 class Response:
-    """What one client is sent, until it disconnects.
+    """The response to one client, until it disconnects.
 
-    :param writer: makes a body of a turn's events; None: there is no turn, and the response is a `Reply`.
-    :param summary: takes note of what is sent.
-    :param deadlines: take note of when.
-    :param head_only: the client wants no body.
+    :param writer: turns the events of a turn into the body; None: there is no turn, the response is a `Reply`.
+    :param summary: updated with what is sent.
+    :param deadlines: updated with when it is sent.
+    :param head_only: whether the request was HEAD, so that no body is sent.
     """
 
     dialect: Dialect
@@ -58,26 +58,26 @@ class Response:
     _summary: Summary
     _deadlines: Deadlines
     _head_only: bool = False
-    items: deque[ResponseHead | ResponseBody] = field(factory=deque, init=False)  #: to be handed over
-    has_begun: bool = field(default=False, init=False)  #: the head is there: no other status can be sent
+    items: deque[ResponseHead | ResponseBody] = field(factory=deque, init=False)  #: not yet handed out
+    has_begun: bool = field(default=False, init=False)  #: so that no other status can be sent
     is_complete: bool = field(default=False, init=False)
     is_disconnected: bool = field(default=False, init=False)  #: nothing can be sent any more
 
     @property
     def comment_at(self) -> float:
-        """When a client that waits gets a comment, if need be as the first that it gets: only in a stream."""
-        # No deadline may wait for something to be sent to a client that has disconnected.
+        """When a waiting client gets a comment, possibly before anything else. Only streams have comments."""
+        # There must be no deadline for sending to a client that has disconnected.
         if self._writer is None or not self._writer.streaming or self.is_disconnected or self.is_complete:
             return float("inf")
         return self._deadlines.comment_at(has_begun=self.has_begun)
 
     def disconnect(self) -> None:
-        """The client has left, or is to be sent nothing more."""
+        """Send nothing more to the client."""
         self.items.clear()
         self.is_disconnected = True
 
     def write(self, event: Event) -> None:
-        """Add an event of the turn; the last one completes the response."""
+        """Write an event of the turn; the last one completes the response."""
         assert self._writer is not None
         match event:
             case TurnFinished():
@@ -98,9 +98,9 @@ class Response:
             self._add(data)
 
     def write_texts(self, texts: Sequence[TextDelta]) -> ResponseBody | None:
-        """Add more of a text, as one item that is not among `items`.
+        """Write pieces of text, and return them as one item instead of adding them to `items`.
 
-        :return: None if nothing is to be sent now.
+        :return: None if there is nothing to send now.
         """
         assert self._writer is not None
         write = self._writer.write
@@ -112,13 +112,13 @@ class Response:
         return None
 
     def write_comment(self) -> None:
-        """Show a client that waits that the proxy is there."""
+        """Write a comment, which shows a waiting client that the proxy is still there."""
         assert self._writer is not None
         self._begin_stream(self._writer)
         self._add(self._writer.write(KeepAlive()))
 
     def reply(self, reply: Reply) -> None:
-        """Send a whole response."""
+        """Send a complete response."""
         length = (("content-length", str(len(reply.body))),) if reply.status != 204 else ()
         self._begin(reply.status, (*reply.headers, *length))
         if reply.body and not self._head_only:
@@ -157,6 +157,6 @@ _MORE: Final = re.compile(r"and \d{1,9} more")
 
 
 def header_list(names: Sequence[str]) -> str:
-    """Names of fields, for a header. The client chose them: what could end the line must not get through."""
-    # The decoder names a limited number, and counts the others.
+    """Join names of fields for a header. Clients choose them, so line breaks must not get through."""
+    # The decoder limits their number, and counts the others.
     return ", ".join(name if _MORE.fullmatch(name) else re.sub(r"[^!-+\--~]", "?", name[:64]) for name in names)

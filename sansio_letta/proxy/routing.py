@@ -17,26 +17,26 @@ class Endpoint(Enum):
     CHAT = auto()
     MODELS = auto()
     MODEL = auto()
-    OLLAMA_VERSION = auto()  #: what programs ask that look for an Ollama server
+    OLLAMA_VERSION = auto()  #: for programs that look for an Ollama server
     OLLAMA_TAGS = auto()
     OLLAMA_SHOW = auto()
-    HEALTH = auto()  #: the process is alive
-    READY = auto()  #: Letta answers
+    HEALTH = auto()  #: whether the process is alive
+    READY = auto()  #: whether Letta responds
     ROOT = auto()
     PREFLIGHT = auto()
 
 
-#: Endpoints at which clients speak to agents -> how they do.
+#: Endpoints for conversations with agents -> the dialect of each.
 DIALECTS: Final[Mapping[Endpoint, Dialect]] = {Endpoint.CHAT: CHAT_COMPLETIONS}
 
 
 @frozen(kw_only=True)
 class Route:
-    """What the client asks for."""
+    """The endpoint that a request is for."""
 
     endpoint: Endpoint
-    model: str | None = None  #: of MODEL, decoded
-    head_only: bool = False  #: HEAD: the same answer without its body
+    model: str | None = None  #: for MODEL, decoded
+    head_only: bool = False  #: HEAD: the same response without its body
 
 
 _READ: Final = ("GET", "HEAD")
@@ -68,14 +68,14 @@ _PATHS: Final[Mapping[str, Endpoint]] = {
 
 _COMPATIBLE: Final = "set the client to an OpenAI-compatible provider with a base URL that ends in /v1."
 
-#: Paths that other programs and other APIs have, and what to do instead.
+#: Paths of other programs and APIs, and what to use instead.
 _ABSENT: Final[Mapping[str, str]] = {
     "/completions": "Text completions are not served: use POST /v1/chat/completions.",
     "/responses": "The Responses API is not served: set the client to Chat Completions "
     "(POST /v1/chat/completions).",
     "/messages": f"Anthropic's Messages API is not served: {_COMPATIBLE}",
-    "/embeddings": "Agents make no embeddings: point the client's embedding model elsewhere.",
-    "/chat/completions": "Completions are not kept: only POST /v1/chat/completions is served.",
+    "/embeddings": "Agents provide no embeddings: configure another server for the client's embedding model.",
+    "/chat/completions": "Completions are not stored: only POST /v1/chat/completions is served.",
     "/api/chat": f"Ollama's chat is not served: {_COMPATIBLE}",
     "/api/generate": f"Ollama's chat is not served: {_COMPATIBLE}",
     "/openai/deployments": f"Azure's deployments are not served: {_COMPATIBLE}",
@@ -87,12 +87,12 @@ _SERVED: Final = (
 
 _MODELS: Final = "models/"
 _ABSOLUTE: Final = ("http://", "https://")
-#: Some programs want a base URL that ends so, and put their paths behind it (LiveKit).
+#: Some programs need a base URL that ends like this, and append their paths (LiveKit).
 _CHAT_BASE: Final = "chat/completions/"
 
 
 def route(method: str, target: str) -> Route:
-    """The answer that a request line asks for.
+    """Return the route of a request.
 
     :param method: as sent, upper case.
     :param target: as sent, raw: a path with a query, or an absolute URL.
@@ -122,7 +122,7 @@ def route(method: str, target: str) -> Route:
 
 
 def authority(target: str) -> str | None:
-    """The host and port of an absolute target; None of a path."""
+    """Return the host and port of an absolute target; None for a path."""
     if not target.startswith(_ABSOLUTE):
         return None
     return re.split(r"[/?#]", target.partition("://")[2], maxsplit=1)[0]
@@ -135,9 +135,9 @@ def _path(target: str) -> str:
 
 
 def _bare(path: str) -> str:
-    """The path without what base URLs put before it: slashes, one ``v1``, the path of chats.
+    """Strip what base URLs put before a path: slashes, one ``v1``, the path of chats.
 
-    What follows ``models/`` stays as it is: an agent's name may begin with a slash.
+    What follows ``models/`` is left unchanged, since an agent's name may begin with a slash.
     """
     bare = path.lstrip("/")
     if bare == "v1" or bare.startswith("v1/"):
@@ -153,13 +153,13 @@ def _joined(bare: str) -> str:
     return "".join(f"/{part}" for part in bare.split("/") if part)
 
 
-#: What is looked for behind a base URL of `_CHAT_BASE`; anything else there would be a kept completion.
+#: Paths to accept after `_CHAT_BASE`; anything else there would be a stored completion.
 _BEHIND_CHAT: Final = frozenset({"/chat/completions", "/models", "/responses", "/completions", "/embeddings"})
 
 
 def _unknown(path: str, known: str) -> RequestError:
     if known == "/v1" or known.startswith("/v1/"):
-        message = "The path holds /v1 twice: the base URL to give to a client ends in one /v1."
+        message = "The path contains /v1 twice: the client's base URL must end in a single /v1."
     else:
         stem = next((stem for stem in _ABSENT if known == stem or known.startswith(stem + "/")), None)
         message = _ABSENT[stem] if stem else _SERVED

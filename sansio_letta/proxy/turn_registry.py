@@ -1,9 +1,9 @@
-"""Retries: which request repeats which, and the events of the turns that they repeat.
+"""Retries: recognised by the fingerprint of a request, and answered from the turn that it repeats.
 
-The official SDKs send a request up to three times, after a failure or a timeout, and the agent would get each
-as a new message. So a turn is known by its request's fingerprint while it runs, and for some minutes after it:
-a retry follows the turn that is under way, from its start; a retry of a request that was answered gets the
-same answer.
+After a failure or a timeout, the official SDKs send a request again, up to twice, and the agent would get each
+as a new message. So turns are registered by the fingerprint of their request, while they run and for some
+minutes afterwards. A retry follows a running turn from its start; a retry of an answered request gets the same
+answer.
 """
 
 from collections import OrderedDict
@@ -34,6 +34,7 @@ from ..turn.events import (
     TurnFailed,
     TurnFinished,
 )
+from ..turn.request import Chat, NamedConversation, ThreadChoice
 from ..turn.thread_queue import no_wake
 from ..turn.turn import Turn
 from ..turn.upstream import RunRef
@@ -41,46 +42,59 @@ from ..upstreams.rest.response import Headers
 from .access import credentials
 
 
-def fingerprint(
-    path: str,
-    headers: Mapping[str, str],
-    body: bytes,
-    chat_key: str,
-    scope: Hashable = None,
-    shape: str = "",
-) -> bytes:
-    """What a request and its retry have in common.
+@frozen(kw_only=True)
+class RequestContent:
+    """The content of a request, without its idempotency key; a retry has the same.
 
-    :param path: the request's, without its query.
-    :param headers: by lower-case name.
-    :param chat_key: which chat it is of; empty if it says nothing of that.
-    :param scope: of the caller: a key that may see less than before gets no answer of before.
-    :param shape: what it asks for in its headers, as by `policies.shape`.
+    :param thread: the chat or conversation that it names, if any.
+    :param shape: the result of `policies.shape`.
+    :param digest: that of its body.
     """
-    # Another client's key is another request, even with the same idempotency key.
-    digest = sha256(f"{credentials(headers)!r}\n{scope!r}\n{path}\n".encode())
-    if idempotency_key := headers.get("idempotency-key"):
-        digest.update(f"key {idempotency_key}".encode())
-    else:
-        digest.update(content_digest(body, chat_key, shape))
-    return digest.digest()
+
+    thread: Chat | NamedConversation | None
+    shape: str
+    digest: bytes
+
+    @classmethod
+    def of(cls, body: bytes, thread: ThreadChoice = None, shape: str = "") -> "RequestContent":
+        """Return the content of a request; the conversation of a background prompt is not part of it."""
+        named = thread if isinstance(thread, Chat | NamedConversation) else None
+        return cls(thread=named, shape=shape, digest=sha256(body).digest())
 
 
-def content_digest(body: bytes, chat_key: str, shape: str = "") -> bytes:
-    """What a request asks for, apart from its idempotency key: a retry asks for the same.
+@frozen(kw_only=True, cache_hash=True)
+class Fingerprint:
+    """What a request and its retries have in common.
 
-    :param chat_key: see `fingerprint`, as for the others.
+    :param scope: that of the caller: a key that may see less than before gets no earlier responses.
+    :param digest: that of the credentials, the path and the idempotency key.
+    :param content: None if there is an idempotency key, which identifies the request by itself.
     """
-    digest = sha256(f"chat {chat_key}\n{shape}\n".encode())
-    digest.update(body)
-    return digest.digest()
+
+    scope: Hashable
+    digest: bytes
+    content: RequestContent | None
+
+    @classmethod
+    def of(
+        cls, path: str, headers: Mapping[str, str], content: RequestContent, scope: Hashable = None
+    ) -> "Fingerprint":
+        """Return the fingerprint of a request.
+
+        :param path: its path, without the query.
+        :param headers: by lower-case name.
+        """
+        # With another client's key it is another request, even if the idempotency keys are equal.
+        key = headers.get("idempotency-key")
+        digest = sha256(f"{credentials(headers)!r}\n{path}\n{key or ''}".encode()).digest()
+        return cls(scope=scope, digest=digest, content=None if key else content)
 
 
 def key_reused() -> RequestError:
-    """An idempotency key was used for another request before."""
+    """Make the error for an idempotency key that was used for another request."""
     return RequestError(
-        "Idempotency-Key: this key came with another request before, and stands for that one: another body, "
-        "model, chat or policy needs a key of its own.",
+        "Idempotency-Key: this key was already used for a different request. Another body, model, chat or "
+        "policy needs a key of its own.",
         param="idempotency-key",
         code="idempotency_key_reused",
         status=422,
@@ -89,10 +103,10 @@ def key_reused() -> RequestError:
 
 @frozen(kw_only=True)
 class RetryInfo:
-    """What a request says of having been sent before.
+    """What a request says about being a retry.
 
-    :param count: how often it was; None: its client does not say.
-    :param is_named: it has an idempotency key, which is the same each time.
+    :param count: number of earlier attempts; None if the client does not say.
+    :param is_named: whether it has an idempotency key, which retries share.
     """
 
     count: int | None
@@ -100,17 +114,17 @@ class RetryInfo:
 
     @property
     def tells(self) -> bool:
-        """Whether a retry will be recognised by it."""
+        """Whether a retry of the request can be recognised."""
         return self.count is not None or self.is_named
 
     @property
     def is_repeat(self) -> bool:
-        """Whether it may have been sent before. Otherwise the same request again asks for another answer."""
+        """Whether it may be a retry. Otherwise an equal request asks for a new answer."""
         return bool(self.count) or self.is_named
 
 
 def read_retry_info(headers: Mapping[str, str]) -> RetryInfo:
-    """Read what a request says of having been sent before.
+    """Read what a request says about being a retry.
 
     :param headers: by lower-case name.
     """
@@ -125,19 +139,19 @@ def read_retry_info(headers: Mapping[str, str]) -> RetryInfo:
 class TurnEntry:
     """A turn that has begun, its events so far, and the cycles that follow it.
 
-    :param turn: driven by one cycle, which others follow. Let go of once it is over.
-    :param is_sent_again: whether the client says so when it sends a request again.
-    :param content: of its request, as by `content_digest`.
+    :param turn: driven by one cycle; None once it is over.
+    :param is_sent_again: whether the client marks its retries.
+    :param content: that of its request.
     """
 
     turn: Turn | None
     is_sent_again: bool = True
-    content: bytes = b""
+    content: RequestContent | None = None
     events: list[Event] = field(factory=list, init=False)
     followers: list["Follower"] = field(factory=list, init=False)
     is_over: bool = field(default=False, init=False)
     size: int = field(default=0, init=False)  #: characters, once it is over
-    is_cancelled: bool = field(default=False, init=False)  #: it only ends its run: no repeat may join it
+    is_cancelled: bool = field(default=False, init=False)  #: it is only being cleaned up: no retry may join it
     _expected_until: float = field(default=0.0, init=False)  #: see `expect_client`
     until: float = field(default=0.0, init=False)  #: when it is forgotten, once it is over; monotonic seconds
     agent_id: str | None = field(default=None, init=False)  #: once it is over
@@ -145,26 +159,26 @@ class TurnEntry:
     _last: Event | None = field(default=None, init=False)
 
     def expect_client(self, until: float) -> None:
-        """A client that has disconnected is likely to repeat its request.
+        """Expect a retry from a client that has disconnected.
 
         :param until: monotonic seconds.
         """
         self._expected_until = max(self._expected_until, until)
 
     def is_wanted(self, now: float) -> bool:
-        """Whether the turn should go on though the client of the cycle that drives it has disconnected."""
+        """Return whether the turn should continue although its own client has disconnected."""
         if self.followers:
             return True
         is_awaited = self.turn is not None and self.turn.ticket.is_awaited
         return now < self._expected_until and not is_awaited
 
     def follow(self, follower: "Follower") -> None:
-        """A retry follows the turn: the client that was expected is back."""
+        """Add a retry that follows the turn; the expected client is back."""
         self.followers.append(follower)
         self._expected_until = 0.0
 
     def add(self, event: Event) -> None:
-        """The turn has another event."""
+        """Add an event of the turn."""
         tag = type(event)
         if tag is KeepAlive:
             return
@@ -175,20 +189,20 @@ class TurnEntry:
             follower.wake()
 
     def add_texts(self, texts: Sequence[TextDelta]) -> None:
-        """The turn has more of a text."""
+        """Add pieces of text of the turn."""
         self.events += texts
         for follower in self.followers:
             follower.wake()
 
     def end(self, *, is_replaced: bool = False) -> None:
-        """The turn has no more events. What is kept of it takes less room from now on.
+        """Mark the turn as over, and compact what is stored of it.
 
-        :param is_replaced: whether a retry waits for it, which looks at what it has left, even a whole answer.
+        :param is_replaced: whether a retry waits to look into what it left, even if it was answered.
         """
         if not self.is_over:
-            lost = RemoteProtocolError("The turn was ended before its answer was whole.")
+            lost = RemoteProtocolError("The turn ended before its answer was complete.")
             self.add(TurnFailed(error=kept_failure(lost), kept=Kept.UNKNOWN))
-        # A follower still goes on with the list as it was.
+        # Followers continue with the list as it was.
         self.events = list(_joined(self.events))
         self.size = sum(map(_size, self.events))
         if self.turn is not None:
@@ -200,22 +214,22 @@ class TurnEntry:
 
     @property
     def is_answered(self) -> bool:
-        """Whether it came to a whole answer."""
+        """Whether the turn has a complete answer."""
         return type(self._last) is TurnFinished
 
     @property
     def earlier(self) -> RunRef | None:
-        """What a retry must look into; None if nothing of it can have been kept."""
+        """The run that a retry must look into; None if Letta cannot have stored anything of the turn."""
         return self._earlier if self.turn is None else self.turn.earlier
 
     def recall_earlier(self) -> RunRef | None:
-        """The same, for a retry that has waited until it is over."""
+        """Return `earlier`, for a retry that has waited until the turn is over."""
         return self.earlier
 
 
 @define(eq=False)
 class Follower:
-    """A retry's view of a turn that another cycle drives. It has a turn's methods."""
+    """A retry's view of a turn that another cycle drives, with the methods of a turn."""
 
     entry: TurnEntry
     wake: Callable[[], None] = no_wake
@@ -228,7 +242,7 @@ class Follower:
         self.entry.follow(self)
 
     def next_event(self) -> Event | Signal:
-        """The next event; WAITING until the turn has one."""
+        """Return the next event; WAITING until the turn has one."""
         if self._left:
             return Signal.FINISHED
         if self._count < len(self._events):
@@ -246,7 +260,7 @@ class Follower:
             self.entry.followers.remove(self)
 
     def shut_down(self, error: SansioLettaError) -> None:
-        """Nothing: the cycle that drives the turn is shut down, too, and its last event comes here."""
+        """Do nothing: the cycle that drives the turn is shut down as well, and its last event arrives here."""
 
     def receive_response(self, status: int, headers: Headers) -> None:
         """:raises LocalProtocolError: always: it asks nothing."""
@@ -265,61 +279,68 @@ class Follower:
 class TurnOwnership:
     """What the cycle that drives a turn needs to share it with retries.
 
-    :param fingerprint: of the request.
+    :param fingerprint: that of the request.
     """
 
     entry: TurnEntry
-    fingerprint: bytes
+    fingerprint: Fingerprint
 
 
 @define
 class TurnRegistry:
-    """The turns that a retry may repeat, by their requests' fingerprints.
+    """The turns that a retry may repeat, by the fingerprints of their requests.
 
-    :param ttl: seconds that a turn is known after its end.
-    :param max_size: characters of all ended turns together; beyond it the oldest are forgotten.
+    :param ttl: seconds for which a turn is kept after its end.
+    :param max_size: characters of all ended turns together; beyond it, the oldest are forgotten.
     """
 
     ttl: float
     max_size: int
-    _turns: dict[bytes, TurnEntry] = field(factory=dict, init=False)
-    _ended: OrderedDict[bytes, TurnEntry] = field(factory=OrderedDict, init=False)
+    _turns: dict[Fingerprint, TurnEntry] = field(factory=dict, init=False)
+    _ended: OrderedDict[Fingerprint, TurnEntry] = field(factory=OrderedDict, init=False)
     _size: int = field(default=0, init=False)
 
-    def recall(self, key: bytes, now: float) -> TurnEntry | None:
-        """The turn of this fingerprint, if it runs or has ended not long ago.
+    def recall(self, key: Fingerprint, now: float) -> TurnEntry | None:
+        """Return the turn with this fingerprint, if it is running or has ended recently.
 
         :param now: monotonic seconds, here and below.
         """
         self._forget(now)
         return self._turns.get(key)
 
-    def begin(self, key: bytes, turn: Turn, *, is_sent_again: bool = True, content: bytes = b"") -> TurnEntry:
-        """A turn begins; it takes the place of one that ended.
+    def begin(
+        self,
+        key: Fingerprint,
+        turn: Turn,
+        *,
+        is_sent_again: bool = True,
+        content: RequestContent | None = None,
+    ) -> TurnEntry:
+        """Register a new turn, in place of any earlier one with this fingerprint.
 
-        :param is_sent_again: whether the client says so when it sends a request again: its answer is kept.
-        :param content: of its request, as by `content_digest`.
+        :param is_sent_again: whether the client marks its retries, so that the answer is worth keeping.
+        :param content: that of its request.
         """
         self._drop(key)
         entry = self._turns[key] = TurnEntry(turn, is_sent_again, content)
         return entry
 
-    def end(self, key: bytes, entry: TurnEntry, now: float) -> None:
-        """A turn has no more events."""
+    def end(self, key: Fingerprint, entry: TurnEntry, now: float) -> None:
+        """Mark a turn as over."""
         if self._turns.get(key) is not entry:
             if entry.turn is not None:
-                # A retry has taken its place, and looks into what it leaves.
+                # A retry has replaced it, and looks into what it left.
                 entry.end(is_replaced=True)
             return
         if key in self._ended:
             return
         entry.end()
         if entry.earlier is None and not (entry.is_answered and entry.is_sent_again):
-            # No retry will get its answer, and there is nothing to look into.
+            # No retry can use its answer, and there is nothing to look into.
             self._drop(key)
             return
         entry.until = now + self.ttl
-        # An entry of nothing but a name takes room, too.
+        # Even an empty entry takes memory.
         entry.size += _ENTRY_SIZE
         self._ended[key] = entry
         self._size += entry.size
@@ -332,7 +353,7 @@ class TurnRegistry:
                 break
             self._drop(key)
 
-    def _drop(self, key: bytes) -> None:
+    def _drop(self, key: Fingerprint) -> None:
         self._turns.pop(key, None)
         gone = self._ended.pop(key, None)
         if gone is not None:
@@ -340,7 +361,7 @@ class TurnRegistry:
 
 
 _ENTRY_SIZE: Final = 1024
-#: Events that say the same in one as in many -> the field that holds it.
+#: Events that can be joined -> the field with their text.
 _PIECES: Final[Mapping[type[Any], str]] = {
     TextDelta: "text",
     ReasoningDelta: "text",
@@ -350,7 +371,7 @@ _PIECES: Final[Mapping[type[Any], str]] = {
 
 
 def _joined(events: Sequence[Event]) -> Iterator[Event]:
-    """The same, with pieces of one text put together."""
+    """Join the pieces of each text."""
     for (kind, _), group in groupby(events, key=lambda event: (type(event), _call_of(event))):
         name = _PIECES.get(kind)
         if name is None:
@@ -362,7 +383,7 @@ def _joined(events: Sequence[Event]) -> Iterator[Event]:
 
 
 def _call_of(event: Event) -> int | str | None:
-    """Which call a piece of arguments belongs to."""
+    """Return the call that a piece of arguments belongs to."""
     return getattr(event, "index", None) if type(event) is CallArguments else getattr(event, "call_id", None)
 
 

@@ -1,6 +1,6 @@
-"""A recorded client's request through today's proxy: the answer it would get now, and whether it is the same.
+"""Comparison of recordings: whether a recorded request would get the same response from today's code.
 
-The tool for upgrades, of this library and of Letta.
+Use it before upgrades of this library and of Letta.
 """
 
 import re
@@ -21,11 +21,11 @@ from .redact import StreamRedactor, redact_body
 
 @frozen(kw_only=True)
 class Comparison:
-    """A recorded answer beside today's, both without what the recording's mode leaves out."""
+    """A recorded response and today's, both redacted by the recording's text mode."""
 
     recorded: bytes
     replayed: bytes
-    unanswered: Command | None  #: what today's code asks of Letta and the recording does not know
+    unanswered: Command | None  #: a request of today's code that is not in the recording
 
     @property
     def same(self) -> bool:
@@ -33,19 +33,19 @@ class Comparison:
         return self.recorded == self.replayed and self.unanswered is None
 
     def lines(self) -> Iterator[str]:
-        """The difference, as `diff -u` shows one."""
+        """Yield the difference in the format of `diff -u`."""
         before = self.recorded.decode("utf-8", "replace").splitlines()
         after = self.replayed.decode("utf-8", "replace").splitlines()
         yield from unified_diff(before, after, "recorded", "today", lineterm="", n=1)
         if self.unanswered is not None:
-            yield f"+ asks: {self.unanswered.method} {self.unanswered.target}, which was not recorded"
+            yield f"+ requests: {self.unanswered.method} {self.unanswered.target}, which was not recorded"
 
 
 def compare(recording: Recording, other: Recording | None = None) -> Comparison:
-    """Whether today's code gives what the recording's client got: status and body.
+    """Compare the status and body that the recording's client got with those from today's code.
 
-    :param other: of the same request, on another version of Letta: what both clients would be told today is
-        compared, by what it says and not by its pieces.
+    :param other: a recording of the same request with another version of Letta. Then the two responses from
+        today's code are compared: their content, not how it is split into chunks.
     :raises RecordingError: if a recording has no client, or the two do not belong together.
     """
     if other is not None:
@@ -56,8 +56,8 @@ def compare(recording: Recording, other: Recording | None = None) -> Comparison:
     today, before = _response(player), _recorded_response(client)
     visible, recorded = _redacted(today, mode), before.body
     if mode is TextMode.HASH:
-        # A collected text is hashed as one, of pieces that were hashed one by one; so is a failure's message
-        # that quotes Letta's.
+        # Pieces were hashed one by one, but a response that is not streamed is hashed as a whole; so is an
+        # error message that quotes Letta's.
         joined = rb"#[0-9a-f]{12}" if not is_stream(today.headers) else rb'(?<="message":")[^"]*'
         visible, recorded = (re.sub(joined, b"#", body) for body in (visible, recorded))
     return Comparison(
@@ -99,7 +99,7 @@ def _compare_two(old: Recording, new: Recording) -> Comparison:
 
 
 def _answers(player: Player) -> bytes:
-    """What an answer says, whatever pieces it came in: no two runs of a model are cut alike."""
+    """Return the content of the events, independent of their chunks, which differ with each run of a model."""
     parts: dict[str, str] = {}
     for seen in (played.seen for played in player):
         match seen:
@@ -126,7 +126,7 @@ def _status_line(status: int | None) -> bytes:
 
 
 def _redacted(response: _Response, mode: TextMode) -> bytes:
-    """The body as the recorder would have written it."""
+    """Return the body as the recorder would have written it."""
     if is_stream(response.headers):
         return StreamRedactor(mode, Config().max_event_size).redact(response.body)
     return redact_body(response.body, mode) if response.body else b""

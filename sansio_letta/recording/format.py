@@ -1,19 +1,20 @@
-"""Recordings: what passed between client, proxy and Letta, as JSON lines, exchange by exchange.
+"""The recording format: the traffic between client, proxy and Letta as JSON lines, grouped into exchanges.
 
-The first line is the head: ``v``, ``kind``, ``server``, ``scenario``, ``note``; of a recording with a client
-how its response was made (``token``, ``created``, ``policies``, ``limits``, ``options``), what the proxy knew
-beforehand (``initial``), and whether texts were kept (``text``). Every other line is one thing that happened in
-one exchange: ``x`` its number, ``t`` seconds since the recording began, ``dir`` what happened:
+The first line is the head: ``v``, ``kind``, ``server``, ``scenario``, ``note``. For a recording with a client,
+it also has what the response was made from (``token``, ``created``, ``policies``, ``limits``, ``options``),
+what the proxy knew beforehand (``initial``), and how texts were stored (``text``). Every other line is one
+thing that happened in one exchange: ``x`` is its number, ``t`` the seconds since the recording began, ``dir``
+what happened:
 
-- ``request``: ``method``, ``path``, ``json``; of one to Letta its ``kind`` and its ``command``; of the client's
-  own its ``headers``; of one that starts a run in a recording without a client the ``agent``
+- ``request``: ``method``, ``path``, ``json``; ``kind`` and ``command`` of a request to Letta; ``headers`` of
+  the client's request; ``agent`` of a request that starts a run, in a recording without a client
 - ``response``: ``status``, ``headers``
-- ``data``: ``text``, or ``b64`` where the bytes are no UTF-8
-- ``end`` of the body; ``client_closed``: the reader left before it; ``failed``: the connection broke
+- ``data``: ``text``, or ``b64`` if the bytes are not UTF-8
+- ``end`` of the body; ``client_closed``: the reader stopped before it; ``failed``: the connection broke
 - ``waited``: the client had waited for so long that a comment was due
 
-Exchange 0 is the client's own, with the proxy. Exchanges may overlap: one may begin while the data of another
-comes. The order of the lines is that in which things happened: with it a replay does without a clock.
+Exchange 0 is that of the client with the proxy. Exchanges may overlap: one may begin while data of another
+arrives. Lines are in the order of events, so that a replay needs no clock.
 """
 
 import re
@@ -29,10 +30,10 @@ from ..proxy.policies import POLICIES, with_policies
 from ..turn.agent import Agent, Capabilities
 from ..upstreams.rest import commands
 
-#: Written; versions 1 and 2 are read as well.
+#: The version that is written; versions 1 and 2 can be read as well.
 VERSION: Final = 3
 KIND: Final = "letta-v1"
-#: Stands in recordings where a failure's value would: it was the proxy that ended the exchange, to end itself.
+#: Recorded in place of a failure's value if the proxy ended the exchange because it shut down.
 INTERRUPTED: Final = "interrupted"
 
 
@@ -40,7 +41,7 @@ class RecordingError(SansioLettaError):
     """A recording cannot be read; the message names the line."""
 
 
-#: What commands are called in a recording, whatever becomes of their classes.
+#: Names of commands in recordings, independent of the names of their classes.
 COMMANDS: Final[Mapping[type[Any], str]] = {
     commands.FindAgent: "find_agent",
     commands.FetchAgent: "fetch_agent",
@@ -72,7 +73,7 @@ COMMANDS: Final[Mapping[type[Any], str]] = {
 START_RUN: Final = COMMANDS[commands.OpenStream]
 
 _CAPABILITIES: Final = tuple(attribute.name for attribute in fields(Capabilities))
-#: What is asked for beside a thing itself: more of it from one version of the proxy to the next.
+#: The part of a query that may differ between versions of the proxy.
 _INCLUDES: Final = re.compile(r"(?<=[?&])include=[^&]*(?:&|$)")
 
 
@@ -90,11 +91,11 @@ class RecordedAgent:
     name: str = ""
     agent_type: str = ""
     tool_names: tuple[str, ...] | None = None
-    capabilities: Mapping[str, bool] = field(factory=dict)  #: those of `Capabilities` that are not the default
+    capabilities: Mapping[str, bool] = field(factory=dict)  #: `Capabilities` that differ from the default
 
     @classmethod
     def of(cls, agent: Agent) -> "RecordedAgent":
-        """The agent as it is written down."""
+        """Make the recorded form of an agent."""
         default = Capabilities()
         pairs = {name: getattr(agent.capabilities, name) for name in _CAPABILITIES}
         return cls(
@@ -107,7 +108,7 @@ class RecordedAgent:
 
     @property
     def agent(self) -> Agent:
-        """The agent for a turn. Capabilities that are not known are of a later version."""
+        """The agent for a turn. Unknown capabilities, from a later version, are ignored."""
         known = {name: has for name, has in self.capabilities.items() if name in _CAPABILITIES}
         return Agent(
             id=self.id,
@@ -123,16 +124,16 @@ class RecordedRequest:
     """A request to Letta, or the client's own."""
 
     method: str
-    path: str  #: with the query
+    path: str  #: including the query
     json: Any = None
-    headers: tuple[tuple[str, str], ...] = ()  #: of a client's request alone; keys are never recorded
-    command: str | None = None  #: of `COMMANDS`; None: the client's own, or what the proxy does not ask
-    agent: RecordedAgent | None = None  #: that a run is started for, if no client's request says so
+    headers: tuple[tuple[str, str], ...] = ()  #: only of a client's request; keys are never recorded
+    command: str | None = None  #: from `COMMANDS`; None: not a request of the proxy
+    agent: RecordedAgent | None = None  #: whose run is started, if there is no client's request
 
 
 @frozen(kw_only=True)
 class RecordedData:
-    """Bytes of an answer's body, as they arrived together."""
+    """Bytes of a response's body that arrived together."""
 
     t: float
     data: bytes = field(repr=False)
@@ -149,51 +150,51 @@ class RecordedWait:
 
 @frozen(kw_only=True)
 class RecordedExchange:
-    """One request to Letta and all of its answer."""
+    """One request and its complete response."""
 
     x: int
     t: float  #: when it began
     request: RecordedRequest
-    status: int | None = None  #: None: no answer came
+    status: int | None = None  #: None: there was no response
     headers: tuple[tuple[str, str], ...] = ()
     head_t: float | None = None
     head_line: int = 0  #: of the file
     data: tuple[RecordedData, ...] = ()
-    waits: tuple[RecordedWait, ...] = ()  #: of the client's own exchange alone
+    waits: tuple[RecordedWait, ...] = ()  #: only of the client's own exchange
     end: Literal["end", "client_closed", "failed"] | None = None
     end_t: float | None = None
     end_line: int = 0  #: of the file
-    failure: str | None = None  #: of ``failed``: a `Failure`'s value
-    reason: str | None = None  #: of ``failed``: in words
+    failure: str | None = None  #: for ``failed``: the value of a `Failure`
+    reason: str | None = None  #: for ``failed``: in words
 
     @property
     def body(self) -> bytes:
-        """All bytes of the answer."""
+        """The complete body of the response."""
         return b"".join(item.data for item in self.data)
 
     def matches(self, command: commands.Command) -> bool:
-        """Whether it is a command of this kind, to the same target; what is included beside may be more now."""
+        """Return whether this is the same command for the same target, apart from what the query includes."""
         asked, name = _INCLUDES.sub("", command.target), COMMANDS[type(command)]
         return self.request.command == name and _INCLUDES.sub("", self.request.path) == asked
 
     @property
     def starts_run(self) -> bool:
-        """Whether this is a turn's request, answered by a stream or by a refusal of one."""
+        """Whether this is a request to start a run, answered by a stream or refused."""
         return self.request.command == START_RUN
 
 
 class TextMode(Enum):
-    """What a recording holds of texts: what users and agents say, think, and give to tools."""
+    """How texts are recorded: messages, reasoning, and arguments and results of tools."""
 
     KEEP = "keep"
-    """All of it."""
+    """Unchanged."""
     HASH = "hash"
-    """A short hash of each piece: whether two are the same still shows."""
+    """A short hash of each piece, which shows whether two are equal."""
     DROP = "drop"
-    """An x for each character that is no blank: lengths and lines still show."""
+    """Every non-space character becomes ``x``, which keeps lengths and lines."""
 
 
-#: The numbers of a `Config` that an answer depends on.
+#: Fields of `Config` with numbers that a response depends on.
 LIMITS: Final = (
     "max_request_size",
     "max_value_count",
@@ -222,7 +223,7 @@ LIMITS: Final = (
 
 @frozen(kw_only=True)
 class RecordedOptions:
-    """What else of a `Config` an answer depends on."""
+    """Other fields of `Config` that a response depends on."""
 
     client_tools: str = ClientTools.AUTO.value
     finds_runs: bool = True
@@ -232,10 +233,10 @@ class RecordedOptions:
 
 @frozen(kw_only=True)
 class RecordedState:
-    """What the proxy knew before the client's request came, and did not have to ask."""
+    """What the proxy already knew when the client's request arrived, and did not have to look up."""
 
     agent: RecordedAgent | None = None  #: the agent that the model's name resolves to
-    threads: Mapping[str, str] = field(factory=dict)  #: the chat's conversation, by agent
+    threads: Mapping[str, str] = field(factory=dict)  #: the chat's conversation, by agent id
     background: bool = True  #: False: Letta had refused background runs
 
 
@@ -245,13 +246,13 @@ class RecordingHead:
 
     v: int
     kind: str
-    server: str  #: the version of the Letta server, or of what recorded it
+    server: str  #: the version of the Letta server, or the program that recorded
     scenario: str
     note: str
-    token: str | None = None  #: what the ids of the client's answer were made of
+    token: str | None = None  #: from which the ids in the client's response were derived
     created: int | None = None  #: Unix time, seconds
-    policies: Mapping[str, str] = field(factory=dict)  #: of `POLICIES`; what is missing is as today
-    limits: Mapping[str, float] = field(factory=dict)  #: of `LIMITS`, as well
+    policies: Mapping[str, str] = field(factory=dict)  #: of `POLICIES`; missing ones have today's default
+    limits: Mapping[str, float] = field(factory=dict)  #: of `LIMITS`; the same
     options: RecordedOptions = field(factory=RecordedOptions)
     initial: RecordedState = field(factory=RecordedState)
     text: str = TextMode.KEEP.value
@@ -269,7 +270,7 @@ class RecordingHead:
         initial: RecordedState,
         text: TextMode,
     ) -> "RecordingHead":
-        """The head of a recording that is made now."""
+        """Make the head of a new recording."""
         return cls(
             v=VERSION,
             kind=KIND,
@@ -292,16 +293,16 @@ class RecordingHead:
 
     @property
     def has_texts(self) -> bool:
-        """Whether what was said can be read."""
+        """Whether texts are recorded unchanged."""
         return self.text == TextMode.KEEP.value
 
     @property
     def config(self) -> Config:
-        """What the answer was made by.
+        """The config that the response was made with.
 
-        :raises ValueError: if a limit is out of its range, which is told while the recording is read.
+        :raises ValueError: if a limit is out of range; reading a recording reports it.
         """
-        # Others are of a later version.
+        # Unknown limits are from a later version.
         limits: dict[str, Any] = {name: self.limits[name] for name in LIMITS if name in self.limits}
         known = [(POLICIES[name], text) for name, text in self.policies.items() if name in POLICIES]
         config = Config(
@@ -319,7 +320,7 @@ class Recording:
     """One recorded scenario."""
 
     head: RecordingHead
-    exchanges: tuple[RecordedExchange, ...]  #: with Letta, in the order in which they began
+    exchanges: tuple[RecordedExchange, ...]  #: with Letta, in the order of their beginnings
     client: RecordedExchange | None = None  #: the client's own, since version 2
     cut_line: int | None = None  #: the number of a last line that was not written to its end
 

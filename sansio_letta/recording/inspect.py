@@ -38,7 +38,7 @@ from .summaries import (
 
 
 def inspect(recording: Recording) -> Inspection:
-    """Tell what happened in a recording. Nothing is raised for what was recorded."""
+    """Describe what happened in a recording. Nothing in the recording raises an error."""
     by_line = evolve(recording, exchanges=tuple(map(_cut_into_lines, recording.exchanges)))
     client = recording.client
     passages = _inspect_runs(by_line) if client is None else [_inspect_client(by_line, client, recording)]
@@ -50,14 +50,14 @@ def inspect(recording: Recording) -> Inspection:
 
 
 def _inspect_runs(recording: Recording) -> list[Passage]:
-    """Each run as a turn, and what no turn asked for, exchange by exchange."""
+    """Return each run as a turn, and the exchanges that no turn requested."""
     passages: list[Passage] = []
     shown: set[int] = set()
     for number, player in enumerate(play(recording, Config()), 1):
         builder = _PassageBuilder(recording, player)
         builder.play(player)
         if player.first is not None and not player.used:
-            builder.add_exchange(player.first)  # the turn has failed before it asked for anything
+            builder.add_exchange(player.first)  # the turn failed before its first command
         passages.append(builder.passage(number))
         shown.update(row.x for row in builder.rows)
     for exchange in recording.exchanges:
@@ -69,7 +69,7 @@ def _inspect_runs(recording: Recording) -> list[Passage]:
 
 
 def _inspect_client(by_line: Recording, client: RecordedExchange, recording: Recording) -> Passage:
-    """The client's request, what Letta was asked for it, and the response that the client got."""
+    """Return the passage from the client's request to the response that the client got."""
     refused = None
     try:
         player = play_unchecked(by_line, client)
@@ -85,7 +85,7 @@ def _inspect_client(by_line: Recording, client: RecordedExchange, recording: Rec
 
 
 def _is_same(recording: Recording) -> bool | None:
-    """Whether the client would get the same today; None if that cannot be known."""
+    """Return whether the client would get the same today; None if that cannot be determined."""
     try:
         return compare(recording).same
     except RecordingError:
@@ -94,9 +94,9 @@ def _is_same(recording: Recording) -> bool | None:
 
 @define
 class _PassageBuilder:
-    """A passage while it is told.
+    """Builds a passage row by row.
 
-    :param player: of its cycle; None: no cycle asks for what it tells.
+    :param player: that of its cycle; None: the passage is an exchange that no cycle requests.
     :param error: why the client's request was refused.
     """
 
@@ -104,21 +104,19 @@ class _PassageBuilder:
     player: Player | None = None
     _error: SansioLettaError | None = None
     rows: list[Row] = field(factory=list, init=False)
-    last_x: int = field(default=0, init=False)  #: of the exchange that was told last
+    last_x: int = field(default=0, init=False)  #: number of the last exchange that was added
     _unanswered: Command | None = field(default=None, init=False)
     _last: TurnFinished | TurnFailed | None = field(default=None, init=False)
     _left: bool = field(default=False, init=False)
     _runs: bool = field(default=False, init=False)
-    _decoder: SSEDecoder | None = field(
-        default=None, init=False
-    )  #: of the exchange under way, if it is a stream
-    _rest: bytearray = field(factory=bytearray, init=False)  #: of it: what has made no event yet
+    _decoder: SSEDecoder | None = field(default=None, init=False)  #: of the current exchange, if it is a stream
+    _rest: bytearray = field(factory=bytearray, init=False)  #: its data that has not made an event yet
     # Since the last row:
     _outcomes: list[Outcome] = field(factory=list, init=False)
     _delivered: bool = field(default=False, init=False)
 
     def play(self, player: Player) -> None:
-        """Tell all that the player's cycle asks for."""
+        """Add everything that the player's cycle requests."""
         client = self.recording.client
         if client is None:
             for step in player.steps():
@@ -139,12 +137,12 @@ class _PassageBuilder:
         self._unanswered = player.unanswered
 
     def add_exchange(self, exchange: RecordedExchange) -> None:
-        """Tell an exchange that no cycle asks for."""
+        """Add an exchange that no cycle requests."""
         for step in undelivered_steps(exchange, reads=self.recording.client is None):
             self._add_step(step)
 
     def add_client_end(self, client: RecordedExchange) -> None:
-        """Tell what the client got, if it did not leave before."""
+        """Add the response that the client got, unless it disconnected before."""
         if client.end != "client_closed" and client.status is not None:
             self._add_row(client, _end_t(client), Kind.CLIENT, *_describe_response(client))
         elif client.end == "client_closed" and not self._left:
@@ -156,7 +154,7 @@ class _PassageBuilder:
         self._add_row(client, t, Kind.CLIENT, "left", f"{name}, {text}", payload)
 
     def passage(self, number: int | None, *, as_recorded: bool | None = None) -> Passage:
-        """All that was told."""
+        """Return the finished passage."""
         last = self._last
         finished = last if isinstance(last, TurnFinished) else None
         failed = last if isinstance(last, TurnFailed) else None
@@ -178,7 +176,7 @@ class _PassageBuilder:
         """Add the rows of one step."""
         exchange, t = step.exchange, step.t
         if exchange is None:
-            # There is no row yet that the first command came of: it is one itself.
+            # The first command has no row that it resulted from; it gets a row of its own.
             self._collect(step)
             self._outcomes = [outcome for outcome in self._outcomes if outcome.part is not Part.COMMAND]
             return
@@ -228,7 +226,7 @@ class _PassageBuilder:
             self._add_row(exchange, step.t, Kind.END, *_describe_ending(exchange, step, self.recording))
 
     def _add_rest(self, exchange: RecordedExchange, t: float) -> None:
-        """What has made no event: a whole body, or the end of a stream."""
+        """Add the data that has not made an event: a complete body, or the end of a stream."""
         body = bytes(self._rest)
         if self._decoder is None:
             text = short(letta.decode_error_body(body).text or decoded(body), _MAX_BODY)
@@ -239,7 +237,7 @@ class _PassageBuilder:
             )
 
     def _collect(self, step: Step) -> None:
-        """What came of the step, for the next row."""
+        """Collect the effects of a step for the next row."""
         self._delivered = self._delivered or step.is_delivered
         for effect in step.effects:
             if isinstance(effect, TurnFinished | TurnFailed):
@@ -256,7 +254,7 @@ class _PassageBuilder:
         payload: str = "",
         whole: str | None = None,
     ) -> None:
-        """Add a row, with what came of it."""
+        """Add a row with the effects collected so far."""
         turn = self._turn if self._delivered else None
         self.rows.append(
             Row(
@@ -268,7 +266,7 @@ class _PassageBuilder:
                 text=text,
                 payload=payload,
                 phase=turn.phase if turn else None,
-                # The turn has no other window on its run.
+                # There is no other access to the state of the run.
                 run_state=turn.state.run_state if turn and self._runs else None,
                 outcomes=tuple(self._outcomes),
                 whole=whole,
@@ -282,7 +280,7 @@ class _PassageBuilder:
 
 
 def _outcomes(effects: tuple[Effect, ...]) -> list[Outcome]:
-    """Events and commands, each event with the bytes that it has added to the response."""
+    """Return events and commands, each event with the bytes that it added to the response."""
     outcomes: list[Outcome] = []
     for effect in effects:
         if isinstance(effect, Command):
@@ -313,12 +311,12 @@ def _with_bytes(outcome: Outcome, data: bytes) -> Outcome:
 
 _LINES: Final = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _CHUNK: Final = re.compile(r'^data: \{(?!"error")', re.MULTILINE)
-#: Characters of a body that is told in a row.
+#: Characters of a body that are shown in a row.
 _MAX_BODY: Final = 120
 
 
 def _cut_into_lines(exchange: RecordedExchange) -> RecordedExchange:
-    """A stream with each line by itself: one line ends one event at most, so what comes of it is known."""
+    """Split a stream into lines: a line ends one event at most, so its effects can be attributed."""
     if not is_stream(exchange.headers):
         return exchange
     lines = (evolve(piece, data=line) for piece in exchange.data for line in _LINES.findall(piece.data))
@@ -326,7 +324,7 @@ def _cut_into_lines(exchange: RecordedExchange) -> RecordedExchange:
 
 
 def _describe_ending(exchange: RecordedExchange, step: Step, recording: Recording) -> tuple[str, str]:
-    """How an exchange ended: in a word, and why."""
+    """Return how an exchange ended, in a word, and why."""
     match exchange.end:
         case "end":
             return "end", ""
@@ -343,7 +341,7 @@ def _next_event(decoder: SSEDecoder, line: bytes) -> ServerSentEvent | None:
     try:
         event = decoder.next_event()
     except RemoteProtocolError:
-        # Too large; the turn says so.
+        # Too large, which the turn reports.
         return None
     return None if isinstance(event, Signal) else event
 
@@ -353,7 +351,7 @@ def _chunk_count(body: str) -> int:
 
 
 def _describe_response(client: RecordedExchange) -> tuple[str, str, str]:
-    """What the client got: in a word, short, and whole."""
+    """Return what the client got: in a word, in short, and in full."""
     if client.status is None:
         return "got nothing", "no status", ""
     body = decoded(client.body)

@@ -1,7 +1,7 @@
-"""Plays recordings: a cycle gets what Letta once answered, and everything that comes of it can be seen.
+"""Plays recordings: gives a cycle Letta's recorded responses, and yields everything that results.
 
-A recording with a client is one cycle, opened for the client's request. One without a client is a cycle for
-each run, as if a client had asked for a stream, with usage.
+A recording with a client is played as one cycle, opened for the client's request. One without a client is
+played as a cycle for each run, as if a client had requested a stream with usage.
 """
 
 from collections import deque
@@ -35,29 +35,29 @@ from ..upstreams.rest.upstream import RestUpstream
 from .format import INTERRUPTED, RecordedExchange, RecordedRequest, Recording, RecordingError, RecordingHead
 from .requests import client_request, client_turn_request, run_turn_request
 
-#: What a cycle is given.
+#: What is given to a cycle.
 Cause: TypeAlias = LettaResponse | LettaData | LettaFailure | Change
-#: What comes of it.
+#: What results from it.
 Effect: TypeAlias = Event | Command | ResponseHead | ResponseBody
 
 
 @frozen(kw_only=True)
 class Moment:
-    """One thing that was recorded and that the cycle is given."""
+    """A recorded thing that is given to the cycle."""
 
     exchange: RecordedExchange
     t: float
-    line: float  #: of the file: moments are in the order of their lines
+    line: float  #: its number in the file, which determines the order of moments
     cause: Cause
 
 
 @frozen(kw_only=True)
 class Step:
-    """One thing that the cycle is given, and all that comes of it.
+    """One thing that is given to the cycle, and everything that results.
 
-    :param exchange: that it was recorded in; None: nothing was given, the cycle was opened.
-    :param cause: the exchange's request, or what came of it; None if the cycle was opened.
-    :param is_delivered: whether the cycle was given it: what comes after its next command it is not.
+    :param exchange: the exchange that it was recorded in; None: the cycle was opened.
+    :param cause: the exchange's request, or a part of its response; None: the cycle was opened.
+    :param is_delivered: whether it was given to the cycle. What follows the cycle's next command is not.
     """
 
     t: float  #: seconds since the recording began
@@ -69,7 +69,7 @@ class Step:
 
 @frozen(kw_only=True)
 class Played:
-    """One thing that comes of a recording."""
+    """One result of playing a recording."""
 
     t: float  #: seconds since the recording began
     seen: Effect
@@ -77,25 +77,25 @@ class Played:
 
 @define
 class Player:
-    """Plays one cycle: iterate over all that comes of it, or over its steps.
+    """Plays one cycle: iterate over all results, or over `steps`.
 
-    :param recording: the whole of it.
-    :param cycle: just opened.
-    :param first: the exchange that answers the first command, whatever that asks.
+    :param recording: the complete recording.
+    :param cycle: a cycle that was just opened.
+    :param first: the exchange that answers the first command, whatever that is.
     """
 
     recording: Recording
     cycle: Cycle
     first: RecordedExchange | None = None
-    unanswered: Command | None = field(default=None, init=False)  #: where the recording knows no further
-    used: set[int] = field(factory=set, init=False)  #: the numbers of the exchanges that were taken so far
-    t: float = field(default=0.0, init=False)  #: of what was given last
-    is_stream: bool = field(default=False, init=False)  #: whether the client's response is one
+    unanswered: Command | None = field(default=None, init=False)  #: the command that was not recorded
+    used: set[int] = field(factory=set, init=False)  #: numbers of the exchanges played so far
+    t: float = field(default=0.0, init=False)  #: the time of what was given last
+    is_stream: bool = field(default=False, init=False)  #: whether the client's response is a stream
     _last_x: int = field(default=0, init=False)
     _given: Moment | None = field(default=None, init=False)
     _effects: list[Effect] = field(factory=list, init=False)
-    _moments: deque[Moment] = field(factory=deque, init=False)  #: of the exchange under way
-    _client: deque[Moment] = field(init=False)  #: what the client does meanwhile
+    _moments: deque[Moment] = field(factory=deque, init=False)  #: those of the current exchange
+    _client: deque[Moment] = field(init=False)  #: those of the client's exchange
 
     def __attrs_post_init__(self) -> None:
         self.cycle.observer = self
@@ -116,11 +116,11 @@ class Player:
                 yield Played(t=step.t, seen=seen)
 
     def steps(self) -> Iterator[Step]:
-        """All that was recorded, step by step, as far as the cycle asks for it."""
+        """Yield what was recorded, step by step, as far as the cycle requests it."""
         cycle = self.cycle
         while (item := cycle.next_event()) is not Signal.FINISHED:
             if item is Signal.WAITING:
-                # How long it paused shows in the times of what was recorded next.
+                # The times of what was recorded next include the pause.
                 cycle.handle_deadline(cycle.next_deadline())
             elif item is Signal.NEED_DATA:
                 yield from self._take_step()
@@ -148,7 +148,7 @@ class Player:
             yield Step(t=self.t, effects=effects)
 
     def _rest(self) -> Iterator[Step]:
-        """What was recorded of an exchange after the cycle had gone on."""
+        """Yield what was recorded of an exchange after the cycle had moved on."""
         for moment in self._moments:
             yield Step(t=moment.t, exchange=moment.exchange, cause=moment.cause, is_delivered=False)
         self._moments.clear()
@@ -166,14 +166,14 @@ class Player:
     def _find(self, command: Command) -> RecordedExchange | None:
         body = orjson.loads(command.body) if command.body else None
         for exchange in self.recording.exchanges:
-            # Beside a client's, texts may have been left out.
+            # In a recording with a client, texts may be redacted.
             fits = self.recording.client is not None or exchange.request.json in (None, body)
             if exchange.x > self._last_x and fits and exchange.matches(command):
                 return exchange
         return None
 
     def _next_moment(self) -> Moment:
-        """The client's own come first if they did."""
+        """Return the next moment of the client or of Letta, in recorded order."""
         client_first = self._client and self._client[0].line < self._moments[0].line
         return (self._client if client_first else self._moments).popleft()
 
@@ -193,19 +193,20 @@ class Player:
             case _:
                 due = cycle.next_deadline()
                 if due < inf:
-                    # Times are rounded: by that of the recording it might not be due yet.
+                    # Recorded times are rounded, so it might not be due yet.
                     cycle.handle_deadline(max(moment.t, due))
 
 
 def is_stream(headers: Headers) -> bool:
-    """Whether a response's body is a stream of events."""
+    """Return whether the body of a response is an event stream."""
     return any(name == "content-type" and value.startswith("text/event-stream") for name, value in headers)
 
 
 def _moments(exchange: RecordedExchange, *, reads: bool) -> Iterator[Moment]:
-    """What came of one exchange.
+    """Yield the moments of one exchange.
 
-    :param reads: whether the reader of Letta's response was the client, so that it left if it stopped reading.
+    :param reads: whether the client itself read Letta's response, so that it disconnected if it stopped
+        reading.
     """
     if exchange.status is not None:
         t = exchange.head_t if exchange.head_t is not None else exchange.t
@@ -220,7 +221,7 @@ def _moments(exchange: RecordedExchange, *, reads: bool) -> Iterator[Moment]:
 
 
 def undelivered_steps(exchange: RecordedExchange, *, reads: bool) -> Iterator[Step]:
-    """The steps of an exchange that no cycle asks for.
+    """Yield the steps of an exchange that no cycle requests.
 
     :param reads: see `_moments`.
     """
@@ -253,10 +254,10 @@ def _client_moments(client: RecordedExchange | None) -> Iterator[Moment]:
 
 
 def play(recording: Recording, config: Config | None = None) -> Iterator[Player]:
-    """Each cycle of a recording, in order. A turn that sent its request twice is one.
+    """Yield a player for each cycle of a recording, in order. A turn that sent its request twice is one cycle.
 
-    :param config: by default that of the recording.
-    :raises RecordingError: if texts must be checked or cut again, and none were recorded.
+    :param config: by default, that of the recording.
+    :raises RecordingError: if texts are needed to validate or to truncate the reply, and none were recorded.
     """
     config = config or recording.head.config
     if recording.client is not None:
@@ -273,9 +274,9 @@ def play(recording: Recording, config: Config | None = None) -> Iterator[Player]
 
 
 def play_client(recording: Recording, config: Config | None = None) -> Player:
-    """The cycle of the recorded client's request.
+    """Return a player for the request of the recorded client.
 
-    :raises RecordingError: if the recording has no client, or not the text that was checked or cut.
+    :raises RecordingError: if the recording has no client, or lacks the texts that are needed.
     """
     head, client = recording.head, recording.client
     if client is None:
@@ -357,7 +358,7 @@ def _open(turn: Turn, asked: ClientRequest, token: str, created: int, now: float
 
 
 def _untimed(config: Config) -> Config:
-    """A silence that was too long is in the recording, so it is not measured again; nor is anything else."""
+    """Turn off timeouts: those that were exceeded are in the recording."""
     return evolve(
         config,
         letta_silence_timeout=inf,
@@ -373,15 +374,15 @@ def _check_texts(recording: Recording, turn_request: TurnRequest) -> None:
         return
     what = ""
     if turn_request.reply_format is not None:
-        what = "its reply was checked before it was told, and no text was recorded that could be checked again"
+        what = "its reply was validated before it was sent, and no text was recorded to validate again"
     elif turn_request.stop:
-        what = "its text was searched for stop sequences, and none was recorded that could be searched again"
+        what = "its text was searched for stop sequences, and none was recorded to search again"
     if what:
         raise RecordingError(f"{recording.scenario}: {what}: record with --record-text keep")
 
 
 def _remember(proxy: Proxy, turn_request: TurnRequest, head: RecordingHead) -> None:
-    """Tell the proxy what the one that was recorded knew."""
+    """Give the proxy the knowledge of the recorded one."""
     initial = head.initial
     if not initial.background:
         proxy.remember_no_background()

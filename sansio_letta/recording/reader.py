@@ -1,4 +1,4 @@
-"""Reads recordings: the lines of any version, exchange by exchange, as the newest version has them."""
+"""Reads recordings of any version, and returns them as the newest version has them."""
 
 import base64
 from collections.abc import Callable, Iterable, Mapping
@@ -71,9 +71,9 @@ _lines: Final = _make_converter()
 
 
 def read_recording(data: bytes) -> Recording:
-    """A whole recording, or what a crash left of one: a last line that was not written to its end is left out.
+    """Read a recording. If the last line is incomplete, as after a crash, it is left out.
 
-    :param data: the file's bytes.
+    :param data: the bytes of the file.
     :raises RecordingError: naming the line and what was expected there.
     """
     lines = [(number, line) for number, line in enumerate(data.split(b"\n"), 1) if line.strip()]
@@ -140,7 +140,7 @@ def _structure(number: int, line: bytes, kind: type[_T]) -> _T:
 
 @define
 class _Exchange:
-    """An exchange while its lines are read."""
+    """Builds an exchange from its lines."""
 
     x: int
     t: float

@@ -1,4 +1,4 @@
-"""What a recording may hold: never a key, and of texts what the one who records has chosen."""
+"""Redaction of recordings: keys are never recorded, and texts as the text mode says."""
 
 import re
 import string
@@ -17,29 +17,29 @@ from .format import TextMode
 
 _HASHED: Final = re.compile(r"#[0-9a-f]{12}")
 
-#: Headers whose values open doors.
+#: Headers whose values are secret.
 SECRET_HEADERS: Final = frozenset(
     {"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key", "x-auth-token"}
 )
 
-#: How names of parameters end whose values open doors.
+#: Endings of the names of parameters whose values are secret.
 _SECRET_NAMES: Final = ("key", "token", "secret", "password", "authorization")
 _QUERY_MARKS: Final = re.compile("([?&#])")
 
-#: Keys as providers write them, wherever they stand: a model's error repeats the one it was given.
+#: Keys in the form of common providers, anywhere: the error of a model may quote the key that it got.
 _KEY: Final = re.compile(r"\b(sk-|pk-|Bearer )[A-Za-z0-9._~+/*-]{6,}", re.ASCII)
 _KEY_IN_BYTES: Final = re.compile(_KEY.pattern.encode())
-#: What a key, or the word before it, can consist of.
+#: The bytes of a key, or of the word before it.
 _KEY_BYTES: Final = string.ascii_letters.encode() + string.digits.encode() + b"._~+/*-"
 _BEARER: Final = b"Bearer "
-#: One behind the other, that are looked at: of more of them the last is as good as any.
+#: How many in a row are checked; with more of them, any will do.
 _MAX_BEARER_COUNT: Final = 8
 
 _AGENT_FIELDS: Final = (*(attribute.name for attribute in fields(letta.Agent)), "tools", "tool_rules", "tags")
 _MODEL_FIELDS: Final = tuple(attribute.name for attribute in fields(letta.ModelConfig))
 _TOOL_FIELDS: Final = tuple(attribute.name for attribute in fields(letta.Tool))
 
-#: Fields of both wires that hold what users, agents and tools say.
+#: Fields of both protocols that contain texts of users, agents and tools.
 _TEXT_FIELDS: Final = frozenset(
     {
         "arguments",
@@ -66,12 +66,12 @@ _TEXT_FIELDS: Final = frozenset(
 )
 
 
-#: Objects of which every string is a text: what a client notes there is its own.
+#: Objects in which every string is a text, since clients may store anything in them.
 _TEXT_OBJECTS: Final = frozenset({"metadata"})
 
 
 def redact_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Headers without the keys in them."""
+    """Redact keys in headers."""
     return [
         (name, "<redacted>" if name.lower() in SECRET_HEADERS else redact_keys(value))
         for name, value in headers
@@ -79,12 +79,12 @@ def redact_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def redact_keys(text: str) -> str:
-    """Text without what looks like a key."""
+    """Redact what looks like a key."""
     return _KEY.sub(lambda found: f"{found.group(1)}<redacted>", text)
 
 
 def redact_target(target: str) -> str:
-    """A request's target without the keys that some programs put into its query."""
+    """Redact the keys that some programs put in the query of a request's target."""
     path, *rest = _QUERY_MARKS.split(target)
     pieces, is_secret = [path], False
     for mark, piece in zip(rest[::2], rest[1::2], strict=True):
@@ -97,15 +97,15 @@ def redact_target(target: str) -> str:
 
 
 def redact_json(value: object, mode: TextMode) -> object:
-    """JSON of either wire without keys, and with its texts as the mode says. Strings elsewhere are no texts."""
+    """Redact keys and texts in JSON of either protocol. Strings outside of text fields are not texts."""
     return _redact(value, text_redactor(mode), is_text=False)
 
 
 def text_redactor(mode: TextMode) -> Callable[[str], str]:
-    """How one text is written down; done twice it changes nothing more.
+    """Return the function that redacts a text; it is idempotent.
 
-    The blanks before a text stay in every mode: the separator that is put between two messages must come out
-    the same whether it is added before or after.
+    Leading blanks are kept in every mode, so that the separator between two messages is the same whether it is
+    added before or after redaction.
     """
     match mode:
         case TextMode.KEEP:
@@ -151,24 +151,24 @@ def _redact_all(value: object, text: Callable[[str], str]) -> object:
 
 
 class StreamRedactor:
-    """Server-sent events without keys and texts, event by event: a text cut in two would not be recognised.
+    """Redacts server-sent events one by one, since half a text could not be recognised.
 
-    :param mode: KEEP passes bytes on as they come, but for what looks like a key, or like the start of one.
-    :param max_size: bytes of an event that has not ended, or of what may be a key that has not.
+    :param mode: KEEP passes bytes through at once, apart from what looks like a key, or like its beginning.
+    :param max_size: maximum size in bytes of an incomplete event, or of an incomplete word that may be a key.
     """
 
     def __init__(self, mode: TextMode, max_size: int) -> None:
         self._mode = mode
         self._max_size = max_size
         self._decoder = SSEDecoder(max_size)
-        self._held: list[bytes] = []  #: KEEP: the end of what came, in which a key may have begun
+        self._held: list[bytes] = []  #: KEEP: the last bytes, in which a key may have begun
         self._held_size = 0
         self._broken: RemoteProtocolError | None = None
 
     def redact(self, data: bytes) -> bytes:
-        """What may be written of these bytes; of an event that has not ended, nothing yet.
+        """Return what can be written so far; nothing of an incomplete event.
 
-        :raises RemoteProtocolError: beyond `max_size`; again ever after.
+        :raises RemoteProtocolError: beyond `max_size`; from then on, always.
         """
         if self._mode is TextMode.KEEP:
             return self._redact_keys(data)
@@ -180,14 +180,14 @@ class StreamRedactor:
         return b"".join(redacted)
 
     def finish(self) -> bytes:
-        """What was held back: no more will come."""
+        """Return what was held back, at the end of the stream."""
         return _redact_keys_in(self._take_held())
 
     def _redact_keys(self, data: bytes) -> bytes:
         if self._broken is not None:
             raise self._broken
         if self._held_size > len(_BEARER) and not data.strip(_KEY_BYTES):
-            # More of a word that began long ago: nothing of it can be written yet.
+            # A word that is not complete: nothing of it can be written yet.
             self._hold(data)
             return b""
         data = self._take_held() + data
@@ -195,7 +195,7 @@ class StreamRedactor:
         for _ in range(_MAX_BEARER_COUNT):
             if not data.endswith(_BEARER, 0, size):
                 break
-            # It may be the end of a longer word, and then it is none.
+            # It may be the end of a longer word, and then it does not count.
             size = len(data[: size - len(_BEARER)].rstrip(_KEY_BYTES))
         self._hold(data[size:])
         return _redact_keys_in(data[:size])
@@ -220,7 +220,7 @@ def _redact_keys_in(data: bytes) -> bytes:
 
 
 def redact_body(data: bytes, mode: TextMode) -> bytes:
-    """A JSON body without keys and texts. What is no JSON is a text as a whole; ``[DONE]`` is none."""
+    """Redact a JSON body. What is not JSON counts as a text, except for ``[DONE]``."""
     if data == b"[DONE]":
         return data
     try:
@@ -230,7 +230,7 @@ def redact_body(data: bytes, mode: TextMode) -> bytes:
 
 
 def _as_read(value: object) -> object:
-    """Agents and tools as far as we read them: whole ones hold memory, prompts, code and secrets."""
+    """Reduce agents and tools to the fields that we read: others contain memory, prompts, code and secrets."""
     if isinstance(value, list):
         return [_as_read(item) for item in value]
     if isinstance(value, dict) and "agent_type" in value:

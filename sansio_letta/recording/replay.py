@@ -1,4 +1,4 @@
-"""Replays: what a client would get of a recording today, the same every time, in several forms."""
+"""Replays: what a client would get from a recording today, in several formats. The output is deterministic."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -21,20 +21,20 @@ from .player import Played, Player, play
 
 @frozen(kw_only=True)
 class Rendered:
-    """Bytes of a replay's text."""
+    """A piece of a replay's output."""
 
     t: float  #: seconds since the recording began
     data: bytes
 
 
 def render(recording: Recording, config: Config | None = None) -> Iterator[Rendered]:
-    """All turns of a recording as the streams that clients would get; a recorded client's response as it is.
+    """Render all turns of a recording as streams; or the response, if the client was recorded.
 
-    Between the events stand comments, lines that begin with a colon: which turn it is, what was asked of Letta,
-    and the status of a response that is no stream.
+    Between the events there are comments, lines that begin with a colon: which turn it is, the requests to
+    Letta, and the status of a response that is not a stream.
 
-    :param config: by default that of the recording.
-    :raises RecordingError: if texts must be checked or cut again, and none were recorded.
+    :param config: by default, that of the recording.
+    :raises RecordingError: if texts are needed to validate or to truncate the reply, and none were recorded.
     """
     for number, player in enumerate(play(recording, config), 1):
         has_client = recording.client is not None
@@ -64,7 +64,7 @@ def _client_bytes(played: Played) -> bytes:
 
 
 def _run_bytes(played: Played, player: Player) -> bytes:
-    """Nobody recorded a client's response: of a failure before its first chunk the status is told beside it."""
+    """Render without a recorded client; an error before the first chunk is preceded by its status."""
     seen = played.seen
     match seen:
         case CallsSettled():
@@ -88,7 +88,7 @@ def _comment(text: str) -> bytes:
 
 
 def render_text(recording: Recording, config: Config | None = None) -> Iterator[Rendered]:
-    """What the agent said, as it came; each turn ends with a line's end, a failure is named in brackets."""
+    """Render the agent's text as it arrived. Each turn ends with a newline; errors are in brackets."""
     for player in play(recording, config):
         for played in player:
             match played.seen:
@@ -101,7 +101,7 @@ def render_text(recording: Recording, config: Config | None = None) -> Iterator[
 
 
 def render_json(recording: Recording, config: Config | None = None) -> Iterator[Rendered]:
-    """Each turn's whole response, as without streaming: one JSON object a line."""
+    """Render each turn's complete response, as without streaming: one JSON object per line."""
     config = config or recording.head.config
     for number, player in enumerate(play(recording, config), 1):
         asked = ClientRequest(model=recording.scenario, messages=())
@@ -112,7 +112,7 @@ def render_json(recording: Recording, config: Config | None = None) -> Iterator[
 
 
 def render_events(recording: Recording, config: Config | None = None) -> Iterator[Rendered]:
-    """Each event and command of the turns, with its time: one JSON object a line."""
+    """Render each event and command of the turns with its time: one JSON object per line."""
     for number, player in enumerate(play(recording, config), 1):
         for played in player:
             if isinstance(played.seen, Event | Command):

@@ -1,4 +1,4 @@
-"""What recorded requests asked: the client's own, and those that start a run."""
+"""Recorded requests, decoded: the client's own, and those that start a run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,17 +21,17 @@ from .format import RecordedExchange, Recording
 
 
 def client_request(client: RecordedExchange) -> HttpRequest:
-    """The client's request again."""
+    """Restore the client's request."""
     request = client.request
     headers = [item for item in request.headers if item[0] != "content-length"]
-    # What the recorder could not read as JSON it wrote as text.
+    # The recorder writes what is not JSON as text.
     json = request.json
     body = b"" if json is None else json.encode() if isinstance(json, str) else orjson.dumps(json)
     return HttpRequest(method=request.method, target=request.path, headers=headers, body=body)
 
 
 def client_turn_request(client: RecordedExchange, config: Config) -> tuple[ClientRequest, TurnRequest] | None:
-    """What the client asked for; None if no turn is needed for it.
+    """Decode the client's request; return None if it needs no turn.
 
     :raises RequestError: if it is refused.
     """
@@ -55,7 +55,7 @@ def run_turn_request(
         approvals = _objects(message.get("approvals"))
         results.extend(_result(approval) for approval in approvals)
         if not approvals:
-            # Content and role have no part in the answer.
+            # The answer does not depend on the content or the role.
             messages.append(UserMessage(content=str(message.get("content") or message.get("reason"))))
     tools = tuple(
         Tool(name=str(tool.get("name")), parameters=tool.get("parameters") or {})
@@ -71,7 +71,7 @@ def run_turn_request(
 
 
 def pending_after(exchange: RecordedExchange) -> letta.PendingApproval | None:
-    """The calls that the agent waits for after an exchange, as its stream told them."""
+    """Return the calls that are pending after an exchange, according to its stream."""
     decoder = SSEDecoder(Config().max_event_size)
     decoder.receive_data(exchange.body)
     calls: dict[str, letta.ToolCall] = {}

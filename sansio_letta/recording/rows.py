@@ -1,4 +1,4 @@
-"""What is told of a recording: passages of rows, each an item that came and what became of it."""
+"""The contents of an inspection: passages of rows, each an item of a recording and its effects."""
 
 from collections.abc import Iterable
 from enum import Enum
@@ -17,23 +17,23 @@ class Kind(Enum):
     """What a row shows."""
 
     CLIENT = "client"
-    """What the client did: its request, its leaving, and the answer that it got."""
+    """What the client did or got: its request, the response, or that it disconnected."""
     REQUEST = "request"
-    """What Letta was asked."""
+    """A request to Letta."""
     HEAD = "head"
-    """The status and the headers of Letta's answer."""
+    """The status and the headers of Letta's response."""
     MESSAGE = "message"
     """One event of Letta's stream."""
     PING = "ping"
     ANSWER = "answer"
-    """A whole body that is no stream."""
+    """A complete body that is not a stream."""
     REST = "rest"
-    """Bytes of a stream that made no event."""
+    """Bytes of a stream that did not make an event."""
     END = "end"
 
 
 class Part(Enum):
-    """What came of an item."""
+    """Kinds of effects of an item."""
 
     EVENT = "event"
     COMMAND = "command"
@@ -42,42 +42,42 @@ class Part(Enum):
 
 @frozen(kw_only=True)
 class Outcome:
-    """One thing that came of an item, or several of one name in a row."""
+    """One effect of an item, or several in a row with the same name."""
 
     part: Part
-    name: str  #: the event's or the command's class
+    name: str  #: the class of the event or the command
     text: str = field(default="", repr=False)
-    payload: str = field(default="", repr=False)  #: what went to the client, or the body of a command
+    payload: str = field(default="", repr=False)  #: what was sent to the client, or the body of a command
     chunk_count: int = 0
-    count: int = 1  #: events of this name that are told as one
+    count: int = 1  #: events with this name that are joined
 
 
 @frozen(kw_only=True)
 class Row:
-    """One item, when it came, and what became of it."""
+    """One item, when it arrived, and its effects."""
 
     x: int  #: the exchange; 0 is the client's own
     t: float  #: seconds since the recording began
-    gap: float  #: seconds since the row before
+    gap: float  #: seconds since the previous row
     kind: Kind
     name: str  #: a message's type, a request's method and path, a status
-    text: str = field(default="", repr=False)  #: its content, short
+    text: str = field(default="", repr=False)  #: its content in short
     payload: str = field(default="", repr=False)  #: all of it
-    phase: Phase | None = None  #: of the turn, after the item; None: no turn heard it
-    run_state: RunState | None = None  #: of the run, once there is one
+    phase: Phase | None = None  #: that of the turn after the item; None: no turn received it
+    run_state: RunState | None = None  #: that of the run, once there is one
     outcomes: tuple[Outcome, ...] = ()
-    whole: str | None = None  #: what it is a fragment of: the same for all its fragments
+    whole: str | None = None  #: identifies the message that it is a fragment of
 
 
 @frozen(kw_only=True)
 class Fold:
-    """Rows that tell one thing: the fragments of one message or call, or a single row."""
+    """Rows that belong together: the fragments of one message or call, or a single row."""
 
     rows: tuple[Row, ...]
 
     @property
     def end_t(self) -> float:
-        """When the last of them came."""
+        """When the last of them arrived."""
         return self.rows[-1].t
 
     @property
@@ -88,13 +88,13 @@ class Fold:
 
     @property
     def rate(self) -> float | None:
-        """Rows a second, if time passed between them."""
+        """Rows per second, if time passed between them."""
         span = self.end_t - self.rows[0].t
         return (len(self.rows) - 1) / span if span > 0 else None
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
-        """What came of all of them: neighbours of one name told as one."""
+        """The effects of all rows; adjacent ones with the same name are joined."""
         runs: list[list[Outcome]] = []
         for outcome in (outcome for row in self.rows for outcome in row.outcomes):
             if runs and runs[-1][0].name == outcome.name:
@@ -114,7 +114,7 @@ class Fold:
 
 
 def fold(rows: Iterable[Row]) -> tuple[Fold, ...]:
-    """The rows, those that tell one thing together."""
+    """Group the rows that belong together."""
     folds: list[list[Row]] = []
     for row in rows:
         last = folds[-1][-1] if folds else None
@@ -127,16 +127,16 @@ def fold(rows: Iterable[Row]) -> tuple[Fold, ...]:
 
 @frozen(kw_only=True)
 class Passage:
-    """One turn, or one exchange that belongs to none."""
+    """One turn, or one exchange that belongs to no turn."""
 
-    number: int | None  #: the turn's, from 1; None: no turn
+    number: int | None  #: that of the turn, from 1; None: no turn
     rows: tuple[Row, ...]
     finish: str | None = None  #: the finish reason
     usage: Usage | None = None
     error: SansioLettaError | None = None
-    kept: Kept | None = None  #: after a failure: what it has left in the agent's memory
-    left: bool = False  #: the client left
-    unanswered: Command | None = None  #: what the turn asked and the recording does not know
+    kept: Kept | None = None  #: after a failure: what it left in the agent's memory
+    left: bool = False  #: the client disconnected
+    unanswered: Command | None = None  #: a request of the turn that is not in the recording
     as_recorded: bool | None = None  #: whether the recorded client would get the same today; None: no client
 
     @property
@@ -151,7 +151,7 @@ class Passage:
 
     @property
     def first_chunk_duration(self) -> float | None:
-        """Seconds from its first row to the one that made a chunk."""
+        """Seconds from its first row to the first one that made a chunk."""
         made = (row.t for row in self.rows if any(outcome.chunk_count for outcome in row.outcomes))
         t = next(made, None)
         return None if t is None else t - self.t
@@ -162,16 +162,16 @@ class Passage:
 
     @property
     def call_count(self) -> int:
-        """Calls that the client is asked to carry out."""
+        """Number of calls of client tools."""
         return sum(outcome.name == CallStarted.__name__ for row in self.rows for outcome in row.outcomes)
 
 
 @frozen(kw_only=True)
 class Inspection:
-    """A recording, told."""
+    """The contents of a recording, in a form to be shown."""
 
     head: RecordingHead
-    passages: tuple[Passage, ...]  #: in the order in which they began
+    passages: tuple[Passage, ...]  #: in the order of their beginnings
     cut_line: int | None = None  #: the number of a last line that was not written to its end
 
     @property

@@ -1,6 +1,6 @@
-"""What is in a message, a request or an event, in few words, and what a payload looks like laid out.
+"""Summaries of messages, requests and events on one line, and payloads pretty-printed.
 
-Nothing here fails: whatever was recorded, by whomever, has some gist.
+Nothing here raises an error: anything that was recorded has some summary.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,7 +28,7 @@ from ..turn.events import (
     Usage,
 )
 
-#: Messages that come in pieces: the texts of those with one id are one text.
+#: Messages that arrive in pieces: the texts of those with the same id are one text.
 _FRAGMENTS: Final = frozenset(
     {"assistant_message", "reasoning_message", "tool_call_message", "approval_request_message"}
 )
@@ -40,13 +40,13 @@ class MessageSummary:
 
     name: str  #: its ``message_type``, ``[DONE]``, or ``unreadable``
     text: str = field(default="", repr=False)
-    whole: str | None = None  #: what it is a fragment of: the same for all its fragments
+    whole: str | None = None  #: identifies the message that it is a fragment of
 
 
 def message_summary(data: bytes) -> MessageSummary:
-    """What a message says.
+    """Summarise a message.
 
-    :param data: of one event.
+    :param data: the data of one event.
     """
     if data.startswith(b"[DONE]"):
         return MessageSummary(name="[DONE]")
@@ -67,7 +67,7 @@ def message_summary(data: bytes) -> MessageSummary:
 
 
 def _content(raw: Mapping[str, Any], calls: Iterable[Mapping[str, Any]]) -> str:
-    """What a message says, without what stands around it in each."""
+    """Return the content of a message without its envelope."""
     match raw:
         case {"message_type": "usage_statistics"}:
             return f"{raw.get('prompt_tokens')} in, {raw.get('completion_tokens')} out"
@@ -92,7 +92,7 @@ def _calls(raw: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def request_summary(json: object) -> str:
-    """The messages of a request, to Letta or to the proxy: of a history its end, what the client adds to it."""
+    """Summarise the messages of a request; of a history, only the new ones at its end."""
     messages = _objects(json.get("messages")) if isinstance(json, dict) else []
     spoken = [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
     said = [
@@ -105,7 +105,7 @@ def request_summary(json: object) -> str:
 
 
 def _text(value: object) -> str:
-    """The text in a message, a result, or a list of parts."""
+    """Return the text in a message, a result, or a list of parts."""
     match value:
         case str():
             return value
@@ -123,7 +123,7 @@ def _objects(value: object) -> list[Mapping[str, Any]]:
 
 
 def event_summary(event: Event) -> str:
-    """What an event tells."""
+    """Summarise an event."""
     match event:
         case TextDelta(text=text) | ReasoningDelta(text=text) | CallArguments(fragment=text):
             return text
@@ -150,34 +150,34 @@ def event_summary(event: Event) -> str:
 
 
 def error_summary(error: SansioLettaError) -> str:
-    """An error: its status, its code and its message."""
+    """Summarise an error: its status, its code and its message."""
     return f"{error.status_hint} {error.code}: {error.message}"
 
 
 def usage_summary(usage: Usage) -> str:
-    """What a run took."""
+    """Summarise the token usage of a run."""
     cached = f" ({usage.cached_input_tokens} cached)" if usage.cached_input_tokens else ""
     thought = f" ({usage.reasoning_tokens} reasoning)" if usage.reasoning_tokens else ""
     return f"{usage.prompt_tokens or 0} in{cached}, {usage.completion_tokens or 0} out{thought}"
 
 
 def short(text: str, limit: int = 240) -> str:
-    """The text, or its beginning if it is long."""
+    """Truncate a long text."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def decoded(data: bytes) -> str:
-    """Bytes as text, whatever they are."""
+    """Decode any bytes as text."""
     return data.decode("utf-8", "replace")
 
 
 def pretty(json: object) -> str:
-    """JSON, laid out; nothing for null."""
+    """Format JSON with indentation; return an empty text for null."""
     return "" if json is None else orjson.dumps(json, option=orjson.OPT_INDENT_2).decode()
 
 
 def laid_out(data: bytes) -> str:
-    """A payload, laid out if it is JSON."""
+    """Format a payload with indentation if it is JSON."""
     try:
         return pretty(orjson.loads(data))
     except orjson.JSONDecodeError:
@@ -185,6 +185,6 @@ def laid_out(data: bytes) -> str:
 
 
 def http_message(headers: Iterable[tuple[str, str]], body: str = "") -> str:
-    """A head, and the body below it if there is one."""
+    """Format the headers of an HTTP message, followed by its body if there is one."""
     lines = "".join(f"{name}: {value}\n" for name, value in headers)
     return f"{lines}\n{body}" if body else lines

@@ -1,8 +1,8 @@
-"""Reads recordings of versions 1 and 2 as those of version 3, which says what they leave to be told from paths.
+"""Upgrades recordings of versions 1 and 2 to version 3, deriving from paths what they do not contain.
 
-Version 1 was written by a recorder between a program and Letta: it has no client, and each run is for the agent
-of its path. Version 2 was written by the proxy, and does not say what that knew when the request came: what it
-did not ask, it knew.
+Version 1 was written by a recorder between a program and Letta. It has no client, and each run is for the agent
+in its path. Version 2 was written by the proxy, and does not contain what the proxy knew beforehand: what it
+did not request, it knew.
 """
 
 import re
@@ -17,14 +17,14 @@ from ..upstreams.rest import commands, letta
 from ..upstreams.rest.agents import decode_agents, to_agent
 from .format import COMMANDS, RecordedAgent, RecordedExchange, RecordedOptions, RecordedState, Recording
 
-#: Stands for an agent that the recording does not name.
+#: Placeholder for an agent that the recording does not name.
 _NO_AGENT_ID: Final = "agent-00000000-0000-4000-8000-000000000000"
 
 _AGENT: Final = "/v1/agents/[^/?]+"
 _CONVERSATION: Final = "/v1/conversations/[^/?]+"
 _RUN: Final = "/v1/runs/[^/?]+"
 _TOOL: Final = "/v1/tools/[^/?]+"
-#: Method and path of each command, query included where that tells them apart; the first that fits.
+#: Method and path of each command, with the query where needed to distinguish them; the first match counts.
 _PATHS: Final[tuple[tuple[type[Any], str, str], ...]] = (
     (commands.FindAgent, "GET", r"/v1/agents/\?name=.*"),
     (commands.FindToolboxes, "GET", r"/v1/agents/\?tags=.*"),
@@ -56,9 +56,9 @@ _PATHS: Final[tuple[tuple[type[Any], str, str], ...]] = (
 
 
 def upgrade(recording: Recording) -> Recording:
-    """The same as version 3 has it; `head.v` stays what it was.
+    """Return a recording in the form of version 3; `head.v` stays the same.
 
-    :param recording: of version 1 or 2, as it was read.
+    :param recording: a recording of version 1 or 2, as read.
     """
     exchanges = tuple(
         evolve(exchange, request=evolve(exchange.request, command=_command(exchange)))
@@ -108,7 +108,7 @@ def _initial_state(recording: Recording) -> RecordedState:
 
 
 def _known_agent(recording: Recording, run: RecordedExchange | None) -> RecordedAgent | None:
-    """The agent, if the proxy did not ask who that is."""
+    """Return the agent, if the proxy did not look it up."""
     first = next(iter(recording.exchanges), None)
     client = recording.client
     if first is None or client is None:
@@ -124,7 +124,7 @@ def _known_agent(recording: Recording, run: RecordedExchange | None) -> Recorded
 
 
 def _agent(agent_id: str | None, run: RecordedExchange | None, *, name: str = "") -> RecordedAgent:
-    # No tokens are streamed of a legacy agent.
+    # Legacy agents stream no tokens.
     is_followed = run is not None and run.request.path.endswith("/messages/async")
     is_legacy = is_followed or (run is not None and _object(run.request.json).get("stream_tokens") is False)
     agent = letta.Agent(
@@ -137,7 +137,7 @@ def _agent(agent_id: str | None, run: RecordedExchange | None, *, name: str = ""
 
 
 def _found_agent_id(recording: Recording) -> str | None:
-    """The agent that was asked for first."""
+    """Return the id of the first agent that was requested."""
     first = next(iter(recording.exchanges), None)
     if first is None:
         return None
@@ -149,7 +149,7 @@ def _found_agent_id(recording: Recording) -> str | None:
 
 
 def _searches(exchange: RecordedExchange) -> bool:
-    """Whether a conversation was looked for."""
+    """Return whether an exchange searched for a conversation."""
     return exchange.request.command in (
         COMMANDS[commands.FindConversations],
         COMMANDS[commands.FetchConversation],
@@ -167,7 +167,7 @@ def _agent_in_path(exchange: RecordedExchange) -> str | None:
 
 
 def _agent_id(exchange: RecordedExchange) -> str | None:
-    """The agent that a request names in its path, or in its query."""
+    """Return the agent in the path or the query of a request."""
     path = exchange.request.path
     parts = path.partition("?")[0].split("/")
     named = (

@@ -1,4 +1,4 @@
-"""Writes recordings, line by line: the lines of the format, and an observer that writes those of a cycle."""
+"""Writes recordings: the lines of the format, and an observer that records a cycle."""
 
 import base64
 from collections.abc import Callable
@@ -39,7 +39,7 @@ from .redact import (
     redact_target,
 )
 
-#: Takes one whole line, its end included.
+#: Takes one line, including its newline.
 Sink: TypeAlias = Callable[[bytes], None]
 
 _CLIENT: Final = 0
@@ -47,11 +47,11 @@ _CLIENT: Final = 0
 
 @define
 class RecordingWriter:
-    """Writes the lines of one recording, each as it happens: a crash loses nothing but the line under way.
+    """Writes the lines of one recording at once: a crash loses only the current line.
 
-    :param sink: takes each line.
-    :param head: the first line; its `text` decides what is written of texts.
-    :param max_event_size: bytes of an event that has not ended; of a larger one nothing is written.
+    :param sink: called with each line.
+    :param head: the first line; its `text` determines how texts are written.
+    :param max_event_size: maximum size of an event in bytes; a larger one is not written.
     """
 
     sink: Sink
@@ -66,14 +66,14 @@ class RecordingWriter:
         self._write(asdict(self.head))
 
     def request(self, request: HttpRequest) -> None:
-        """The client's request: exchange 0."""
+        """Write the client's request, which begins exchange 0."""
         line: dict[str, Any] = {"x": _CLIENT, "t": 0.0, "dir": "request", "method": request.method}
         if request.headers:
             line["headers"] = redact_headers(request.headers)
         self._request(line, request.target, request.body)
 
     def command(self, x: int, t: float, command: Command) -> None:
-        """An exchange with Letta begins."""
+        """Write a request to Letta, which begins an exchange."""
         line: dict[str, Any] = {"x": x, "t": t, "dir": "request", "kind": ExchangeKind.HTTP.value}
         line |= {"command": COMMANDS[type(command)], "method": command.method}
         self._request(line, command.target, command.body)
@@ -88,17 +88,17 @@ class RecordingWriter:
         self._write(line)
 
     def response(self, x: int, t: float, status: int, headers: Headers) -> None:
-        """Its answer begins."""
+        """Write the status and headers of a response."""
         kind = next((value for name, value in headers if name == "content-type"), "")
         if kind.startswith("text/event-stream"):
             self._streams[x] = StreamRedactor(self._mode, self.max_event_size)
         else:
-            # A whole body can be read only when it is whole.
+            # JSON can be redacted only when it is complete.
             self._bodies[x] = bytearray()
         self._write({"x": x, "t": t, "dir": "response", "status": status, "headers": redact_headers(headers)})
 
     def data(self, x: int, t: float, data: bytes) -> None:
-        """Bytes of the answer's body."""
+        """Write bytes of a response's body."""
         if x in self._bodies:
             self._bodies[x] += data
             return
@@ -110,14 +110,14 @@ class RecordingWriter:
             self._data(x, t, redacted)
 
     def waited(self, t: float) -> None:
-        """The client had waited for long enough to be given a comment."""
+        """Write that the client had waited for so long that a comment was due."""
         self._write({"x": _CLIENT, "t": t, "dir": "waited"})
 
     def end(self, x: int, t: float, how: str = "end", **more: str) -> None:
-        """The exchange is over.
+        """Write the end of an exchange.
 
         :param how: ``end``, ``client_closed`` or ``failed``.
-        :param more: of ``failed``: ``failure`` and ``reason``.
+        :param more: for ``failed``: ``failure`` and ``reason``.
         """
         body = self._bodies.pop(x, None)
         if body:
@@ -143,13 +143,13 @@ class RecordingWriter:
 
 @define
 class Recorder:
-    """Writes a recording of the cycle that it observes: give it to `Proxy.open`.
+    """An observer that records its cycle; pass it to `Proxy.open`.
 
-    :param sink: takes each line.
-    :param server: what is recorded: the version of the Letta server, or the program that records.
-    :param text: what is written of texts.
-    :param scenario: the recording's name; by default made of the time and the token.
-    :param note: what it shows; by default the request's method and path.
+    :param sink: called with each line.
+    :param server: the version of the Letta server, or the name of the program that records.
+    :param text: how texts are written.
+    :param scenario: the recording's name; by default, made from the time and the token.
+    :param note: a description; by default, the request's method and path.
     """
 
     sink: Sink
@@ -161,7 +161,7 @@ class Recorder:
     _began: float = field(default=0.0, init=False)
     _x: int = field(default=_CLIENT, init=False)
     _is_open: bool = field(default=False, init=False)  #: the exchange `_x` with Letta has not ended
-    _is_complete: bool = field(default=False, init=False)  #: the client has been told how its turn ended
+    _is_complete: bool = field(default=False, init=False)  #: the client has got the end of the turn
     _has_ended: bool = field(default=False, init=False)  #: the client's own exchange
     _is_interrupted: bool = field(default=False, init=False)
 
@@ -188,7 +188,7 @@ class Recorder:
             case Change():
                 self._change(seen, t)
             case _ if isinstance(seen, Command):
-                # Of the response before, no more was read than was needed.
+                # The previous response was read only as far as needed.
                 self._end(t, "client_closed")
                 self._x += 1
                 self._is_open = True
@@ -232,7 +232,7 @@ class Recorder:
         if self._is_open:
             self._is_open = False
             if self._is_interrupted and how == "client_closed":
-                # A replay must interrupt the turn where it was interrupted: at the end of this exchange.
+                # A replay must interrupt the turn at the same point: the end of this exchange.
                 how, more = "failed", {"failure": INTERRUPTED, "reason": "the proxy was shut down"}
                 self._is_interrupted = False
             self._writer.end(self._x, t, how, **more)

@@ -1,4 +1,4 @@
-"""The agent that a turn talks to: what it can do, the calls it waits for, and which agents a caller may use."""
+"""Agents: their capabilities, their pending calls, and which of them a caller may use."""
 
 import re
 from collections.abc import Hashable, Mapping, Sequence
@@ -7,34 +7,34 @@ from typing import Final
 
 from attrs import field, frozen
 
-#: The id of an agent, on any upstream; an agent may have any other text for a name.
+#: The id of an agent, on any upstream. Any other text may be an agent's name.
 _AGENT_ID: Final = re.compile(r"agent-[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
 def is_agent_id(text: str) -> bool:
-    """Whether a text is an agent's id, and so no name."""
+    """Whether a text is an agent's id, and not a name."""
     return _AGENT_ID.fullmatch(text) is not None
 
 
 @frozen(kw_only=True)
 class Capabilities:
-    """What an agent can do, and what its upstream can do with it.
+    """What an agent, and its upstream, can do.
 
-    A turn asks these questions and no others about the other side. The defaults are those of a modern agent;
-    the upstream that finds the agent knows better.
+    This is all that a turn knows about the differences between agents and between upstreams. The defaults are
+    those of a modern agent; the upstream that finds an agent sets them.
 
-    :param client_tools: takes a client's tools with a request; otherwise they must be attached to it.
-    :param conversations: has threads beside its own.
+    :param client_tools: it accepts a client's tools in a request; otherwise they must be attached to it.
+    :param conversations: it can have threads other than its own.
     :param token_stream: its replies can be streamed in fragments; otherwise each message comes whole.
-    :param event_stream: its runs have a stream at all; otherwise a run is started, and its end awaited.
+    :param event_stream: its runs can be streamed at all; otherwise a run is started, and its end awaited.
     :param call_results: a pending call can be answered with a result; otherwise only be allowed or denied.
-    :param message_with_answers: a message may come in one request with the answers to pending calls.
-    :param exact_arguments: a call has the arguments that the model wrote and no others.
-    :param text_replies: has a way to say anything.
-    :param replies_by_tool: what it says may be the argument of a call of the upstream's tool for that.
-    :param reads_reply_tool: a call of a tool of that tool's name is what the agent says; otherwise the tool is
-        somebody's own, which may send to anybody.
-    :param marked_runs: the request for a run can carry a mark by which the run is found.
+    :param message_with_answers: a request can contain both a message and answers to pending calls.
+    :param exact_arguments: a call has exactly the arguments that the model wrote.
+    :param text_replies: it is able to reply with text.
+    :param replies_by_tool: its reply may be the argument of a call of the upstream's tool for replies.
+    :param reads_reply_tool: a call of a tool of that name is the agent's reply; otherwise, the tool is a custom
+        one, which may send messages to others.
+    :param marked_runs: the request that starts a run can contain a mark by which the run is found.
     """
 
     client_tools: bool = True
@@ -54,11 +54,11 @@ class Capabilities:
 class Agent:
     """One agent.
 
-    :param agent_type: what its upstream calls its type, for error texts.
+    :param agent_type: the upstream's name of its type, for error messages.
     :param created_at: ISO 8601.
-    :param context_window: tokens that its language model takes at once, if known.
-    :param is_listed: whether it is for people: helpers of other agents, and what is hidden, are not.
-    :param tool_names: of its own tools; None: not known.
+    :param context_window: of its language model, in tokens, if known.
+    :param is_listed: whether it appears in lists of models; helpers of other agents, and hidden agents, do not.
+    :param tool_names: of its own tools; None if not known.
     """
 
     id: str
@@ -72,21 +72,21 @@ class Agent:
 
 
 class ToolOwner(Enum):
-    """Whose tool a pending call is of."""
+    """The owner of the tool of a pending call."""
 
     CLIENT = auto()  #: the client of this request
-    AGENT = auto()  #: the agent itself: a human must allow the call
-    DEPARTED = auto()  #: a client that does not offer it any more
-    UNKNOWN = auto()  #: neither this client nor the agent has it
+    AGENT = auto()  #: the agent: a human must allow the call
+    DEPARTED = auto()  #: a client that no longer offers it
+    UNKNOWN = auto()  #: neither this client nor the agent
 
 
 @frozen(kw_only=True)
 class PendingCall:
-    """A call that waits for an answer: a client's tool, or an agent's own tool that a human must allow.
+    """A call that waits for an answer: of a client's tool, or of one of the agent's own that needs approval.
 
-    :param name: as the agent calls the tool.
-    :param client_name: as the client of this request calls it, if it is the client's.
-    :param request_id: of the message that asks, where the upstream wants it in the answer.
+    :param name: the agent's name of the tool.
+    :param client_name: this client's name of the tool, if it is the client's.
+    :param request_id: the id of the message with the call, if the upstream needs it in the answer.
     """
 
     call_id: str
@@ -101,13 +101,13 @@ class PendingCall:
 class Caller:
     """The sender of a request: the agents it may use, and its policies.
 
-    An agent that a caller may not use does not exist for it.
+    For a caller, agents that it may not use do not exist.
 
-    :param name: of its key, for logs and counters; never the key.
-    :param agents: what it may see and use: ids, and names in which ``*`` stands for any text; None: all.
-    :param key_is_lettas: its own key goes to Letta, so what Letta says of a key is about the caller's.
-    :param realm: what is found with one key is kept apart from what is found with another; never a key itself.
-    :param policies: of its key, by their fields of `Config`; others are the server's.
+    :param name: of its key, for logs and counters; never the key itself.
+    :param agents: ids and names of agents that it may use; ``*`` in a name matches any text. None: all.
+    :param key_is_lettas: its own key is sent to Letta, so that errors about a key are about the caller's.
+    :param realm: separates what is remembered for different keys; never a key itself.
+    :param policies: of its key, by their fields of `Config`; the server's apply otherwise.
     """
 
     name: str | None = None
@@ -124,7 +124,7 @@ class Caller:
 
     @_names.default
     def _split_names(self) -> tuple[tuple[str, ...], ...]:
-        # An agent may be called what another's id is: an entry that is an id never means a name.
+        # The name of an agent may look like the id of another, so an entry that is an id never matches a name.
         return tuple(tuple(entry.split("*")) for entry in self.agents or () if not is_agent_id(entry))
 
     def may_use(self, agent: Agent) -> bool:
@@ -140,8 +140,8 @@ class Caller:
 
 
 def _fits(name: str, parts: Sequence[str]) -> bool:
-    """Whether a name consists of these parts with any text between: each is taken where it comes first."""
-    first, *between = parts
+    """Whether a name consists of these parts, with any text between them."""
+    first, *between = parts  # each is matched where it occurs first
     if not between:
         return name == first
     last, at = between.pop(), len(first)
@@ -155,7 +155,7 @@ def _fits(name: str, parts: Sequence[str]) -> bool:
     return at <= len(name) - len(last)
 
 
-#: Where no key is asked for.
+#: Any caller, where no keys are required.
 ANYONE: Final = Caller()
-#: A caller without a key, where keys are asked for: there are no agents.
+#: A caller without a key, where keys are required: it may use no agents.
 NOBODY: Final = Caller(agents=())

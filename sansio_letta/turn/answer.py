@@ -1,8 +1,8 @@
-"""Several runs of one turn, presented to the client as one answer.
+"""The runs of one turn, presented to the client as one answer.
 
-A turn has more than one run if it answers for a human what a run waits for, goes on from an earlier turn, or
-asks again for a reply that was not as the client wishes. And a run that was lost is told a second time, from
-its start: then what the client has had already is left out.
+A turn has more than one run if it answers pending calls automatically, continues an earlier turn, or asks again
+for a reply in the required format. The events of a lost run are read a second time, from its start; then what
+the client already has is left out.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,88 +28,88 @@ from .events import (
 from .trimming import Trimmer
 from .upstream import RunStopped
 
-#: Joins texts of different messages: the client sees one.
+#: Between texts of different messages, which the client sees as one.
 SEPARATOR: Final = "\n\n"
 
 
 @define
 class Answer:
-    """What the client gets of the turn's runs.
+    """The answer to the client, from the events of the turn's runs.
 
-    :param reply: holds back what the client is told only once it was checked.
-    :param trimmer: leaves out what the client has asked not to get.
+    :param reply: withholds the reply until it has been checked.
+    :param trimmer: leaves out what the client does not want.
     """
 
     reply: BufferedReply | None = None
     trimmer: Trimmer | None = None
-    started: bool = field(default=False, init=False)  #: the agent has begun to answer, in whichever run
-    has_earlier: bool = field(default=False, init=False)  #: runs before the one under way have said something
+    started: bool = field(default=False, init=False)  #: the agent has begun to reply, in whichever run
+    has_earlier: bool = field(default=False, init=False)  #: the runs before the current one had events
     usage: Usage | None = field(default=None, init=False)  #: of the runs that have stopped
-    _has_text: bool = field(default=False, init=False)  #: of earlier runs
+    _has_text: bool = field(default=False, init=False)  #: from earlier runs
     _has_reasoning: bool = field(default=False, init=False)
-    _says_text: bool = field(default=False, init=False)  #: the run under way has said some
-    _says_reasoning: bool = field(default=False, init=False)
-    _delivered: "Delivered" = field(init=False)  #: of the run under way
+    _run_has_text: bool = field(default=False, init=False)  #: from the current run
+    _run_has_reasoning: bool = field(default=False, init=False)
+    _delivered: "Delivered" = field(init=False)  #: of the current run
 
     def __attrs_post_init__(self) -> None:
         self._delivered = Delivered()
 
     @property
     def is_plain(self) -> bool:
-        """Whether more of a text is passed on as it comes."""
+        """Whether texts are passed on as they come."""
         return self.reply is None and self.trimmer is None
 
     @property
     def hides_calls(self) -> bool:
-        """Whether the client is told of no call any more."""
+        """Whether calls are no longer sent."""
         return self.trimmer is not None and self.trimmer.hides_calls
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with the reply of the run that has stopped; its end was not told then."""
+        """What is wrong with the reply of the run that has stopped; then its end is not sent."""
         return None if self.reply is None else self.reply.problem
 
     def begin_run(self) -> None:
-        """A run is asked for; nothing was said of it."""
+        """Begin another run."""
         self._delivered = Delivered(started=self.has_earlier)
         self._begin_again()
 
     def _begin_again(self) -> None:
         self.started = self.has_earlier
-        self._says_text = self._says_reasoning = False
+        self._run_has_text = self._run_has_reasoning = False
         if self.reply is not None:
             self.reply.begin()
 
     def end_run(self) -> None:
-        """The run came to an end that is not the turn's: what comes is told behind what it has said."""
-        is_told = self.reply is None or self.reply.is_released
-        self._has_text = is_told and (self._has_text or self._says_text)
-        self._has_reasoning = self._has_reasoning or self._says_reasoning
+        """End a run that another one continues: its events follow in the same answer."""
+        is_sent = self.reply is None or self.reply.is_released
+        self._has_text = is_sent and (self._has_text or self._run_has_text)
+        self._has_reasoning = self._has_reasoning or self._run_has_reasoning
         self.has_earlier = self.started
 
     def add_texts(self, texts: Sequence[str]) -> None:
-        """Note that more of a text is told, where the answer `is_plain`."""
+        """Note that texts are sent, where the answer `is_plain`."""
         self._delivered.add_texts(texts)
 
     def add(self, event: Event) -> Iterable[Event]:
-        """What the client is told of an event of the run under way."""
+        """Return what is to be sent of an event of the current run."""
         joined = self._join(event)
-        return () if joined is None else self._tell(joined)
+        return () if joined is None else self._pass_on(joined)
 
     def add_rest(self, events: Iterable[Event]) -> Iterator[Event]:
-        """The same for a run that is told again, from its start: what the client has not had."""
+        """Yield what is to be sent of a run that is read again: what the client does not have yet."""
         self._begin_again()
         for event in self._delivered.rest(joined for event in events if (joined := self._join(event))):
-            yield from self._tell(event)
+            yield from self._pass_on(event)
 
     def finish(self, end: RunStopped, question: str | None = None) -> Iterator[Event]:
-        """The turn ends with this run, unless there is a `problem` with the reply.
+        """End the answer with this run, unless there is a `problem` with the reply.
 
-        :param question: what a human is asked.
+        :param question: for a human.
         """
         if question is not None:
-            joint = SEPARATOR if self._has_text or self._says_text else ""
-            yield from self._tell(TextDelta(text=joint + question))
+            joint = SEPARATOR if self._has_text or self._run_has_text else ""
+            yield from self._pass_on(TextDelta(text=joint + question))
         finish = TurnFinished(reason=end.reason, usage=self.usage)
         if self.reply is None:
             yield from self.trim(finish)
@@ -118,20 +118,20 @@ class Answer:
                 yield from self.trim(event)
 
     def count(self, usage: Usage | None) -> None:
-        """A run has stopped."""
+        """Add the tokens of a run that has stopped."""
         self.usage = _sum(self.usage, usage)
 
     def _join(self, event: Event) -> Event | None:
-        """The event as a part of the whole answer."""
+        """Return the event as part of the whole answer; None if it is left out."""
         tag = type(event)
         if tag is TextDelta:
-            if not self._says_text:
-                self._says_text = True
+            if not self._run_has_text:
+                self._run_has_text = True
                 if self._has_text:
                     return TextDelta(text=SEPARATOR + event.text)  # type: ignore[union-attr]
         elif tag is ReasoningDelta:
-            if not self._says_reasoning:
-                self._says_reasoning = True
+            if not self._run_has_reasoning:
+                self._run_has_reasoning = True
                 if self._has_reasoning:
                     return ReasoningDelta(text=SEPARATOR + event.text)  # type: ignore[union-attr]
         elif tag is TurnStarted:
@@ -142,25 +142,25 @@ class Answer:
             return None
         return event
 
-    def _tell(self, event: Event) -> Iterable[Event]:
+    def _pass_on(self, event: Event) -> Iterable[Event]:
         if self.reply is None and self.trimmer is None:
             self._delivered.add(event)
             return (event,)
-        return self._hold_back(event)
+        return self._filter(event)
 
-    def _hold_back(self, event: Event) -> Iterator[Event]:
+    def _filter(self, event: Event) -> Iterator[Event]:
         for passed in (event,) if self.reply is None else self.reply.pass_on(event):
             self._delivered.add(passed)
             yield from self.trim(passed)
 
     def trim(self, event: Event) -> Iterable[Event]:
-        """What the client is told of an event that is of no run."""
+        """Return what is to be sent of an event that belongs to no run."""
         return (event,) if self.trimmer is None else self.trimmer.trim(event)
 
 
 @define
 class Delivered:
-    """What the client has had of a run, so that a second telling leaves it out."""
+    """What the client has of a run, to be left out when the run is read again."""
 
     _text_size: int = field(default=0, init=False)
     _reasoning_size: int = field(default=0, init=False)
@@ -170,7 +170,7 @@ class Delivered:
     _started: bool = field(default=False, alias="started")
 
     def add(self, event: Event) -> None:
-        """Note what is told."""
+        """Note an event that is sent."""
         tag = type(event)
         if tag is TextDelta:
             self._text_size += len(event.text)  # type: ignore[union-attr]  # faster than `match`, for each token
@@ -190,11 +190,11 @@ class Delivered:
             self._started = True
 
     def add_texts(self, texts: Sequence[str]) -> None:
-        """Note that more of a text is told."""
+        """Note texts that are sent."""
         self._text_size += sum(map(len, texts))
 
     def rest(self, events: Iterable[Event]) -> Iterator[Event]:
-        """Of the whole turn, told again from its start: what has not been told."""
+        """Yield what has not been sent, of all events from the start."""
         text, reasoning, arguments = self._text_size, self._reasoning_size, list(self._argument_sizes)
         server_arguments = dict(self._server_argument_sizes)
         for event in events:
@@ -202,30 +202,30 @@ class Delivered:
                 case TurnStarted():
                     if not self._started:
                         yield event
-                case TextDelta(text=told):
-                    if told[text:]:
-                        yield TextDelta(text=told[text:])
-                    text = max(0, text - len(told))
-                case ReasoningDelta(text=told):
-                    if told[reasoning:]:
-                        yield ReasoningDelta(text=told[reasoning:])
-                    reasoning = max(0, reasoning - len(told))
+                case TextDelta(text=whole):
+                    if whole[text:]:
+                        yield TextDelta(text=whole[text:])
+                    text = max(0, text - len(whole))
+                case ReasoningDelta(text=whole):
+                    if whole[reasoning:]:
+                        yield ReasoningDelta(text=whole[reasoning:])
+                    reasoning = max(0, reasoning - len(whole))
                 case CallStarted(index=index):
                     if index >= len(self._argument_sizes):
                         arguments.append(0)
                         yield event
-                case CallArguments(index=index, fragment=told):
-                    if told[arguments[index] :]:
-                        yield CallArguments(index=index, fragment=told[arguments[index] :])
-                    arguments[index] = max(0, arguments[index] - len(told))
+                case CallArguments(index=index, fragment=whole):
+                    if whole[arguments[index] :]:
+                        yield CallArguments(index=index, fragment=whole[arguments[index] :])
+                    arguments[index] = max(0, arguments[index] - len(whole))
                 case ServerToolStarted(call_id=call_id):
                     if call_id not in self._server_argument_sizes:
                         server_arguments[call_id] = 0
                         yield event
-                case ServerToolArguments(call_id=call_id, fragment=told):
-                    if told[server_arguments[call_id] :]:
-                        yield ServerToolArguments(call_id=call_id, fragment=told[server_arguments[call_id] :])
-                    server_arguments[call_id] = max(0, server_arguments[call_id] - len(told))
+                case ServerToolArguments(call_id=call_id, fragment=whole):
+                    if whole[server_arguments[call_id] :]:
+                        yield ServerToolArguments(call_id=call_id, fragment=whole[server_arguments[call_id] :])
+                    server_arguments[call_id] = max(0, server_arguments[call_id] - len(whole))
                 case ServerToolReturned(call_id=call_id):
                     if call_id not in self._returned:
                         yield event
@@ -234,7 +234,7 @@ class Delivered:
 
 
 def _sum(first: Usage | None, second: Usage | None) -> Usage | None:
-    """The tokens of both; what neither knows stays unknown, and of the context the later counts."""
+    """Add the tokens of both. What neither has stays unknown; for the context, the later one counts."""
     if first is None or second is None:
         return first or second
     both = {}

@@ -1,8 +1,8 @@
 """Approval of calls by a human: the question in the chat, and the answers that count.
 
-A call of one of the agent's own tools may wait for a human's approval. A chat has no buttons: the reply says in
-words what the agent wants to run, and the user's next message decides. Nothing is kept in between: the question
-is in the history that the client sends back.
+A call of one of the agent's own tools may wait for a human's approval. A chat has no buttons, so the reply
+describes the call, and the user's next message is the decision. No state is kept in between: the question is in
+the history that the client sends back.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,12 +13,12 @@ from attrs import field, frozen
 
 from .agent import PendingCall
 
-#: The whole of a message that allows the calls; case, blanks and punctuation around it do not matter.
+#: A message that allows the calls is one of these words, apart from case, and punctuation around it.
 APPROVING_WORDS: Final = ("approve", "approved", "yes")
-#: The same for one that denies them. Behind the first of them a reason may follow.
+#: A message that denies the calls is one of these; a reason may follow the first.
 DENYING_WORDS: Final = ("deny", "denied", "no")
 
-#: A call's arguments in the question; who allows more than this does not read it.
+#: Characters of a call's arguments in the question. Longer arguments would be allowed unread.
 _MAX_ARGUMENTS: Final = 4000
 
 _EDGES: Final = " \t\r\n.,:;!?\"'`*_()[]"
@@ -27,9 +27,9 @@ _DENYING_WORD: Final = DENYING_WORDS[0]  #: the one that a reason may follow
 
 @frozen(kw_only=True)
 class Verdict:
-    """What the user's message says about calls that wait, if any do; otherwise it is a message like others.
+    """The decision about pending calls in a user's message. Without such calls, it is an ordinary message.
 
-    :param seen: what the agent said last, as the client has it; None if the client has no history.
+    :param seen: the agent's last message, as the client has it; None if the client has no history.
     """
 
     approve: bool
@@ -37,18 +37,18 @@ class Verdict:
     seen: str | None = field(default=None, repr=False)
 
     def is_on(self, calls: Iterable[PendingCall]) -> bool:
-        """Whether it answers the question after these calls, and no other one.
+        """Whether it answers the question about these calls, and not a different one.
 
-        Of two chats with one agent each may show another question, or none. A client without a history shows
-        nothing, and is believed.
+        Two chats with one agent may show different questions. A client without a history shows nothing, so its
+        message counts.
         """
-        return self.seen is None or all(_wish(call) in self.seen for call in calls)
+        return self.seen is None or all(_describe(call) in self.seen for call in calls)
 
 
 def read_verdict(texts: Sequence[str], seen: str | None) -> Verdict | None:
-    """What new user messages say about calls that may wait; None: nothing that counts.
+    """Read a decision from new user messages; None if they are not one.
 
-    :param texts: of the messages. Of several none is an answer.
+    :param texts: of the messages. Several messages are never a decision.
     :param seen: see `Verdict`.
     """
     if len(texts) != 1:
@@ -67,20 +67,20 @@ def read_verdict(texts: Sequence[str], seen: str | None) -> Verdict | None:
 
 
 def approval_question(calls: Iterable[PendingCall]) -> str:
-    """What a person is asked.
+    """The question for the user.
 
-    :param calls: that wait; all of them are settled by one answer.
+    :param calls: the pending calls; one answer decides all of them.
     """
-    wishes = "\n".join(f"- {_wish(call)}" for call in calls)
+    described = "\n".join(f"- {_describe(call)}" for call in calls)
     return (
-        f"[The agent asks for approval to run:\n{wishes}\n"
+        f"[The agent asks for approval to run:\n{described}\n"
         "Answer `approve` (or `yes`) to let it, or `deny` (or `no`), with a reason behind `deny` if you like. "
         "Any other message denies it, too, and goes to the agent.]"
     )
 
 
-def _wish(call: PendingCall) -> str:
-    """A call as the question has it; the same for what a stream told and for what Letta says is pending."""
+def _describe(call: PendingCall) -> str:
+    """A call as the question describes it, whether it is known from a stream or from the pending calls."""
     arguments = call.arguments or "{}"
     more = len(arguments) - _MAX_ARGUMENTS
     return f"{call.name}({arguments[:_MAX_ARGUMENTS]}{f'... and {more} characters more' if more > 0 else ''})"

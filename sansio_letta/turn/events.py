@@ -11,7 +11,7 @@ from attrs import field, frozen
 from ..errors import Kept, SansioLettaError
 from .agent import Agent
 
-#: Characters of a tool's return that are reported: it stands between the lines of a chat.
+#: Characters of a tool's return that are reported, since it is shown within a chat.
 RETURN_SIZE: Final = 2000
 
 # --- Threads --------------------------------------------------------------------------------------------------
@@ -19,14 +19,14 @@ RETURN_SIZE: Final = 2000
 
 @frozen(kw_only=True)
 class AgentThread:
-    """The agent's own thread, the one without a conversation. Its caller must keep turns in it apart."""
+    """The agent's own thread, without a conversation. The caller must run its turns one at a time."""
 
     agent_id: str
 
 
 @frozen(kw_only=True)
 class ConversationThread:
-    """A conversation with an agent. The upstream keeps turns in it apart (conversation_busy.jsonl)."""
+    """A conversation with an agent. The upstream runs its turns one at a time (conversation_busy.jsonl)."""
 
     conversation_id: str
 
@@ -46,7 +46,7 @@ class FinishReason(Enum):
 
 @frozen(kw_only=True)
 class Usage:
-    """Tokens of all the steps of a turn together; None: not counted."""
+    """Tokens of all steps of a turn together; None: not counted."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -60,7 +60,7 @@ class Usage:
 
 @frozen(kw_only=True)
 class AgentFound:
-    """The agent that `model` resolved to; worth remembering."""
+    """The agent that `model` resolved to, to be remembered."""
 
     model: str
     agent: Agent
@@ -68,18 +68,18 @@ class AgentFound:
 
 @frozen(kw_only=True)
 class AgentGone:
-    """A remembered agent does not exist any more."""
+    """A remembered agent no longer exists."""
 
     agent_id: str
 
 
 @frozen(kw_only=True)
 class CallsSettled:
-    """What became of calls and results that did not match, before anything was sent."""
+    """How calls and results that did not match were settled, before anything was sent."""
 
-    missing: tuple[str, ...] = ()  #: pending calls that got an error result, since the client gave none
-    stale: tuple[str, ...] = ()  #: results dropped, since no such call is pending
-    denied: tuple[str, ...] = ()  #: pending calls that got no result or were denied: a message came instead
+    missing: tuple[str, ...] = ()  #: pending calls that got an error result, since the client sent none
+    stale: tuple[str, ...] = ()  #: results that were dropped, since no such call is pending
+    denied: tuple[str, ...] = ()  #: pending calls that got a denial or no result: a message came instead
 
 
 class Matched(Enum):
@@ -106,7 +106,7 @@ class ThreadGone:
 
 @frozen(kw_only=True)
 class TurnStarted:
-    """The commit: the agent has begun to answer, from here on a failure is an event in the stream."""
+    """The commit: the agent has begun to reply. From here on, a failure is an event in the stream."""
 
 
 @frozen(kw_only=True)
@@ -168,7 +168,7 @@ class ServerToolReturned:
 
 @frozen(kw_only=True)
 class KeepAlive:
-    """Nothing new; the upstream is alive."""
+    """No news: the upstream is alive."""
 
 
 @frozen(kw_only=True)
@@ -187,7 +187,7 @@ class TurnFailed:
     kept: Kept
 
 
-#: What a reply is made of. The frequent ones first: `isinstance` tests in this order.
+#: The parts of a reply. The frequent ones are first, since `isinstance` tests in this order.
 ReplyEvent: TypeAlias = (
     TextDelta
     | ReasoningDelta

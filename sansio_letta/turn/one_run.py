@@ -1,4 +1,4 @@
-"""One run of a turn, from its preparation to its end: read, found again if it was lost, or cancelled."""
+"""One run of a turn, from its preparation to its end: it is read, recovered if it was lost, or cancelled."""
 
 from typing import NoReturn, TypeVar
 
@@ -31,7 +31,7 @@ _End = TypeVar("_End", RunEnd, RunEnd | Refused)
 
 @define
 class RunScript:
-    """Walks through one run after another; each place that waits knows what to undo."""
+    """Drives one run after another. Each method that waits undoes its own work if the turn is interrupted."""
 
     state: TurnState
 
@@ -76,7 +76,7 @@ class RunScript:
         except ClientDisconnected:
             raise
         except (SansioLettaError, Interrupted) as exc:
-            # Nothing was said to the agent, unless it was answers that went ahead.
+            # Nothing was sent to the agent, except perhaps answers that must precede the message.
             exchange, error = self.state.exchange, exc.error if isinstance(exc, Interrupted) else exc
             is_unsure = exchange is not None and exchange.was_sent and exchange.is_unsure
             raise Failed(error, Kept.UNKNOWN if is_unsure else self.state.kept_before) from exc
@@ -97,7 +97,7 @@ class RunScript:
         return end
 
     def _read(self, run: Run, reading: Script[_End]) -> Script[_End | RunLost]:
-        """Read a run; if that comes to nothing, end the run, or find it again."""
+        """Read a run. If that fails, cancel the run or find it again."""
         try:
             return (yield from reading)
         except ShutDown as why:
@@ -105,14 +105,14 @@ class RunScript:
         except Interrupted as why:
             return (yield from self._rescue(run, why.error, Kept.UNKNOWN))
         except RemoteProtocolError as error:
-            # The agent was told, and what it does now we cannot see. A run that may be going on is ended first.
+            # The agent has the input, and what it does is unknown. A run that may be going on is cancelled.
             return (yield from self._rescue(run, error, Kept.UNKNOWN))
 
     def _rescue(self, run: Run, error: SansioLettaError | None, kept: Kept) -> Script[RunLost]:
-        """The run may go on, and is not read on: end it, or find it.
+        """Cancel or find a run that is no longer read, but may be going on.
 
-        :param error: what the client is told; None if there is no client any more.
-        :param kept: what is known to be kept if there is nothing to find.
+        :param error: for the client; None if it has disconnected.
+        :param kept: what is known to be stored if the run cannot be searched for.
         """
         if run.is_named:
             yield from self._cancel(run, error)
@@ -121,7 +121,7 @@ class RunScript:
         return (yield from self._seek(run, error))
 
     def _seek(self, run: Run, error: SansioLettaError | None) -> Script[RunLost]:
-        """SEEKING: the run's stream will not name it any more."""
+        """SEEKING: search for a run whose id its stream will not bring."""
         self.state.move(Phase.SEEKING)
         try:
             located = yield from run.locate()
@@ -138,25 +138,25 @@ class RunScript:
         return RunLost(error=error)
 
     def _recover(self, run: Run, lost: RunLost) -> Script[RunEnd | Refused]:
-        """RECOVERING: find out what became of the run, and tell what the client has not heard of it."""
+        """RECOVERING: find out what became of the run, and send what the client does not have of it."""
         self.state.move(Phase.RECOVERING)
         self.state.resume_count += lost.had_stream
         try:
             past = yield from run.recover()
             if past is not None:
                 if past.is_blank:
-                    # It ended without a word why: all there is to tell is how its stream was lost.
+                    # It ended without a known reason, so the loss of its stream is the error.
                     raise Failed(lost.error, Kept.NOTHING)
-                return self.state.retell(past.events())
+                return self.state.add_rest(past.events())
         except Interrupted as why:
             yield from self._cancel(run, why.error)
         except SansioLettaError:
-            # How the stream was lost matters more than why it was not found again.
+            # The loss of the stream matters more than the reason why it was not recovered.
             yield from self._cancel(run, lost.error)
         return (yield from self._read(run, self._stream(run)))
 
     def _cancel(self, run: Run, error: SansioLettaError | None) -> Script[NoReturn]:
-        """CANCELLING: end the run, and the turn with it."""
+        """CANCELLING: cancel the run, and end the turn."""
         self.state.move(Phase.CANCELLING)
         must_know = error is not None and error is self.state.interruption
         must_know = must_know and not (self.state.is_detached or self.state.started or self.state.resume_count)

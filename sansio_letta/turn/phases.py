@@ -1,4 +1,4 @@
-"""The phases of a turn, and what leads from one to the next.
+"""The phases of a turn, and the transitions between them.
 
 ::
 
@@ -9,30 +9,32 @@
                      once     v           |
                   (SEEKING) --> RECOVERING
 
-- FINDING asks which agent has the name, unless the caller remembers.
-- QUEUED waits until the turns that came before in this thread are over. Once a chat's conversation is known,
-  the turn may have to wait again, for one that names the conversation by its id.
-- SEARCHING finds the conversation of a chat, or makes it.
+- FINDING resolves the model's name to an agent, unless the caller remembers it.
+- QUEUED waits until the earlier turns in this thread are over. Once a chat's conversation is known, the turn
+  may have to wait again, for a turn that names the conversation by its id.
+- SEARCHING finds the conversation of a chat, or creates it.
 - MATCHING reads the last messages of the thread, to find out what the agent has heard of the transcript.
-- REVIEWING looks what became of an earlier turn for the same request: nothing is said to the agent twice.
-- LOOKING asks what the agent waits for. Results are never sent unlooked: with nothing pending they are not
-  refused but start a run of their own (stale_tool_result.jsonl). A message is sent unlooked, to save the round
-  trip; if calls are pending it is refused, and the turn looks, denies the calls in the same request as the
-  message, and sends again (pending_denied_with_message.jsonl).
-- PREPARING does what must be done before the run: attach the client's tools, answer ahead.
+- REVIEWING looks up what became of an earlier turn for the same request, so that nothing is sent twice.
+- LOOKING looks up the pending calls. Tool results are never sent without this: if no call is pending, they
+  are not refused but start a run of their own (stale_tool_result.jsonl). A message is sent without looking, to
+  save a round trip. If calls are pending, it is refused; the turn then looks them up, denies them in the same
+  request as the message, and sends it again (pending_denied_with_message.jsonl).
+- PREPARING does what must come before the run: it attaches the client's tools, and sends answers to pending
+  calls that cannot be sent with the message.
 - SENDING starts the run, and STREAMING passes its events on.
-- RECOVERING follows a run whose stream was lost, or that has none. A stream that is numbered is taken up again
-  behind the last item that was read (background_resume.jsonl); of another run the end is awaited, and what was
-  kept is told.
-- A run may stop for a human's approval. If no human is asked (`Config.approvals`), the turn answers and goes
-  on with the next run, from STREAMING to SENDING again: for the client it is one answer. So it is when a reply
-  that must be of some form (`TurnRequest.reply_format`) is not: the agent is asked for it once more.
-- CANCELLING ends a run that is not read any more: it goes on without a reader (disconnect.jsonl). A run is
-  cancelled by its name, which comes with the first item of its stream, so a turn whose client disconnects
-  before that is LEAVING until then.
-- SEEKING looks for a run whose stream will not name it any more, since it broke, or since there is no time left
-  to read it. Then it is ended, or its end awaited.
-- CLEANING, however the turn ends, undoes what was for this turn alone.
+- RECOVERING follows a run whose stream was lost, or that has none. A numbered stream is resumed after the last
+  item that was read (background_resume.jsonl). Otherwise the turn waits for the run's end, and sends what was
+  stored.
+- A run may stop and wait for a human's approval. If no human is to be asked (`Config.approvals`), the turn
+  answers and continues with the next run, from STREAMING to SENDING again; the client sees one reply. It
+  does the same when a reply does not have the required format (`TurnRequest.reply_format`): the agent is asked
+  once more.
+- CANCELLING cancels a run that is no longer read, because it would continue without a reader
+  (disconnect.jsonl). That takes the run's id, which comes with the first item of its stream, so a turn whose
+  client disconnects earlier is LEAVING until then.
+- SEEKING searches for a run whose id will not arrive, because its stream broke or there is no time left to read
+  it. The run is then cancelled, or its end awaited.
+- CLEANING, however the turn ends, undoes what was created for this turn alone.
 """
 
 from enum import Enum, auto
@@ -67,7 +69,7 @@ _RUNS: Final = {Phase.PREPARING: "to be prepared", Phase.SENDING: "known and pre
 _MATCHED: Final = {**_RUNS, Phase.REVIEWING: "sent before", Phase.LOOKING: "results came"}
 _OPENED: Final = {**_MATCHED, Phase.MATCHING: "thread unknown"}
 
-#: What follows a phase, and why.
+#: The phases that can follow each phase, with the reason.
 TRANSITIONS: Final[dict[Phase, dict[Phase, str]]] = {
     Phase.READY: {**_ENDS, Phase.FINDING: "agent unknown", Phase.QUEUED: "agent known"},
     Phase.FINDING: {**_ENDS, Phase.QUEUED: "agent known"},
@@ -127,9 +129,9 @@ TRANSITIONS: Final[dict[Phase, dict[Phase, str]]] = {
     Phase.FAILED: {},
 }
 
-#: The turn has come to its end.
+#: The turn is over.
 OVER: Final = (Phase.DONE, Phase.FAILED)
-#: The turn is ending already: nothing interrupts it.
+#: The turn is ending, and cannot be interrupted.
 ENDING: Final = (Phase.SEEKING, Phase.CANCELLING, Phase.CLEANING)
-#: A run may go on that cannot be ended before it is known which it is.
+#: A run may be going on that cannot be cancelled yet, because its id is unknown.
 UNNAMED: Final = (Phase.LEAVING, Phase.SEEKING)

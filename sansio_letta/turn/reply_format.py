@@ -1,6 +1,7 @@
-"""What a client wishes a reply to be: JSON, or a call of one of its tools.
+"""Reply formats that a client can require: JSON, or a call of one of its tools.
 
-Letta can force neither. The agent is asked for it, beside the input, and its reply is checked.
+Letta can enforce neither. The agent is asked for the format in a message before the input, and its reply is
+checked.
 """
 
 from hashlib import sha256
@@ -19,15 +20,16 @@ _ASK_JSON: Final = (
     "Your reply to this is read by a program. Call tools first if you need them; the reply with which your "
     f"turn ends must be {_ALONE}"
 )
-#: Names of tools in a sentence: the agent has the tools themselves.
+#: Names of tools to list in a sentence. The agent also has the tools themselves.
 _MAX_NAME_COUNT: Final = 8
 
 
 @frozen(kw_only=True)
 class CheckedReply:
-    """What a reply comes to.
+    """A reply that was checked.
 
-    :param problem: what is wrong with it, in words for the agent and for the client; None: it is as wished.
+    :param text: the part of the reply that the client gets.
+    :param problem: what is wrong with it, for the agent and the client to read; None if it has the format.
     """
 
     text: str = field(default="", repr=False)
@@ -36,9 +38,11 @@ class CheckedReply:
 
 @frozen(kw_only=True)
 class JsonReply:
-    """The reply is JSON and nothing else.
+    """A reply of JSON and nothing else.
 
-    :param schema: what it must satisfy; None: any object will do.
+    :param schema: for the reply; None: any object.
+    :param name: of the schema.
+    :param description: of the schema.
     """
 
     schema: Schema | None = None
@@ -47,32 +51,32 @@ class JsonReply:
 
     @property
     def prompt(self) -> str:
-        """What the agent is told before the input."""
+        """The message before the input."""
         if self.schema is None:
             return f"{_ASK_JSON}: an object."
         return f"{_ASK_JSON}. It must satisfy this JSON Schema.\n\n{self._named_schema}"
 
     @property
     def reminder(self) -> str:
-        """The same where the thread was given the schema before."""
+        """The message before the input in a thread that already has the schema."""
         if self.schema is None:
             return self.prompt
         return f"{_ASK_JSON}. It must satisfy the JSON Schema {self.name} that you were given before."
 
     @property
     def slot(self) -> str:
-        """What a thread is given anew if it changes: the schema of this name."""
+        """What is sent to a thread again replaces what it was sent before for the same slot."""
         return f"schema {self.name}"
 
     @property
     def digest(self) -> bytes:
-        """Tells the schema from others of its name."""
+        """A hash of the schema, to notice a change."""
         return sha256(self.prompt.encode()).digest()
 
     def retry_prompt(self, *, in_full: bool) -> str:
-        """What the agent is told when its reply was not as wished.
+        """The message after a reply that does not have the format.
 
-        :param in_full: whether with the schema, which it may have forgotten.
+        :param in_full: whether to include the schema, which may no longer be in the agent's context.
         """
         if self.schema is None:
             return f"Reply once more, with {_ALONE}: an object."
@@ -86,7 +90,7 @@ class JsonReply:
         return f"{named}\n{self.schema.data.decode()}"
 
     def check(self, reply: str) -> CheckedReply:
-        """A reply in which nothing was called: the JSON in it, as the agent wrote it, without words around."""
+        """Check a reply that contains no calls. Text around its JSON is removed; the JSON is not changed."""
         text = _unfenced(reply.strip())
         if not text:
             return CheckedReply(problem="it is empty")
@@ -103,9 +107,9 @@ class JsonReply:
 
 
 def _unfenced(text: str) -> str:
-    """The text in a fence of Markdown: models like to put JSON into one, and no reader of JSON takes it.
+    """The text without its Markdown code fence, if it is in one, as models like to write JSON.
 
-    :param text: without blanks around it.
+    :param text: without surrounding whitespace.
     """
     opening, _, rest = text.partition("\n")
     language = opening.removeprefix(_FENCE).rstrip()
@@ -118,23 +122,23 @@ def _unfenced(text: str) -> str:
 
 @frozen(kw_only=True)
 class CallReply:
-    """The reply calls one of the client's tools.
+    """A reply that calls one of the client's tools.
 
-    :param names: of the tools that are offered.
+    :param names: of the tools.
     """
 
     names: tuple[str, ...]
 
     @property
     def prompt(self) -> str:
-        """What the agent is told before the input."""
+        """The message before the input."""
         return (
             f"Your reply to this is read by a program. It must call {self._which}: a reply in words alone is "
             "no use."
         )
 
     def retry_prompt(self, *, in_full: bool) -> str:
-        """What the agent is told when its reply was not as wished; it is never long."""
+        """The message after a reply without a call; it is always short."""
         return f"Reply once more, and call {self._which}."
 
     @property
@@ -146,7 +150,7 @@ class CallReply:
         return f"one of {named}" if more <= 0 else f"one of {named}, or another of the program's {more} tools"
 
     def check(self, reply: str) -> CheckedReply:
-        """A reply in which nothing was called."""
+        """Check a reply that contains no calls."""
         return CheckedReply(problem="no tool was called")
 
 
@@ -154,8 +158,9 @@ ReplyFormat: TypeAlias = JsonReply | CallReply
 
 
 def retry_message(reply_format: ReplyFormat, problem: str, *, in_full: bool = False) -> str:
-    """What the agent is told when its reply was not as wished.
+    """The message that asks the agent for another reply.
 
-    :param in_full: whether it is told all that it must know, or it knows that from before.
+    :param problem: what is wrong with the last one.
+    :param in_full: whether to include the schema, which may no longer be in the agent's context.
     """
     return f"Your last reply cannot be used: {problem}. {reply_format.retry_prompt(in_full=in_full)}"

@@ -1,4 +1,4 @@
-"""What a client asks of a turn, in the wire format of neither side: a dialect makes it, an upstream maps it."""
+"""A turn's request, independent of any wire format: a dialect builds it, an upstream translates it."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -71,7 +71,7 @@ class Mark:
 class UserMessage:
     """A message to the agent.
 
-    :param name: of the person who wrote it.
+    :param name: of its author.
     """
 
     content: Content = field(repr=False)
@@ -81,7 +81,7 @@ class UserMessage:
 
 @frozen(kw_only=True)
 class AgentMessage:
-    """A message of the agent's as the client has it.
+    """A message of the agent, as the client has it.
 
     :param content: empty beside calls.
     """
@@ -91,7 +91,7 @@ class AgentMessage:
 
 @frozen(kw_only=True)
 class SystemMessage:
-    """A message to the agent that comes from no person."""
+    """A message to the agent that no person has written."""
 
     content: str = field(repr=False)
     mark: Mark | None = None
@@ -115,14 +115,14 @@ class ToolResult:
 
 @frozen(kw_only=True)
 class Decision:
-    """A pending call allowed or denied; the agent is told the reason."""
+    """Whether a pending call is allowed, with a reason for the agent."""
 
     call_id: str
     approve: bool
     reason: str | None = field(default=None, repr=False)
 
 
-#: What ends the wait for a call.
+#: The answer to a pending call.
 CallAnswer: TypeAlias = ToolResult | Decision
 
 
@@ -143,7 +143,7 @@ class Tool:
 
 @frozen(kw_only=True)
 class Chat:
-    """The client's chat of this key."""
+    """The client's chat with this key."""
 
     key: str
 
@@ -157,11 +157,11 @@ class NamedConversation:
 
 @frozen(kw_only=True)
 class Throwaway:
-    """A conversation for one prompt, deleted once the agent waits for nothing more.
+    """A conversation for one prompt, deleted once the agent has no more pending calls.
 
     :param token: unique.
-    :param until: Unix time in seconds, when the turn is over at the latest.
-    :param call_ids: of the calls whose results the request brings: the conversation exists already.
+    :param until: when the turn must be over, in Unix seconds.
+    :param call_ids: of the calls whose results the request contains. If there are any, the conversation exists.
     """
 
     token: str
@@ -170,7 +170,7 @@ class Throwaway:
 
     @property
     def place(self) -> str:
-        """The same for all requests with results of the same calls: they belong to one conversation."""
+        """The same for all requests with results of the same calls, since they continue one conversation."""
         return f"task {self.call_ids if self.call_ids else self.token}"
 
 
@@ -192,9 +192,9 @@ def thread_kind(choice: ThreadChoice) -> str:
 
 
 def task_end(start: int, seconds: float) -> int:
-    """The time at which something must be over, in Unix seconds; in a year if it may last forever.
+    """The Unix time, in seconds, when something must be over: at most a year from its start.
 
-    :param start: Unix time in seconds.
+    :param start: in Unix seconds.
     """
     return start + ceil(min(seconds, _YEAR))
 
@@ -234,32 +234,32 @@ class Instructions:
 TranscriptItem: TypeAlias = Message | ToolResult
 
 
-#: What a thread is told once, and again when it changes.
+#: What is sent to a thread once, and again when it changes.
 StandingInstruction: TypeAlias = JsonReply
 
 
 @frozen(kw_only=True)
 class TurnRequest:
-    """What a client asks of a turn, before the agent is known.
+    """What a client wants from a turn, before the agent is known.
 
-    :param model: the agent's name or id, as asked.
+    :param model: the agent's name or id, as the client gave it.
     :param messages: the new input, in order.
-    :param results: the results of pending calls that the client brings, in order.
-    :param client_tools: the tools that the client offers for this turn.
-    :param client_tool_names: the client's names of tools that are offered under another name.
+    :param results: the client's results of pending calls, in order.
+    :param client_tools: the client's tools for this turn.
+    :param client_tool_names: the client's own names of tools that are renamed in `client_tools`, by the new.
     :param thread: which thread of the agent the input is for.
-    :param transcript: all that the client shows of the conversation; empty if it is matched with no thread.
-    :param history: what the agent has not heard of the messages before the input. In a `Throwaway` all of them,
-        if the conversation is created for it.
-    :param input_as_text: the results and the input as text, for a conversation that does not have the calls.
-    :param past_results: results in the client's history, whose calls may still wait.
-    :param verdict: what the input says if the agent waits for a human's approval.
-    :param reply_format: what the reply must be.
-    :param stop: the client's text ends before the first of these.
-    :param one_call: the client takes one call at a time.
-    :param preamble: what the agent is told beside the input, for this turn only.
-    :param forces_call: the client requires a call, whether or not that is enforced.
-    :param leaves_calls: the client's history ends with calls, and it brings no results of them.
+    :param transcript: all messages that the client has sent; empty if it is not compared with a thread.
+    :param history: the messages before the input that the agent has not heard. In a `Throwaway` all of them, if
+        the conversation is newly created.
+    :param input_as_text: the results and messages as text, for a conversation without the calls.
+    :param past_results: results in the client's history, whose calls may still be pending.
+    :param verdict: the decision that the input expresses if calls wait for a human's approval.
+    :param reply_format: the format that the reply must have; None: any.
+    :param stop: stop sequences.
+    :param one_call: whether the client accepts only one call at a time.
+    :param preamble: messages before the input, for this turn only.
+    :param forces_call: whether the client requires a call, be that enforced or not.
+    :param leaves_calls: whether the client's history ends with calls, and the request has no results of them.
     """
 
     model: str
@@ -282,7 +282,7 @@ class TurnRequest:
     leaves_calls: bool = False
 
     def without_input(self) -> "TurnRequest":
-        """The request once the agent has the input: what is sent from then on answers pending calls only."""
+        """The request once the agent has its input: from then on, only answers to pending calls are sent."""
         given = self.instructions
         lasts = given is not None and given.policy is InstructionPolicy.OVERRIDE
         return evolve(
@@ -328,9 +328,9 @@ class TurnRequest:
         )
 
     def with_tool_names(self, names: Mapping[str, str]) -> "TurnRequest":
-        """The request with the names by which the agent knows the tools.
+        """The request with the names under which the agent has the client's tools.
 
-        :param names: the agent's, by those in which the client's tools are offered.
+        :param names: the agent's names, by the client's.
         """
         if not isinstance(self.reply_format, CallReply) or not names:
             return self
@@ -341,14 +341,14 @@ class TurnRequest:
         return evolve(self, reply_format=reply_format, preamble=preamble)
 
     def with_results_as_text(self) -> "TurnRequest":
-        """The request for a conversation that waits for nothing."""
+        """The request for a conversation in which no calls are pending."""
         return evolve(self, messages=self.input_as_text, results=(), input_as_text=(), past_results=())
 
     def for_retry(self, problem: str, *, in_full: bool) -> "TurnRequest":
-        """The request that follows a reply not in the required form.
+        """The request that follows a reply which is not in the required format.
 
-        :param problem: what is wrong with it.
-        :param in_full: whether to repeat what the reply must satisfy.
+        :param problem: what is wrong with the reply.
+        :param in_full: whether to repeat the schema.
         """
         assert self.reply_format is not None
         text = retry_message(self.reply_format, problem, in_full=in_full)

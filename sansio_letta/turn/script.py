@@ -1,10 +1,10 @@
-"""The conversation of a turn with its upstream, straight down the page.
+"""The conversation of a turn with its upstream, from top to bottom.
 
-`TurnScript.converse` is the whole story; each method below it is a chapter. A chapter yields what it waits for,
-and the place that waits knows what to undo if the turn is interrupted there. The phases stand in `phases`.
+`TurnScript.converse` is the outline; each method below it is a part of it. A method yields what it waits for,
+and undoes its own work if the turn is interrupted there. The phases are explained in `phases`.
 
-A failure while the agent works on the turn ends as `kept_failure` says if anything was, or may have been, kept:
-no answer may invite a repeat that the agent would hear twice.
+If anything was stored by the upstream, or may have been, a failure becomes a `kept_failure`: no response may
+invite a retry that the agent would receive as a second message.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ from .matching import MatchScript
 from .one_run import RunScript
 from .phases import Phase
 from .request import Throwaway, ToolResult, TurnRequest
-from .settlement import answer_unasked, next_call, settle_request
+from .settlement import answer_automatically, next_call, settle_request
 from .state import Failed, TurnState
 from .upstream import (
     ClientDisconnected,
@@ -49,36 +49,36 @@ from .upstream import (
     Wait,
 )
 
-#: Of an answer that no model was asked for.
+#: For an answer without a model's involvement.
 _NO_TOKENS: Final = Usage(prompt_tokens=0, completion_tokens=0, total_tokens=0)
 
-#: Tells what an earlier turn for the same request has left.
+#: Returns the run of an earlier turn for the same request.
 RecallEarlier: TypeAlias = Callable[[], RunRef | None]
 
 
 def nothing_earlier() -> None:
-    """There was none."""
+    """Return None: there was no earlier turn."""
 
 
 @define
 class TurnScript:
-    """One turn, from the question which agent is meant to the last of the cleaning.
+    """One turn, from resolving the agent to the end of the clean-up.
 
-    :param recall_earlier: asked once the thread is taken: until then such a turn may have it.
+    :param recall_earlier: called once the turn may start; until then, that turn may still be running.
     """
 
     state: TurnState
     recall_earlier: RecallEarlier = nothing_earlier
-    _approval_count: int = field(default=0, init=False)  #: how often the turn answered for a human
-    _was_refused: bool = field(default=False, init=False)  #: no refusal is settled any more
-    _asked_again: bool = field(default=False, init=False)  #: for a reply of another form
+    _approval_count: int = field(default=0, init=False)  #: how often pending calls were answered automatically
+    _was_refused: bool = field(default=False, init=False)  #: no other refusal will be settled
+    _has_retried: bool = field(default=False, init=False)  #: for a reply in the required format
     _matching: MatchScript = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._matching = MatchScript(self.state)
 
     def converse(self) -> Script[None]:
-        """The whole story."""
+        """Hold the whole conversation."""
         end = Phase.DONE
         try:
             yield from self._take_turn()
@@ -89,9 +89,9 @@ class TurnScript:
         except Failed as failed:
             end = self.state.fail(failed.error, failed.kept)
         except SansioLettaError as error:
-            # What was kept of an earlier turn is not known while it is looked into.
+            # While an earlier turn is being looked up, it is unknown what it has stored.
             end = self.state.fail(error, Kept.UNKNOWN if self.state.phase is Phase.REVIEWING else Kept.NOTHING)
-        # Not in a `finally`: a turn that is dropped closes its script, which must not yield then.
+        # Not in a `finally`: when an unfinished turn is discarded, its script is closed, and must not yield.
         yield from self._release(is_done=end is Phase.DONE)
         self.state.move(end)
 
@@ -112,7 +112,7 @@ class TurnScript:
     # --- Before a run -------------------------------------------------------------------------------------
 
     def _begin(self) -> Script[None]:
-        """FINDING, QUEUED, SEARCHING: the agent and the thread, as far as they are not known."""
+        """FINDING, QUEUED, SEARCHING: find the agent and the thread, as far as they are unknown."""
         upstream = self.state.upstream
         if upstream.agent is None:
             self.state.move(Phase.FINDING)
@@ -132,7 +132,7 @@ class TurnScript:
             yield from self._wait()
 
     def _wait(self) -> Script[None]:
-        """Wait until the turns that came before are over, by what is known of the thread so far."""
+        """Wait in the queues of what is known of the thread so far."""
         self.state.ticket.enter(*self.state.upstream.queue_keys)
         if self.state.ticket.is_first and not self.state.ticket.waited:
             return
@@ -140,29 +140,29 @@ class TurnScript:
             self.state.move(Phase.QUEUED)
         while not self.state.ticket.is_first:
             yield Wait()
-        # What the agent waits for now must be looked up.
+        # Which calls are pending must be looked up again.
         self.state.upstream.forget_calls()
 
     def _first_request(self) -> Script[RunRequest | None]:
-        """What the first run is started with; None if the turn has come to its end without one."""
+        """Return the input of the first run; None if the turn ends without one."""
         yield from self._matching.match()
         yield from self._wait_for_results()
         past = yield from self._review()
         if past is None:
-            # Where a call is known to wait, a message sent unlooked is refused, and leaves a failed run.
+            # If calls are pending, a message is refused and leaves a failed run, so they are looked up first.
             waits = self.state.request.leaves_calls or self.state.recall_waiting(self.state.thread) is not None
             if waits or self._must_look:
                 yield from self._look()
                 yield from self._matching.match_results()
             return self._settle()
         if past.is_complete:
-            return (yield from self._follow_up(self.state.retell(past.events())))
+            return (yield from self._follow_up(self.state.add_rest(past.events())))
         if past.results:
-            return self._go_on_from(past)
+            return self._continue_from(past)
         return (yield from self._end_with(past))
 
     def _wait_for_results(self) -> Script[None]:
-        """Wait a while if another client's call is pending: a message would be in place of its results."""
+        """QUEUED: wait for the results of another client's call, in whose place a message would be."""
         state, upstream = self.state, self.state.upstream
         if state.request.results or state.request.verdict is not None:
             return
@@ -176,16 +176,16 @@ class TurnScript:
             yield from self._matching.match()
 
     def _review(self) -> Script[PastRun | None]:
-        """REVIEWING: what became of an earlier turn for the same request; None if nothing of it was kept."""
+        """REVIEWING: look up an earlier turn for the same request; None if none of it was stored."""
         if self.state.earlier is None:
             self.state.earlier, self.recall_earlier = self.recall_earlier(), nothing_earlier
             if self.state.earlier is None and self.state.is_retry:
                 self.state.earlier = self._matching.heard_in
-        # What an earlier turn for a background prompt has left was deleted with its conversation.
+        # An earlier turn for a background prompt was deleted with its conversation.
         is_lost = self.state.upstream.is_new and isinstance(self.state.request.thread, Throwaway)
         if self.state.earlier is None or is_lost:
             return None
-        self.state.took_up = True
+        self.state.reviewed_earlier = True
         self.state.move(Phase.REVIEWING)
         past = yield from self.state.upstream.look_up(self.state.earlier)
         if past.has_anything:
@@ -194,75 +194,75 @@ class TurnScript:
         return None
 
     def _end_with(self, past: PastRun) -> Script[RunRequest | None]:
-        """An earlier turn for this request broke off behind the agent's last word: that is the answer."""
+        """End with an earlier turn for this request that broke off after the agent's last word."""
         events: list[Any] = list(past.kept_events())
         if not any(isinstance(event, TextDelta) for event in events):
             raise kept_failure(
                 LettaError("The agent has heard this before and broke off. Send a new message to go on.")
             )
         end = RunStopped(reason=FinishReason.STOP)
-        return (yield from self._follow_up(self.state.retell(iter([*events, end]))))
+        return (yield from self._follow_up(self.state.add_rest(iter([*events, end]))))
 
-    def _go_on_from(self, past: PastRun) -> RunRequest:
-        """An earlier turn for this request broke off: go on from what the agent has of it."""
+    def _continue_from(self, past: PastRun) -> RunRequest:
+        """Continue an earlier turn for this request that broke off, from what the agent has of it."""
         events: list[Any] = list(past.kept_events())
         if any(not isinstance(event, TurnStarted) for event in events):
-            self.state.tell(events)
+            self.state.add(events)
             self.state.answer.end_run()
         if past.has_input or self.state.request.verdict is not None:
-            # A word of approval is no input, and was the answer to what waited then.
+            # An approval is not stored as input: it was the answer to the calls that were pending then.
             self.state.request = self.state.request.without_input()
-        # Results that are kept already make the agent go on from them (kept_results.jsonl).
+        # If results are sent that are stored already, the agent continues from them (kept_results.jsonl).
         return RunRequest(request=self.state.request, answers=past.results, has_results=True)
 
     @property
     def _must_look(self) -> bool:
-        """Whether the input may be an answer to what is pending, rather than something new."""
+        """Whether the input may be an answer to pending calls."""
         return bool(self.state.request.results) or self.state.request.verdict is not None
 
     def _look(self, *, again: bool = False) -> Script[None]:
-        """LOOKING: what the agent waits for."""
+        """LOOKING: look up the pending calls."""
         if again or self.state.upstream.calls is None:
             self.state.move(Phase.LOOKING)
             yield from self.state.upstream.look_up_calls()
 
     def _settle(self) -> RunRequest | None:
-        """Bring what is new and what waits together; None if a human or the client has to answer first."""
+        """Settle the pending calls; None if a human or the client must answer first."""
         request, calls = self.state.request, self.state.upstream.calls or ()
         remembered = self.state.recall_waiting(self.state.thread)
         settlement = settle_request(request, calls, self.state.approvals, remembered)
         brought = {result.call_id for result in (*request.past_results, *request.results)}
         if request.one_call and not request.messages and (call := next_call(calls, brought)) is not None:
-            self._end_calling(call, CallsSettled(stale=settlement.calls.stale))
+            self._send_call(call, CallsSettled(stale=settlement.calls.stale))
             return None
         self._note_settled(settlement.calls)
         if settlement.undecided:
-            # What the client brought is in its history when the answer comes.
-            self._end_asking(settlement.undecided)
+            # The client's results are in its history when the answer comes.
+            self._ask_human(settlement.undecided)
             return None
         return RunRequest(
             request=request,
             answers=settlement.answers,
             answered=calls,
-            # What is said in place of a result need not be said again.
+            # A substitute for a result need not be sent again.
             has_results=any(
                 isinstance(answer, ToolResult) and answer.call_id in brought for answer in settlement.answers
             ),
             is_verdict=settlement.is_verdict,
         )
 
-    def _end_asking(self, calls: tuple[PendingCall, ...]) -> None:
-        """Ask a human."""
-        self.state.tell([TurnStarted()])
+    def _ask_human(self, calls: tuple[PendingCall, ...]) -> None:
+        """End the turn with a question for a human."""
+        self.state.add([TurnStarted()])
         self.state.answer.count(_NO_TOKENS)
-        self.state.give(
+        self.state.send(
             self.state.answer.finish(RunStopped(reason=FinishReason.STOP), approval_question(calls))
         )
 
-    def _end_calling(self, call: PendingCall, settled: CallsSettled) -> None:
-        """Tell one more call of those that wait; results so far are in the client's history when it is done."""
+    def _send_call(self, call: PendingCall, settled: CallsSettled) -> None:
+        """End the turn with the next pending call; the client's history keeps the results so far."""
         self._note_settled(settled)
-        self.state.tell(
+        self.state.add(
             [
                 TurnStarted(),
                 CallStarted(index=0, call_id=call.call_id, name=call.client_name or ""),
@@ -270,7 +270,7 @@ class TurnScript:
             ]
         )
         self.state.answer.count(_NO_TOKENS)
-        self.state.give(self.state.answer.finish(RunStopped(reason=FinishReason.TOOL_CALLS)))
+        self.state.send(self.state.answer.finish(RunStopped(reason=FinishReason.TOOL_CALLS)))
         self.state.awaited_calls = tuple(call.call_id for call in self.state.upstream.calls or ())
         self.state.awaits_client = True
 
@@ -278,10 +278,10 @@ class TurnScript:
         if settled != CallsSettled():
             self.state.items.append(settled)
 
-    # --- Behind a run -------------------------------------------------------------------------------------
+    # --- After a run --------------------------------------------------------------------------------------
 
     def _follow_up(self, end: RunEnd | Refused) -> Script[RunRequest | None]:
-        """What the next run is started with; None if the turn has come to its end."""
+        """Return the input of the next run; None if the turn is over."""
         match end:
             case Refused(error=error):
                 if self._was_refused:
@@ -299,36 +299,36 @@ class TurnScript:
         return None
 
     def _settle_refusal(self) -> Script[RunRequest | None]:
-        """What is pending does not fit the input: look, and settle it once."""
+        """Look up and settle the calls because of which the input was refused, once."""
         self._was_refused = True
         yield from self._look(again=True)
         return self._settle()
 
     def _conclude(self, end: RunStopped) -> Script[RunRequest | None]:
-        """The run has done what it wanted: so has the turn, unless the agent is to go on."""
+        """End the turn with this run, unless the agent must continue."""
         self.state.answer.count(end.usage)
         may_ask = any(call.owner is not ToolOwner.DEPARTED for call in end.waiting)
         if end.waiting and not (may_ask and self.state.approvals is Approvals.ASK):
-            return (yield from self._answer_unasked(end))
-        self.state.give(self.state.answer.finish(end, approval_question(end.waiting) if end.waiting else None))
+            return (yield from self._answer_automatically(end))
+        self.state.send(self.state.answer.finish(end, approval_question(end.waiting) if end.waiting else None))
         if (problem := self.state.answer.problem) is not None:
-            return self._ask_again(problem)
-        # A call behind a stop sequence is not told: its result will not be brought.
+            return self._retry_reply(problem)
+        # A call after a stop sequence is not sent, so its result will not come.
         self.state.awaits_client = bool(end.calls) and not self.state.answer.hides_calls
         self.state.awaited_calls = end.calls if self.state.awaits_client else ()
         return None
 
-    def _answer_unasked(self, end: RunStopped) -> Script[RunRequest | None]:
-        """The run waits for approvals about which no human is asked: answer, and go on with the next run."""
+    def _answer_automatically(self, end: RunStopped) -> Script[RunRequest | None]:
+        """Answer the calls of a run about which no human is asked, and continue with the next run."""
         waiting = end.waiting
         self._end_run()
         if self._approval_count >= self.state.config.max_approval_count:
-            # As a run that has taken too many steps; the next message settles what waits.
-            self.state.give(self.state.answer.finish(evolve(end, reason=FinishReason.LENGTH)))
+            # As for a run that took too many steps. The next message settles the pending calls.
+            self.state.send(self.state.answer.finish(evolve(end, reason=FinishReason.LENGTH)))
             return None
-        self._go_on(self.state.request.without_input())
+        self._continue_with(self.state.request.without_input())
         if self.state.phase is Phase.REVIEWING:
-            # It waited some time ago, and may have been answered since.
+            # The calls were pending some time ago, and may have been answered since.
             yield from self._look(again=True)
             if {call.call_id for call in self.state.upstream.calls or ()} != {call.call_id for call in waiting}:
                 raise LettaError("The agent went on meanwhile. Send a new message to hear more.")
@@ -336,44 +336,44 @@ class TurnScript:
         for call in waiting if approve else ():
             if call.owner is not ToolOwner.DEPARTED:
                 fragment = call.arguments or "{}"
-                self.state.tell(
+                self.state.add(
                     [
                         ServerToolStarted(call_id=call.call_id, name=call.name or ""),
                         ServerToolArguments(call_id=call.call_id, fragment=fragment),
                     ]
                 )
         self._approval_count += 1
-        answers = answer_unasked(waiting, approve=approve)
+        answers = answer_automatically(waiting, approve=approve)
         return RunRequest(request=self.state.request, answers=answers, answered=waiting)
 
-    def _ask_again(self, problem: str) -> RunRequest:
-        """The reply is not what the client wishes: ask for it once more, and go on with the next run."""
+    def _retry_reply(self, problem: str) -> RunRequest:
+        """Ask once more for a reply in the required format, and continue with the next run."""
         self._end_run()
-        if self._asked_again:
+        if self._has_retried:
             raise Failed(invalid_reply(problem), Kept.SOMETHING)
-        # What it was told in an earlier turn may have gone from its sight.
+        # A schema from an earlier turn may no longer be in the agent's context.
         is_fresh = any(
             standing is self.state.request.reply_format for _, standing in self.state.instructions_sent
         )
-        self._asked_again = True
-        self._go_on(self.state.request.for_retry(problem, in_full=not is_fresh))
+        self._has_retried = True
+        self._continue_with(self.state.request.for_retry(problem, in_full=not is_fresh))
         return RunRequest(request=self.state.request)
 
     def _end_run(self) -> None:
-        """The run's end is not the turn's."""
+        """Note that another run continues this one."""
         self.state.answer.end_run()
         self.state.ended_run = self.state.run
         if self.state.interruption is not None:
             raise Failed(self.state.interruption, Kept.SOMETHING)
 
-    def _go_on(self, request: TurnRequest) -> None:
-        """The agent has the input: whatever the upstream says from now on, it is not said again."""
+    def _continue_with(self, request: TurnRequest) -> None:
+        """Continue with this request: the agent has the input, which is not sent again whatever happens."""
         self.state.request = request
         self.state.upstream.confirm()
         self._was_refused = True
 
     def _release(self, *, is_done: bool) -> Script[None]:
-        """CLEANING: undo what was for this turn alone."""
+        """CLEANING: undo what was created for this turn alone."""
         cleaning = self.state.upstream.release(
             awaited_calls=self.state.awaited_calls if is_done and not self.state.is_detached else (),
             left_nothing=self.state.left_nothing,

@@ -1,4 +1,4 @@
-"""How everything that an agent waits for is answered: by results, by a human's decision, or without either."""
+"""Settlement of pending calls: each is answered by a result, by a human's decision, or automatically."""
 
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
@@ -12,22 +12,22 @@ from .approval import Verdict
 from .events import CallsSettled
 from .request import CallAnswer, Decision, ToolResult, TurnRequest
 
-#: What the agent reads for a call that the client did not answer.
+#: The result of a call for which the client sent none.
 NO_RESULT: Final = "The client gave no result for this call."
-#: What the agent reads for a call of the client's that has no result when a message comes: programs send
-#: results as text, or take the call itself for the reply. A denial would teach the agent not to call.
+#: The result of a client's call if a message comes instead of a result: programs send results as text, or take
+#: the call itself for the reply. A denial would teach the agent not to call.
 NO_RESULT_YET: Final = "No result came with this call; the next message may hold it."
-#: The same where the client had asked for the call and nothing else, as programs do that extract data.
+#: The same if the client had required a call and wants nothing else, as programs do that extract data.
 TAKEN: Final = (
     "The user's program has taken this call. If there is more to say of it, the next message says it."
 )
-#: What the agent reads for a tool of its own that waited for the user when the user wrote of other things.
+#: The reason for a denial if the user was asked and wrote about something else.
 MOVED_ON: Final = "The user sent a new message and did not allow this call."
-#: What the agent reads for a tool of its own that the user denied without a reason.
+#: The reason for a denial if the user gave none.
 DENIED: Final = "The user denied this call."
-#: What the agent reads for a call of a tool that another client has offered, or the same one before.
+#: The reason for a denial if the tool is another client's, or this client no longer offers it.
 NO_CLIENT: Final = "No client offers this tool now."
-#: What the agent reads for a tool of its own that nobody allowed.
+#: The reason for a denial if no human was asked.
 NOT_ALLOWED: Final = "Nobody allowed this call."
 
 
@@ -37,9 +37,9 @@ PLACEHOLDERS: Final = frozenset({NO_RESULT, NO_RESULT_YET, TAKEN})
 
 @frozen(kw_only=True)
 class Waiting:
-    """Calls of a client's tools that a thread's last turn ended with.
+    """Pending calls of a client's tools with which a thread's last turn ended.
 
-    :param is_forced: the client had asked for them: it may take them for the whole reply.
+    :param is_forced: whether the client had required a call, so that it may take these for the whole reply.
     """
 
     is_forced: bool
@@ -47,12 +47,12 @@ class Waiting:
 
 @frozen(kw_only=True)
 class Settlement:
-    """How to answer everything that is pending, at once: a part would be refused (parallel_partial.jsonl)."""
+    """The answers to all pending calls. They must be sent together (parallel_partial.jsonl)."""
 
     answers: tuple[CallAnswer, ...] = ()
     calls: CallsSettled = field(factory=CallsSettled)
-    undecided: tuple[PendingCall, ...] = ()  #: a human must be asked about these before anything is sent
-    is_verdict: bool = False  #: the user's message was the answer to a question: the agent does not get it
+    undecided: tuple[PendingCall, ...] = ()  #: calls that a human must decide before anything is sent
+    is_verdict: bool = False  #: the user's message was a decision, and is not sent to the agent
 
 
 def match_results(results: Sequence[CallAnswer], calls: Iterable[PendingCall]) -> tuple[CallAnswer, ...] | None:
@@ -76,11 +76,11 @@ def match_results(results: Sequence[CallAnswer], calls: Iterable[PendingCall]) -
 def settle_request(
     request: TurnRequest, calls: Iterable[PendingCall], policy: Approvals, waiting: Waiting | None = None
 ) -> Settlement:
-    """Bring a request and what waits for an answer together.
+    """Settle the pending calls for a request.
 
-    :param policy: what becomes of calls that a human must allow.
-    :param waiting: what is remembered of calls that wait.
-    :raises RequestError: if nothing waits for what the client brought.
+    :param policy: for calls that need a human's approval.
+    :param waiting: what is remembered of the pending calls.
+    :raises RequestError: if no call is pending for the client's results.
     """
     settlement = settle(
         calls,
@@ -89,7 +89,7 @@ def settle_request(
         past_results=request.past_results,
         verdict=request.verdict,
         policy=policy,
-        # A client that forces a call again has taken the one before; so it is after a restart, too.
+        # A client that requires a call again has taken the one before. This works after a restart, too.
         is_taken=request.forces_call or (waiting is not None and waiting.is_forced),
     )
     if not settlement.undecided and not settlement.answers and not request.messages:
@@ -111,16 +111,16 @@ def settle(
     policy: Approvals = Approvals.ASK,
     is_taken: bool = False,
 ) -> Settlement:
-    """Bring what the agent waits for and what the client brought together.
+    """Match pending calls with the client's results.
 
     :param calls: the agent's pending calls.
-    :param results: what the client brought, each for one call.
-    :param has_message: whether the user wrote something new, too.
-    :param past_results: older ones in the client's history. They count if their calls still wait: a human was
-        asked about other calls of the same step.
-    :param verdict: what the user's message says about the agent's own calls.
-    :param policy: what becomes of the agent's own calls without one.
-    :param is_taken: whether the client's calls were asked for, and are all that it wanted.
+    :param results: of the client, one for each call.
+    :param has_message: whether there is a new message of the user as well.
+    :param past_results: results in the client's history. They count if their calls are still pending, because a
+        human was asked about other calls of the same step.
+    :param verdict: the user's decision about calls of the agent's own tools.
+    :param policy: for these calls if there is no decision.
+    :param is_taken: whether the client required its calls, and wants nothing else.
     """
     wanted, brought = tuple(calls), tuple(results)
     given: dict[str, CallAnswer] = {result.call_id: result for result in (*past_results, *brought)}
@@ -173,19 +173,19 @@ def _ids(calls: Iterable[PendingCall]) -> tuple[str, ...]:
 
 
 def next_call(calls: Iterable[PendingCall], answered: Collection[str]) -> PendingCall | None:
-    """Of calls that the client takes one at a time the one that comes next; None: it has had them all.
+    """Return the next call for a client that accepts one at a time; None if it has had them all.
 
-    It has had those before one that it has answered: a result that is gone from its history repeats no call.
+    It has had every call before one that it has answered, even if its history no longer contains the result.
 
-    :param answered: ids of calls whose results it has brought, now or before.
+    :param answered: ids of calls whose results the client has sent, now or before.
     """
     own = [call for call in calls if call.owner is ToolOwner.CLIENT]
     places = [place for place, call in enumerate(own) if call.call_id in answered]
     return own[places[-1] + 1] if places and places[-1] + 1 < len(own) else None
 
 
-def answer_unasked(calls: Iterable[PendingCall], *, approve: bool) -> tuple[CallAnswer, ...]:
-    """The answer to calls about which no human is asked. A departed client's tool is never carried out."""
+def answer_automatically(calls: Iterable[PendingCall], *, approve: bool) -> tuple[CallAnswer, ...]:
+    """Answer calls about which no human is asked. A call of a departed client's tool is always denied."""
     return tuple(
         Decision(call_id=call.call_id, approve=True)
         if approve and call.owner is not ToolOwner.DEPARTED
@@ -195,7 +195,7 @@ def answer_unasked(calls: Iterable[PendingCall], *, approve: bool) -> tuple[Call
 
 
 def _missing(call: PendingCall, is_agents: bool, *, allows: bool) -> CallAnswer:
-    return answer_unasked((call,), approve=allows)[0] if is_agents else _no_result(call)
+    return answer_automatically((call,), approve=allows)[0] if is_agents else _no_result(call)
 
 
 def _no_result(call: PendingCall) -> ToolResult:

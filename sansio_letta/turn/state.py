@@ -1,4 +1,4 @@
-"""What is known of a turn while it goes on, and what its client is told."""
+"""The state of a turn, and the events that it sends to its client."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -26,12 +26,12 @@ from .upstream import (
     Upstream,
 )
 
-#: Tells which calls a turn has left waiting in a thread, as far as that is remembered.
+#: Returns which calls the last turn in a thread left pending, if that is remembered.
 RecallWaiting: TypeAlias = Callable[[Thread], Waiting | None]
 
 
 def nothing_waits(thread: Thread) -> None:
-    """Nothing is remembered."""
+    """Return None: nothing is remembered."""
 
 
 #: Tells for how many seconds more a thread is kept for the client that it has called.
@@ -55,7 +55,7 @@ def nothing_heard(thread: Thread) -> ThreadKnowledge:
 class Failed(Exception):
     """The turn fails.
 
-    :param error: what the client is told; None if there is no client any more.
+    :param error: for the client; None if it has disconnected.
     """
 
     def __init__(self, error: SansioLettaError | None, kept: Kept) -> None:
@@ -66,11 +66,11 @@ class Failed(Exception):
 
 @define(kw_only=True)
 class TurnState:
-    """A turn so far.
+    """The state of a turn.
 
-    :param request: what the client asks; what is left of it while the turn goes on.
-    :param approvals: what becomes of calls that a human must allow.
-    :param items: where events go.
+    :param request: what the client wants; later, what is left of it.
+    :param approvals: the policy for calls that need a human's approval.
+    :param items: the queue of the turn's events and commands.
     """
 
     request: TurnRequest
@@ -80,33 +80,33 @@ class TurnState:
     answer: Answer
     approvals: Approvals
     items: deque[Any]
-    earlier: RunRef | None = None  #: an earlier turn for the same request that broke off
+    earlier: RunRef | None = None  #: of the same request, which broke off
     is_retry: bool = False  #: of a request that this process does not know
     recall_waiting: RecallWaiting
     recall_heard: RecallHeard
     recall_reserved: RecallReserved
     phase: Phase = field(default=Phase.READY, init=False)
-    run: Run | None = field(default=None, init=False)  #: the one under way, or the last
-    exchange: Exchange | None = field(default=None, init=False)  #: the last; set by the turn
-    is_detached: bool = field(default=False, init=False)  #: the client hears no more
-    interruption: SansioLettaError | None = field(default=None, init=False)  #: the proxy shuts down
-    started: bool = field(default=False, init=False)  #: `TurnStarted` was handed over: no status line any more
-    took_up: bool = field(default=False, init=False)  #: an earlier turn for the same request was looked into
-    resume_count: int = field(default=0, init=False)  #: how often its stream was lost and found again
+    run: Run | None = field(default=None, init=False)  #: the current one, or the last
+    exchange: Exchange | None = field(default=None, init=False)  #: the last one; set by the turn
+    is_detached: bool = field(default=False, init=False)  #: the client gets no more events
+    interruption: SansioLettaError | None = field(default=None, init=False)  #: the proxy is shutting down
+    started: bool = field(default=False, init=False)  #: `TurnStarted` was handed out
+    reviewed_earlier: bool = field(default=False, init=False)  #: an earlier turn was looked up
+    resume_count: int = field(default=0, init=False)  #: how often its stream was lost and recovered
     instructions_sent: tuple[tuple[Thread, StandingInstruction], ...] = field(default=(), init=False)
-    """What went with this turn and need not be told there again: its thread has kept it."""
+    """Instructions that were stored with this turn, and need not be sent in their thread again."""
     sent: list[SentInput] = field(factory=list, init=False)
-    """What was sent to the thread, for the memory of what it has heard, until that takes it."""
-    has_learned: bool = field(default=False, init=False)  #: it has taken what was looked up in the thread
+    """What was sent to the thread, until the memory of what it has heard takes it."""
+    has_learned: bool = field(default=False, init=False)  #: that memory has taken what was looked up
     awaited_calls: tuple[str, ...] = field(default=(), init=False)
-    """Ids of the client's calls for whose results the agent waits when the turn is over."""
+    """Ids of the client's calls whose results the agent waits for when the turn is over."""
     awaits_client: bool = field(default=False, init=False)
-    """Whether the agent waits for what the client makes of a call."""
-    left_nothing: bool = field(default=False, init=False)  #: it failed, and nothing of it was kept
-    ended_run: Run | None = field(default=None, init=False)  #: the last whose end was not the turn's
+    """Whether the agent waits for the client to answer a call."""
+    left_nothing: bool = field(default=False, init=False)  #: it failed, and none of it was stored
+    ended_run: Run | None = field(default=None, init=False)  #: the last one that another run continued
 
     def report_interruption(self) -> None:
-        """Tell the client what is known by now, since little more will be carried out."""
+        """Fail with what is known by now: there is little time left before the shutdown."""
         assert self.interruption is not None
         exchange = self.exchange
         is_making = self.phase in (Phase.SEARCHING, Phase.PREPARING) and not (exchange and exchange.is_heard)
@@ -115,6 +115,7 @@ class TurnState:
         self.is_detached = True
 
     def fail(self, error: SansioLettaError | None, kept: Kept) -> Phase:
+        """Report a failure to the client, if there is one. Return the phase in which the turn ends."""
         if error is None or self.is_detached:
             return Phase.DONE
         if kept is Kept.NOTHING and self.answer.has_earlier:
@@ -124,24 +125,25 @@ class TurnState:
         return Phase.FAILED
 
     def _report(self, error: SansioLettaError, kept: Kept) -> None:
-        told = error if kept is Kept.NOTHING else kept_failure(error)
-        self.items.extend(self.answer.trim(TurnFailed(error=told, kept=kept)))
+        reported = error if kept is Kept.NOTHING else kept_failure(error)
+        self.items.extend(self.answer.trim(TurnFailed(error=reported, kept=kept)))
 
     @property
     def kept_before(self) -> Kept:
-        """What may be kept while nothing was sent: what an earlier turn has left was not found out."""
+        """What is stored before anything is sent: unknown if an earlier turn was not looked up yet."""
         return Kept.NOTHING if self.earlier is None else Kept.UNKNOWN
 
     @property
     def thread(self) -> Thread:
-        assert self.upstream.thread is not None
-        return self.upstream.thread
+        thread = self.upstream.thread
+        assert thread is not None
+        return thread
 
     @property
     def ref(self) -> RunRef | None:
-        """What a repeat of the request must look into; None if the agent was told nothing of it.
+        """What a retry of the request must look up; None if nothing was sent to the agent.
 
-        Of a turn that went on from an earlier one it is that: what was said to the agent was said there.
+        A turn that continues an earlier one refers to that, since the input was sent there.
         """
         if self.earlier is not None:
             return self.earlier
@@ -150,55 +152,58 @@ class TurnState:
 
     @property
     def run_id(self) -> str | None:
-        """The name of the run under way, or of the one before it; None until it is known."""
+        """The id of the current run, or of the one before it; None until known."""
         runs = (run for run in (self.run, self.ended_run) if run is not None)
         return next((run_id for run in runs if (run_id := run.run_id) is not None), None)
 
     @property
     def run_state(self) -> RunState:
-        """What the agent was doing when it was last heard of in the run under way."""
+        """What the agent was doing at its last sign of activity in the current run."""
         return RunState.WAITING if self.run is None else self.run.state
 
     @property
     def conversation(self) -> ConversationThread | None:
-        """Where the turn is, if that is not the agent's own thread; None until it is known."""
+        """The turn's conversation; None until it is known, and if it is the agent's own thread."""
         thread = self.upstream.thread
         return thread if isinstance(thread, ConversationThread) else None
 
     @property
     def left_waiting(self) -> tuple[Thread, Waiting | None] | None:
-        """What waits in its thread for the client now; None until the thread is known."""
+        """The thread, and the client's calls that are pending in it now; None until the thread is known."""
         thread = self.upstream.thread
         if thread is None:
             return None
         return thread, Waiting(is_forced=self.request.forces_call) if self.awaits_client else None
 
     def leave(self) -> None:
-        """The client has left, and the run is not named yet: read on until it is."""
+        """Keep reading, without a client, until the run's id is known."""
         if self.phase in (Phase.SENDING, Phase.STREAMING):
             self.move(Phase.LEAVING)
 
     def check_client(self) -> None:
-        """Begin nothing new if the client has left meanwhile."""
+        """Raise if the client has disconnected, so that nothing new begins."""
         if self.is_detached:
             raise ClientDisconnected
 
-    def retell(self, events: Iterator[RunEvent]) -> RunEnd:
-        """Tell a run from its start: of it what the client has not had."""
-        told: list[Any] = list(events)
-        end: RunEnd = told.pop()
-        self.give(self.answer.add_rest(told))
+    def add_rest(self, events: Iterator[RunEvent]) -> RunEnd:
+        """Send what the client does not have yet of a run that is read again from its start."""
+        again: list[Any] = list(events)
+        end: RunEnd = again.pop()
+        self.send(self.answer.add_rest(again))
         return end
 
-    def tell(self, events: Iterable[Event]) -> None:
+    def add(self, events: Iterable[Event]) -> None:
+        """Send events as part of the answer."""
         for event in events:
-            self.give(self.answer.add(event))
+            self.send(self.answer.add(event))
 
-    def give(self, events: Iterable[Event]) -> None:
+    def send(self, events: Iterable[Event]) -> None:
+        """Send events as they are, unless the client has disconnected."""
         if not self.is_detached:
             self.items.extend(events)
 
     def move(self, phase: Phase) -> None:
+        """Change to this phase."""
         assert phase in TRANSITIONS[self.phase], f"{phase} after {self.phase}"
         self.phase = phase
         if phase in OVER:

@@ -1,11 +1,11 @@
-"""The queue of each thread: one turn at a time speaks in it, first come, first served.
+"""A queue for each thread: its turns run one at a time, in the order in which they came.
 
-Letta locks conversations and refuses a second turn; the agent's own thread it does not lock, and two turns
-in it corrupt its order (conversation_busy.jsonl). So a turn takes a ticket first, and is first in the queue
-once all that came before have left. Other processes are not seen from here.
+Letta locks conversations and refuses a second turn. It does not lock the agent's own thread, where two turns at
+once corrupt the order of messages (conversation_busy.jsonl). So each turn takes a ticket, and starts when its
+ticket is first in the queue. This works within one process only.
 
-A chat is queued for by its key, before it is known which conversation it has, and then by the conversation,
-too: another client may name that by its id. A ticket keeps its place in the first queue meanwhile.
+A chat is queued for by its key while its conversation is unknown, and then by its conversation as well, because
+another client may name that by its id. The ticket keeps its place in the first queue.
 """
 
 from collections import deque
@@ -17,16 +17,16 @@ from ..errors import Advice, LettaError
 
 
 def thread_busy(what: str) -> LettaError:
-    """The turn cannot begin, since another one speaks to the agent. Nothing of it was sent."""
+    """The turn cannot begin, since the agent is busy with another one. Nothing of it was sent."""
     advice = Advice(status=409, type="conflict_error", code="agent_busy", retry_after=5)
     return LettaError(f"The agent is busy with another request: {what}. Try again later.", advice=advice)
 
 
 @define
 class ThreadQueue:
-    """The tickets of each thread, in the order in which they came.
+    """The tickets for each thread, in the order in which they came.
 
-    :param max_waiting_count: for one thread; what comes after that many is refused.
+    :param max_waiting_count: how many may wait for one thread; more are refused.
     """
 
     max_waiting_count: int
@@ -35,11 +35,11 @@ class ThreadQueue:
 
     @property
     def waiting_count(self) -> int:
-        """How many wait, in all threads together."""
+        """How many tickets wait, for all threads together."""
         return sum(len(tickets) - 1 for tickets in self._tickets.values())
 
     def enter(self, thread: Hashable, ticket: "Ticket") -> None:
-        """Take the last place in a thread's queue.
+        """Add a ticket to the end of a thread's queue.
 
         :raises LettaError: 409 ``agent_busy`` if too many wait already.
         """
@@ -49,7 +49,7 @@ class ThreadQueue:
         tickets.append(ticket)
 
     def leave(self, thread: Hashable, ticket: "Ticket") -> None:
-        """Give a place up, first or not; the next in line is woken."""
+        """Remove a ticket. If it was first, the next one is woken."""
         tickets = self._tickets[thread]
         came_first = tickets[0] is ticket
         tickets.remove(ticket)
@@ -72,33 +72,33 @@ class ThreadQueue:
             del self._watchers[thread]
 
     def is_first(self, thread: Hashable, ticket: "Ticket") -> bool:
-        """Whether it is this one's turn."""
+        """Whether this ticket is first in the thread's queue."""
         return self._tickets[thread][0] is ticket
 
     def has_next(self, thread: Hashable) -> bool:
-        """Whether another ticket waits behind the first."""
+        """Whether another ticket waits after the first."""
         return len(self._tickets.get(thread, ())) > 1
 
 
 def no_wake() -> None:
-    """Nothing sleeps, so nothing need be woken."""
+    """Do nothing: there is nothing to wake."""
 
 
 @define(eq=False)
 class Ticket:
-    """One turn's place in a queue; by default in a private one.
+    """One turn's place in the queues; by default in a private one.
 
-    :param wake: called when the turn may speak; it should then be asked for its next event.
+    :param wake: called when the turn may start; its `next_event` should then be called.
     """
 
     queue: ThreadQueue = field(factory=lambda: ThreadQueue(0))
     wake: Callable[[], None] = no_wake
-    waited: bool = field(default=False, init=False)  #: what was known of the thread before may be out of date
+    waited: bool = field(default=False, init=False)  #: what is known of the thread may be out of date
     _threads: tuple[Hashable, ...] = field(default=(), init=False)
     _watched: tuple[Hashable, ...] = field(default=(), init=False)
 
     def enter(self, *threads: Hashable) -> None:
-        """Queue for these threads, and no others; a place that it has already it keeps.
+        """Join the queues of these threads, and leave all others. A place in a queue is kept.
 
         :raises LettaError: 409 ``agent_busy`` if too many wait already.
         """
@@ -112,12 +112,17 @@ class Ticket:
 
     @property
     def is_first(self) -> bool:
-        """Whether the turn may speak now."""
+        """Whether the turn may start: the ticket is first in all its queues."""
         return bool(self._threads) and all(self.queue.is_first(thread, self) for thread in self._threads)
 
     @property
+    def is_queued(self) -> bool:
+        """Whether the turn must wait for others."""
+        return bool(self._threads) and not self.is_first
+
+    @property
     def is_awaited(self) -> bool:
-        """Whether another one waits behind."""
+        """Whether another ticket waits for this one."""
         return any(self.queue.has_next(thread) for thread in self._threads)
 
     def step_aside(self) -> None:
@@ -128,7 +133,7 @@ class Ticket:
             self.queue.watch(thread, self)
 
     def leave(self) -> None:
-        """The turn is over. May be called at any time, and again."""
+        """Leave all queues. May be called at any time, and repeatedly."""
         self._unwatch()
         self._leave(self._threads)
 

@@ -1,9 +1,9 @@
-"""The turn machine: one chat request, from the question which agent is meant to the last event.
+"""One turn: a chat request, from resolving the agent to the last event.
 
-This is its surface: responses in, events and commands out, in one queue. The conversation with the upstream
-stands in `script`, and its phases in `phases`. The turn resumes the script when what it waits for is there, and
-throws an `Interrupted` in when the turn must end. While a run is read, the script waits, and the turn passes
-the run's events on by itself.
+This is its interface: responses in, events and commands out, in one queue. The conversation with the upstream
+is in `script`, its phases are in `phases`. The turn resumes the script when what it waits for has arrived, and
+throws an `Interrupted` into it when the turn must end. While a run is read, the script is suspended, and the
+turn passes on the run's events itself.
 """
 
 from collections import deque
@@ -51,7 +51,7 @@ from .upstream import (
     Wait,
 )
 
-#: An Enum looks its members up with Python code, and these are asked for with every token.
+#: Looking up a member of an Enum runs Python code, and these are needed for every token.
 _STREAMING: Final = Phase.STREAMING
 _NEED_DATA: Final = Signal.NEED_DATA
 
@@ -60,21 +60,21 @@ _NEED_DATA: Final = Signal.NEED_DATA
 class Turn:
     """One turn of the agent: an upstream's responses in, events and commands out.
 
-    The transport carries out each command as one exchange, reports its response through `receive_response` and
-    `receive_data` (``b""`` at the end), or `receive_failure`, and asks `next_event` in between. A command ends
-    the exchange before it: what is left of that response is not read, but reading it to its end lets the
-    upstream finish its own work.
+    The transport carries out each command as one exchange and passes in the response, with `receive_response`
+    and `receive_data` (``b""`` at the end), or `receive_failure`. It calls `next_event` in between. A new
+    command ends the exchange before it: the rest of that response is ignored, though reading it to the end lets
+    the upstream finish its work.
 
-    :param request: what the client asks.
-    :param upstream: the side where agents live; for this turn alone.
-    :param config: limits.
-    :param ticket: in the queue for the agent's thread; without one the turn waits for no other.
-    :param earlier: how the run of a turn for the same request is found that broke off.
-    :param recall_earlier: the same, asked once the thread is taken: until then such a turn may have it.
-    :param is_retry: the client has sent the request before, to another process or too long ago.
-    :param recall_waiting: which calls the last turn in a thread has left waiting.
-    :param recall_heard: what is remembered of a thread.
-    :param recall_reserved: for how many seconds more a thread is kept for the client that it has called.
+    :param request: what the client wants.
+    :param upstream: the server where agents live, for this turn alone.
+    :param config: limits and policies.
+    :param ticket: for the queue of the agent's thread; by default, the turn waits for no others.
+    :param earlier: finds the run of an earlier turn for the same request that broke off.
+    :param recall_earlier: returns the same once the turn may start; until then, that turn may still be running.
+    :param is_retry: whether the client has sent the request before, to another process or too long ago.
+    :param recall_waiting: returns the calls that the last turn in a thread left pending.
+    :param recall_heard: returns what is remembered of a thread.
+    :param recall_reserved: returns for how many more seconds a thread is reserved for the results of calls.
     """
 
     request: TurnRequest
@@ -87,16 +87,16 @@ class Turn:
     _recall_waiting: RecallWaiting = field(default=nothing_waits, alias="recall_waiting", kw_only=True)
     _recall_heard: RecallHeard = field(default=nothing_heard, alias="recall_heard", kw_only=True)
     _recall_reserved: RecallReserved = field(default=nothing_reserved, alias="recall_reserved", kw_only=True)
-    state: TurnState = field(init=False)  #: what the turn has found out and done so far
+    state: TurnState = field(init=False)  #: what the turn knows and has done so far
     _items: deque[Event | Command] = field(factory=deque, init=False)
     _running: Script[None] = field(init=False)
     _step: Step | None = field(default=None, init=False)  #: what the script waits for
     _exchange: Exchange | None = field(default=None, init=False)  #: the last
-    _unsent: Exchange | None = field(default=None, init=False)  #: its command was not handed out yet
-    _is_cut: bool = field(default=False, init=False)  #: the exchange before it had not ended when it began
-    _plain: Run | None = field(default=None, init=False)  #: the run that is read, if its texts go straight on
-    _pending: Interrupted | None = field(default=None, init=False)  #: waits until the script can be interrupted
-    _hurries: bool = field(default=False, init=False)  #: little more will be carried out
+    _unsent: Exchange | None = field(default=None, init=False)  #: if its command was not handed out yet
+    _is_cut: bool = field(default=False, init=False)  #: the exchange before the last one had not ended
+    _plain: Run | None = field(default=None, init=False)  #: the run that is read, if its texts are not filtered
+    _pending: Interrupted | None = field(default=None, init=False)  #: until the script may be interrupted
+    _is_hurried: bool = field(default=False, init=False)  #: see `hurry`
 
     def __attrs_post_init__(self) -> None:
         request, approvals = self.request, self.config.approvals
@@ -112,7 +112,7 @@ class Turn:
             answer=Answer(
                 None if request.reply_format is None else BufferedReply(request.reply_format), trimmer
             ),
-            # Without a reader the question would be the reply, and no program can answer it.
+            # A program that reads the reply cannot answer a question for a human.
             approvals=approvals if has_reader or approvals is not Approvals.ASK else Approvals.DENY,
             items=self._items,
             earlier=self._earlier,
@@ -131,63 +131,64 @@ class Turn:
 
     @property
     def earlier(self) -> RunRef | None:
-        """What a repeat of this turn's request must look into; None if the agent was told nothing of it."""
+        """What a retry of the request must look up; None if nothing was sent to the agent."""
         return self.state.ref
 
     @property
     def agent_id(self) -> str | None:
-        """The agent's id, once it is known."""
+        """The agent's id, once known."""
         return None if self.upstream.agent is None else self.upstream.agent.id
 
     @property
     def seeks_run(self) -> bool:
-        """Whether it only goes on to end a run of which the name is not known yet."""
+        """Whether all that is left is to cancel a run whose id is not known yet."""
         return self.state.is_detached and self.phase in UNNAMED
 
     @property
     def pause(self) -> float | None:
-        """Seconds to wait until `end_pause`, while `next_event` says WAITING; None: the thread is taken.
+        """Seconds to wait before `end_pause`, while `next_event` returns WAITING.
 
-        For a thread its `ticket` wakes the caller, maybe before the seconds are over.
+        None if the turn waits to be woken, by its `ticket` or its upstream. It may be woken early in any case.
         """
         return self._step.seconds if isinstance(self._step, Pause | Wait) else None
 
     # --- In -----------------------------------------------------------------------------------------------
 
     def receive_response(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
-        """The response to the last command has begun.
+        """Receive the head of the response to the last command.
 
         :param status: the HTTP status.
         :param headers: pairs of lower-case name and value.
-        :raises LocalProtocolError: if no response is awaited.
+        :raises LocalProtocolError: if no response is expected.
         """
         exchange = self._under_way("receive_response")
         if not self._is_stale:
             exchange.receive_response(status, headers)
 
     def receive_data(self, data: bytes) -> None:
-        """Add bytes of the response's body; nothing is parsed until `next_event`.
+        """Receive bytes of the response's body.
 
-        :param data: any number of bytes, cut anywhere; ``b""`` is the end of the body.
+        :param data: any number of bytes, split anywhere; ``b""`` is the end of the body.
         :raises LocalProtocolError: if called before `receive_response` or after the end.
         """
-        if self._is_stale:
-            return
-        # The short way for what comes most often: bytes that hold more of a text, and nothing else.
+        # A short path for the most frequent case: bytes that contain more text and nothing else. They are not
+        # stale, since an unsent command would be among the items.
         run = None if self._items or self.state.phase is not _STREAMING else self._plain
         if run is not None and (texts := run.read_texts(data)):
             self.state.answer.add_texts(texts)
             self._items.extend([TextDelta(text=text) for text in texts])
+            return
+        if self._is_stale:
             return
         if self._exchange is None:
             raise LocalProtocolError("receive_data called before the first command: no body is awaited")
         self._exchange.receive_data(data)
 
     def receive_failure(self, failure: Failure, reason: str) -> None:
-        """The exchange went wrong; nothing more will come of it.
+        """Receive the failure of the exchange, which ends it.
 
-        :param failure: how far it had come.
-        :param reason: for the client, like "connection refused"; no key, no address of an inner network.
+        :param failure: how far the exchange got.
+        :param reason: for the client, like "connection refused"; without keys and private addresses.
         :raises LocalProtocolError: if no exchange is under way.
         """
         exchange = self._under_way("receive_failure")
@@ -203,35 +204,36 @@ class Turn:
 
     @property
     def _is_stale(self) -> bool:
-        """Whether what comes is of an exchange that was cut off, as the transport does not know yet.
+        """Whether what is received belongs to an exchange that was ended, unknown to the transport.
 
-        A turn may be ended while another task, or thread, reads for it.
+        A turn may be ended while another task or thread reads for it.
         """
         return self._is_cut and self._unsent is not None
 
     def end_pause(self) -> None:
-        """The pause is over: go on with what it was made for.
+        """End the pause, and continue.
 
-        :raises LocalProtocolError: if there was none.
+        :raises LocalProtocolError: if there is no pause.
         """
         if self.pause is None:
             raise LocalProtocolError(f"end_pause called in {self.phase.name}: there is no pause")
         self._resume()
 
     def time_out(self, error: SansioLettaError) -> None:
-        """It has taken too long: the turn fails, and its run is cancelled; or its ending goes on.
+        """Fail because the turn has taken too long: its run is cancelled.
 
-        :param error: what the client is told, if it has not left.
+        A turn that is ending already skips the step that it waits for.
+
+        :param error: for the client, if it has not disconnected.
         """
         if self.phase not in OVER:
-            # What was not handed over yet never happens; what was said stays said.
             self._throw(TimedOut(error))
 
     def client_disconnected(self) -> None:
-        """The client has left: no more events, and the run, if there is one, must end.
+        """End the turn because the client has disconnected: no more events, and its run is cancelled.
 
-        Go on as before until FINISHED: `next_event` hands out the command that cancels the run as soon as the
-        run has a name. May be called at any time, and again.
+        Continue until FINISHED: `next_event` returns the command that cancels the run as soon as the run's id
+        is known. May be called at any time, and repeatedly.
         """
         state = self.state
         if state.is_detached or self.phase in OVER:
@@ -245,12 +247,11 @@ class Turn:
                 state.leave()
 
     def shut_down(self, error: SansioLettaError) -> None:
-        """The proxy itself must end: cancel the run, if there is one, and tell the client why.
+        """End the turn because the proxy is shutting down: its run is cancelled, and the turn fails.
 
-        Go on as before until FINISHED. A run that cannot be found without a name is cancelled as soon as it has
-        one.
+        Continue until FINISHED. A run whose id is needed to find it is cancelled as soon as its id is known.
 
-        :param error: what the client is told if nothing was kept.
+        :param error: for the client, if nothing was stored.
         """
         state = self.state
         if state.interruption is not None or state.is_detached or self.phase in OVER:
@@ -260,9 +261,9 @@ class Turn:
             self._interrupt(ShutDown(error))
 
     def hurry(self) -> None:
-        """Nothing will be carried out for long: a run that has no name yet is looked for at once.
+        """End the turn with little time left: a run whose id is not known yet is searched for at once.
 
-        If the client still waits to hear how a shutdown went, it is told now what is known.
+        If the turn is being shut down, it fails now, with what is known so far.
         """
         state = self.state
         if self.phase in (Phase.CLEANING, *OVER):
@@ -271,17 +272,16 @@ class Turn:
             state.report_interruption()
             state.leave()
         if state.is_detached:
-            self._hurries = True
+            self._is_hurried = True
             self._interrupt(self._pending)
 
     # --- Out ----------------------------------------------------------------------------------------------
 
     def next_event(self) -> Event | Command | Signal:
-        """The next event or command.
+        """Return the next event or command.
 
-        NEED_DATA while the upstream must speak first, WAITING while it has nothing to say (see `pause`),
-        FINISHED after the last. Nothing is raised for what was received: it ends the turn as `TurnFailed`, once
-        and last.
+        NEED_DATA until more is received, WAITING while there is nothing to receive (see `pause`), FINISHED
+        after the last one. Invalid data raises nothing: the last event is then `TurnFailed`.
         """
         items = self._items
         while not items:
@@ -298,7 +298,7 @@ class Turn:
         return item
 
     def take_texts(self) -> list[TextDelta]:
-        """All that `next_event` would hand out at once, if it is nothing but text: no call for each."""
+        """Return all that is ready, if it is texts only: then not each of them needs a call."""
         items = self._items
         if not items:
             return []
@@ -311,7 +311,7 @@ class Turn:
     # --- The script ---------------------------------------------------------------------------------------
 
     def _advance(self) -> Signal | None:
-        """Take one step with what was received so far; a signal if there is nothing to take it with."""
+        """Take one step with what was received so far. Return a signal if that is not possible."""
         step = self._step
         if isinstance(step, Follow):
             return self._read(step.run)
@@ -328,24 +328,27 @@ class Turn:
         return None
 
     def _read(self, run: Run) -> Signal | None:
-        """Pass on one event of the run that is read."""
+        """Pass on one event of the run."""
         try:
             event = run.next_event()
         except SansioLettaError as error:
             self._resume(error=error)
             return None
-        if isinstance(event, RunEnd):
+        signal = None
+        if isinstance(event, Signal):
+            signal = event
+        elif isinstance(event, RunEnd):
             self._resume(event)
             return None
-        if not isinstance(event, Signal) and not self.state.is_detached:
+        elif not self.state.is_detached:
             self._items.extend(self.state.answer.add(event))
         if self._pending is not None and run.is_named:
             self._interrupt(self._pending)
             return None
-        return event if isinstance(event, Signal) else None
+        return signal
 
     def _resume(self, value: RunEnd | None = None, *, error: BaseException | None = None) -> None:
-        """Let the script go on to what it waits for next."""
+        """Continue the script until it waits again."""
         try:
             while True:
                 step = self._running.send(value) if error is None else self._running.throw(error)
@@ -363,7 +366,7 @@ class Turn:
             self._items.append(step.command)
 
     def _interrupt(self, why: Interrupted | None) -> None:
-        """Interrupt the script, or let that wait until what it does is done."""
+        """Interrupt the script, now or once it may be interrupted."""
         if why is None or self.phase in ENDING:
             return
         if self._must_finish(self._step, is_unsent=self._unsent is not None, why=why):
@@ -374,7 +377,7 @@ class Turn:
     def _throw(self, why: Interrupted) -> None:
         self._pending = None
         if self._unsent is not None:
-            # It never happens.
+            # The command is never handed out.
             self._items.remove(self._unsent.command)
             self._unsent = None
         self._resume(error=why)
@@ -382,12 +385,12 @@ class Turn:
     def _must_finish(self, step: Step | None, *, is_unsent: bool, why: Interrupted | None = None) -> bool:
         """Whether the script must not be interrupted yet.
 
-        What makes something for this turn alone, or starts a run, is awaited; so is a run's name, unless there
-        is no time for that and the run can be found without.
+        An exchange that creates something for this turn alone, or starts a run, is awaited. So is a run's id,
+        unless time is short and the run can be found without it.
         """
         if self.phase in ENDING:
             return True
-        is_urgent = self._hurries or isinstance(why or self._pending, ShutDown)
+        is_urgent = self._is_hurried or isinstance(why or self._pending, ShutDown)
         run = self.state.run
         can_seek = is_urgent and run is not None and run.ref is not None
         if isinstance(step, Follow):

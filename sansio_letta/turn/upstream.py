@@ -1,12 +1,12 @@
-"""The port: what a turn needs of the side where agents live, in nobody's wire format.
+"""The port: what a turn needs from the server where agents live, independent of any wire format.
 
-An `Upstream` serves one turn and keeps what it has found out; a `Run` is one run of the agent. Whatever takes
+An `Upstream` serves one turn and holds its state; a `Run` is one run of the agent. An operation that takes
 several steps is a `Script`: a generator that yields what it waits for. The turn hands an exchange's command to
-the transport, passes the bytes that come back on to the exchange, and resumes the script when the exchange is
-ready. A turn that must end throws an `Interrupted` in at the yield, so the place that waits knows what to undo.
+the transport, passes the response to the exchange, and resumes the script when the exchange is ready. To end
+early, the turn throws an `Interrupted` into the script, so the code that was waiting can undo what it did.
 
-An upstream without exchanges of its own, one whose connection is shared, yields `Wait` and calls the turn's
-``wake`` when there is more to read.
+An upstream that has no exchanges of its own, because its connection is shared, yields `Wait` and calls the
+turn's ``wake`` when there is more to read.
 """
 
 from collections.abc import Generator, Hashable, Iterator, Sequence
@@ -30,32 +30,32 @@ from .events import (
 from .ledger import Heard
 from .request import CallAnswer, Message, StandingInstruction, TurnRequest
 
-#: What a transport is to carry out, in the upstream's own terms.
+#: An operation for the transport to carry out, in the upstream's own terms.
 Command: TypeAlias = Any
 
 # --- What a script waits for ----------------------------------------------------------------------------------
 
 
 class Exchange(Protocol):
-    """One request to the upstream and its response. The turn passes it on and reads none of it."""
+    """One request to the upstream and its response, whose content the turn does not read."""
 
     @property
     def command(self) -> Command:
-        """What the transport is to carry out."""
+        """The operation for the transport to carry out."""
 
-    was_sent: bool  #: the command was handed out; set by the turn
+    was_sent: bool  #: whether the command was handed out; set by the turn
 
     @property
     def must_finish(self) -> bool:
-        """Whether a turn that ends awaits it: it makes something to be cleaned up, or starts a run."""
+        """Whether a turn that ends must await it: it creates something to clean up, or starts a run."""
 
     @property
     def is_heard(self) -> bool:
-        """Whether the agent hears what is sent: it must not be sent twice."""
+        """Whether its content reaches the agent, so that it must not be sent twice."""
 
     @property
     def is_unsure(self) -> bool:
-        """Whether the agent may have heard it, and nothing says whether it did."""
+        """Whether it is unknown if its content has reached the agent."""
 
     @property
     def is_ready(self) -> bool:
@@ -63,7 +63,7 @@ class Exchange(Protocol):
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more will come of it."""
+        """Whether no more of the response will arrive."""
 
     def receive_response(self, status: int, headers: Sequence[tuple[str, str]]) -> None: ...
 
@@ -74,28 +74,25 @@ class Exchange(Protocol):
 
 @frozen(kw_only=True)
 class Pause:
-    """Nothing to ask for a while.
-
-    :param seconds: how long.
-    """
+    """A pause before the next exchange."""
 
     seconds: float
 
 
 @frozen
 class Wait:
-    """Nothing to do until ``wake`` is called; the script looks then whether it may go on.
+    """A wait until ``wake`` is called; the script then checks whether it can continue.
 
-    :param seconds: for how long at most; None: as long as a turn may wait for its thread.
+    :param seconds: the longest time; None: as long as a turn may wait in the queue.
     """
 
     seconds: float | None = None
 
 
 class Interrupted(Exception):
-    """The turn must end. Thrown into a script where it waits.
+    """The turn must end. Thrown into a script at the point where it waits.
 
-    :param error: what the client is told; None if there is no client any more.
+    :param error: for the client; None if the client has disconnected.
     """
 
     def __init__(self, error: SansioLettaError | None = None) -> None:
@@ -108,7 +105,7 @@ class ClientDisconnected(Interrupted):
 
 
 class ShutDown(Interrupted):
-    """The proxy shuts down."""
+    """The proxy is shutting down."""
 
 
 class TimedOut(Interrupted):
@@ -116,9 +113,9 @@ class TimedOut(Interrupted):
 
 
 class Gone(Exception):
-    """What was remembered of the agent or the thread is out of date: begin again with what the upstream says.
+    """A remembered agent or thread no longer exists: start again without what was remembered.
 
-    :param event: for whoever remembered it.
+    :param event: for the caller that remembered it.
     """
 
     def __init__(self, event: AgentGone | ThreadGone) -> None:
@@ -131,13 +128,13 @@ class Gone(Exception):
 
 @frozen(kw_only=True)
 class RunRequest:
-    """What a run is started with.
+    """The input of a run.
 
-    :param request: what is new, and what the agent is to go by.
-    :param answers: to everything that waits.
+    :param request: the turn's request: its new input, tools and instructions.
+    :param answers: to all pending calls.
     :param answered: the calls that they answer.
-    :param has_results: results of the client's tools are among them: such are kept at once.
-    :param is_verdict: what the user wrote is in the answers, and not a message.
+    :param has_results: whether results of the client's tools are among them, which the upstream stores at once.
+    :param is_verdict: whether the user's message became the answers, and is not sent as a message.
     """
 
     request: TurnRequest
@@ -148,14 +145,14 @@ class RunRequest:
 
 
 class RunState(Enum):
-    """What the agent was doing when it was last heard of."""
+    """What the agent was doing at its last sign of activity."""
 
-    WAITING = auto()  #: nothing yet but pings
+    WAITING = auto()  #: nothing has arrived but pings
     THINKING = auto()
     SPEAKING = auto()
-    WORKING = auto()  #: a tool of the agent's own is called or has returned
-    CALLING = auto()  #: somebody else is to carry out a call
-    STOPPED = auto()  #: a stop reason came; usage, an error or the end may follow
+    WORKING = auto()  #: one of the agent's own tools was called or has returned
+    CALLING = auto()  #: a call waits for the client or a human
+    STOPPED = auto()  #: a stop reason arrived; usage, an error or the end may follow
     DONE = auto()
     FAILED = auto()
 
@@ -165,13 +162,13 @@ class RunState(Enum):
 
 @frozen(kw_only=True)
 class RunStopped:
-    """The run has come to its end.
+    """The run has ended normally.
 
-    :param reason: why, as the client is told if the turn ends here.
-    :param usage: None: the upstream did not say.
-    :param calls: ids of the client's calls for whose results the agent waits.
-    :param waiting: if it waits for none of the client's: calls that wait for a human.
-    :param was_cancelled: somebody has ended it: what it said is not complete.
+    :param reason: the finish reason for the client, if the turn ends here.
+    :param usage: None if the upstream did not report it.
+    :param calls: ids of the client's calls whose results the agent waits for.
+    :param waiting: calls that need a human's approval, if `calls` is empty.
+    :param was_cancelled: whether the run was cancelled from outside, so that its reply is incomplete.
     """
 
     reason: FinishReason
@@ -185,7 +182,8 @@ class RunStopped:
 class RunFailed:
     """The run has failed.
 
-    :param is_refusal: what is pending does not fit the input, and nothing was kept: it may be settled.
+    :param is_refusal: whether the upstream refused the input because of pending calls, and stored nothing. They
+        may be settled, and the input sent again.
     """
 
     error: SansioLettaError
@@ -194,9 +192,9 @@ class RunFailed:
 
 @frozen(kw_only=True)
 class RunLost:
-    """Nothing more can be read of the run, which may go on.
+    """No more of the run can be read, though it may continue.
 
-    :param had_stream: False if it was known before that there is nothing to read.
+    :param had_stream: False if the run never had a stream to read.
     """
 
     error: SansioLettaError
@@ -205,20 +203,20 @@ class RunLost:
 
 @frozen(kw_only=True)
 class Refused:
-    """The run was not started: what is pending does not fit the input. Nothing was kept."""
+    """The upstream did not start the run because of pending calls, and stored nothing."""
 
     error: SansioLettaError
 
 
 RunEnd: TypeAlias = RunStopped | RunFailed | RunLost
-#: `TurnStarted` says that the agent has begun to answer in this run.
+#: `TurnStarted` reports that the agent has begun to reply in this run.
 RunEvent: TypeAlias = ReplyEvent | TurnStarted | RunEnd
-#: How a run is found again by a later turn, in the upstream's own terms.
+#: What a later turn needs to find a run again, in the upstream's own terms.
 RunRef: TypeAlias = Any
 
 
 class Located(Enum):
-    """What a search for a run without a name came to."""
+    """The outcome of a search for a run whose id is unknown."""
 
     RUNNING = auto()
     OVER = auto()
@@ -227,33 +225,33 @@ class Located(Enum):
 
 
 class PastRun(Protocol):
-    """A run that is over, as the upstream has kept it."""
+    """A run that is over, as the upstream has stored it."""
 
     @property
     def has_anything(self) -> bool:
-        """Whether anything of it was kept."""
+        """Whether any of it was stored."""
 
     @property
     def is_blank(self) -> bool:
-        """Whether nothing was kept and nothing tells why."""
+        """Whether nothing was stored, and no reason is known."""
 
     @property
     def is_complete(self) -> bool:
-        """Whether it came to its own end: nothing is left to do in it."""
+        """Whether it ended by itself, with nothing left to do."""
 
     @property
     def has_input(self) -> bool:
-        """Whether its input was kept."""
+        """Whether its input was stored."""
 
     @property
     def results(self) -> tuple[CallAnswer, ...]:
-        """Results of tools behind which the agent can go on."""
+        """Tool results from which the agent can continue."""
 
     def events(self) -> Iterator[RunEvent]:
-        """All its events; the last is its end."""
+        """All its events; the last one is its end."""
 
     def kept_events(self) -> Iterator[RunEvent]:
-        """The same without the end."""
+        """All its events except the end."""
 
 
 class Run(Protocol):
@@ -261,27 +259,27 @@ class Run(Protocol):
 
     @property
     def ref(self) -> RunRef | None:
-        """How it is found again; None while nothing was asked for."""
+        """What a later turn needs to find it; None until it was requested."""
 
     @property
     def is_named(self) -> bool:
-        """Whether it can be cancelled and recovered: what it is called is known."""
+        """Whether its id is known, so that it can be cancelled and recovered."""
 
     @property
     def run_id(self) -> str | None:
-        """What the upstream calls it, once it is known."""
+        """Its id at the upstream, once known."""
 
     @property
     def state(self) -> RunState:
-        """What the agent was doing when it was last heard of."""
+        """What the agent was doing at its last sign of activity."""
 
     @property
     def has_kept(self) -> bool:
-        """Whether the agent's memory is known to hold its input."""
+        """Whether its input is known to be stored in the agent's memory."""
 
     @property
     def has_results(self) -> bool:
-        """Whether results went with it, which are kept even if it fails."""
+        """Whether it was sent with tool results, which are stored even if it fails."""
 
     @property
     def sent(self) -> tuple[Message, ...]:
@@ -289,49 +287,55 @@ class Run(Protocol):
 
     @property
     def instructions_sent(self) -> tuple[StandingInstruction, ...]:
-        """What goes with it and need not be told in this thread again; kept with its first step."""
+        """Instructions sent with it that its thread need not be given again once the first step is stored."""
 
     def prepare(self) -> "Script[None] | None":
-        """Do what must be done before it; None if there is nothing to do.
+        """Do what must be done before it starts; None if there is nothing to do.
 
-        :raises Gone: if there is no such agent any more.
+        :raises Gone: if the agent no longer exists.
         """
 
     def start(self) -> "Script[Refused | None]":
         """Start it.
 
-        :raises Gone: if there is no such agent or thread any more.
-        :raises RemoteProtocolError: if it may have been started, and nothing tells.
+        :raises Gone: if the agent or the thread no longer exists.
+        :raises RemoteProtocolError: if it is unknown whether it was started.
         """
 
     def next_event(self) -> RunEvent | Signal:
-        """The next event, or NEED_DATA. Nothing follows an end, unless it is recovered.
+        """Return the next event.
 
-        :raises RemoteProtocolError: if what came makes no sense.
+        NEED_DATA until its exchange receives more, or WAITING until ``wake`` is called. Nothing follows an end,
+        unless the run is recovered.
+
+        :raises RemoteProtocolError: if what was received is invalid.
         """
 
     def read_texts(self, data: bytes) -> Sequence[str]:
-        """What bytes hold if it is nothing but more of the text, without an event for each piece.
+        """Return the texts in these bytes if they contain nothing else, without an event for each piece.
 
-        :return: empty if they hold anything else: nothing was taken.
+        :return: empty if they contain anything else; then nothing was consumed.
         """
 
     def locate(self) -> "Script[Located]":
-        """Look for it by `ref`; afterwards it has a name if it is there."""
+        """Search for it by `ref`. If it is found, its id is known afterwards."""
 
     def recover(self) -> "Script[PastRun | None]":
-        """It was lost: find its stream again, for None, or wait for its end."""
+        """Recover a lost run: find its stream again, or wait for its end.
+
+        :return: what was stored of the run; None if its stream was found.
+        """
 
     def cancel(self, *, must_know: bool) -> "Script[Kept]":
-        """End it.
+        """Cancel it.
 
-        :param must_know: whether it matters what was kept.
+        :param must_know: whether to find out what was stored.
         """
 
 
 @frozen
 class Follow:
-    """A run is to be read: the turn passes its events on and resumes the script with its end."""
+    """A run to be read: the turn passes its events on, and resumes the script with its end."""
 
     run: Run
 
@@ -340,56 +344,57 @@ class Follow:
 
 
 class Upstream(Protocol):
-    """The side where agents live, for one turn."""
+    """The server where agents live, as one turn sees it."""
 
     @property
     def agent(self) -> Agent | None:
-        """The agent; None: it must be resolved."""
+        """The agent; None if it must be resolved."""
 
     @property
     def thread(self) -> Thread | None:
-        """The thread that the turn is in; None: it must be opened. Known once the agent is."""
+        """The turn's thread; None if it must be opened, or if the agent is not known yet."""
 
     @property
     def is_new(self) -> bool:
-        """Whether nothing was ever said in the thread."""
+        """Whether the thread has no messages yet."""
 
     @property
     def queue_keys(self) -> tuple[Hashable, ...]:
-        """What a turn queues for, by what is known of the thread so far: first a chat, then its conversation.
+        """The keys of the queues to wait in.
 
-        Of threads that share a key one turn at a time may speak.
+        They depend on what is known of the thread so far: first the chat, then also its conversation. Of the
+        turns that share a key, one at a time may proceed.
         """
 
     @property
     def calls(self) -> tuple[PendingCall, ...] | None:
-        """What waits for an answer in the thread; None: it must be looked up."""
+        """The calls that are pending in the thread; None if they must be looked up."""
 
     def resolve_agent(self, *, with_calls: bool) -> "Script[Agent]":
         """Find the agent.
 
-        :param with_calls: whether it matters what it waits for.
+        :param with_calls: whether to find out which calls are pending.
         """
 
     def fit(self, request: TurnRequest) -> TurnRequest:
-        """The request as the agent takes it.
+        """Return the request, adapted to the agent.
 
-        :raises RequestError: if it cannot be asked this.
+        :raises RequestError: if the agent does not support it.
         """
 
     def recall_thread(self) -> None:
-        """Take the thread that is remembered, if one is; not before the turn's time has come."""
+        """Use the remembered thread, if there is one. Called when the turn may proceed, not before."""
 
     def open_thread(self) -> "Script[None]":
-        """Find the thread, or make it.
+        """Find the thread, or create it.
 
-        :raises Gone: if there is no such agent any more.
+        :raises Gone: if the agent no longer exists.
         """
 
     def look_up_calls(self) -> "Script[None]":
-        """Find out what waits for an answer in the thread.
+        """Look up the calls that are pending in the thread.
 
-        :raises Gone: if there is no such agent or thread any more.
+        :raises Gone: if the agent or the thread no longer exists.
         """
 
     @property
@@ -403,29 +408,29 @@ class Upstream(Protocol):
         """
 
     def forget_calls(self) -> None:
-        """Others have used the thread meanwhile."""
+        """Discard what is known of pending calls: other turns have used the thread since."""
 
     def confirm(self) -> None:
-        """The agent has heard the input: it is not looked for under another name any more."""
+        """Note that the agent has received the input, so that no other agent of this name may be used."""
 
     def make_run(self, request: RunRequest) -> Run:
-        """A run that is about to be prepared and started."""
+        """Create a run, to be prepared and started."""
 
     def look_up(self, ref: RunRef) -> "Script[PastRun]":
-        """What became of an earlier turn's run, once it is over."""
+        """Look up the run of an earlier turn, once it is over."""
 
     def release(
         self, *, awaited_calls: Sequence[str], left_nothing: bool, had_turn: bool
     ) -> "Script[None] | None":
-        """Clean up what was for this turn alone; None if there is nothing to do. Nothing is raised.
+        """Clean up what was created for this turn alone; None if there is nothing to do. Never raises.
 
-        :param awaited_calls: ids of the client's calls for whose results the agent waits.
-        :param left_nothing: the turn failed, and may be repeated.
-        :param had_turn: whether its time in the thread had come.
+        :param awaited_calls: ids of the client's calls whose results the agent waits for.
+        :param left_nothing: whether the turn failed and left nothing stored, so that it may be retried.
+        :param had_turn: whether the turn had reached the head of its queue.
         """
 
 
 _T = TypeVar("_T")
-#: What a script may wait for.
+#: What a script can wait for.
 Step: TypeAlias = Exchange | Pause | Wait | Follow
 Script: TypeAlias = Generator[Step, Any, _T]

@@ -1,1 +1,1 @@
-"""Where agents live: each package speaks one protocol of Letta's."""
+"""Clients of Letta's APIs, one package for each API."""

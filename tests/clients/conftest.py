@@ -1,4 +1,4 @@
-"""Fixtures of the programs' tests: rig, proxy and agents of the live tests, and a desk to work at."""
+"""Fixtures for the programs' tests: the rig, proxy and agents of the live tests, and a working folder."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The settings that the docs give for a program, as the tests use them: what stands there is tested."""
+"""The settings that the docs give for a program, read from the docs, so that the tests check them."""
 
 import re
 import shlex

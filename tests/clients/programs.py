@@ -1,4 +1,4 @@
-"""Programs of other people: installed once, in environments of their own, and run in a scratch folder.
+"""Third-party programs: installed once, in environments of their own, and run in a scratch folder.
 
 They get no network but this machine's: whatever they ask of another host ends at a closed port. Their home is
 in the scratch folder, too, and of our own environment they see the search path alone.

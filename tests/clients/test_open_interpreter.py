@@ -1,4 +1,4 @@
-"""Open Interpreter: a code block of the answer is run, and its output goes back as a message."""
+"""Open Interpreter: runs a code block of the answer, and sends its output back as a message."""
 
 from pathlib import Path
 from typing import Final

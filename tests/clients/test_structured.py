@@ -1,4 +1,4 @@
-"""Programs that want a form: instructor forces a call that is the answer, browser-use wants JSON."""
+"""Programs that need structured output: instructor forces a tool call, browser-use wants JSON."""
 
 from pathlib import Path
 from typing import Final

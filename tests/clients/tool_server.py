@@ -1,4 +1,4 @@
-"""An OpenAPI tool server with one tool, on this machine alone: Open WebUI calls it when the agent wants to."""
+"""An OpenAPI tool server with one tool, on this machine only, which Open WebUI calls for the agent."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Fixtures of the client libraries' tests, and what they run with."""
+"""Fixtures for the tests of client libraries, and how to run them."""
 
 import importlib.metadata
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Recordings as a Letta, below a transport of either library: what the recorded server said, it says again."""
+"""Recordings in place of Letta, below a transport of either library."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the tests say to an agent, word by word as when it was recorded, and what comes of it."""
+"""What the tests say to an agent, exactly as it was recorded, and the expected results."""
 
 from typing import Any, Final
 

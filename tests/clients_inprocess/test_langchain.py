@@ -1,4 +1,4 @@
-"""LangChain's ChatOpenAI with a tool of one's own."""
+"""LangChain's ChatOpenAI with a custom tool."""
 
 # mypy: disable-error-code="import-not-found, untyped-decorator"
 # The libraries are installed in environments of their own: run.py.

@@ -1,4 +1,4 @@
-"""LiteLLM with a client of the official SDK's passed in."""
+"""LiteLLM with a client of the official SDK passed in."""
 
 # mypy: disable-error-code="import-not-found, untyped-decorator"
 # The libraries are installed in environments of their own: run.py.

@@ -1,4 +1,4 @@
-"""The official SDK, sync and async, streamed and whole."""
+"""The official SDK, sync and async, with and without streaming."""
 
 import asyncio
 import json

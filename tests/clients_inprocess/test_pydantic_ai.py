@@ -1,4 +1,4 @@
-"""pydantic-ai with OpenAIChatModel, given an HTTP client or a client of the official SDK's."""
+"""pydantic-ai with OpenAIChatModel, given an HTTP client or a client of the official SDK."""
 
 # mypy: disable-error-code="import-not-found, untyped-decorator"
 # The libraries are installed in environments of their own: run.py.

@@ -1,4 +1,4 @@
-"""The Chat Completions wire, outgoing: exactly the keys that the SDKs need, in JSON."""
+"""Chat Completions output: JSON with exactly the keys that the SDKs need."""
 
 from typing import Any
 

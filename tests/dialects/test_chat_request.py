@@ -1,4 +1,4 @@
-"""The Chat Completions wire, incoming: what is honoured, noticed, ignored without a word, or refused."""
+"""Chat Completions input: what is supported, reported, ignored silently, or refused."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""A turn's events become the body of an answer: a stream of chunks, or one completion."""
+"""The events of a turn as the body of a response: a stream of chunks, or one completion."""
 
 from typing import Any
 

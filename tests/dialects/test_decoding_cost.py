@@ -1,4 +1,4 @@
-"""What reading a request costs grows with its size, and no faster."""
+"""The cost of decoding a request is linear in its size."""
 
 from collections.abc import Callable
 from contextlib import suppress

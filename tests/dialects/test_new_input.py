@@ -1,4 +1,4 @@
-"""What of a chat request is new, and what Letta is asked for it."""
+"""What is new in a chat request, and what is sent to Letta for it."""
 
 from pathlib import Path
 from typing import Any

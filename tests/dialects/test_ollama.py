@@ -1,4 +1,4 @@
-"""Agents as an Ollama server's models: what Visual Studio Code reads of them."""
+"""Agents as models of an Ollama server, as Visual Studio Code reads them."""
 
 from typing import Any
 

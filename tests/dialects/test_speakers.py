@@ -1,4 +1,4 @@
-"""Who a message is from, as the agent learns it."""
+"""Names of speakers, as the agent receives them."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The agent's own tools as the client sees them."""
+"""The agent's own tools, as the client sees them."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A defect that the server logs fails the test, whatever its client was told."""
+"""A bug that the server logs fails the test, whatever its client received."""
 
 from collections.abc import Iterator
 

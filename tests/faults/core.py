@@ -1,4 +1,4 @@
-"""The core alone in front of a Letta that remembers: no socket, no clock, no task."""
+"""The core in front of a stand-in for Letta with a memory: no socket, no clock, no task."""
 
 from itertools import count
 from typing import Any, Final

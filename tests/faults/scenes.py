@@ -1,4 +1,4 @@
-"""Every turn of every recording as a scene: what a client asks, and what Letta answers to it."""
+"""Every turn of every recording as a scene: the request of a client, and Letta's responses to it."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""What a client was told, read strictly: an answer has one end, and one only."""
+"""What a client received, read strictly: a response has exactly one end."""
 
 from collections.abc import Sequence
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""The Letta that remembers, in front of the real server: as its `Upstream`, and over sockets."""
+"""The stand-in with a memory in front of the real server: as its `Upstream`, and over sockets."""
 
 import socket
 import struct

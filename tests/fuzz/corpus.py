@@ -1,4 +1,4 @@
-"""Where fuzzing starts from: all that was recorded of Letta and of clients, as inputs of each target."""
+"""The seeds of fuzzing: everything recorded from Letta and clients, as inputs of each target."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final

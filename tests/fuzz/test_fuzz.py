@@ -1,4 +1,4 @@
-"""The targets under hypothesis: the recorded inputs as they are, and spoiled in some places."""
+"""The fuzz targets under hypothesis: the recorded inputs, unchanged and mutated."""
 
 from functools import cache
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The server's answer to the same request: what the transports are held against."""
+"""The server's response to the same request, which the transports are compared with."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a transport is made of, and what it says when that is wrong, or when it is used wrongly."""
+"""The arguments of a transport, and the errors for wrong ones and for wrong use."""
 
 from pathlib import Path
 from typing import Any
@@ -223,7 +223,7 @@ async def test_a_client_of_the_wrong_kind(kit: Kit) -> None:
     with pytest.raises(TypeError, match="got openai"):
         kit.transport_class(client=other)
     for more in ({"base_url": LETTA}, {"api_key": "x"}, {"project": "x"}, {"inner": kit.letta().transport()}):
-        with pytest.raises(TypeError, match=r"^client: brings its own base_url, api_key, project and inner"):
+        with pytest.raises(TypeError, match=r"^client: has its own base_url, api_key, project and inner"):
             kit.transport_class(client=right, **more)
 
 
@@ -238,7 +238,7 @@ async def test_used_after_close(kit: Kit) -> None:
     await client.close()
     assert letta.closed
     name = kit.transport_class.__name__
-    with pytest.raises(TransportClosed, match=f"^{name} was closed: make another"):
+    with pytest.raises(TransportClosed, match=f"^{name} was closed: create a new one"):
         await finished(
             client.transport.handle_request(request)
             if kit.is_sync
@@ -254,8 +254,8 @@ async def test_closed_twice(kit: Kit) -> None:
     await finished(client.transport.close() if kit.is_sync else client.transport.aclose())
 
 
-SYNC = r"^LettaTransport is for a sync client: give an async one AsyncLettaTransport$"
-ASYNC = r"^AsyncLettaTransport is for an async client: give a sync one LettaTransport$"
+SYNC = r"^LettaTransport is for a sync client: an async one needs AsyncLettaTransport$"
+ASYNC = r"^AsyncLettaTransport is for an async client: a sync one needs LettaTransport$"
 
 
 @asynchronously

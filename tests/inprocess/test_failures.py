@@ -1,4 +1,4 @@
-"""What goes wrong on the way to Letta becomes what the server would say: the same status, the same event."""
+"""Failures on the way to Letta give the same status or the same event as with the server."""
 
 import gzip
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Importing one of the transports needs its own library alone, and no server's."""
+"""Importing a transport only needs its own library, and nothing of the server."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A client that leaves ends its run, by its id, wherever it leaves; nothing else is asked of Letta then."""
+"""A client that disconnects ends its run by its id, at any point, and causes no other requests to Letta."""
 
 import asyncio
 from collections.abc import Coroutine

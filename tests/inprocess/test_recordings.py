@@ -1,4 +1,4 @@
-"""`record=`: what is written beside an answer, what never is, and that it replays to what the client got."""
+"""`record=`: what is recorded, what never is, and that a replay gives what the client got."""
 
 import logging
 import os

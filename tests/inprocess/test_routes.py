@@ -1,4 +1,4 @@
-"""Every route answers as the server's does: both ask the same core."""
+"""Every route gives the same response as the server, since both use the same core."""
 
 import orjson
 import pytest

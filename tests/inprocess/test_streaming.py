@@ -1,4 +1,4 @@
-"""Answers come as Letta gives them: piece by piece, before the next is there."""
+"""Answers are streamed: each piece arrives before Letta has sent the next."""
 
 import threading
 from collections.abc import Callable, Iterator

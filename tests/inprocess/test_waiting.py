@@ -1,4 +1,4 @@
-"""Two requests to one agent: turns take turns, in one thread of the program as in many."""
+"""Two requests to one agent wait for each other, in one thread of the program or in several."""
 
 import threading
 from typing import Any

@@ -1,4 +1,4 @@
-"""Asking through the SDK's `chat.completions.stream()`, sync and async, and without any SDK."""
+"""Requests through the SDK's `chat.completions.stream()`, sync and async, and without an SDK."""
 
 import asyncio
 from collections.abc import Sequence

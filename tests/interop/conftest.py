@@ -1,4 +1,4 @@
-"""Fixtures of the conformance tests: one server for all of them, agents of its own for each."""
+"""Fixtures of the conformance tests: one server for all, and agents of its own for each."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

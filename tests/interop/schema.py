@@ -1,4 +1,4 @@
-"""The published shapes of the Chat Completions API, as the official SDK types them, applied strictly."""
+"""The published schema of the Chat Completions API, as typed by the official SDK, applied strictly."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeVar

@@ -1,4 +1,4 @@
-"""The real server on a port of its own, in a thread of its own."""
+"""The real server on a free port, in a thread."""
 
 import concurrent.futures
 import contextlib

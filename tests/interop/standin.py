@@ -1,4 +1,4 @@
-"""A stand-in for Letta behind the real server: agents with scripted runs, and what was asked of them."""
+"""A stand-in for Letta behind the real server: agents with scripted runs, and the requests to them."""
 
 import threading
 from collections import deque

@@ -1,4 +1,4 @@
-"""Letta's stream cut anywhere: the client gets the whole answer or an error, never a silent end."""
+"""Letta's stream cut anywhere: the client gets the complete answer or an error, never a silent end."""
 
 import asyncio
 from enum import Enum

@@ -1,4 +1,4 @@
-"""Replies that are checked, through the real server: what the OpenAI SDK makes of them."""
+"""Validated replies through the real server, as the OpenAI SDK reads them."""
 
 import asyncio
 from collections.abc import Iterator

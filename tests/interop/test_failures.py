@@ -1,4 +1,4 @@
-"""Failures, told before the first chunk and after it: what the SDK raises, and whether it asks again."""
+"""Failures before and after the first chunk: what the SDK raises, and whether it retries."""
 
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType

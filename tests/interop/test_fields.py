@@ -1,4 +1,4 @@
-"""Each field of a request, each role, part, tool and choice: honoured, noticed or refused, and null for it."""
+"""Each field of a request, each role, part, tool and choice: supported, reported or refused; also null."""
 
 import asyncio
 from collections.abc import Mapping

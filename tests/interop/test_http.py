@@ -1,4 +1,4 @@
-"""What is said around the answer: headers, the framing, and every path that clients probe."""
+"""HTTP around the answer: headers, framing, and every path that clients probe."""
 
 import asyncio
 import http.client

@@ -1,4 +1,4 @@
-"""Clients that leave: the run is cancelled by its id, and the agent answers the next request."""
+"""Clients that disconnect: the run is cancelled by its id, and the agent answers the next request."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""What clients get of every turn that was recorded: its bytes, and each chunk against the published types."""
+"""What clients get for every recorded turn: its bytes, and each chunk checked against the published types."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Calls of a client's tools and their results, and tools of Letta's own, through the official SDK."""
+"""Calls of client tools and their results, and Letta's own tools, through the official SDK."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

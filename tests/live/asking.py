@@ -1,4 +1,4 @@
-"""Asking the proxy with the official openai SDK, in each of its four forms, and without any SDK."""
+"""Requests to the proxy with the official openai SDK, in each of its four forms, and without an SDK."""
 
 import asyncio
 import http.client

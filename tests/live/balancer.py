@@ -1,4 +1,4 @@
-"""nginx in front of several proxies, with the very settings that the documentation gives."""
+"""nginx in front of several proxies, with exactly the settings in the documentation."""
 
 import contextlib
 import re

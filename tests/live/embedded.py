@@ -1,4 +1,4 @@
-"""The server in a thread of the tests, for what `letta-proxy serve` has no option for, and to see its books."""
+"""The server in a thread of the tests, for settings without an option, and to inspect its state."""
 
 import concurrent.futures
 import contextlib

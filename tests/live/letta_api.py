@@ -1,4 +1,4 @@
-"""What the tests ask Letta itself: agents to talk to, and what a turn has left behind there."""
+"""The tests' own requests to Letta: to create agents, and to see what a turn has stored."""
 
 import datetime
 import json

@@ -1,4 +1,4 @@
-"""`letta-proxy serve` as a process of its own, as a user runs it."""
+"""`letta-proxy serve` as a process, as a user runs it."""
 
 import contextlib
 import os

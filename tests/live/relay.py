@@ -1,4 +1,4 @@
-"""A relay between the proxy and Letta that breaks connections, at a byte the test chooses."""
+"""A relay between the proxy and Letta that breaks connections at a given byte."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Tools of the agent's own that want a human's approval, and how they are shown, on a real Letta server."""
+"""The agent's own tools that require human approval, and how they are shown, with a real Letta server."""
 
 from collections.abc import Iterator
 from typing import Final

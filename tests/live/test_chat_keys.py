@@ -1,4 +1,4 @@
-"""Keys that mean something else in Letta's own search: each finds its conversation again after a restart."""
+"""Chat keys with special characters of Letta's search: each finds its conversation again after a restart."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Connections to Letta that break in mid-turn: the run is followed to its end, and told whole, once."""
+"""Connections to Letta that break during a turn: the run is followed to its end, and nothing is sent twice."""
 
 import contextlib
 import threading

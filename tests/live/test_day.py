@@ -1,4 +1,4 @@
-"""A day's traffic in a minute: all that clients do, while connections break, and what Letta has of it."""
+"""A day's traffic in a minute: everything that clients do, while connections break, and what Letta stores."""
 
 import contextlib
 import itertools

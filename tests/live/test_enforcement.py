@@ -1,4 +1,4 @@
-"""JSON that a client wishes and calls that it forces, on a real Letta: asked for, checked, asked for again."""
+"""Structured output and forced calls with a real Letta server: requested, validated, and requested again."""
 
 import json
 from collections.abc import Iterator

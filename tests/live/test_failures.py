@@ -1,4 +1,4 @@
-"""What a client sees when the agent's model fails, before and after the answer has begun."""
+"""What a client gets when the agent's model fails, before and after the answer has begun."""
 
 import pytest
 from openai import APIError, APIStatusError, InternalServerError, RateLimitError

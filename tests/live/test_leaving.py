@@ -1,4 +1,4 @@
-"""Clients that leave before the end: their runs are cancelled at Letta, and the agent goes on well."""
+"""Clients that disconnect early: their runs are cancelled in Letta, and the agent continues to work."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Runs that nobody reads any more, at a real Letta: a crowd that leaves, and a proxy that is killed."""
+"""Abandoned runs with a real Letta server: many clients that disconnect, and a proxy that is killed."""
 
 import contextlib
 import time

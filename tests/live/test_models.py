@@ -1,4 +1,4 @@
-"""Agents as models: listed, retrieved and asked under every kind of name."""
+"""Agents as models: listed, retrieved and used by every kind of name."""
 
 import asyncio
 import urllib.parse

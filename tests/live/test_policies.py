@@ -1,4 +1,4 @@
-"""Keys with policies of their own, on one agent of a real Letta server."""
+"""Keys with policies of their own, for one agent of a real Letta server."""
 
 from collections.abc import Iterator
 from hashlib import sha256

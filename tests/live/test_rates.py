@@ -1,4 +1,4 @@
-"""Rates that two servers share: needs redis-server on the path, and no Letta."""
+"""Rate limits that two servers share. Needs redis-server on the path, but no Letta."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""Requests that come twice: after a status, after a client's own timeout, and while the agent is busy."""
+"""Retries: after an error status, after a client's own timeout, and while the agent is busy."""
 
 import time
 from collections.abc import Iterator

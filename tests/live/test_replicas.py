@@ -1,4 +1,4 @@
-"""Several proxies behind nginx, as the documentation has it: they share nothing but Letta."""
+"""Several proxies behind nginx, as documented: they share nothing but Letta."""
 
 import contextlib
 import re

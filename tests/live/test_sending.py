@@ -1,4 +1,4 @@
-"""Agents that speak by calling Letta's tool `send_message`, on a real server: those with sleeptime agents."""
+"""Agents that answer by calling Letta's tool `send_message`, on a real server: those with sleeptime agents."""
 
 import itertools
 import json

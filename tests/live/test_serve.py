@@ -1,4 +1,4 @@
-"""The command itself: what it prints, its probes, its end, and a Letta server that comes and goes."""
+"""The command itself: its output, its probes, its shutdown, and a Letta server that comes and goes."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Background prompts in front of a real Letta: the agent answers them, and remembers none of them."""
+"""Background prompts with a real Letta server: the agent answers them, and remembers none of them."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor

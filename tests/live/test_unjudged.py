@@ -1,4 +1,4 @@
-"""What clients send and nobody need judge, on a real Letta: old messages, bad tools, pictures, bodies."""
+"""Input that is not validated, with a real Letta server: old messages, bad tools, images, bodies."""
 
 import json
 import threading

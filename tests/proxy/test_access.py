@@ -1,4 +1,4 @@
-"""Who asks, which agents exist for them, and what they are told of keys and rates."""
+"""Callers, the agents that exist for them, and the responses about keys and rate limits."""
 
 from typing import Any
 

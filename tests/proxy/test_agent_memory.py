@@ -1,4 +1,4 @@
-"""Agents that were found not long ago."""
+"""The cache of agents."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The short way of a text through a cycle: it says and notes what the long one does; nothing else goes it."""
+"""The fast path of a text through a cycle has the same effects as the other path, and is only for texts."""
 
 import contextlib
 from collections.abc import Callable
@@ -6,13 +6,34 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from drive import AGENT, CONFLICT, DONE, PING, RUN_ID, SSE, USAGE, agent_json, encode, say, stop
+from drive import AGENT, CONFLICT, DONE, PING, RUN_ID, SSE, USAGE, agent_json, encode, say, stop, turn_request
 from drive_cycle import Client, chat
-from sansio_letta import Config, Enforcement, HttpRequest, LocalProtocolError, Proxy, ServerTools, Signal
+from sansio_letta import (
+    Config,
+    Cycle,
+    Enforcement,
+    HttpRequest,
+    LocalProtocolError,
+    Proxy,
+    ServerTools,
+    Signal,
+    Turn,
+)
+from sansio_letta.dialects.base import RequestContext
+from sansio_letta.dialects.chat_completions.dialect import CHAT_COMPLETIONS
+from sansio_letta.dialects.items import ClientRequest
 from sansio_letta.errors import Failure
+from sansio_letta.proxy.deadlines import Deadlines
 from sansio_letta.proxy.http import ResponseBody
+from sansio_letta.proxy.memory import Memory
+from sansio_letta.proxy.response import Response
+from sansio_letta.proxy.summary import Summary
+from sansio_letta.turn.events import FinishReason, TextDelta, TurnStarted
+from sansio_letta.turn.phases import Phase
+from sansio_letta.turn.upstream import RunStopped
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.commands import CancelRun, FetchRun
+from turn.fake_upstream import FakeUpstream
 
 Message: TypeAlias = dict[str, Any] | str
 
@@ -237,3 +258,35 @@ def test_data_after_the_end_is_refused_as_ever() -> None:
     client.cycle.receive_data(b"", 103.0)
     with pytest.raises(LocalProtocolError):
         client.cycle.receive_data(encode(say("lo")), 104.0)
+
+
+# --- An upstream without exchanges ----------------------------------------------------------------------------
+
+
+def test_a_turn_that_waits_for_its_upstream_is_not_queued() -> None:
+    config = Config(queue_timeout=5.0, early_response_timeout=0.0)
+    upstream = FakeUpstream(is_open=False)
+    turn = Turn(turn_request("hi"), upstream, config)
+    request = ClientRequest(model="Milo", messages=(), stream=True)
+    summary = Summary(request_id="req_1", method="POST", path="/v1/chat/completions", model="Milo", stream=True)
+    deadlines = Deadlines(config, 100.0)
+    writer = CHAT_COMPLETIONS.writer(request, RequestContext(config=config, token="abcdef12", created=0))
+    response = Response(CHAT_COMPLETIONS, writer, summary, deadlines)
+    cycle = Cycle(turn, response, deadlines, Memory(config), summary, config)
+
+    client = Client(cycle)
+    for phase, now in ((Phase.FINDING, 100.0), (Phase.STREAMING, 200.0)):
+        assert (client.waits, turn.phase, summary.waited) == (True, phase, False)
+        assert cycle.next_deadline() == 100.0 + config.turn_timeout, "neither silence nor a queue counts"
+        client.go_on(now + 50.0)
+        assert (client.waits, turn.phase) == (True, phase)
+        upstream.is_open = True
+        client.go_on(now + 100.0)
+
+    end = RunStopped(reason=FinishReason.STOP)
+    upstream.runs[-1].events_to_come.extend([TurnStarted(), TextDelta(text="Hello"), end])
+    turn.ticket.wake()
+    assert client.woken == 1
+    client.go_on(400.0)
+    assert (client.ended, summary.outcome, summary.waited) == (True, "stop", False)
+    assert b'"Hello"' in client.body

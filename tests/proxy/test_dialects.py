@@ -1,4 +1,4 @@
-"""The proxy speaks to its client through a `Dialect` alone: here through one that is no Chat Completions."""
+"""The proxy only uses the `Dialect` of its client: here one that is not Chat Completions."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Pages of other sites, and names that are made to mean this machine."""
+"""Web pages of other origins, and host names that point to this machine."""
 
 import re
 
@@ -244,16 +244,16 @@ def test_what_an_entry_does_not_let_in(entry: str, origin: str) -> None:
     ("text", "why"),
     [
         ("chat.example", "https://NAME"),
-        ("https://chat.example/", "no path"),
-        ("https://chat.example/chat", "no path"),
+        ("https://chat.example/", "without a path"),
+        ("https://chat.example/chat", "without a path"),
         ("https://user@chat.example", "https://NAME"),
         ("https://chat.example:", "https://NAME"),
         ("https://chat.example:70000", "a port up to 65535"),
         ("https://chat..example", "https://NAME"),
         ("https://", "https://NAME"),
         ("https://*", "https://NAME"),
-        ("https://*.com", "two parts or more"),
-        ("https://*.[::1]", "two parts or more"),
+        ("https://*.com", "at least two parts"),
+        ("https://*.[::1]", "at least two parts"),
         ("https://chat.*", "https://NAME"),
         ("https://ch*t.example", "https://NAME"),
         ("https://*chat.example", "https://NAME"),

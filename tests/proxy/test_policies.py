@@ -1,4 +1,4 @@
-"""Whose word counts: the server's, then the key's, then the request's, which is held to what is stricter."""
+"""Policies of the server, of keys and of requests, and which values a request may choose."""
 
 from enum import Enum
 from typing import Any
@@ -134,7 +134,7 @@ def test_all_policies_are_named_where_one_is_unknown() -> None:
 @pytest.mark.parametrize("values", [("deny", "ask"), ("ask", "deny"), ("deny", "deny")])
 def test_a_policy_that_is_there_twice_is_refused(values: tuple[str, str]) -> None:
     headers = [(APPROVALS, value) for value in values]
-    with pytest.raises(RequestError, match=f"The header `{APPROVALS}` is there twice") as caught:
+    with pytest.raises(RequestError, match=f"The header `{APPROVALS}` appears twice") as caught:
         with_headers(Config(), headers)
     assert caught.value.param == APPROVALS
 

@@ -1,4 +1,4 @@
-"""Requests that come twice, and requests that come at once."""
+"""Retries, and concurrent requests."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,9 +10,15 @@ from drive import AGENT, AGENT_ID, CONFLICT, DONE, PING, RUN_ID, USAGE, agent_js
 from drive_cycle import Client, chat
 from sansio_letta import Background, Config, HttpRequest, LocalProtocolError, Proxy, Repeat
 from sansio_letta.errors import Failure
-from sansio_letta.proxy.turn_registry import TurnEntry, TurnRegistry, fingerprint, read_retry_info
+from sansio_letta.proxy.turn_registry import (
+    Fingerprint,
+    RequestContent,
+    TurnEntry,
+    TurnRegistry,
+    read_retry_info,
+)
 from sansio_letta.turn.events import FinishReason, TextDelta, TurnFinished
-from sansio_letta.turn.request import TurnRequest
+from sansio_letta.turn.request import Chat, NamedConversation, ThreadChoice, Throwaway, TurnRequest
 from sansio_letta.turn.turn import Turn
 from sansio_letta.upstreams.rest.commands import CancelRun, FetchRun, FindAgent, FindRuns, OpenStream
 
@@ -439,36 +445,45 @@ def turn() -> Turn:
     return make_turn(TurnRequest(model="Milo"), agent=AGENT)
 
 
+def key(name: str) -> Fingerprint:
+    return Fingerprint.of("/a", {}, RequestContent.of(name.encode()))
+
+
 def test_answers_take_up_a_limited_room() -> None:
     turns = TurnRegistry(ttl=100.0, max_size=5000)
     for number in range(4):
-        known = turns.begin(bytes([number]), turn())
+        known = turns.begin(key(str(number)), turn())
         known.add(TextDelta(text="x" * 500))
         known.add(TextDelta(text="y" * 500))
         known.add(TurnFinished(reason=FinishReason.STOP, usage=None))
-        turns.end(bytes([number]), known, now=0.0)
+        turns.end(key(str(number)), known, now=0.0)
         assert known.size == 2024
         assert known.events[0] == TextDelta(text="x" * 500 + "y" * 500)
-    assert [turns.recall(bytes([number]), 1.0) is not None for number in range(4)] == [False, False, True, True]
+    assert [turns.recall(key(str(number)), 1.0) is not None for number in range(4)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_an_answer_that_nobody_will_ask_for_again_takes_no_room() -> None:
     turns = TurnRegistry(ttl=100.0, max_size=5000)
-    known = turns.begin(b"a", turn(), is_sent_again=False)
+    known = turns.begin(key("a"), turn(), is_sent_again=False)
     known.add(TurnFinished(reason=FinishReason.STOP, usage=None))
-    turns.end(b"a", known, now=0.0)
-    assert turns.recall(b"a", 1.0) is None
+    turns.end(key("a"), known, now=0.0)
+    assert turns.recall(key("a"), 1.0) is None
     assert known.turn is None
 
 
 def test_a_turn_that_runs_is_not_forgotten_and_one_that_was_replaced_is() -> None:
     turns = TurnRegistry(ttl=1.0, max_size=0)
-    running = turns.begin(b"a", turn())
-    assert turns.recall(b"a", 1e9) is running
-    replaced = turns.begin(b"b", turn())
-    turns.begin(b"b", turn())
-    turns.end(b"b", replaced, 5.0)
-    assert turns.recall(b"b", 5.0) is not replaced
+    running = turns.begin(key("a"), turn())
+    assert turns.recall(key("a"), 1e9) is running
+    replaced = turns.begin(key("b"), turn())
+    turns.begin(key("b"), turn())
+    turns.end(key("b"), replaced, 5.0)
+    assert turns.recall(key("b"), 5.0) is not replaced
 
 
 def test_a_turn_that_broke_off_before_it_had_a_name_leaves_nothing_to_look_into() -> None:
@@ -488,20 +503,30 @@ def test_an_idempotency_key_is_a_sign_unless_it_is_empty(value: str, named: bool
 
 
 def test_a_fingerprint_tells_its_parts_apart() -> None:
-    parts: list[tuple[Any, ...]] = [
-        ("/a", {}, b"b", ""),
-        ("/a", {}, b"b", "", ("realm", None)),
-        ("/a", {}, b"b", "", None, "approvals=deny"),
-        ("/a", {}, b"b", "approvals=deny"),
-        ("/b", {}, b"b", ""),
-        ("/a", {"authorization": "b"}, b"b", ""),
-        ("/a", {"api-key": "b"}, b"b", ""),
-        ("/a", {"x-api-key": "b"}, b"b", ""),
-        ("/a", {}, b"a", ""),
-        ("/a", {}, b"b", "c"),
-        ("/a", {"idempotency-key": "b"}, b"b", ""),
+    body, other = RequestContent.of(b"b"), RequestContent.of(b"a")
+    chat, conversation = Chat(key="c"), NamedConversation(conversation_id="c")
+    fingerprints = [
+        Fingerprint.of("/a", {}, body),
+        Fingerprint.of("/a", {}, body, scope=("realm", None)),
+        Fingerprint.of("/a", {}, RequestContent.of(b"b", shape="approvals=deny")),
+        Fingerprint.of("/b", {}, body),
+        Fingerprint.of("/a", {"authorization": "b"}, body),
+        Fingerprint.of("/a", {"api-key": "b"}, body),
+        Fingerprint.of("/a", {"x-api-key": "b"}, body),
+        Fingerprint.of("/a", {}, other),
+        Fingerprint.of("/a", {}, RequestContent.of(b"b", chat)),
+        Fingerprint.of("/a", {}, RequestContent.of(b"b", conversation)),
+        Fingerprint.of("/a", {"idempotency-key": "b"}, body),
+        Fingerprint.of("/a", {"idempotency-key": "c"}, body),
     ]
-    assert len({fingerprint(*part) for part in parts}) == len(parts)
+    assert len(set(fingerprints)) == len(fingerprints)
+    assert Fingerprint.of("/a", {}, RequestContent.of(b"b", Chat(key="c"))) in fingerprints, "by its value"
+    assert Fingerprint.of("/a", {"idempotency-key": "b"}, other) in fingerprints, "the key stands for the body"
+
+
+@pytest.mark.parametrize("thread", [None, Throwaway(token="first"), Throwaway(token="second")])
+def test_a_retry_of_a_background_prompt_is_the_same_request(thread: ThreadChoice) -> None:
+    assert RequestContent.of(b"b", thread) == RequestContent.of(b"b")
 
 
 def test_a_conflict_is_settled_for_listeners_too() -> None:

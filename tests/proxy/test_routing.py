@@ -1,4 +1,4 @@
-"""Which answer a method and a path ask for, or what would have been right."""
+"""The endpoint for a method and a path, or what to use instead."""
 
 import pytest
 from hypothesis import given
@@ -146,8 +146,8 @@ GENERAL = "Served are POST /v1/chat/completions, GET /v1/models"
 CHAT_ONLY = "use POST /v1/chat/completions"
 NO_RESPONSES = "set the client to Chat Completions"
 COMPATIBLE = "set the client to an OpenAI-compatible provider"
-NOT_KEPT = "Completions are not kept"
-TWICE = "holds /v1 twice"
+NOT_KEPT = "Completions are not stored"
+TWICE = "contains /v1 twice"
 
 UNKNOWN: dict[tuple[str, str], str] = {
     ("POST", "/v1/completions"): CHAT_ONLY,

@@ -1,4 +1,4 @@
-"""What is told of a recording: which item came when, and what became of it."""
+"""Inspections: when each item of a recording arrived, and its effects."""
 
 import re
 from collections.abc import Iterable

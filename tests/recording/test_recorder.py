@@ -1,4 +1,4 @@
-"""The recorder: every line of what passes through a cycle."""
+"""The recorder: every line for the traffic of a cycle."""
 
 from typing import Any
 

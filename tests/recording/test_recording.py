@@ -1,4 +1,4 @@
-"""The recording format: what it holds, and what is said of a file that is none."""
+"""The recording format, and the errors for invalid files."""
 
 import re
 from typing import Any

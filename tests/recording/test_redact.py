@@ -1,4 +1,4 @@
-"""What may be written down of what passes: no key, and of texts what was chosen."""
+"""Redaction: no key is recorded, and texts as the text mode says."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A recording through today's turn."""
+"""Recordings replayed with today's turn."""
 
 import orjson
 from attrs import evolve

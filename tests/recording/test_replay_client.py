@@ -1,4 +1,4 @@
-"""A recorded client's request through today's code, and what is said where the answer is another now."""
+"""A recorded client's request with today's code, and how a different response is reported."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -315,7 +315,9 @@ def test_a_reply_that_was_checked_needs_its_text(mode: TextMode) -> None:
     recording = recorded(
         chat(response_format=OBJECT), *AGENT, run(PING, say("{}"), *STOPS), mode=mode, config=CHECKS
     )
-    with pytest.raises(RecordingError, match=r"^one: its reply was checked .* record with --record-text keep$"):
+    with pytest.raises(
+        RecordingError, match=r"^one: its reply was validated .* record with --record-text keep$"
+    ):
         compare(recording)
     searched = recorded(chat(stop="}"), *AGENT, run(PING, say("{}"), *STOPS), mode=mode)
     with pytest.raises(RecordingError, match=r"^one: its text was searched .* record with --record-text keep$"):
@@ -368,7 +370,7 @@ def test_a_recording_that_breaks_off_ends_as_a_broken_connection() -> None:
     compared = compare(recording)
     assert not compared.same
     assert compared.unanswered is not None
-    assert list(compared.lines())[-1] == (f"+ asks: GET /v1/runs/{RUN_ID}, which was not recorded")
+    assert list(compared.lines())[-1] == (f"+ requests: GET /v1/runs/{RUN_ID}, which was not recorded")
 
 
 def test_an_answer_that_is_another_now() -> None:

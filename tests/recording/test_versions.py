@@ -1,4 +1,4 @@
-"""Recordings of versions 1 and 2, as they were written, and what is made of them."""
+"""Recordings of versions 1 and 2, and how they are upgraded."""
 
 from pathlib import Path
 from typing import get_args

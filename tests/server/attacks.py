@@ -1,4 +1,4 @@
-"""Attacks that are tried on the server, and what comes of each: data for the tests and for the docs."""
+"""Attacks on the server and their expected results, as data for the tests and the docs."""
 
 from typing import Final
 

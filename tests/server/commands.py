@@ -1,4 +1,4 @@
-"""Runs `letta-proxy` as a person does."""
+"""Runs `letta-proxy` as a user does."""
 
 import multiprocessing
 import os

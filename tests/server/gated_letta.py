@@ -1,4 +1,4 @@
-"""A Letta over HTTP whose agent says one word and waits until the test lets it go on or its run is ended."""
+"""A stand-in for Letta over HTTP whose agent says one word, and continues when the test lets it."""
 
 import threading
 from collections.abc import Iterator

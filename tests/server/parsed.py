@@ -1,4 +1,4 @@
-"""What `serve` makes of options, environment and file, without serving."""
+"""The settings that `serve` makes from options, environment and file, without serving."""
 
 from typing import TypeVar
 

@@ -1,4 +1,4 @@
-"""A Letta that answers from a list and fails on a surprise, and a client that speaks raw HTTP."""
+"""A stand-in for Letta with scripted responses that fails on any other request, and a raw HTTP client."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias

@@ -1,4 +1,4 @@
-"""A client's tools that are attached to an agent, seen from the connection: what waits for their end."""
+"""Attached client tools, seen from the connection: what waits for them to be detached."""
 
 from typing import Any
 
@@ -61,7 +61,7 @@ def cleaned(gate: trio.Event) -> list[Script]:
     return [says(FetchToolbox, AGENT, heading=gate), *looks]
 
 
-def lent(command: Any) -> dict[str, Any]:
+def with_attached(command: Any) -> dict[str, Any]:
     """The agent as it was changed to be."""
     assert isinstance(command, ChangeToolbox)
     return AGENT | {"tools": [MADE], "tags": list(command.toolbox.tags)}
@@ -111,7 +111,10 @@ async def test_a_turn_that_takes_too_long_has_time_to_clean_up(
     client, _ = connect(nursery, server)
     await client.send(ask(tools=[TOOL]))
     change = await letta.saw(ChangeToolbox)
-    letta.script += [says(FetchToolbox, lent(change), heading=2.0), says(ChangeToolbox, AGENT, heading=2.0)]
+    letta.script += [
+        says(FetchToolbox, with_attached(change), heading=2.0),
+        says(ChangeToolbox, AGENT, heading=2.0),
+    ]
     letta.script += [
         says(FindToolboxes, [], heading=2.0),
         says(SearchTools, [MADE], heading=2.0),

@@ -1,4 +1,4 @@
-"""Attacks, and what comes of each. What is sent and what is expected stands in `attacks`."""
+"""Attacks and their results. What is sent and what is expected is in `attacks`."""
 
 import io
 from collections.abc import AsyncIterator, Callable, Iterator

@@ -1,4 +1,4 @@
-"""Nothing is imported before it is used: a command that serves nothing starts without a server."""
+"""Imports are lazy: a command that does not serve does not import a server."""
 
 import subprocess
 import sys

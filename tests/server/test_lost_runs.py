@@ -1,4 +1,4 @@
-"""Runs that Letta names late or never, seen from the connection: each is ended, and each client is told."""
+"""Runs whose id arrives late or never, seen from the connection: each is cancelled, each client informed."""
 
 import subprocess
 import sys

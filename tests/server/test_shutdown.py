@@ -1,4 +1,4 @@
-"""The server's end: who is still answered, who is interrupted, and what they are told."""
+"""Shutdown: which clients still get their answer, which are interrupted, and what they get."""
 
 import signal
 from collections.abc import Iterator

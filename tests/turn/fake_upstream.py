@@ -50,7 +50,7 @@ class FakeRun:
 
     is_complete = has_anything
 
-    def prepare(self) -> None:
+    def prepare(self) -> Script[None] | None:
         return None
 
     def start(self) -> Script[Refused | None]:
@@ -59,7 +59,7 @@ class FakeRun:
         return None
 
     def next_event(self) -> RunEvent | Signal:
-        return self.events_to_come.popleft() if self.events_to_come else Signal.NEED_DATA
+        return self.events_to_come.popleft() if self.events_to_come else Signal.WAITING
 
     def read_texts(self, data: bytes) -> Sequence[str]:
         return ()

@@ -513,8 +513,8 @@ def test_a_tool_that_is_attached_has_the_clients_name(is_legacy: bool) -> None:
     known = agent(agent_type="memgpt_v2_agent") if is_legacy else AGENT
     config = Config(client_tools=ClientTools.ATTACH)
     made = evolve(turn_request(results=["call-1"], tools=[WEATHER]), one_call=True)
-    (lent,) = offer_attached((WEATHER,), adds_arguments=is_legacy)
-    waits = agent_json("call-1", "call-2", name=lent.tool.name) | {"agent_type": known.agent_type}
+    (offered,) = offer_attached((WEATHER,), adds_arguments=is_legacy)
+    waits = agent_json("call-1", "call-2", name=offered.tool.name) | {"agent_type": known.agent_type}
     waits["pending_approval"]["tool_calls"][1]["arguments"] = '{"city": "Bern", "request_heartbeat": true}'
     turn = make_turn(made, config, known)
     drain(turn)

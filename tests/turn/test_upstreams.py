@@ -44,6 +44,7 @@ class Side(Protocol):
 
     turn: Turn
     memory: ThreadMemory
+    idle: Signal  #: what the turn answers while nothing of its run is there
 
     def begin(self, *texts: str, results: tuple[str, ...] = ()) -> list[Event]: ...
     def go_on(self, *texts: str, in_thread: tuple[str, ...]) -> None: ...
@@ -69,6 +70,7 @@ class RestSide:
     """Letta's REST API."""
 
     turn: Turn
+    idle = Signal.NEED_DATA
 
     def __init__(self) -> None:
         self.commands: list[Any] = []
@@ -155,6 +157,7 @@ class FakeSide:
     """The upstream without HTTP."""
 
     turn: Turn
+    idle = Signal.WAITING
 
     def __init__(self) -> None:
         self.upstream = FakeUpstream(agent=Agent(id="agent-1", name="Milo"))
@@ -263,6 +266,7 @@ def finished(reason: FinishReason = FinishReason.STOP) -> TurnFinished:
 def test_text(side: Side) -> None:
     assert side.begin("hi") == []
     assert side.say("Hel") == [TurnStarted(), TextDelta(text="Hel")]
+    assert (side.turn.next_event(), side.turn.phase, side.turn.pause) == (side.idle, Phase.STREAMING, None)
     assert side.say("lo") == [TextDelta(text="lo")]
     assert side.stop() == [finished()]
     assert (side.turn.next_event(), side.turn.phase) == (Signal.FINISHED, Phase.DONE)

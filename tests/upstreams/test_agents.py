@@ -1,4 +1,4 @@
-"""What an agent can do, by what Letta tells of it."""
+"""The capabilities of agents."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Names, marks and schemas of tools that agents are lent."""
+"""Names, tags and schemas of a client's tools that are attached to agents."""
 
 import json
 import re
@@ -108,11 +108,11 @@ def test_what_is_lent_is_taken_back_and_nothing_else() -> None:
     own = letta.Tool(id="tool-own", name="search", tags=("mine",))
     rule = {"type": "requires_approval", "tool_name": "search"}
     before = box(own, rules=(rule,), tags=("mine",))
-    lent = letta.Tool(id="tool-1", name=name_at_letta(), tags=tool_tags(5))
+    attached = letta.Tool(id="tool-1", name=name_at_letta(), tags=tool_tags(5))
     stamp = Stamp(until=5, owner="t1")
-    during = with_tools(before, [lent], stamp)
-    assert during.tools == (own, lent)
-    assert during.rules == (rule, {"type": "requires_approval", "tool_name": lent.name})
+    during = with_tools(before, [attached], stamp)
+    assert during.tools == (own, attached)
+    assert during.rules == (rule, {"type": "requires_approval", "tool_name": attached.name})
     assert during.tags == ("mine", MARK, stamp.tag)
     assert without_ours(during) == before
     again = with_tools(during, [], Stamp(until=9, owner="t2"))

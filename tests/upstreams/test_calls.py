@@ -1,4 +1,4 @@
-"""Whose call is it, and how is what is pending answered."""
+"""The owners of calls, and the events that their fragments and results become."""
 
 from typing import Any
 

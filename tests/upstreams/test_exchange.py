@@ -1,4 +1,4 @@
-"""One answer of Letta's, whole: what it says, and which agent it found."""
+"""Letta's responses, the errors that they stand for, and the agent in them."""
 
 import orjson
 import pytest

@@ -1,4 +1,4 @@
-"""Agents that Letta cannot stream, or that cannot answer at all."""
+"""Agents that Letta cannot stream, or that cannot reply at all."""
 
 import orjson
 import pytest

@@ -1,4 +1,4 @@
-"""Turns with agents that get a client's tools as their own: what Letta is asked, and what it holds then."""
+"""Turns with agents to which a client's tools are attached: the commands, and what Letta stores."""
 
 import orjson
 import pytest
@@ -64,7 +64,7 @@ from sansio_letta.upstreams.rest.commands import (
     SearchTools,
 )
 from sansio_letta.upstreams.rest.run_request import RESULT_PREFACE
-from sansio_letta.upstreams.rest.tool_attachment import MadeTools
+from sansio_letta.upstreams.rest.tool_attachment import CreatedTools
 from support import heard, instructions, transcript
 
 GIVE = [FetchToolbox, FindTools, MakeTool, ChangeToolbox]
@@ -275,13 +275,13 @@ def test_a_tool_that_another_agent_has_is_not_deleted() -> None:
 
 
 def test_equal_tools_are_made_once() -> None:
-    made = MadeTools()
+    made = CreatedTools()
     house = LegacyLetta([HELLO, stopped_by(CALL), HELLO])
     before = house.state
 
     def turn_at(seconds: int) -> list[type[Command]]:
         asks = turn_request("hi", tools=[WEATHER, READ])
-        house.drive(turn_of(asks, made_tools=made, token=f"t{seconds}", created=NOW + seconds))
+        house.drive(turn_of(asks, created_tools=made, token=f"t{seconds}", created=NOW + seconds))
         house.pending = None
         assert house.has()
         return asked(house)
@@ -296,31 +296,31 @@ def test_equal_tools_are_made_once() -> None:
 
 
 def test_without_a_sweep_the_next_turn_deletes_what_has_expired() -> None:
-    made = MadeTools()
+    made = CreatedTools()
     house = LegacyLetta([HELLO, HELLO, HELLO, HELLO])
     before = house.state
-    house.drive(turn_of(turn_request("hi", tools=[WEATHER, READ]), made_tools=made))
+    house.drive(turn_of(turn_request("hi", tools=[WEATHER, READ]), created_tools=made))
     asked(house)
-    house.drive(turn_of(turn_request("and"), made_tools=made, token="t2", created=NOW + 299))
+    house.drive(turn_of(turn_request("and"), created_tools=made, token="t2", created=NOW + 299))
     assert asked(house) == [OpenStream]
-    house.drive(turn_of(turn_request("now"), made_tools=made, token="t3", created=NOW + 300))
+    house.drive(turn_of(turn_request("now"), created_tools=made, token="t3", created=NOW + 300))
     assert asked(house) == [OpenStream, *LOOK, DeleteTool, DeleteTool]
     assert house.state == before
-    house.drive(turn_of(turn_request("again"), made_tools=made, token="t4", created=NOW + 900))
+    house.drive(turn_of(turn_request("again"), created_tools=made, token="t4", created=NOW + 900))
     assert asked(house) == [OpenStream]
 
 
 @pytest.mark.parametrize("where", LOOK)
 def test_what_could_not_be_looked_for_is_looked_for_again(where: type[Command]) -> None:
-    made = MadeTools()
+    made = CreatedTools()
     house = LegacyLetta([HELLO, HELLO, HELLO])
     before = house.state
-    house.drive(turn_of(turn_request("hi", tools=[WEATHER]), made_tools=made))
+    house.drive(turn_of(turn_request("hi", tools=[WEATHER]), created_tools=made))
     house.breaks = lambda command: 503 if isinstance(command, where) else None
-    house.drive(turn_of(turn_request("and"), made_tools=made, token="t2", created=NOW + 300))
+    house.drive(turn_of(turn_request("and"), created_tools=made, token="t2", created=NOW + 300))
     assert len(house.tools) == 2
     house.breaks = lambda _: None
-    house.drive(turn_of(turn_request("now"), made_tools=made, token="t3", created=NOW + 301))
+    house.drive(turn_of(turn_request("now"), created_tools=made, token="t3", created=NOW + 301))
     assert house.state == before
 
 
@@ -335,24 +335,26 @@ def test_a_turn_that_makes_a_tool_deletes_what_others_have_left() -> None:
 
 def test_two_proxies_share_a_tool_and_neither_shortens_its_life() -> None:
     house = LegacyLetta([HELLO, HELLO, HELLO])
-    house.drive(turn_of(turn_request("hi", tools=[WEATHER]), made_tools=MadeTools()))
+    house.drive(turn_of(turn_request("hi", tools=[WEATHER]), created_tools=CreatedTools()))
     asked(house)
-    other, brief = MadeTools(), Config(client_tool_ttl=5)
-    house.drive(turn_of(turn_request("hi", tools=[WEATHER]), made_tools=other, config=brief, created=NOW + 9))
+    other, brief = CreatedTools(), Config(client_tool_ttl=5)
+    house.drive(
+        turn_of(turn_request("hi", tools=[WEATHER]), created_tools=other, config=brief, created=NOW + 9)
+    )
     assert asked(house) == [*FIND, OpenStream, *TAKE]
     # It ends, and a third one starts: what was made elsewhere stays.
     house.sweep(NOW + 10, names=other.names(NOW + 10))
-    house.drive(turn_of(turn_request("hi", tools=[WEATHER]), made_tools=MadeTools(), created=NOW + 299))
+    house.drive(turn_of(turn_request("hi", tools=[WEATHER]), created_tools=CreatedTools(), created=NOW + 299))
     assert asked(house) == [*FIND, OpenStream, *TAKE]
 
 
 def test_one_that_leaves_the_queue_touches_nothing() -> None:
-    made, queue = MadeTools(), ThreadQueue(9)
+    made, queue = CreatedTools(), ThreadQueue(9)
     house = LegacyLetta([stopped_by(CALL), HELLO])
-    house.drive(turn_of(turn_request("hi", tools=[WEATHER]), made_tools=made))
+    house.drive(turn_of(turn_request("hi", tools=[WEATHER]), created_tools=made))
     asked(house)
-    first = turn_of(turn_request("a"), ticket=Ticket(queue), made_tools=made, token="t2", created=NOW + 300)
-    second = turn_of(turn_request("b"), ticket=Ticket(queue), made_tools=made, token="t3", created=NOW + 300)
+    first = turn_of(turn_request("a"), ticket=Ticket(queue), created_tools=made, token="t2", created=NOW + 300)
+    second = turn_of(turn_request("b"), ticket=Ticket(queue), created_tools=made, token="t3", created=NOW + 300)
     house.drive(first, until=OpenStream)
     assert second.next_event() is Signal.WAITING
     second.client_disconnected()
@@ -727,8 +729,8 @@ def test_a_client_that_leaves_in_mid_run() -> None:
 def test_a_proxy_that_ends_leaves_nothing(where: type[Command]) -> None:
     house = LegacyLetta([HELLO])
     before = house.state
-    made = MadeTools()
-    turn = turn_of(turn_request("hi", tools=[WEATHER]), made_tools=made)
+    made = CreatedTools()
+    turn = turn_of(turn_request("hi", tools=[WEATHER]), created_tools=made)
     house.drive(turn, until=where)
     turn.shut_down(shutting_down())
     house.answer(turn, house.asked[-1])

@@ -1,4 +1,4 @@
-"""Letta's V1 wire: what it sends becomes typed messages, what we ask becomes its JSON."""
+"""Letta's V1 API: its JSON is decoded to typed values, and requests are encoded as its JSON."""
 
 from collections.abc import Callable
 from typing import Any

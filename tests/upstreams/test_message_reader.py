@@ -1,4 +1,4 @@
-"""The short way from a stream's bytes to what the agent says: it must never show which way was taken."""
+"""The fast path from a stream's bytes to the agent's text has the same result as the other path."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -92,6 +92,25 @@ def test_reading_texts_changes_nothing() -> None:
     assert reader.next_message() == letta.AssistantMessage(id="message-1", content="lo", run_id="run-1")
 
 
+def test_the_last_event_may_be_cut_anywhere() -> None:
+    following = say(" you")
+    for cut in range(len(following) - 1):
+        reader = after(say("Hel"))
+        assert reader.read_texts(say("lo") + following[:cut]) == ["lo"]
+        assert reader.read_texts(following[cut:] + say("!")) == [" you", "!"]
+        assert reader.read_texts(say("?")) == ["?"]
+
+
+def test_what_was_cut_comes_first_whatever_follows() -> None:
+    for rest in (say(" you"), say("", id="message-2"), say("?", id="message-2")):
+        for cut in range(len(b'data: {"id":"message-')):
+            reader = after(say("Hel"))
+            assert reader.read_texts(say("lo") + rest[:cut]) == ["lo"]
+            assert reader.next_message() is Signal.NEED_DATA
+            reader.receive_data(rest[cut:])
+            assert reader.next_message() == letta.decode_message(rest.removeprefix(b"data: "))
+
+
 @pytest.mark.parametrize("scenario", ["long", "text", "unicode"])
 def test_letta_repeats_all_but_the_text(scenario: str) -> None:
     [exchange] = turns(recording(scenario))
@@ -113,8 +132,9 @@ OTHERS = {
     "null": say(None),
     "a field behind the text": event({**IDS, "content": "lo", "more": "x"}),
     "an event that is cut": say("lo")[:-1],
-    "one and a half": say("lo") + say("lo")[:-3],
-    "one and the start of another": say("lo") + b"d",
+    "one, and another without its blank line": say("lo") + say("lo")[:-1],
+    "one, and the start of a ping": say("lo") + event({"message_type": "ping"})[:-3],
+    "one, and the start of one with CR": say("lo") + say("lo")[:-2] + b"\r",
     "the end of one, and one": say("lo")[5:] + say("lo"),
     "one and another message": say("lo") + say("!", id="message-2"),
     "one and a ping": say("lo") + event({"message_type": "ping"}),
@@ -185,6 +205,9 @@ def test_an_event_may_be_no_larger_than_the_limit() -> None:
         [first, say("Hello!")], short=False, max_size=size
     )
     assert told([first, say("Hello!")], short=True, max_size=size)[-1] is not Signal.FINISHED
+    cut = [first, say("lo") + say("Hello!")[:-2]]
+    assert told(cut, short=True, max_size=size) == told(cut, short=False, max_size=size)
+    assert told(cut, short=True, max_size=size)[-1] is not Signal.FINISHED
 
 
 # --- Which way was taken does not show

@@ -1,4 +1,4 @@
-"""A run whose stream was lost, and requests whose turn broke off."""
+"""Runs whose stream was lost, and retries of requests whose turn ended early."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What an agent says in the arguments of a call: the text, whatever the cuts, in linear time."""
+"""The agent's text in the arguments of a call, however they are split, in linear time."""
 
 from itertools import pairwise
 

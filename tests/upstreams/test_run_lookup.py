@@ -1,4 +1,4 @@
-"""Runs that Letta has not named: marked, looked for, ended or taken up, whatever breaks before the ping."""
+"""Runs without a known id: marked, found, cancelled or resumed, whatever fails before the first ping."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from sansio_letta.upstreams.rest.commands import (
     FindRuns,
     OpenStream,
 )
-from sansio_letta.upstreams.rest.lookup import RunMark, SoughtRun, read_mark
+from sansio_letta.upstreams.rest.lookup import RunCriteria, RunMark, read_mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,15 +158,15 @@ def test_a_proxy_may_be_told_to_leave_runs_alone() -> None:
     ],
 )
 def test_what_a_list_tells(runs: list[Any], found: str | None, is_sure: bool) -> None:
-    got = SoughtRun(agent_id=AGENT_ID, mark="mine").pick(letta.decode_runs(orjson.dumps(runs)))
+    got = RunCriteria(agent_id=AGENT_ID, mark="mine").pick(letta.decode_runs(orjson.dumps(runs)))
     assert (got.run and got.run.id) == found
     assert found is not None or got.is_sure == is_sure
 
 
 def test_two_runs_that_might_be_it_are_neither() -> None:
-    sought = SoughtRun(agent_id=AGENT_ID, before=frozenset({"run-1"}))
+    criteria = RunCriteria(agent_id=AGENT_ID, before=frozenset({"run-1"}))
     runs = [listed(None, run_id=f"run-{number}") for number in (3, 2, 1)]
-    got = sought.pick(letta.decode_runs(orjson.dumps(runs)))
+    got = criteria.pick(letta.decode_runs(orjson.dumps(runs)))
     assert (got.run, got.is_sure) == (None, False)
 
 

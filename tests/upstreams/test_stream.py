@@ -1,4 +1,4 @@
-"""One run's messages as events: the table, and what stands beside it."""
+"""The events of a run's messages: the table of transitions, and the rules that are not in it."""
 
 from typing import Any
 
@@ -289,8 +289,8 @@ def test_end_before_the_stop() -> None:
     assert stream.state is RunState.FAILED
 
 
-def test_call_that_is_never_named() -> None:
-    with pytest.raises(RemoteProtocolError, match="never named"):
+def test_a_call_without_a_name() -> None:
+    with pytest.raises(RemoteProtocolError, match="without the name of its tool"):
         run(want("call-1", None, "{}"), stop("requires_approval"), DONE)
 
 

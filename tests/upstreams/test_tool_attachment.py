@@ -1,4 +1,4 @@
-"""Questions that are asked page by page, or for many tools at once."""
+"""Attach, detach and sweep tools: lists of several pages, and many tools at once."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from sansio_letta.upstreams.rest.commands import (
     FindTools,
     SearchTools,
 )
-from sansio_letta.upstreams.rest.tool_attachment import MadeTools, ToolAttachment, sweep_tools
+from sansio_letta.upstreams.rest.tool_attachment import CreatedTools, ToolAttachment, sweep_tools
 
 TOOLS = tuple(Tool(name=f"f{number}", parameters={}) for number in range(PAGE_COUNT + 1))
 
@@ -30,22 +30,22 @@ def agent(number: int, *tools: dict[str, Any], until: int = NOW) -> dict[str, An
     return {"id": f"agent-{number}", "tools": list(tools), "tool_rules": None, "tags": tags}
 
 
-def test_many_tools_are_looked_for_in_several_questions() -> None:
+def test_many_tools_are_looked_up_with_several_commands() -> None:
     attachment = ToolAttachment(
         agent_id="agent-1",
         tools=offer_attached(TOOLS, adds_arguments=True),
         stamp=Stamp(until=NOW + 300, owner="t"),
         now=NOW,
     )
-    asking = attachment.attach()
-    asking.send(None)
-    first = asking.send(answer_of(agent(1)))
+    steps = attachment.attach()
+    steps.send(None)
+    first = steps.send(answer_of(agent(1)))
     assert isinstance(first, FindTools)
     assert len(first.names) == 100
     assert len(first.target) < 8000
-    second = asking.send(answer_of([tool(number, NOW + 1) for number in range(100)]))
+    second = steps.send(answer_of([tool(number, NOW + 1) for number in range(100)]))
     assert second == FindTools(names=(name_of(TOOLS[100]),))
-    change = asking.send(answer_of([tool(100, NOW + 1)]))
+    change = steps.send(answer_of([tool(100, NOW + 1)]))
     assert isinstance(change, ChangeToolbox)
     assert [given.id for given in change.toolbox.tools] == [f"tool-{number}" for number in range(101)]
 
@@ -64,7 +64,7 @@ def test_lists_are_read_to_their_end() -> None:
     deleted = [cleaning.send(answer_of([tool(100)]))]
     for _ in range(99):
         deleted.append(cleaning.send(answer_of(None)))
-    # The first is still lent to somebody.
+    # The first is still attached to an agent.
     assert deleted == [DeleteTool(tool_id=f"tool-{number}") for number in range(1, 101)]
     with pytest.raises(StopIteration):
         cleaning.send(answer_of(None))
@@ -79,7 +79,7 @@ def test_a_list_that_repeats_itself_ends() -> None:
 
 
 @pytest.mark.parametrize("answer", [None, answer_of({"detail": "no"}, 500), answer_of("odd"), answer_of([{}])])
-def test_nothing_is_deleted_while_it_is_not_known_who_has_it(answer: Any) -> None:
+def test_nothing_is_deleted_while_it_is_unknown_which_agents_have_it(answer: Any) -> None:
     cleaning = sweep_tools(NOW, names=[name_of(TOOLS[0])])
     cleaning.send(None)
     with pytest.raises(StopIteration):
@@ -94,7 +94,7 @@ def test_an_agent_that_could_not_be_changed_keeps_its_tools() -> None:
     assert cleaning.send(answer_of([tool(1), tool(2)])) == DeleteTool(tool_id="tool-2")
 
 
-def test_tools_are_deleted_before_they_expire_if_they_are_named_and_nobody_has_them() -> None:
+def test_named_tools_are_deleted_before_they_expire_if_no_agent_has_them() -> None:
     cleaning = sweep_tools(NOW, names=[name_of(TOOLS[0]), name_of(TOOLS[1])])
     cleaning.send(None)
     cleaning.send(answer_of([agent(1, tool(1, NOW + 9), until=NOW + 9)]))
@@ -105,7 +105,7 @@ def test_tools_are_deleted_before_they_expire_if_they_are_named_and_nobody_has_t
 
 
 def test_of_many_tools_the_oldest_is_forgotten() -> None:
-    made = MadeTools(max_count=2)
+    made = CreatedTools(max_count=2)
     for name in ("a", "b", "a", "c"):
         made.add(name, NOW, scope=name)
     assert made.names(NOW - 1) == {"a", "c"}
@@ -113,7 +113,7 @@ def test_of_many_tools_the_oldest_is_forgotten() -> None:
 
 
 def test_tools_have_expired_with_the_last_and_are_deleted_once() -> None:
-    made = MadeTools()
+    made = CreatedTools()
     made.add("a", NOW + 9, scope="x")
     made.add("b", NOW, scope="x")
     made.forget_expired("x", NOW + 8)
@@ -124,7 +124,7 @@ def test_tools_have_expired_with_the_last_and_are_deleted_once() -> None:
 
 
 def test_a_process_deletes_at_its_end_what_it_has_made_and_may_be_there() -> None:
-    made = MadeTools()
+    made = CreatedTools()
     assert not made
     made.add("a", NOW + 9, scope="x")
     made.add("b", NOW, scope="y")

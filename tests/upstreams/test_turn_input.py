@@ -1,4 +1,4 @@
-"""Messages, answers and tools of a turn in Letta's JSON."""
+"""A turn's messages, answers and tools as Letta's JSON."""
 
 import pytest
 

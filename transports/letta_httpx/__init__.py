@@ -22,7 +22,7 @@ class _AsyncStream(AsyncStream, httpx.AsyncByteStream):
 
 
 class LettaTransport(SyncTransport, httpx.BaseTransport):
-    """A transport for `httpx.Client` whose other end is a Letta agent."""
+    """A transport for `httpx.Client` that is answered by Letta agents."""
 
     library: ClassVar[Any] = httpx
     client_class: ClassVar[Any] = httpx.Client
@@ -31,7 +31,7 @@ class LettaTransport(SyncTransport, httpx.BaseTransport):
 
 
 class AsyncLettaTransport(AsyncTransport, httpx.AsyncBaseTransport):
-    """A transport for `httpx.AsyncClient` whose other end is a Letta agent."""
+    """A transport for `httpx.AsyncClient` that is answered by Letta agents."""
 
     library: ClassVar[Any] = httpx
     client_class: ClassVar[Any] = httpx.AsyncClient

@@ -22,7 +22,7 @@ class _AsyncStream(AsyncStream, httpx2.AsyncByteStream):
 
 
 class LettaTransport(SyncTransport, httpx2.BaseTransport):
-    """A transport for `httpx2.Client` whose other end is a Letta agent."""
+    """A transport for `httpx2.Client` that is answered by Letta agents."""
 
     library: ClassVar[Any] = httpx2
     client_class: ClassVar[Any] = httpx2.Client
@@ -31,7 +31,7 @@ class LettaTransport(SyncTransport, httpx2.BaseTransport):
 
 
 class AsyncLettaTransport(AsyncTransport, httpx2.AsyncBaseTransport):
-    """A transport for `httpx2.AsyncClient` whose other end is a Letta agent."""
+    """A transport for `httpx2.AsyncClient` that is answered by Letta agents."""
 
     library: ClassVar[Any] = httpx2
     client_class: ClassVar[Any] = httpx2.AsyncClient

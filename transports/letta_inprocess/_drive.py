@@ -1,4 +1,4 @@
-"""Carries out a cycle with an HTTP client of httpx or httpx2, sync or async."""
+"""Drives a cycle with an HTTP client of httpx or httpx2, sync or async."""
 
 import sys
 import threading
@@ -15,14 +15,14 @@ from sansio_letta.errors import Failure
 from sansio_letta.proxy.cycle import Item
 from sansio_letta.upstreams.rest.commands import CancelRun, Command
 
-#: Letta Cloud, as the official client has it.
+#: Letta Cloud, the default of the official client.
 LETTA_CLOUD: Final = "https://api.letta.com"
 _CANCEL_TIMEOUT: Final = 10.0
-#: After [DONE] Letta takes a moment to close its books; a connection that was read to its end is used again.
+#: After [DONE], Letta takes a moment to end its response; a connection that is read to the end can be reused.
 _DRAIN_TIMEOUT: Final = 5.0
 
 
-#: An Enum looks its members up with Python code, and these are asked for with every token.
+#: Looking up a member of an Enum runs Python code, and these are needed for every token.
 _NEED_DATA: Final = Signal.NEED_DATA
 _FINISHED: Final = Signal.FINISHED
 
@@ -33,11 +33,11 @@ class TransportClosed(LocalProtocolError):
 
 @frozen(kw_only=True)
 class Endpoint:
-    """Which Letta, and the client that reaches it.
+    """A Letta server, and the HTTP client for it.
 
-    :param client: an `httpx.Client` or its like of httpx2, sync or async.
-    :param library: the module that the client is of: its exceptions are told apart.
-    :param owned: whether the client is ours to close.
+    :param client: a client of httpx or httpx2, sync or async.
+    :param library: the module of the client, for its exceptions.
+    :param owned: whether we must close the client.
     """
 
     base_url: str
@@ -47,10 +47,10 @@ class Endpoint:
     owned: bool
 
     def request(self, item: Command | Signal) -> Any:
-        """A command as the client's own request."""
-        # The cycle waits for an answer, but the request was cancelled: some of it may have been sent.
+        """Convert a command to a request of the HTTP client."""
+        # The cycle waits for a response, but the request was cancelled: part of it may have been sent.
         if isinstance(item, Signal):
-            raise self.library.WriteError("the request was given up")
+            raise self.library.WriteError("the request was cancelled")
         body = item.body
         headers = {**self.headers, "accept-encoding": "identity"}
         if body is not None:
@@ -60,7 +60,7 @@ class Endpoint:
         )
 
     def failure(self, error: BaseException) -> tuple[Failure, str] | None:
-        """What an exception of the client's means, or None if it is none of an exchange."""
+        """Return how an exchange failed, or None if the exception is not about the exchange."""
         library = self.library
         name = type(error).__name__
         if isinstance(error, library.ConnectError | library.ConnectTimeout | library.PoolTimeout):
@@ -84,17 +84,17 @@ def endpoint(
     environment: Mapping[str, str],
     timeout: float,
 ) -> Endpoint:
-    """Where to find Letta, from a transport's arguments.
+    """Make an endpoint from the arguments of a transport.
 
-    :param library: the transport's own module, `httpx` or `httpx2`.
+    :param library: `httpx` or `httpx2`.
     :param make_client: its client class, sync or async.
     :param client: a configured `letta_client.Letta` or `AsyncLetta`: its address, headers and HTTP client.
-    :param environment: gives what is not said, as for the official client.
-    :raises TypeError: if `client` comes with arguments that it has itself, or is of the wrong kind.
+    :param environment: provides missing arguments, by the variables of the official client.
+    :raises TypeError: if `client` is combined with arguments that it already contains, or has the wrong type.
     """
     if client is not None:
         if (base_url, api_key, project, inner) != (None, None, None, None):
-            raise TypeError("client: brings its own base_url, api_key, project and inner: give either")
+            raise TypeError("client: has its own base_url, api_key, project and inner; pass either it or these")
         return _of_letta_client(client, make_client)
     key = api_key if api_key is not None else environment.get("LETTA_API_KEY")
     name = project if project is not None else environment.get("LETTA_PROJECT")
@@ -115,7 +115,7 @@ def endpoint(
 def _of_letta_client(client: Any, make_client: Any) -> Endpoint:
     expected = "AsyncLetta" if make_client.__name__.startswith("Async") else "Letta"
     names = [f"{_package(cls)}.{cls.__name__}" for cls in type(client).__mro__]
-    # By name: letta-client takes a second to import. An `OpenAI` has all the same attributes.
+    # By name, since letta-client takes a second to import, and an `OpenAI` has the same attributes.
     if f"letta_client.{expected}" not in names:
         raise TypeError(f"client: this transport needs a letta_client.{expected}, got {names[0]}")
     http = client._client
@@ -128,7 +128,7 @@ def _of_letta_client(client: Any, make_client: Any) -> Endpoint:
         base_url=str(client.base_url).rstrip("/").removesuffix("/v1"),
         headers=headers,
         client=http,
-        # letta-client may be of another httpx than the program: the exceptions are its own.
+        # letta-client may use another httpx than the program, with its own exceptions.
         library=next(
             module
             for cls in type(http).__mro__
@@ -144,19 +144,19 @@ def _package(cls: type) -> str:
 
 @define
 class Steps:
-    """A cycle's items, bodies joined: what comes of one read of Letta's leaves as one piece.
+    """The items of a cycle, with the output from one read joined into one piece.
 
-    :param lock: shared by all cycles of a proxy, which know of each other: threads take turns.
+    :param lock: shared by all cycles of a proxy, which share state and may run in different threads.
     """
 
     cycle: Cycle
     lock: AbstractContextManager[Any]
     _held: Item | Signal | None = field(default=None, init=False)
     _closed_early: bool = field(default=False, init=False)
-    ended_well: bool = field(default=False, init=False)  #: what is left of Letta's answer is its end
+    ended_well: bool = field(default=False, init=False)  #: nothing but the end of Letta's response is left
 
     def next_step(self) -> Item | Signal:
-        """The next item."""
+        """Return the next item."""
         held, self._held = self._held, None
         if held is not None:
             return held
@@ -180,15 +180,15 @@ class Steps:
             self.ended_well = not self._closed_early and self.cycle.summary.kept is None
 
     def receive_response(self, response: Any) -> None:
-        """Letta's answer has begun: a response of the client's."""
+        """Receive the head of Letta's response, as a response of the HTTP client."""
         headers = [(name.lower(), value) for name, value in response.headers.multi_items()]
         with self.lock:
             self.cycle.receive_response(response.status_code, headers, time.monotonic())
 
     def receive_piece(self, piece: bytes | None) -> bytes | None:
-        """More of Letta's answer, None at its end. An empty piece is none: a cycle takes it for the end.
+        """Receive more of Letta's response, None at its end. Empty pieces are skipped: they would mean the end.
 
-        :return: more of the body, if that comes of it.
+        :return: more of the body, if that is the next item.
         """
         if piece or piece is None:
             with self.lock:
@@ -200,13 +200,13 @@ class Steps:
         return None
 
     def receive_exception(self, error: BaseException, item: Item | Signal, endpoint: Endpoint) -> None:
-        """Carrying out an item went wrong, or was cancelled.
+        """Receive an exception from carrying out an item, possibly a cancellation.
 
-        :raises BaseException: the same, if it means nothing to the cycle.
+        :raises BaseException: the same, if it is not a failure of the exchange.
         """
         found = endpoint.failure(error)
         if found is None:
-            # What ends a run is tried again, by who closes the exchange.
+            # Closing the exchange tries again to cancel the run.
             if isinstance(item, CancelRun):
                 self._held = item
             raise error
@@ -215,24 +215,24 @@ class Steps:
 
     @property
     def wait_timeout(self) -> float:
-        """Seconds that a cycle which waits for another may wait, until `end_wait`."""
+        """Seconds that a WAITING cycle may wait before `end_wait`."""
         with self.lock:
             return max(0.0, self.cycle.next_deadline() - time.monotonic())
 
     def end_wait(self) -> None:
-        """It was woken, or has waited long enough."""
+        """End a wait: the cycle was woken, or `wait_timeout` has passed."""
         with self.lock:
             self.cycle.handle_deadline(time.monotonic())
 
     def close(self) -> None:
-        """Nothing more will be carried out."""
+        """Release the cycle: no more commands will be carried out."""
         with self.lock:
             self.cycle.close()
 
     def hurry(self) -> bool:
-        """The response was closed, and the one who did will not wait much longer.
+        """Look up a run whose id is not known yet at once, since there is little time left.
 
-        :return: whether there is still a run to be found, and ended.
+        :return: whether there is a run to look up and to cancel.
         """
         with self.lock:
             if self.cycle.seeks_run:
@@ -242,9 +242,9 @@ class Steps:
         return False
 
     def response_closed(self) -> Item | Signal:
-        """The response was closed, before its end or after it: none of it comes any more.
+        """End the turn, since the response was closed, before or after its end.
 
-        :return: what comes next, and will be handed out: NEED_DATA if Letta must speak first.
+        :return: the next item, which `next_step` will return; NEED_DATA while waiting for Letta.
         """
         self._closed_early = not self.ended_well
         if not isinstance(self._held, CancelRun):
@@ -252,15 +252,15 @@ class Steps:
         with self.lock:
             self.cycle.cancel(time.monotonic())
         item = self.next_step()
-        # After NEED_DATA there may be another item by the time somebody asks.
+        # After NEED_DATA, there may be another item by the next call.
         self._held = None if item is Signal.NEED_DATA else item
         return item
 
 
 def _is_plain(response: Any) -> bool:
-    """Whether a response's stream is its body: nothing to decode, and nobody has read it, a hook perhaps.
+    """Return whether a response needs no decoding, and was not read before, for example by a hook.
 
-    Then it is read as it stands: the library's own reading of it costs as much as half of our translation.
+    Then its stream is read directly, because the library's own methods cost half as much as our translation.
     """
     coding = response.headers.get("content-encoding", "identity")
     return coding == "identity" and not response.is_stream_consumed
@@ -268,7 +268,7 @@ def _is_plain(response: Any) -> bool:
 
 @define
 class SyncExchange:
-    """One request through a sync client: its head first, then its body by iteration."""
+    """One request with a sync client: first the head, then the body by iteration."""
 
     steps: Steps
     endpoint: Endpoint
@@ -280,18 +280,18 @@ class SyncExchange:
         self.steps.cycle.wake = self._woken.set
 
     def head(self) -> ResponseHead:
-        """The head of the client's response."""
+        """Return the head of the response."""
         item = self._advance()
         assert isinstance(item, ResponseHead)
         return item
 
     def body(self) -> Iterator[bytes]:
-        """The body, each piece as it comes."""
+        """Yield the pieces of the body as they arrive."""
         while type(piece := self._advance()) is bytes:
             yield piece
 
     def close(self) -> None:
-        """Whether it was read to its end or not: a run that goes on is cancelled."""
+        """Close the response, and cancel the run if it is still running."""
         try:
             self.steps.response_closed()
             self._advance()
@@ -339,7 +339,7 @@ class SyncExchange:
 
 @define
 class AsyncExchange:
-    """One request through an async client, under asyncio or trio."""
+    """One request with an async client, under asyncio or trio."""
 
     steps: Steps
     endpoint: Endpoint
@@ -354,10 +354,10 @@ class AsyncExchange:
         self._woken.set()
 
     async def head(self) -> ResponseHead:
-        """The head of the client's response.
+        """Return the head of the response.
 
-        If the task is cancelled after a run may have begun, Letta is given a moment to name it: a run can be
-        ended by its name alone, and goes on without a reader. So Letta is asked in a task of its own.
+        If the task is cancelled after a run may have begun, Letta gets a moment to report the run's id: a run
+        continues without a reader, and cancelling it needs the id. So the request is made in a task of its own.
         """
         outcome: list[ResponseHead | bytes | Exception | None] = []
         asking, asked = anyio.CancelScope(shield=True), anyio.Event()
@@ -387,17 +387,17 @@ class AsyncExchange:
         return item
 
     async def next_piece(self) -> bytes | None:
-        """The next piece of the body as it comes; None at its end."""
+        """Return the next piece of the body as it arrives; None at its end."""
         piece = await self._advance()
         return piece if type(piece) is bytes else None
 
     async def aclose(self) -> None:
-        """Whether it was read to its end or not: a run that goes on is cancelled, even if the task is, too."""
+        """Close the response, and cancel the run if it is still running, even if the task is cancelled."""
         try:
             self.steps.response_closed()
             with anyio.move_on_after(_CANCEL_TIMEOUT, shield=True):
                 await self._advance()
-            # Its name may come later still, but Letta may list it already.
+            # Letta may report its id even later, but may list the run already.
             if self.steps.hurry():
                 with anyio.move_on_after(_CANCEL_TIMEOUT, shield=True):
                     await self._advance()
@@ -443,8 +443,8 @@ class AsyncExchange:
                 if self.steps.ended_well:
                     with anyio.move_on_after(_DRAIN_TIMEOUT):
                         await anext(data, b"")
-        # Of generators that stand one in another, closing ends the outermost alone, and trio warns of the rest.
-        # An exception ends them all: that of a wait which is over at once.
+        # Closing nested generators only ends the outermost one, and trio warns about the others. An exception
+        # ends them all, here the cancellation by a timeout of zero.
         with suppress(self.endpoint.library.TransportError), anyio.move_on_after(0):
             async for _ in data:
                 pass

@@ -1,4 +1,4 @@
-"""The transports without their library: each of httpx and httpx2 adds its own base classes."""
+"""The transports without the base classes of httpx or httpx2."""
 
 import logging
 import os
@@ -21,17 +21,17 @@ _log: Final = logging.getLogger("letta_inprocess")
 
 
 class Shared:
-    """What the sync and the async transport have in common.
+    """The common parts of the sync and the async transport.
 
-    :param base_url: the Letta server; by default `LETTA_BASE_URL`, else Letta Cloud.
-    :param api_key: its key; by default `LETTA_API_KEY`.
-    :param project: project at Letta Cloud; by default `LETTA_PROJECT`.
-    :param inner: a transport of the same library that carries the calls to Letta.
-    :param client: a configured `letta_client.Letta` or `AsyncLetta`, instead of all of these.
+    :param base_url: the Letta server; by default, `LETTA_BASE_URL` or else Letta Cloud.
+    :param api_key: its key; by default, `LETTA_API_KEY`.
+    :param project: project at Letta Cloud; by default, `LETTA_PROJECT`.
+    :param inner: a transport of the same library for the requests to Letta.
+    :param client: a configured `letta_client.Letta` or `AsyncLetta`, instead of these four.
     :param config: limits and policies of the core.
     :param record: a folder in which each request is recorded.
-    :param passthrough: a transport for requests that are not ours, which are answered 404 without it.
-    :raises TypeError: if an argument is of the wrong kind.
+    :param passthrough: a transport for requests to other URLs, which get a 404 without it.
+    :raises TypeError: if an argument has the wrong type.
     """
 
     library: ClassVar[Any]
@@ -53,16 +53,16 @@ class Shared:
     ) -> None:
         for name, given in (("inner", inner), ("passthrough", passthrough)):
             if not isinstance(given, self.transport_class | None):
-                # Not by the class's own module: the official SDKs write theirs into it.
+                # Not by `__module__`, which the official SDKs overwrite.
                 wanted = f"{self.library.__name__}.{self.transport_class.__name__}"
                 raise TypeError(f"{name}: expected an {wanted}, got {_name(type(given))}")
         if isinstance(record, str | os.PathLike):
             record = RecordingFolder(path=Path(record))
         if not isinstance(record, RecordingFolder | None):
             raise TypeError(f"record: expected a path or a RecordingFolder, got {_name(type(record))}")
-        # A program that leaves a response ends its turn, and none but itself could go on with it.
+        # A program that closes a response ends its turn; no other client could continue it.
         self._proxy = Proxy(
-            # Nobody stands between a client and its own process who would give up, so a failure stays a status.
+            # No gateway in between can time out, so a failure can stay a status.
             evolve(config or Config(), repeat_wait_timeout=0.0, joins_repeats=False, early_response_timeout=0.0)
         )
         self._lock = threading.Lock()
@@ -83,7 +83,7 @@ class Shared:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise TransportClosed(f"{type(self).__name__} was closed: make another")
+            raise TransportClosed(f"{type(self).__name__} was closed: create a new one")
 
     def _is_ours(self, method: str, target: str) -> bool:
         try:
@@ -115,7 +115,7 @@ class SyncTransport(Shared):
     """Answers a sync client's requests."""
 
     def handle_request(self, request: Any) -> Any:
-        """One request of the client's.
+        """Answer a request.
 
         :raises TransportClosed: after `close`.
         """
@@ -131,8 +131,8 @@ class SyncTransport(Shared):
         return self._response(request, head, self.stream_class(exchange))
 
     async def handle_async_request(self, *_: object) -> Any:
-        """:raises TypeError: always, as do the other methods that only an async client calls."""
-        raise TypeError(f"{type(self).__name__} is for a sync client: give an async one AsyncLettaTransport")
+        """Raise TypeError, like the other methods that only an async client calls."""
+        raise TypeError(f"{type(self).__name__} is for a sync client: an async one needs AsyncLettaTransport")
 
     __aenter__ = aclose = handle_async_request
 
@@ -149,7 +149,7 @@ class AsyncTransport(Shared):
     """Answers an async client's requests, under asyncio or trio."""
 
     async def handle_async_request(self, request: Any) -> Any:
-        """One request of the client's.
+        """Answer a request.
 
         :raises TransportClosed: after `aclose`.
         """
@@ -165,8 +165,8 @@ class AsyncTransport(Shared):
         return self._response(request, head, self.stream_class(exchange))
 
     def handle_request(self, *_: object) -> Any:
-        """:raises TypeError: always, as do the other methods that only a sync client calls."""
-        raise TypeError(f"{type(self).__name__} is for an async client: give a sync one LettaTransport")
+        """Raise TypeError, like the other methods that only a sync client calls."""
+        raise TypeError(f"{type(self).__name__} is for an async client: a sync one needs LettaTransport")
 
     __enter__ = close = handle_request
 
@@ -180,7 +180,7 @@ class AsyncTransport(Shared):
 
 
 class SyncStream:
-    """A response's body, which closes its exchange."""
+    """The body of a response; closing it closes the exchange."""
 
     def __init__(self, exchange: SyncExchange) -> None:
         self._exchange = exchange
@@ -189,12 +189,12 @@ class SyncStream:
         return self._exchange.body()
 
     def close(self) -> None:
-        """Cancel the run if it goes on."""
+        """Cancel the run if it is still running."""
         self._exchange.close()
 
 
 class AsyncStream:
-    """A response's body, which closes its exchange. An object, not a generator: none is left half run."""
+    """The body of a response; closing it closes the exchange. A generator could be left suspended."""
 
     def __init__(self, exchange: AsyncExchange) -> None:
         self._exchange = exchange
@@ -209,12 +209,12 @@ class AsyncStream:
         return piece
 
     async def aclose(self) -> None:
-        """Cancel the run if it goes on."""
+        """Cancel the run if it is still running."""
         await self._exchange.aclose()
 
 
 def _log_failure(error: OSError) -> None:
-    """A full disk is no reason to leave the program without its answer."""
+    """Log the error only: the program must get its answer even if the disk is full."""
     _log.error("cannot record %s: %s", error.filename, error.strerror or error)
 
 

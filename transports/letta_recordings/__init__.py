@@ -1,7 +1,6 @@
-"""Recordings of turns on disk: a folder of them, samples, and views for a person.
+"""Recordings of turns on disk: a folder of them, samples, and views.
 
-Nothing but the folder is imported with the package itself: the views need rich, and the in-process transports
-only record.
+The package itself only imports the folder: the views need rich, and the in-process transports only record.
 """
 
 from .folder import RecordingFolder

@@ -6,7 +6,7 @@ from typing import Final
 import orjson
 from attrs import define, field, frozen
 
-#: The names of what can be expected: the fields of an `Outcome`.
+#: Names that can be expected: the fields of an `Outcome`.
 EXPECTATIONS: Final = ("status", "finish", "text", "reasoning", "call", "error")
 
 
@@ -23,7 +23,10 @@ class Expectation:
 
     @classmethod
     def parse(cls, text: str) -> "Expectation":
-        """:raises ExpectationError: if it is not of this form."""
+        """Parse an expectation.
+
+        :raises ExpectationError: if it does not have this form.
+        """
         name, equals, value = text.partition("=")
         if name not in EXPECTATIONS or not equals:
             known = ", ".join(f"{known}=..." for known in EXPECTATIONS)
@@ -33,7 +36,7 @@ class Expectation:
 
 @define
 class Outcome:
-    """What a client received, in short."""
+    """A summary of what a client received."""
 
     status: int | None = None
     finish: str | None = None
@@ -43,7 +46,10 @@ class Outcome:
     error: str | None = None
 
     def check(self, expectation: Expectation) -> None:
-        """:raises ExpectationError: if the expectation does not hold."""
+        """Check one expectation.
+
+        :raises ExpectationError: if it is not met.
+        """
         name, value = expectation.name, expectation.value
         seen = self.calls if name == "call" else getattr(self, name)
         if not (
@@ -70,6 +76,9 @@ def read_answer(answer: bytes, outcome: Outcome) -> None:
 
 
 def check_all(outcome: Outcome, expectations: Sequence[Expectation]) -> None:
-    """:raises ExpectationError: for the first that does not hold."""
+    """Check all expectations.
+
+    :raises ExpectationError: for the first that is not met.
+    """
     for expectation in expectations:
         outcome.check(expectation)

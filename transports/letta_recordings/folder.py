@@ -1,4 +1,4 @@
-"""A folder of recordings that does not grow for ever."""
+"""A folder of recordings with a limited size."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -18,12 +18,12 @@ _SUFFIX: Final = ".jsonl"
 
 @frozen(kw_only=True)
 class RecordingFolder:
-    """Where turns are recorded, one file each.
+    """A folder in which turns are recorded, one file each.
 
-    :param path: made if it is not there; readable by its owner alone.
-    :param text: what is written of texts; keys never are.
-    :param max_count: files kept; the oldest go first.
-    :param max_size: bytes of all files together; the oldest go first.
+    :param path: created if it does not exist, readable only by its owner.
+    :param text: how texts are written; keys are never written.
+    :param max_count: maximum number of files; beyond it, the oldest are deleted.
+    :param max_size: maximum size of all files in bytes; beyond it, the oldest are deleted.
     """
 
     path: Path = field(converter=Path)
@@ -32,9 +32,9 @@ class RecordingFolder:
     max_size: int = field(default=256 * 1024 * 1024, validator=validators.ge(1))
 
     def prepare(self) -> None:
-        """Make the folder, if need be, and try whether a recording can be made in it.
+        """Create the folder if necessary, and check that files can be created in it.
 
-        :raises OSError: if it cannot.
+        :raises OSError: if they cannot.
         """
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         with TemporaryFile(dir=self.path) as file:
@@ -43,27 +43,27 @@ class RecordingFolder:
     def recorder(
         self, *, token: str, created: int, on_error: Callable[[OSError], None] | None = None
     ) -> Recorder:
-        """An observer that records a cycle in a file of its own.
+        """Make an observer that records a cycle in a new file.
 
-        :param token: as for `Proxy.open`; it names the file.
-        :param created: as well.
-        :param on_error: called once if a line cannot be written: the rest of the cycle goes on and is not
-            recorded. Without it the cycle raises.
+        :param token: that of `Proxy.open`; it becomes part of the file's name.
+        :param created: that of `Proxy.open`.
+        :param on_error: called once if a line cannot be written: the cycle continues without being recorded.
+            Without it, the cycle raises the error.
         """
         path = self.path / f"{created}-{token[:12]}{_SUFFIX}"
         return Recorder(_Sink(self, path, on_error), server=PRODUCT_ID, text=self.text)
 
     def make_file(self, path: Path) -> None:
-        """Make an empty file in the folder, and room for it.
+        """Create an empty file in the folder, after deleting old ones if necessary.
 
-        :raises OSError: if that is not possible.
+        :raises OSError: if that fails.
         """
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._make_room()
         path.touch(mode=0o600, exist_ok=False)
 
     def _make_room(self) -> None:
-        """Delete the oldest files that are beyond the limits, one file to come included."""
+        """Delete the oldest files beyond the limits, counting one new file."""
         files = sorted(self._files())
         size = sum(item[1] for item in files)
         while files and (len(files) >= self.max_count or size > self.max_size):
@@ -73,7 +73,7 @@ class RecordingFolder:
 
     def _files(self) -> Iterator[tuple[int, int, Path]]:
         for path in self.path.glob(f"*{_SUFFIX}"):
-            # Another process makes room, too.
+            # Another process may have deleted it.
             with suppress(FileNotFoundError):
                 found = path.stat()
                 yield found.st_mtime_ns, found.st_size, path
@@ -81,7 +81,7 @@ class RecordingFolder:
 
 @define
 class _Sink:
-    """Appends each line to the file at once: a crash loses no more than the line that is being written."""
+    """Appends each line to the file at once: a crash loses only the current line."""
 
     folder: RecordingFolder
     path: Path
@@ -101,9 +101,9 @@ class _Sink:
         except OSError as exc:
             self._has_failed = True
             if self._is_made and isinstance(exc, FileNotFoundError):
-                return  # it was deleted to make room for newer ones; a new one would have no head
+                return  # it was deleted for newer ones; a new file would have no head
             if exc.filename is None:
-                # Opening names the file, writing does not.
+                # Errors of opening name the file, those of writing do not.
                 exc.filename = str(self.path)
             if self.on_error is None:
                 raise

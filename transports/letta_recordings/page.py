@@ -1,7 +1,8 @@
-"""A recording as one self-contained page: no network, no other file.
+"""A recording as a self-contained page, without network access or other files.
 
-The page is a template and the recording's data as JSON beside it; its script makes texts of them, never HTML.
-A policy in the page allows that one script and that one style sheet, by their hashes, and no address at all.
+The page is a template with the recording's data as JSON; its script inserts them as text, never as HTML. The
+page's security policy only allows its one script and its one style sheet, by their hashes, and no network
+access.
 """
 
 import base64
@@ -33,7 +34,7 @@ _KINDS: Final = (
     ("http", "HTTP"),
 )
 
-#: What would end the data's element, or begin another.
+#: Characters that could end the script element, or begin another.
 _ESCAPES: Final = {
     "<": "\\u003c",
     ">": "\\u003e",
@@ -89,7 +90,7 @@ def _data(inspection: Inspection) -> dict[str, Any]:
         + (
             "The client's own request and answer are as they were recorded."
             if client
-            else "The recording holds no client: its turns are shown as a streaming client would have got them."
+            else "The recording has no client: its turns are shown as a streaming client would have got them."
         ),
         "kinds": _KINDS,
         "stats": _stats(inspection),
@@ -125,7 +126,7 @@ def _few(texts: list[str]) -> str:
 
 
 def _finish(passage: Passage) -> str:
-    return "client left" if passage.left else passage.finish or ""
+    return "client disconnected" if passage.left else passage.finish or ""
 
 
 def _passage(passage: Passage) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Recordings that come with the package, for the demo; each is named by its scenario."""
+"""Recordings that are part of the package, for the demo, by their scenario."""
 
 from importlib import resources
 from typing import Final

@@ -1,4 +1,4 @@
-"""A recording in the terminal: each item from Letta beside what became of it."""
+"""A recording in the terminal: each item from Letta beside its effects."""
 
 from typing import Final
 
@@ -19,10 +19,10 @@ _MAX_TEXT: Final = 300
 _BLOCKS: Final = "▏▎▍▌▋▊▉█"
 _TIMES: Final = "\u00d7"
 _BAR_WIDTH: Final = 6
-#: Columns; in a narrower terminal the states give way.
+#: Columns; a narrower terminal does not show the states.
 _WIDE: Final = 100
 
-# The terminal's own colours, and of them those that can be read on dark and light alike.
+# The terminal's own colours, those that are readable on dark and light backgrounds.
 _STYLES: Final = {
     Kind.CLIENT: "bold magenta",
     Kind.REQUEST: "magenta",
@@ -41,7 +41,7 @@ def show(recording: Recording, console: Console) -> None:
 
     Without a terminal there are no colours, and without Unicode no bars.
 
-    :param console: where to; its width decides how much is shown.
+    :param console: its width determines how much is shown.
     """
     inspection = inspect(recording)
     head, view = inspection.head, _View(console, unicode=console.encoding.startswith("utf"))

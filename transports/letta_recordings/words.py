@@ -9,7 +9,7 @@ from sansio_letta.recording.summaries import error_summary, usage_summary
 
 _UUID: Final = re.compile(r"([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _WORDS: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
-#: Stands for the end of a line in a text on one line.
+#: Shown for a newline in a text on one line.
 NEWLINE: Final = "⏎"
 
 
@@ -24,7 +24,7 @@ def summary(passage: Passage) -> str:
     first, chunks, calls = passage.first_chunk_duration, passage.chunk_count, passage.call_count
     parts = (
         f"failed with {passage.error.status_hint} {passage.error.code}" if passage.error else "",
-        "the client left" if passage.left else "",
+        "the client disconnected" if passage.left else "",
         passage.finish or "",
         seconds(passage.duration),
         f"{chunks} chunks" if chunks else "",
@@ -43,9 +43,9 @@ def notes(passage: Passage) -> list[tuple[str, bool]]:
         found.append((error_summary(passage.error) + kept, True))
     if passage.unanswered is not None:
         command = passage.unanswered
-        found.append((f"The recording has no answer to {command.method} {command.target}.", False))
+        found.append((f"The recording has no response to {command.method} {command.target}.", False))
     if passage.as_recorded is False:
-        found.append(("Today the client would get something else than it got: see letta-proxy diff.", False))
+        found.append(("Today the client would get a different response: see letta-proxy diff.", False))
     return found
 
 

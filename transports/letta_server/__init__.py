@@ -1,6 +1,6 @@
 """The trio server: OpenAI clients on one side, Letta on the other, `sansio_letta` between them.
 
-A name is imported when it is first used: a command that serves nothing must not import a server first.
+Names are imported on first use, so that commands that do not serve do not import a server.
 """
 
 from importlib import import_module
@@ -45,7 +45,7 @@ _MODULES: Final = {
     "serve": ".server",
 }
 
-if not TYPE_CHECKING:  # a type checker would take any name for one of the package's
+if not TYPE_CHECKING:  # otherwise, type checkers would accept any name
 
     def __getattr__(name: str) -> object:
         if name not in _MODULES:

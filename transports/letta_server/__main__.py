@@ -12,7 +12,7 @@ def main() -> None:
     try:
         app()
     except SettingsError as exc:
-        # Those that are checked while the command line is read.
+        # Errors in settings that are checked while the command line is parsed.
         stop(str(exc))
 
 

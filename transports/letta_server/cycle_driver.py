@@ -1,4 +1,4 @@
-"""One cycle of the core, its commands carried out against an upstream."""
+"""Drives a cycle of the core: carries out its commands against an upstream."""
 
 import secrets
 import time
@@ -14,21 +14,21 @@ from sansio_letta.upstreams.rest.commands import Command
 
 from .upstream.base import Upstream, UpstreamError, UpstreamExchange
 
-#: How long a command may take to be sent whatever else is due; a connection to Letta has ten seconds to stand.
+#: Seconds in which a command can be sent even if the deadline is earlier; connecting to Letta may take ten.
 _COMMAND_TIMEOUT: Final = 15.0
 
 
 @define(eq=False)
 class CycleDriver:
-    """Carries out one cycle's commands against Letta, until the cycle wants to say something to the client."""
+    """Carries out the commands of one cycle against Letta, until the cycle has something for the client."""
 
     cycle: Cycle
     upstream: Upstream
     _exchange: UpstreamExchange | None = field(default=None, init=False)
     _has_head: bool = field(default=False, init=False)
-    _held: bool = field(default=False, init=False)  #: a command was taken from the cycle and is not sent yet
+    _held: bool = field(default=False, init=False)  #: a command was taken from the cycle and not sent yet
     _woken: trio.Event = field(factory=trio.Event, init=False)
-    wait: trio.CancelScope | None = field(default=None, init=False)  #: around a wait for Letta, not a sending
+    wait: trio.CancelScope | None = field(default=None, init=False)  #: around waiting for Letta, not sending
 
     def __attrs_post_init__(self) -> None:
         self.cycle.wake = self._wake
@@ -37,15 +37,15 @@ class CycleDriver:
         self._woken.set()
 
     def hold(self, item: Command | Signal) -> None:
-        """Something comes before the next item for `advance`; a command that then never comes is not sent."""
+        """Note the next item for `advance`. If it is a command that `advance` never gets, it was not sent."""
         self._held = not isinstance(item, Signal)
 
     async def advance(self, item: Command | Signal) -> None:
-        """Carry out a command, or wait for what the signal wants, until the cycle's deadline."""
+        """Carry out a command, or wait as a signal says, until the cycle's deadline."""
         deadline = self.cycle.next_deadline()
         if not isinstance(item, Signal):
-            # What is due already, or will be in a moment, must not stop a command: it may be the cancel of a
-            # run that was silent, or whose client has not read for a minute.
+            # A deadline that has passed, or soon will, must not stop a command: it may cancel a run that was
+            # silent, or whose client has not read for a minute.
             deadline = max(deadline, trio.current_time() + _COMMAND_TIMEOUT)
         with trio.move_on_at(deadline) as scope:
             self.wait = scope if isinstance(item, Signal) else None
@@ -69,7 +69,7 @@ class CycleDriver:
             self.cycle.receive_failure(exc.failure, exc.reason, trio.current_time())
 
     async def receive(self) -> None:
-        """Wait for more of the answer to the last command. May be cancelled at any time, and called again."""
+        """Wait for more of the response to the last command. Can be cancelled at any time, and called again."""
         if self._held:
             self._held = False
             self._release()
@@ -87,9 +87,9 @@ class CycleDriver:
             cycle.receive_failure(exc.failure, exc.reason, trio.current_time())
 
     async def collect(self, *, cancel_timeout: float) -> tuple[int, bytes]:
-        """The cycle's whole answer, where nobody waits for its pieces: status and body.
+        """Drive the cycle to its end, and return the status and the body of its response.
 
-        :param cancel_timeout: seconds to end the run in, if this is cancelled or fails.
+        :param cancel_timeout: seconds for cancelling the run, if this is cancelled or fails.
         """
         status, body = 0, bytearray()
         finished = False
@@ -112,12 +112,12 @@ class CycleDriver:
         return status, bytes(body)
 
     async def finish(self, cancel_timeout: float) -> None:
-        """The client has left: do what the cycle still wants of Letta.
+        """Carry out the remaining commands after the client has disconnected.
 
-        As long as others listen to its turn, that goes on; and Letta is waited for until it has told which run
-        must end. When this is cancelled, the turn ends, with what can be done in `cancel_timeout`.
+        There is no timeout while retries follow the turn, or while the id of a run to cancel is not known yet.
+        If this is cancelled, the turn ends, with `cancel_timeout` for clean-up.
 
-        :param cancel_timeout: seconds for the end of a run that goes on for nobody.
+        :param cancel_timeout: seconds for cancelling a run that no client waits for.
         """
         cycle = self.cycle
         ended = False
@@ -142,29 +142,29 @@ class CycleDriver:
                             await self.advance(item)
 
     def interrupt(self, timeout: float) -> None:
-        """See `Interruptible`: what Letta might still say is not waited for."""
+        """See `Interruptible`. Stop waiting for Letta."""
         self.cycle.shut_down(trio.current_time(), timeout)
         if self.wait is not None:
             self.wait.cancel()
 
     def close(self) -> None:
-        """Nothing more will be carried out."""
+        """Release the cycle: no more commands will be carried out."""
         self._release()
         self.cycle.close()
 
     def _release(self) -> None:
-        """No more will be asked in the exchange under way."""
+        """Stop reading the current exchange."""
         if self._exchange is not None:
             self._exchange.release()
         self._exchange, self._has_head = None, False
 
 
 async def ask(proxy: Proxy, upstream: Upstream, target: str) -> tuple[int, bytes]:
-    """A GET request without a client: for what the server itself wants to know.
+    """Make a GET request without a client, for the server itself.
 
-    :return: status and body.
+    :return: the status and the body.
     """
     request = HttpRequest(method="GET", target=target)
     cycle = proxy.open(request, token=secrets.token_hex(8), created=int(time.time()), now=trio.current_time())
-    # A question starts no run.
+    # A GET request starts no run.
     return await CycleDriver(cycle, upstream).collect(cancel_timeout=0.0)

@@ -3,14 +3,14 @@
 import resource
 from typing import Final
 
-#: Descriptors for anything else: listeners, recordings, idle connections to Letta, what libraries open.
+#: Descriptors for everything else: listeners, recordings, idle connections to Letta, files of libraries.
 _RESERVE: Final = 64
-#: The client's connection, and the one to Letta while a request is answered.
+#: The client's connection, and one to Letta while a request is answered.
 _PER_CONNECTION: Final = 2
 
 
 def raise_file_limit() -> None:
-    """Raise the soft limit to the hard one: the usual soft limit of 1,024 exists for `select` alone."""
+    """Raise the soft limit to the hard one: the usual soft limit of 1,024 only exists for `select`."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

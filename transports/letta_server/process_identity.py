@@ -1,8 +1,8 @@
-"""The name that a process gives itself in its runs at Letta, by which others can tell whether it has died.
+"""The name of a process, stored with its runs in Letta, by which other processes can check whether it has died.
 
-Processes on one machine see each other: one has died if it is gone, or if its id belongs to a later process.
-Nothing is known about a process on another machine or in another container: its runs are left alone until the
-longest time that its turns may take has passed.
+On the same machine, a process has died if its id is unused, or belongs to a process that started later. Nothing
+is known about processes on other machines or in other containers: their runs are left alone until the maximum
+duration of a turn has passed.
 """
 
 import os
@@ -17,7 +17,7 @@ _PROC: Final = Path("/proc")
 def own_name() -> str:
     """Return this process's name: the boot of its machine, its PID namespace, its PID and its start time.
 
-    Where the system does not provide these, the name is random, and others learn nothing from it.
+    If the system does not provide these, the name is random, and others cannot check it.
     """
     pid = os.getpid()
     place, started = _place(), _started(pid)
@@ -52,6 +52,6 @@ def _started(pid: int) -> str | None:
         stat = (_PROC / str(pid) / "stat").read_text()
     except OSError:
         return None
-    # The name in brackets may contain anything; the start time is the 22nd field, the 20th after it.
+    # The name in parentheses may contain anything; the start time is the 22nd field, the 20th after it.
     fields = stat.rpartition(")")[2].split()
     return fields[19] if len(fields) > 19 and fields[0] != "Z" else None

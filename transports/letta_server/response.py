@@ -16,18 +16,18 @@ from .shutdown import Shutdown
 
 @define(eq=False)
 class Response:
-    """Writes one cycle's response as it comes."""
+    """Writes the response of one cycle to its client."""
 
     client: ClientConnection
     driver: CycleDriver
     shutdown: Shutdown
-    headers: Headers = ()  #: more of them, for whatever answer there is
-    first: float | None = field(default=None, init=False)  #: when the first bytes went out, but for comments
-    ended: bool = field(default=False, init=False)  #: the client has all of it
+    headers: Headers = ()  #: added to those of the response
+    first: float | None = field(default=None, init=False)  #: when the first bytes other than comments were sent
+    ended: bool = field(default=False, init=False)  #: the client has the complete response
     streaming: bool = field(default=False, init=False)
 
     async def run(self) -> None:
-        """Answer the request, all of it."""
+        """Answer the request completely."""
         client, driver = self.client, self.driver
         item: Command | Signal = Signal.NEED_DATA
         while item is not Signal.FINISHED:
@@ -40,7 +40,7 @@ class Response:
             driver.hold(item)
             await client.flush()
             if driver.cycle.is_complete:
-                await self._end()  # nobody need wait while we clean up
+                await self._end()  # the client need not wait for the clean-up
             if item is Signal.WAITING or not isinstance(item, Signal):
                 await driver.advance(item)
         await self._end()
@@ -52,7 +52,7 @@ class Response:
             await self.client.flush()
 
     async def send_internal_error(self) -> None:
-        """Tell a client that something of ours broke, in whatever form is still possible."""
+        """Report an internal error to the client, in whatever form is still possible."""
         if self.ended:
             return
         client, error, dialect = self.client, LocalProtocolError(""), self.driver.cycle.dialect
@@ -70,12 +70,12 @@ class Response:
         await client.flush()
 
     async def _forward(self, scope: trio.CancelScope) -> Command | Signal:
-        """Pass Letta's words on for as long as the client takes them at once.
+        """Forward items to the client for as long as it reads them without delay.
 
-        One scope serves many waits, since each costs time. Its deadline may be an old one, which only means
-        that it is looked at again, but it must not be too late.
+        One cancel scope serves many waits, since each scope costs time. Its deadline may be earlier than
+        needed, which only causes an extra check, but never later.
 
-        :return: the command that comes next, FINISHED, WAITING, or NEED_DATA if the client must be waited for.
+        :return: the next command, FINISHED, WAITING, or NEED_DATA if sending to the client must wait.
         """
         client, cycle = self.client, self.driver.cycle
         while True:
@@ -89,7 +89,7 @@ class Response:
                     head = evolve(head, headers=(*head.headers, *self.headers))
                     client.write_head(head, last=self.shutdown.begun)
                 case Signal.NEED_DATA:
-                    # What came in one read leaves in one write, and nothing waits for more.
+                    # Data from one read is sent in one write, without waiting for more.
                     if not client.flush_now() or (cycle.is_complete and not self.ended):
                         return Signal.NEED_DATA
                     scope.deadline = min(scope.deadline, cycle.next_deadline())

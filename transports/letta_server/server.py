@@ -1,4 +1,4 @@
-"""Listeners, a task for each connection, a cycle for each request."""
+"""The server: listeners, a task for each connection, a cycle for each request."""
 
 import secrets
 import time
@@ -41,12 +41,12 @@ _log: Final = structlog.get_logger("letta_server")
 
 
 def _recording_failed(error: OSError) -> None:
-    """A full disk is no reason to leave a client without its answer."""
+    """Log the error only: the client must get its answer even if the disk is full."""
     _log.error("cannot record", reason=error.strerror or str(error), path=str(error.filename))
 
 
 async def sweep_periodically(server: "Server") -> None:
-    """Delete what processes that died have left at Letta, now and then, until cancelled."""
+    """Clean up in Letta periodically after processes that died, until cancelled."""
     await sweep(server)
     while True:
         await trio.sleep(server.settings.turns.client_tool_ttl)
@@ -54,7 +54,7 @@ async def sweep_periodically(server: "Server") -> None:
 
 
 async def sweep(server: "Server", *, ends: bool = False) -> None:
-    """Delete what nobody needs at Letta any more; if Letta is away, it is left for the next time.
+    """Clean up in Letta; if Letta is unavailable, leave it for the next time.
 
     :param ends: see `Proxy.sweep`.
     """
@@ -69,8 +69,8 @@ class Server:
     """Serves clients on any listeners.
 
     :param upstream: carries out the core's commands: a `LettaPool`, or recordings.
-    :param log: called once a request has been answered.
-    :param observers: each makes an observer for one request.
+    :param log: called after each request.
+    :param observers: factories, each called for every request.
     :raises SettingsError: if keys or certificate cannot be read.
     """
 
@@ -84,7 +84,7 @@ class Server:
     admission: AdmissionControl = field(init=False)
     connections: ConnectionLimiter = field(init=False)
     body_budget: BodyBudget = field(init=False)
-    _background: trio.Nursery | None = field(default=None, init=False)  #: for turns that go on for nobody
+    _background: trio.Nursery | None = field(default=None, init=False)  #: turns without a client
 
     def __attrs_post_init__(self) -> None:
         self.proxy = Proxy(self.settings.config(), owner=own_name())
@@ -96,12 +96,12 @@ class Server:
         self.recordings = self.settings.recordings
 
     def end(self) -> None:
-        """Let the turns under way finish and end; called again, end at once. See `Shutdown`."""
+        """Shut down after the current turns; called again, shut down at once. See `Shutdown`."""
         self.proxy.ending = True
         self.shutdown.begin()
 
     async def run(self, listeners: Sequence[trio.abc.Listener[trio.abc.Stream]]) -> None:
-        """Serve all who come, until `end` or until cancelled; the listeners are closed then."""
+        """Serve clients until `end` or until cancelled; then the listeners are closed."""
 
         async def handle(stream: trio.abc.Stream) -> None:
             if isinstance(stream, trio.SocketStream):
@@ -116,12 +116,12 @@ class Server:
                         beside.start_soon(self.shutdown.run, accepting, connections.cancel_scope)
                         doors = [self.connections.accepting(listener) for listener in listeners]
                         await trio.serve_listeners(handle, doors, handler_nursery=connections)
-                # Nobody is left who waits for anything: what goes on gets the time of a cancel.
+                # No client is left: turns that continue get the time for a cancel.
                 self._background.cancel_scope.cancel()
             beside.cancel_scope.cancel()
 
     async def handle(self, stream: trio.abc.Stream) -> None:
-        """Serve one connection until its end; never raises for what a peer does."""
+        """Serve one connection until its end; nothing that a peer does raises an error."""
         settings = self.settings
         client = ClientConnection(
             stream,
@@ -136,7 +136,7 @@ class Server:
         except ClientGone:
             pass
         except Exception:
-            # A defect of ours must end this connection and no other.
+            # A bug must only end this connection.
             log_defect("connection failed")
         finally:
             with trio.move_on_after(settings.send_timeout, shield=True):
@@ -158,11 +158,11 @@ class Server:
     async def _receive(
         self, client: ClientConnection, waiting: ExitStack
     ) -> tuple[Cycle, float, Admission] | None:
-        """The cycle of a request, and when it began; the body is not kept.
+        """Receive a request, and return its cycle and when it began; the body is not kept.
 
-        None if the connection is to be closed without an answer.
+        Return None if the connection must be closed without a response.
 
-        :param waiting: closed once there is a request.
+        :param waiting: closed once a request arrives.
         """
         token, request, admission = secrets.token_hex(12), HttpRequest(method="", target=""), Admission()
         refusal: SansioLettaError | None
@@ -252,7 +252,7 @@ class Server:
         except* ClientGone:
             client.gone = True
         except* Exception:
-            # A defect of ours: told in full to the log, to the client only that it must not try again.
+            # A bug: the log gets the details, the client only an error that it must not retry.
             log_defect("request failed", request_id=cycle.summary.request_id)
             cycle.summary.outcome = "internal_error"
             await response.send_internal_error()
@@ -262,11 +262,11 @@ class Server:
             elif self._background is None:
                 await self._finish(response, began)
             else:
-                # The connection need not wait: what is left may take as long as Letta takes to name a run.
+                # The connection need not wait, since Letta may take long to report the id of a run.
                 self._background.start_soon(self._finish, response, began)
 
     async def _finish(self, response: Response, began: float) -> None:
-        """Do what is left of an answer that its client does not wait for."""
+        """Do the remaining work for a response after its client has disconnected."""
         driver = response.driver
         try:
             with self.shutdown.responding(driver):
@@ -283,7 +283,7 @@ class Server:
 
 
 async def _close(stream: trio.abc.Stream, *, linger: bool) -> None:
-    """Close so that the client gets our last bytes: with its own unread, closing at once would reset them."""
+    """Close so that the client receives our last bytes; closing with its own bytes unread would reset them."""
     try:
         if linger and isinstance(stream, trio.SocketStream):
             await close_gently(stream)
@@ -301,13 +301,13 @@ async def serve(
     observers: Sequence[Callable[[], Observer]] = (),
     task_status: trio.TaskStatus[tuple[Server, list[trio.SocketListener]]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Listen and serve until `Server.end`, or until cancelled: then turns under way are cancelled, too.
+    """Listen and serve until `Server.end`, or until cancelled, which also cancels the current turns.
 
-    :param upstream: who answers the core's commands; by default a pool of connections to `settings.letta_url`.
-    :param listeners: by default new ones, at the settings' host and port.
+    :param upstream: carries out the core's commands; by default, a pool of connections to `settings.letta_url`.
+    :param listeners: by default, new ones at the host and port of the settings.
     :param observers: see `Server`.
-    :param task_status: is told the server and its listeners, whose sockets know the port if it was 0.
-    :raises OSError: if the address cannot be listened on.
+    :param task_status: gets the server and its listeners, whose sockets know the port if it was 0.
+    :raises OSError: if the address cannot be bound.
     """
     listening = listeners or await trio.open_tcp_listeners(settings.port, host=settings.host)
     if upstream is not None:

@@ -1,4 +1,4 @@
-"""How a server shuts down: it reports not ready, stops listening, lets turns finish, and interrupts the rest.
+"""Shutdown of a server: report not ready, stop listening, let turns finish, interrupt the rest.
 
 ::
 
@@ -6,13 +6,14 @@
                              |                            |                              ^
                              +----------------------------+------ begin() again ---------+
 
-- NOT_READY: ``/ready`` answers 503 and everything else goes on, so that a load balancer can look away first.
+- NOT_READY: ``/ready`` answers 503, and everything else continues, so that load balancers stop sending
+  requests.
 - DRAINING: the listeners are closed, idle connections too; turns may finish.
 - INTERRUPTING: runs are cancelled at Letta and their clients get an error, within `cancel_timeout`. Connections
   left after that are cancelled here, with the same time once more for their own cancel requests.
 
-A response that begins after SERVING has ``connection: close``. Cancelling the task that serves skips all this:
-runs are cancelled, and their clients see the connection end.
+A response that begins after SERVING has ``connection: close``. Cancelling the serving task skips all of this:
+runs are cancelled, and clients see their connection end.
 """
 
 from collections.abc import Iterator
@@ -25,12 +26,12 @@ from attrs import define, field
 
 from .settings.server import Settings
 
-#: Share of `cancel_timeout` for which a client waits to hear whether its run was cancelled.
+#: Share of `cancel_timeout` that clients wait for the result of cancelling their runs.
 _RESPONSE_SHARE: Final = 0.7
 
 
 class Stage(Enum):
-    """How far the shutdown has come."""
+    """Stages of the shutdown."""
 
     SERVING = auto()
     NOT_READY = auto()
@@ -39,12 +40,12 @@ class Stage(Enum):
 
 
 class Interruptible(Protocol):
-    """A response under way."""
+    """A response in progress."""
 
     def interrupt(self, timeout: float) -> None:
         """End the response now, with an error for the client.
 
-        :param timeout: seconds after which the client gets what is known by then.
+        :param timeout: seconds after which the client gets its response, whatever is known by then.
         """
         ...
 
@@ -61,7 +62,7 @@ class Shutdown:
     _hurried: trio.Event = field(factory=trio.Event, init=False)
 
     def begin(self) -> None:
-        """End once the turns under way have finished; a second call ends at once."""
+        """Shut down after the current turns have finished; a second call interrupts them."""
         if self.begun:
             self._hurried.set()
         else:
@@ -70,16 +71,16 @@ class Shutdown:
 
     @property
     def begun(self) -> bool:
-        """Whether the server is going to end."""
+        """Whether the shutdown has begun."""
         return self.stage is not Stage.SERVING
 
     @property
     def response_count(self) -> int:
-        """Responses under way."""
+        """Number of responses in progress."""
         return len(self._responses)
 
     async def run(self, accepting: trio.CancelScope, connections: trio.CancelScope) -> None:
-        """Wait for `begin`, then carry the shutdown out. Cancel this when all connections have ended.
+        """Wait for `begin`, then carry out the shutdown. Cancel this when all connections have ended.
 
         :param accepting: around the listeners.
         :param connections: around all connections.
@@ -102,7 +103,7 @@ class Shutdown:
 
     @property
     def _response_timeout(self) -> float:
-        """Seconds until each client is sent something; the rest of `cancel_timeout` is for sending it."""
+        """Seconds until each client gets a response; the rest of `cancel_timeout` is for sending it."""
         return self.settings.cancel_timeout * _RESPONSE_SHARE
 
     @contextmanager
@@ -121,7 +122,7 @@ class Shutdown:
 
     @contextmanager
     def responding(self, response: Interruptible) -> Iterator[None]:
-        """Wrap a response, from its begin to its end."""
+        """Wrap a response, from its beginning to its end."""
         self._responses.add(response)
         try:
             if self.stage is Stage.INTERRUPTING:

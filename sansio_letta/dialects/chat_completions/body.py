@@ -1,8 +1,8 @@
 """The body of a chat request as JSON.
 
-Programs write what RFC 8259 does not have: a byte order mark, and halves of surrogate pairs, where a text was
-cut within an emoji. The text is not the user's fault, and it stays in a chat's history, so it is mended: each
-half becomes U+FFFD. The patterns look at a fixed number of bytes from each place.
+Programs send what RFC 8259 does not allow: a byte order mark, and lone surrogates, where a text was split
+within an emoji. This is not the user's fault, and such text stays in a chat's history, so it is repaired: each
+lone surrogate becomes U+FFFD. The patterns match a fixed number of bytes, so they take linear time.
 """
 
 import re
@@ -16,7 +16,7 @@ from ...errors import RequestError
 
 _BOM: Final = b"\xef\xbb\xbf"
 
-#: Stands for an escaped backslash, so that any other one begins an escape: UTF-8 does not have it.
+#: Replaces an escaped backslash, so that every other one begins an escape. It does not occur in UTF-8.
 _BACKSLASH: Final = b"\xff"
 _HIGH: Final = rb"[89abAB][0-9a-fA-F]{2}"
 _LOW: Final = rb"[c-fC-F][0-9a-fA-F]{2}"
@@ -24,7 +24,7 @@ _HALF: Final = re.compile(
     rb"\\u[dD](?:%(high)b(?!\\u[dD]%(low)b)|(?<!\\u[dD]%(high)b\\u[dD])%(low)b)"
     % {b"high": _HIGH, b"low": _LOW}
 )
-#: The same, not escaped: three bytes that no UTF-8 has. Two that follow each other are one character.
+#: Lone surrogates that are not escaped: three bytes each, invalid in UTF-8. Two in a row are one character.
 _RAW_HALVES: Final = re.compile(rb"(?:\xed[\xa0-\xbf][\x80-\xbf])+")
 
 
@@ -32,7 +32,7 @@ _RAW_HALVES: Final = re.compile(rb"(?:\xed[\xa0-\xbf][\x80-\xbf])+")
 class Body:
     """A request's fields.
 
-    :param is_mended: there were halves of surrogate pairs in it.
+    :param is_mended: whether lone surrogates were replaced.
     """
 
     fields: dict[str, Any] = field(repr=False)
@@ -40,10 +40,10 @@ class Body:
 
 
 def read_body(data: bytes, max_value_count: int) -> Body:
-    """The JSON object in a request's body.
+    """Parse the JSON object in a request's body.
 
-    :param max_value_count: commas, so that what is refused costs nothing: no parser can be interrupted.
-    :raises RequestError: if there is none.
+    :param max_value_count: commas are counted, because a parser cannot be interrupted.
+    :raises RequestError: if the body is not a JSON object.
     """
     if (count := data.count(b",")) > max_value_count:
         raise RequestError(

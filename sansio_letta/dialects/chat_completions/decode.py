@@ -17,18 +17,18 @@ from .tools import choose_tools, decode_tools
 
 _T = TypeVar("_T")
 
-#: OpenAI's, too.
+#: OpenAI's limit.
 _MAX_STOP_COUNT: Final = 4
-#: Characters of all stop sequences together: each costs a table of its size.
+#: Characters of all stop sequences together, since each needs a table of its size.
 _MAX_STOP_SIZE: Final = 16 * 1024
 
 
 def decode_request(data: bytes, config: Config | None = None) -> ClientRequest:
-    """The body of ``POST /v1/chat/completions``.
+    """Decode the body of ``POST /v1/chat/completions``.
 
-    :param data: JSON, whatever the Content-Type said.
-    :param config: its limits count, and what it ignores is not judged.
-    :raises RequestError: 400, with the field in `param`, if it cannot be carried out as it stands.
+    :param data: JSON, whatever the Content-Type.
+    :param config: limits, and policies: a reply format that is ignored is not checked.
+    :raises RequestError: 400, with the field in `param`, if the request cannot be carried out.
     """
     config = config or Config()
     body = read_body(data, config.max_value_count)
@@ -80,7 +80,7 @@ def _includes_usage(given: Mapping[str, Any]) -> bool:
 
 
 def _decode_response_format(value: object, config: Config) -> JsonFormat | None:
-    """What the reply must be; None: text."""
+    """Decode the reply's format; None: text."""
     if value is None or value == {"type": "text"}:
         return None
     if config.enforcement is Enforcement.IGNORE:
@@ -113,7 +113,7 @@ def _decode_json_schema(given: Mapping[str, Any], path: str) -> JsonSchema:
 
 
 def _decode_stop(value: str | list[str]) -> tuple[str, ...]:
-    """The stop sequences; an empty one would stop nothing."""
+    """Decode the stop sequences, without empty ones."""
     sequences = [value] if isinstance(value, str) else value
     if len(sequences) > _MAX_STOP_COUNT:
         raise RequestError(

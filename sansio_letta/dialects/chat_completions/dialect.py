@@ -1,4 +1,4 @@
-"""Chat Completions, as the proxy uses it."""
+"""The Chat Completions dialect, put together."""
 
 from typing import Final
 

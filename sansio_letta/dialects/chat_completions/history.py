@@ -1,8 +1,8 @@
-"""The older messages of a chat request, up to the last assistant message: nothing in them is an error.
+"""The older messages of a chat request, up to the last assistant message. Nothing in them is an error.
 
-Results are looked up in them by their ids, instructions count, and a new conversation is told them once. They
-stay in the chat for good, so nothing in them may keep the chat from going on. What cannot be told of them
-becomes a note, like ``[file a.pdf]``.
+They are used for the results and the instructions in them, and for a newly created conversation. They stay in
+the chat's history forever, so an error would make the whole chat unusable. Content that cannot be sent becomes
+a note, like ``[file a.pdf]``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,15 +16,15 @@ from ...turn.request import Content, Image, Text
 from ..items import AssistantMessage, InstructionMessage, MadeCall, Message, ToolMessage, UserMessage
 from ..pictures import picture_url
 
-#: Names of odd things in messages that are counted.
+#: Names of unsupported parts of messages that are noted.
 MAX_ODD_COUNT: Final = 1000
 
 _INSTRUCTING: Final = ("system", "developer")
 _OLD_ROLES: Final = frozenset({"user", "assistant", "system", "developer", "tool"})
-#: Types of parts that are text.
+#: Types of parts that contain text.
 TEXTS: Final = ("text", "input_text", "output_text", None)
-#: Thoughts, and calls and results, which are known by other fields: a conversation is not told of them.
-_UNTOLD: Final = frozenset(
+#: Types of parts that are left out: reasoning, and calls and results, which are in other fields.
+_LEFT_OUT: Final = frozenset(
     {
         "thinking",
         "redacted_thinking",
@@ -46,17 +46,17 @@ _NOTES: Final[Mapping[str, str]] = {
     "video": "video",
 }
 _MAX_NOTE_SIZE: Final = 200
-#: Parts of an old message that are kept as they are: to make a million objects of them takes a second.
+#: Parts of an old message that are kept separate: making a million objects takes a second.
 _MAX_KEPT_COUNT: Final = 16
 
 
 class History:
-    """Reads the older messages, the last one first: the limits are spent on what came last."""
+    """Decodes the older messages, starting with the last one, so that the limits apply to the oldest."""
 
     def __init__(self, config: Config, odd: dict[str, None]) -> None:
         self._odd = odd
-        self._odd_part_count = config.max_part_count  #: that are told of still
-        self._call_count = config.max_part_count  #: that are read still
+        self._odd_part_count = config.max_part_count  #: how many more are noted
+        self._call_count = config.max_part_count  #: how many more are decoded
         self._has_user = False
 
     def decode(self, items: Sequence[object]) -> tuple[Message, ...]:
@@ -64,7 +64,7 @@ class History:
         return tuple(reversed(messages))
 
     def _message(self, value: object) -> Message | None:
-        """None: there is nothing in it that is read."""
+        """Decode a message; None if nothing in it is used."""
         if type(value) is not dict:
             self._odd["messages"] = None
             return None
@@ -72,9 +72,11 @@ class History:
         if type(role) is not str or role not in _OLD_ROLES:
             return self._of_unknown_role(role, content)
         if type(content) is not str and content is not None:
-            # Programs put prompts of their own behind other parts, into these messages.
+            # Programs add their own prompts after other parts of these messages.
             keeps_parts = role in _INSTRUCTING or (role == "user" and not self._has_user)
-            content = self._told(content, has_pictures=role in ("user", "tool"), keeps_parts=keeps_parts)
+            content = self._decode_content(
+                content, has_pictures=role in ("user", "tool"), keeps_parts=keeps_parts
+            )
         if role == "assistant":
             calls = value.get("tool_calls")
             return AssistantMessage(content=content, calls=self._made_calls(calls) if calls else ())
@@ -88,7 +90,7 @@ class History:
         return InstructionMessage(content=content or "")
 
     def _made_calls(self, value: object) -> tuple[MadeCall, ...]:
-        """What cannot be read is left out: Letta knows what was called."""
+        """Decode calls. Invalid ones are left out, since Letta knows what was called."""
         calls = []
         for item in value[: self._call_count] if type(value) is list else ():
             function = item.get("function") if type(item) is dict else None
@@ -102,12 +104,12 @@ class History:
         return tuple(calls)
 
     def _of_unknown_role(self, role: object, content: object) -> Message | None:
-        """A message of a role that is not known is kept as a user's; a result in the old form is left out."""
+        """Decode a message of an unknown role as a user's. Results in the deprecated form are dropped."""
         if role == "function":
             return None
         self._odd["messages.role"] = None
         if content is not None and type(content) is not str:
-            content = self._told(content, has_pictures=False)
+            content = self._decode_content(content, has_pictures=False)
         if not content:
             return None
         speaker = Text(text=_note(role))
@@ -115,11 +117,11 @@ class History:
             content=(speaker, Text(text=content)) if type(content) is str else (speaker, *content)
         )
 
-    def _told(self, content: object, *, has_pictures: bool, keeps_parts: bool = True) -> Content:
-        """Content that is no string: its text, with notes of what else there was, and its pictures.
+    def _decode_content(self, content: object, *, has_pictures: bool, keeps_parts: bool = True) -> Content:
+        """Decode content that is not a string: its text, its images, and notes about anything else.
 
-        :param has_pictures: whether they can be told; otherwise they are a note, too.
-        :param keeps_parts: whether each is needed; otherwise texts that follow each other become one.
+        :param has_pictures: whether images can be sent; otherwise they become notes as well.
+        :param keeps_parts: whether to keep the parts separate; otherwise adjacent texts are joined.
         """
         items = content if type(content) is list else [content]
         parts: list[str | Image] = []
@@ -131,10 +133,10 @@ class History:
                 parts.append("[...]")
                 break
             self._odd_part_count -= 1
-            told = self._told_part(item)
-            if isinstance(told, str) or (told is not None and has_pictures):
-                parts.append(told)
-            elif told is not None:
+            decoded = self._decode_part(item)
+            if isinstance(decoded, str) or (decoded is not None and has_pictures):
+                parts.append(decoded)
+            elif decoded is not None:
                 parts.append("[image]")
         if not keeps_parts or len(parts) > _MAX_KEPT_COUNT:
             parts = _joined(parts)
@@ -142,14 +144,14 @@ class History:
             return parts[0]
         return tuple(Text(text=part) if isinstance(part, str) else part for part in parts)
 
-    def _told_part(self, part: object) -> str | Image | None:
-        """A part that is no text; None: it is not told."""
+    def _decode_part(self, part: object) -> str | Image | None:
+        """Decode a part that is not text; None if it is left out."""
         if type(part) is str or part is None:
             return part
         kind = part.get("type") if type(part) is dict else None
         if type(part) is not dict or type(kind) is not str:
             return _json(part)
-        if kind in _UNTOLD:
+        if kind in _LEFT_OUT:
             return None
         if kind == "refusal":
             refusal = part.get("refusal")
@@ -166,7 +168,7 @@ class History:
 
 
 def _joined(parts: Sequence[str | Image]) -> list[str | Image]:
-    """The same with one text where several follow each other."""
+    """Join adjacent texts."""
     joined: list[str | Image] = []
     for is_text, group in groupby(parts, lambda part: isinstance(part, str)):
         if is_text:
@@ -177,7 +179,7 @@ def _joined(parts: Sequence[str | Image]) -> list[str | Image]:
 
 
 def note_of_part(part: Mapping[str, Any], kind: str, odd: dict[str, None]) -> str:
-    """What is said in place of a part that cannot be told; its type is among what is odd."""
+    """Make a note in place of a part that cannot be sent, and add its type to the unsupported parts."""
     if len(odd) < MAX_ODD_COUNT:
         odd[f"messages.content.{kind}"] = None
     return _note("file", _file_name(part)) if kind in _FILES else _note(_NOTES.get(kind, kind))
@@ -191,13 +193,13 @@ def _file_name(part: Mapping[str, Any]) -> object:
 
 
 def _note(*words: object) -> str:
-    """What was there, for the agent: in one line, and short."""
+    """Make a note for the agent, in one short line."""
     text = " ".join(word for word in words if isinstance(word, str)) or "?"
     return f"[{''.join(char if char.isprintable() else ' ' for char in text[:_MAX_NOTE_SIZE])}]"
 
 
 def _json(value: object) -> str:
-    """A value that is no text at all, as it was written."""
+    """Write a value as JSON."""
     try:
         return orjson.dumps(value).decode()
     except orjson.JSONEncodeError:  # nested too deeply

@@ -1,7 +1,7 @@
-"""The messages of a chat request: strict for what is new; what is old is `history`.
+"""The messages of a chat request. New ones are checked strictly; older ones are decoded by `history`.
 
-A client sends its whole history with each request. New is what follows its last assistant message: that is
-told to the agent, so it must be what it seems.
+A client sends its whole history with each request. What follows its last assistant message is new, and is sent
+to the agent, so it must be valid.
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -58,10 +58,10 @@ _QUIET_PART_FIELDS: Final = frozenset({"type", "prompt_cache_breakpoint", "cache
 def decode_messages(
     value: object, config: Config, notices: Notices, *, is_mended: bool = False
 ) -> tuple[Message, ...]:
-    """All messages of a request, of which those behind the last assistant message are new.
+    """Decode all messages of a request. Those after the last assistant message are new.
 
-    :param is_mended: halves of surrogate pairs were replaced in the request.
-    :raises RequestError: if one that is new cannot be told to the agent as it is.
+    :param is_mended: whether lone surrogates were replaced in the request.
+    :raises RequestError: if a new message cannot be sent to the agent as it is.
     """
     items = array_at(value, "messages")
     if not items:
@@ -69,7 +69,7 @@ def decode_messages(
     if len(items) > config.max_message_count:
         raise too_many("messages", len(items), config.max_message_count)
     new = _first_new(items)
-    odd: dict[str, None] = {}  # each name once, however often it comes
+    odd: dict[str, None] = {}  # each name once
     old_messages = History(config, odd).decode(items[:new])
     new_messages = tuple(_New(items, new, config, odd).decode())
     for name in odd:
@@ -94,7 +94,7 @@ def _first_new(items: Sequence[object]) -> int:
 
 
 class _New:
-    """Decodes the messages behind the last assistant message."""
+    """Decodes the messages after the last assistant message."""
 
     def __init__(self, items: Sequence[object], first: int, config: Config, odd: dict[str, None]) -> None:
         self._items = items
@@ -109,7 +109,7 @@ class _New:
             raw = self._items[index]
             if type(raw) is dict and len(raw) == 2 and raw.get("role") == "user":
                 content = raw.get("content")
-                if type(content) is str:  # the usual one, and there may be very many
+                if type(content) is str:  # the most frequent form, and there may be very many
                     yield UserMessage(content=content)
                     continue
             yield self._message(raw, f"messages[{index}]")
@@ -162,9 +162,9 @@ class _New:
         return tuple(parts)
 
     def _note_of_result(self, part: Mapping[str, Any], allowed: tuple[str, ...]) -> str | None:
-        """What is said in place of a result's part that Letta does not take; None: it does, or it is no part.
+        """Make a note in place of a part of a result that Letta does not support; None if it does.
 
-        A tool gives what it gives, and no client can mend it.
+        A client has no influence on what a tool returns, so this is not an error.
         """
         kind, text = part.get("type"), part.get("text")
         if type(kind) is not str or kind in allowed:
@@ -201,7 +201,7 @@ class _New:
         return Image(url=url)
 
     def _name_odd(self, raw: Mapping[str, object], names: Set[str], path: str) -> None:
-        # A few are enough, and to sort a million takes a second.
+        # Sorting a million takes a second, so only some are sorted.
         for name in sorted(islice(names, MAX_ODD_COUNT)):
             if raw[name] is not None and len(self._odd) < MAX_ODD_COUNT:
                 self._odd[f"{path}.{name}"] = None
@@ -212,7 +212,7 @@ class _New:
         return string_at(raw["text"], f"{path}.text")
 
     def _called(self, name: object, path: str) -> str:
-        """The id of the call that a message of the old role ``function`` answers; it names the tool alone."""
+        """Find the call that a message of the deprecated role ``function`` answers, by the tool's name."""
         if self._calls is None:
             self._calls = _unanswered(self._items, self._first)
         ids = self._calls.get(name) if isinstance(name, str) else None
@@ -227,15 +227,15 @@ class _New:
 
 
 def _unanswered(items: Sequence[object], first: int) -> dict[str, list[str]]:
-    """Calls of the last assistant message that no tool message answers: ids by tools, the last one first."""
+    """Ids of calls of the last assistant message without a result, by tool, the last call first."""
     answered = {
         item["tool_call_id"]
         for item in items[first:]
         if type(item) is dict and type(item.get("tool_call_id")) is str
     }
     calls: dict[str, list[str]] = {}
-    asking = items[first - 1] if first else None
-    given = asking.get("tool_calls") if isinstance(asking, dict) else None
+    caller = items[first - 1] if first else None
+    given = caller.get("tool_calls") if isinstance(caller, dict) else None
     for call in reversed(given) if isinstance(given, list) else ():
         match call:
             case {"id": str(call_id), "function": {"name": str(name)}} if call_id not in answered:

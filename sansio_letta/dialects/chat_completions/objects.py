@@ -1,7 +1,7 @@
 """The objects of Chat Completions responses: chunks, completions and usage.
 
-Shapes as the official SDKs need them: an empty field of a delta is never written, ``finish_reason`` always is,
-and ``usage`` is absent or null as the request decided. OpenAPI document of 2026-08-21.
+They have the form that the official SDKs need: an empty field of a delta is never written, ``finish_reason``
+always is, and ``usage`` is absent or null depending on the request. OpenAPI document of 2026-08-21.
 """
 
 from enum import Enum, auto
@@ -16,14 +16,14 @@ from ... import sse
 
 
 class Unasked(Enum):
-    """The client did not ask for usage in its stream, so no chunk may have the key."""
+    """The client did not request the usage in its stream, so no chunk may have the key."""
 
     USAGE = auto()
 
 
 @frozen(kw_only=True)
 class Function:
-    """The function of a call; in later fragments only a piece of the arguments."""
+    """The function of a call. Later fragments contain only a piece of the arguments."""
 
     name: str | None = None
     arguments: str = field(repr=False)
@@ -31,7 +31,7 @@ class Function:
 
 @frozen(kw_only=True)
 class ToolCallDelta:
-    """The first fragment of a call has all fields; the later ones `index` and the arguments alone."""
+    """A fragment of a call. The first has all fields, later ones only `index` and a piece of the arguments."""
 
     index: int
     id: str | None = None
@@ -41,7 +41,7 @@ class ToolCallDelta:
 
 @frozen(kw_only=True)
 class Delta:
-    """What a chunk adds to the message."""
+    """The part of the message in one chunk."""
 
     role: Literal["assistant"] | None = None
     content: str | None = field(default=None, repr=False)
@@ -63,7 +63,7 @@ class CompletionTokensDetails:
 
 @frozen(kw_only=True)
 class LettaUsage:
-    """Tokens of all the agent's steps together. Numbers alone: some programs add up what they find."""
+    """Tokens of all the agent's steps together. Numbers only, because some programs add up all fields."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -80,7 +80,7 @@ class Usage:
     total_tokens: int = 0
     prompt_tokens_details: PromptTokensDetails | None = None
     completion_tokens_details: CompletionTokensDetails | None = None
-    letta: LettaUsage | None = None  #: where it says something else
+    letta: LettaUsage | None = None  #: if its numbers are different
 
 
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls"]
@@ -101,7 +101,7 @@ class StatusData:
 
 @frozen(kw_only=True)
 class StatusEvent:
-    """What Open WebUI shows above an answer that is being made; no other client looks for it."""
+    """A status that Open WebUI shows above an unfinished answer. Other clients ignore it."""
 
     type: Literal["status"] = "status"
     data: StatusData
@@ -109,7 +109,7 @@ class StatusEvent:
 
 @frozen(kw_only=True)
 class Chunk:
-    """One streamed item; `choices` is empty in the one that carries the usage."""
+    """One item of the stream; `choices` is empty in the one with the usage."""
 
     id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
@@ -129,7 +129,7 @@ class ToolCall:
 
 @frozen(kw_only=True)
 class AssistantMessage:
-    """The whole answer's message; `content` is null if there are only calls."""
+    """The message of a whole answer; `content` is null if there are only calls."""
 
     role: Literal["assistant"] = "assistant"
     content: str | None = field(repr=False)
@@ -159,22 +159,22 @@ class Completion:
     usage: Usage | None = None
 
 
-#: The one sign of success at a stream's end: after an error it does not come.
+#: The end of a stream that was successful. It is not sent after an error.
 DONE: Final = sse.encode_data(b"[DONE]")
 
 
 def encode_chunk(chunk: Chunk) -> bytes:
-    """The chunk as one event of the stream."""
+    """Encode a chunk as one event of the stream."""
     return sse.encode_json(orjson.dumps(_wire.unstructure(chunk)))
 
 
 def encode_delta(delta: Delta) -> bytes:
-    """A chunk's delta alone, as JSON."""
+    """Encode a chunk's delta, as JSON."""
     return sse.on_one_line(orjson.dumps(_unstructure_delta(delta)))
 
 
 def encode(completion: Completion) -> bytes:
-    """The whole answer as a JSON body."""
+    """Encode a whole answer as a JSON body."""
     return orjson.dumps(_wire.unstructure(completion))
 
 

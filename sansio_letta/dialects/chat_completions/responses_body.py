@@ -1,8 +1,8 @@
 """Responses API bodies sent to Chat Completions, as Cursor does for some models.
 
-The answer stays one of Chat Completions, which is what such a client reads. A body becomes one of ours field by
-field, and is then decoded like any other. Items that a model of OpenAI's alone could read, like its reasoning,
-are left out.
+The response is still one of Chat Completions, which such a client expects. The body is converted field by
+field, and then decoded like any other. Items that only OpenAI's models can read, like their reasoning, are left
+out.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,24 +11,24 @@ from typing import Any, Final
 from ..._convert import json_name
 from ...errors import RequestError
 
-#: Beginnings and results of calls, by the field that holds what was given or returned.
+#: Types of calls -> the field with the arguments.
 _CALLS: Final[Mapping[str, str]] = {"function_call": "arguments", "custom_tool_call": "input"}
 _RESULTS: Final = frozenset({"function_call_output", "custom_tool_call_output"})
 _TEXTS: Final = frozenset({"input_text", "output_text"})
-#: What a model has done by itself; other calls of its own end like `_OWN_CALL`.
+#: Types of items for what a model did by itself; its own calls have other types, which end with `_OWN_CALL`.
 _OWN_WORK: Final = frozenset({"reasoning", "mcp_list_tools"})
 _OWN_CALL: Final = "_call"
 
 
 def is_responses_body(given: Mapping[str, Any]) -> bool:
-    """Whether a body is one of the Responses API."""
+    """Whether a body is in the format of the Responses API."""
     return given.get("messages") is None and given.get("input") is not None
 
 
 def as_chat_body(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The same request for Chat Completions.
+    """Convert a body to Chat Completions.
 
-    :raises RequestError: 400, if it goes on from a response that nobody has kept, or holds what is no input.
+    :raises RequestError: 400, if it continues an earlier response, or if its input is invalid.
     """
     for name in ("previous_response_id", "conversation"):
         if given.get(name) is not None:
@@ -82,7 +82,7 @@ def _messages(value: object) -> Iterator[object]:
 
 
 def _round(calls: Sequence[object], results: Sequence[object]) -> Iterator[object]:
-    """Calls and their results, which may come by turns: results must follow all calls that are open."""
+    """Yield calls and then their results. In the input they may alternate, but all calls must come first."""
     if calls:
         yield {"role": "assistant", "tool_calls": list(calls)}
     yield from results

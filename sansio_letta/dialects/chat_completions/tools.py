@@ -1,6 +1,6 @@
-"""The tools of a chat request, and which of them its `tool_choice` leaves.
+"""The tools of a chat request, and which of them its `tool_choice` allows.
 
-One bad tool among forty must not keep the others from being used. What is there twice is taken once.
+A tool that is there twice is used once.
 """
 
 from collections.abc import Mapping
@@ -15,9 +15,9 @@ from ..tool_names import with_aliases
 
 
 def decode_tools(value: object, config: Config, notices: Notices) -> tuple[FunctionTool, ...]:
-    """The tools that the client offers, each name once.
+    """Decode the client's tools, each name once.
 
-    :raises RequestError: if there is one that cannot be offered; it names the tool by its index.
+    :raises RequestError: if one of them is invalid; the error contains its index.
     """
     items = array_at(value, "tools")
     if len(items) > config.max_tool_count:
@@ -28,7 +28,7 @@ def decode_tools(value: object, config: Config, notices: Notices) -> tuple[Funct
         if tool.strict:
             notices.add("tools.function.strict")
         if tools.get(tool.name, tool) != tool:
-            # Of two tools of one name a program that keeps them by their names has the last one.
+            # A program that stores tools by name would use the last one of two with one name.
             notices.add("tools.function.name")
         tools[tool.name] = tool
     return with_aliases(tools.values())
@@ -64,7 +64,7 @@ def _decode_tool(value: object, path: str) -> FunctionTool:
 
 
 def choose_tools(tools: tuple[FunctionTool, ...], choice: object) -> tuple[tuple[FunctionTool, ...], bool]:
-    """What `tool_choice` leaves, and whether one of these must be called."""
+    """Return the tools that `tool_choice` allows, and whether one of them must be called."""
     match choice:
         case None | "auto" | {"type": "auto"}:
             return tools, False

@@ -1,6 +1,6 @@
-"""The writer of Chat Completions responses: a stream of chunks, or one completion.
+"""The writers of Chat Completions responses: a stream of chunks, or one completion.
 
-Both writers take the same events and give the bytes of the answer's body.
+Both take the same events and return the bytes of the response's body.
 """
 
 from typing import Final
@@ -38,19 +38,19 @@ _FINISH_REASONS: Final[dict[FinishReason, chat.FinishReason]] = {
 
 @frozen(kw_only=True)
 class Heading:
-    """What every chunk of one answer repeats."""
+    """What all chunks of one answer have in common."""
 
     completion_id: str
     created: int  #: Unix time, seconds
-    model: str  #: as the client asked for it
+    model: str  #: as the client gave it
 
 
 @define
 class ChunkWriter:
-    """``stream: true``: a chunk an event, as server-sent events.
+    """Writer for ``stream: true``: one chunk for each event, as server-sent events.
 
-    :param include_usage: whether the client asked for a last chunk with the usage.
-    :param max_fragment_size: bytes of a string in one chunk, as JSON; longer ones are split.
+    :param include_usage: whether the last chunk is to contain the usage.
+    :param max_fragment_size: bytes of a string in one chunk, as JSON; longer strings are split.
     """
 
     heading: Heading
@@ -68,7 +68,7 @@ class ChunkWriter:
 
     def __attrs_post_init__(self) -> None:
         self._short_count = short_count(self.max_fragment_size)
-        # The chunks of an answer differ in their deltas alone: what stands around them is encoded once.
+        # The chunks of an answer differ only in their deltas. The rest is encoded once.
         frame = chat.encode_chunk(self._chunk(chat.Delta()))
         self._before_delta, _, self._after_delta = frame.rpartition(b"{}")
         self._before_text, self._after_text = self._before_delta + b'{"content":', b"}" + self._after_delta
@@ -76,7 +76,7 @@ class ChunkWriter:
     def write(self, event: Event) -> bytes:
         match event:
             case TextDelta(text=text) if len(text) <= self._short_count:
-                # Nearly every event is one of these: what `deltas` comes to, without the way there.
+                # A short path for nearly all events, with the same result as `deltas`.
                 json = orjson.dumps(text)
                 if not text.isascii() and ("\u2028" in text or "\u2029" in text or "\x85" in text):
                     json = sse.on_one_line(json)
@@ -95,15 +95,15 @@ class ChunkWriter:
         )
 
     def write_status(self, description: str, *, done: bool) -> bytes:
-        """A chunk that adds nothing, with a status for Open WebUI beside it.
+        """Encode a status for Open WebUI, in a chunk with an empty delta.
 
-        Vendors' words belong on the chunk's top level: SDKs add up what they do not know within a delta.
+        Extensions belong on the chunk's top level: SDKs concatenate unknown fields of deltas.
         """
         event = chat.StatusEvent(data=chat.StatusData(description=description, done=done))
         return chat.encode_chunk(evolve(self._chunk(chat.Delta()), event=event))
 
     def deltas(self, event: Event) -> list[chat.Delta]:
-        """What the event adds to the message: one delta, or several if its text is long, or none."""
+        """Return the deltas for an event: one, several if its text is long, or none."""
         size = self.max_fragment_size
         match event:
             case TextDelta(text=text):
@@ -152,7 +152,7 @@ class _Call:
 
 @define
 class CompletionWriter:
-    """``stream: false``: the same turn, collected into one completion."""
+    """Writer for ``stream: false``: the whole turn as one completion."""
 
     heading: Heading
     reasoning_field: ReasoningField = ReasoningField.REASONING_CONTENT
@@ -180,7 +180,7 @@ class CompletionWriter:
         return b""
 
     def completion(self, finished: TurnFinished) -> chat.Completion:
-        """All that was collected, as the answer."""
+        """Build the whole answer."""
         calls = tuple(
             chat.ToolCall(id=call.id, function=chat.Function(name=call.name, arguments="".join(call.arguments)))
             for call in self._calls
@@ -202,15 +202,15 @@ class CompletionWriter:
 
 
 def encode_error(error: SansioLettaError) -> bytes:
-    """The body of a failure while there is a status to tell it by."""
+    """Encode an error as the body of a response with an error status."""
     return orjson.dumps(error_body(error, field_name))
 
 
 def encode_stream_error(error: SansioLettaError) -> bytes:
-    """A failure after the first chunk: the form that every SDK raises (no flat one does).
+    """Encode an error after the first chunk, in the nested form, which all SDKs raise.
 
-    There is no status any more, nor a header: the type alone tells whether to try again. opencode repeats
-    ``server_error`` and not ``upstream_error``.
+    Since the status and the headers were sent already, only the type can say whether to try again: opencode
+    retries ``server_error`` but not ``upstream_error``.
     """
     body = error_body(error, field_name)
     if error.advice.type != "invalid_request_error":
@@ -219,9 +219,9 @@ def encode_stream_error(error: SansioLettaError) -> bytes:
 
 
 def encode_usage(usage: Usage, count: UsageCount = UsageCount.CONTEXT) -> chat.Usage:
-    """Letta's counts under OpenAI's names; what Letta does not know is left out, or 0 where it must be there.
+    """Convert Letta's usage to OpenAI's. Unknown numbers are left out, or 0 if they are required.
 
-    :param count: which of them; without a context of Letta's it is always the sums.
+    :param count: which numbers; if the context's size is unknown, always the sums.
     """
     prompt_tokens, completion_tokens = usage.prompt_tokens or 0, usage.completion_tokens or 0
     total_tokens = usage.total_tokens or prompt_tokens + completion_tokens
@@ -233,10 +233,10 @@ def encode_usage(usage: Usage, count: UsageCount = UsageCount.CONTEXT) -> chat.U
             total_tokens=total_tokens,
             step_count=usage.step_count,
         )
-        # What the agent said in earlier steps is in the context of the last. After a compaction it may be less.
+        # The last step's context contains the output of earlier ones, and may be smaller after a compaction.
         prompt_tokens = max(usage.context_tokens - completion_tokens, 0)
         total_tokens = prompt_tokens + completion_tokens
-        # They are parts of the prompt; programs that reckon costs subtract them from it.
+        # These are parts of the prompt, and programs subtract them from it to calculate costs.
         cached = cached and min(cached, prompt_tokens)
         written = written and min(written, prompt_tokens - (cached or 0))
     prompt = chat.PromptTokensDetails(cached_tokens=cached, cache_write_tokens=written)
@@ -252,10 +252,10 @@ def encode_usage(usage: Usage, count: UsageCount = UsageCount.CONTEXT) -> chat.U
 
 
 def make_writer(heading: Heading, config: Config, *, stream: bool, include_usage: bool = False) -> Writer:
-    """A writer by the policies of a config.
+    """Make a writer, according to the policies of a config.
 
-    :param stream: whether chunks are asked for, or one completion.
-    :param include_usage: of chunks: whether the last is to carry the usage.
+    :param stream: whether to write chunks, or one completion.
+    :param include_usage: whether the last chunk is to contain the usage.
     """
     if not stream:
         return CompletionWriter(heading, config.reasoning_field, config.usage)
@@ -265,14 +265,14 @@ def make_writer(heading: Heading, config: Config, *, stream: bool, include_usage
 
 
 def short_count(max_size: int) -> int:
-    """Characters that fit, whatever they are: each takes at most six bytes of JSON, and two are quotes."""
+    """How many characters always fit: each takes at most six bytes of JSON, and the quotes take two."""
     return (max_size - 2) // 6
 
 
 def fragments(text: str, max_size: int) -> list[str]:
-    """The text in pieces of at most `max_size` bytes of JSON each, quotes included; one piece if it fits.
+    """Split a text into pieces of at most `max_size` bytes of JSON each, including quotes.
 
-    Readers of lines fail on long ones.
+    Programs that read the stream by lines fail on long ones.
     """
     if len(text) <= max(short_count(max_size), 1) or len(sse.on_one_line(orjson.dumps(text))) <= max_size:
         return [text]

@@ -1,4 +1,4 @@
-"""Agents as Letta's REST API shows them: how one is found by its name or id, and what it can do."""
+"""Look up agents by name or id, and find out what they can do."""
 
 from collections.abc import Callable
 from typing import Final
@@ -11,25 +11,25 @@ from . import letta
 from .commands import FetchAgent, FindAgent
 from .response import Response
 
-#: Characters of a model's name. A longer one would not fit into a request line with its escapes.
+#: Limit for a model's name, in characters. With escapes, a longer one would not fit into a request line.
 _MAX_NAME_SIZE: Final = 512
 
-#: Agents that Letta makes beside others, to work on their memory.
+#: Agents that Letta creates next to others, to work on their memory.
 _HELPER_TYPES: Final = frozenset({"sleeptime_agent", "voice_sleeptime_agent"})
 
 
 @frozen(kw_only=True)
 class FoundAgent:
-    """An agent, and the calls that it waits for in its own thread, if that was asked, too."""
+    """An agent, and the pending calls of its own thread, if these were requested."""
 
     agent: Agent
     pending: tuple[PendingCall, ...] = ()
 
 
 def find_agent(model: str, *, with_pending: bool = False) -> FindAgent | FetchAgent:
-    """The question which agent a model's name, or an agent's id, stands for.
+    """Return the command that looks up the agent with this name or id.
 
-    :raises RequestError: if the name is too long to be any agent's; it need not be sent.
+    :raises RequestError: if no agent can have a name this long.
     """
     if len(model) > _MAX_NAME_SIZE:
         raise unknown_model(model)
@@ -41,19 +41,19 @@ def find_agent(model: str, *, with_pending: bool = False) -> FindAgent | FetchAg
 def found_agent(
     model: str, response: Response, may_use: Callable[[Agent], bool] = lambda _: True
 ) -> FoundAgent:
-    """The answer to `find_agent`.
+    """Return the agent in the response to `find_agent`.
 
-    :param may_use: whether an agent exists for the one who asks; there is no word of any other.
-    :raises RequestError: if no agent has the name or id, or several have.
-    :raises LettaError: if Letta refused to tell.
-    :raises RemoteProtocolError: if the answer cannot be read.
+    :param may_use: returns whether the client may use an agent. Others are treated as if they did not exist.
+    :raises RequestError: if no agent has the name or id, or several have the name.
+    :raises LettaError: if the status is not 200.
+    :raises RemoteProtocolError: if the response cannot be read.
     """
     if is_agent_id(model):
         if response.status == 404:
             raise unknown_model(model)
         agents = [letta.decode_agent(response.data)]
     else:
-        # Letta's filter is exact; a gateway's or a stand-in's might not be.
+        # Letta matches the whole name; a gateway or another implementation might not.
         agents = [agent for agent in letta.decode_agents(response.data) if agent.name == model]
     found = [
         FoundAgent(agent=agent, pending=pending_calls(wire.pending_approval))
@@ -68,15 +68,15 @@ def found_agent(
 
 
 def decode_agents(data: bytes) -> tuple[Agent, ...]:
-    """A page of the list of agents.
+    """Decode a page of the list of agents.
 
-    :raises RemoteProtocolError: if it is no list of agents.
+    :raises RemoteProtocolError: if it is not a list of agents.
     """
     return tuple(map(to_agent, letta.decode_agents(data)))
 
 
 def to_agent(agent: letta.Agent) -> Agent:
-    """An agent for the turn."""
+    """Convert an agent."""
     return Agent(
         id=agent.id,
         name=agent.name,
@@ -90,19 +90,19 @@ def to_agent(agent: letta.Agent) -> Agent:
 
 
 def _capabilities(agent: letta.Agent) -> Capabilities:
-    """What an agent can do, by its type and its tools.
+    """Return what an agent can do, by its type and its tools.
 
-    Agents of types from before letta_v1_agent are run by an older loop. Such a legacy agent speaks through a
-    tool, ``send_message``, and its calls have one argument more. It never offers a request's ``client_tools``
-    to its model (legacy_ephemeral_tool.jsonl); has no conversations, though Letta takes messages for them
+    Agents of types older than letta_v1_agent use an older loop. Such a legacy agent replies by calling a tool,
+    ``send_message``, and its calls have one more argument. It never offers a request's ``client_tools`` to its
+    model (legacy_ephemeral_tool.jsonl); has no conversations, although Letta accepts messages for them
     (legacy_conversation.jsonl); loses text if tokens are streamed (legacy_token_streaming.jsonl); knows only
-    approval and denial of a call (legacy_client_tool.jsonl); and forgets an answer that a message follows
-    (legacy_answer_lost.jsonl). With ``enable_sleeptime`` Letta 0.16.7 fails on every request for its stream,
-    with a TypeError of its own (legacy_sleeptime.jsonl).
+    approval and denial of a call (legacy_client_tool.jsonl); and loses an answer that is followed by a message
+    (legacy_answer_lost.jsonl). With ``enable_sleeptime``, Letta 0.16.7 fails with a TypeError on every request
+    for its stream (legacy_sleeptime.jsonl).
 
-    Letta gives its tool ``send_message`` to legacy agents, and to every agent that is made with
-    ``enable_sleeptime`` (sleeptime_reply.jsonl). The argument that it speaks by is the one whose name can carry
-    a mark otherwise.
+    Letta adds ``send_message`` to legacy agents, and to each agent that is created with ``enable_sleeptime``
+    (sleeptime_reply.jsonl). Runs of these agents cannot be marked, since the name of its argument is where the
+    mark of other runs is.
     """
     is_legacy = agent.agent_type not in ("letta_v1_agent", "sleeptime_agent")
     senders = [tool for tool in agent.tools or () if tool.name == letta.SEND_MESSAGE]
@@ -127,7 +127,7 @@ def _is_foreign(tool: letta.OwnTool) -> bool:
 
 
 def pending_calls(request: letta.PendingApproval | None) -> tuple[PendingCall, ...]:
-    """The calls that a message asks about."""
+    """Convert the calls of an approval request."""
     if request is None:
         return ()
     return tuple(

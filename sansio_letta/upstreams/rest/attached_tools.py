@@ -1,17 +1,17 @@
-"""A client's tools for agents that cannot be told of them in a request: tools at Letta, for a turn.
+"""The names, tags and rules of a client's tools that are attached to an agent.
 
-Where `client_tools` of a request are of no use (`Capabilities.client_tools`, and servers from before them),
-each of the client's tools is made as a tool at Letta that needs a human's approval, and attached to the agent.
-Its calls then wait for an answer like those of `client_tools`. `tool_attachment` asks Letta for all this; here
-are the names and marks by which our tools are known:
+Some agents and servers ignore the `client_tools` of a request (see `Capabilities.client_tools`). For them, each
+of the client's tools is created in Letta as a tool that requires approval, and attached to the agent. Its calls
+are then pending like those of `client_tools`. `tool_attachment` sends the commands; this module knows the
+conventions:
 
-- Tools of one name exist once in an organisation, so the name holds a hash of name, description and schema:
-  whoever brings the same tool shares it, whoever brings another of the same name does not see it. The prefix
-  keeps it apart from the agent's own tools. What the client is told has its own name again.
-- A tool carries a tag that says until when it is kept though no agent has it: see `is_expired`.
-- An agent that has such tools carries two tags: one to be found by, and a `Stamp`, which tells whose they are.
-- Attached tools bring rules, which detaching leaves behind (legacy_ephemeral_tool.jsonl). They are known by the
-  tool's name.
+- A tool's name is unique in an organisation. So ours contain a hash of name, description and schema: clients
+  with the same tool share it, and clients with different tools of the same name do not interfere. The prefix
+  avoids collisions with the agent's own tools. The client only sees its own names.
+- Each tool has a tag with the time until which it is kept even if no agent has it. See `is_expired`.
+- An agent with such tools has two tags: one to find it by, and a `Stamp`, which identifies the turn.
+- Letta adds rules for attached tools, which stay when the tools are detached (legacy_ephemeral_tool.jsonl).
+  They are recognised by the tool's name.
 """
 
 import re
@@ -27,20 +27,20 @@ from ...errors import FieldPath, RequestError, RequestField
 from ...turn.request import Tool
 from . import letta
 
-#: Begins the names of our tools; a hash and the client's own name follow.
+#: Prefix of the names of our tools. A hash and the client's name follow.
 PREFIX: Final = "client_"
-#: What model providers take; Letta has no limit of its own.
+#: Limit of model providers; Letta has none.
 _MAX_NAME_SIZE: Final = 64
 _OURS: Final = re.compile(rf"{PREFIX}[a-z2-7]{{12}}_[A-Za-z0-9_-]+")
 
-#: On every tool of ours, and on every agent that has one.
+#: Tag of each of our tools, and of each agent that has one.
 MARK: Final = "letta-proxy-client-tools"
 _UNTIL: Final = re.compile(rf"{MARK} until (\d{{1,15}})(?: for (\w{{1,64}}))?")
 
-#: Arguments that Letta adds to the tools of legacy agents: the first is taken from every call, the second is
-#: added to every call.
-_TAKEN_ARGUMENTS: Final = ("thinking", "request_heartbeat")
-#: Letta writes the arguments anew and puts it last (legacy_client_tool.jsonl).
+#: Arguments that Letta adds to the tools of legacy agents. It removes the first from every call, and adds the
+#: second to every call.
+_RESERVED_ARGUMENTS: Final = ("thinking", "request_heartbeat")
+#: Letta serialises the arguments again, with this one last (legacy_client_tool.jsonl).
 _HEARTBEAT: Final = re.compile(r'(?:, |(?<=\{))"request_heartbeat": (?:true|false)\}\Z')
 
 
@@ -48,8 +48,8 @@ _HEARTBEAT: Final = re.compile(r'(?:, |(?<=\{))"request_heartbeat": (?:true|fals
 class OfferedTool:
     """A client's tool as the agent gets it.
 
-    :param name: the client's.
-    :param tool: with the name that it has at Letta.
+    :param name: the client's name of it.
+    :param tool: the tool, with its name in Letta.
     """
 
     name: str
@@ -58,9 +58,9 @@ class OfferedTool:
 
 @frozen(kw_only=True)
 class Stamp:
-    """Whose tools an agent has.
+    """Says which turn has attached tools to an agent.
 
-    :param until: Unix time, seconds; after it whoever comes by takes them away.
+    :param until: Unix time in seconds; afterwards any process may detach them.
     :param owner: the request's token.
     """
 
@@ -69,38 +69,38 @@ class Stamp:
 
     @property
     def tag(self) -> str:
-        """As the agent carries it."""
+        """The stamp as a tag of the agent."""
         return f"{MARK} until {self.until} for {self.owner}"
 
 
 def is_our_name(name: str | None) -> bool:
-    """Whether a tool of this name was made here, or by another process like this one."""
+    """Return whether a tool with this name was created by this software."""
     return name is not None and _OURS.fullmatch(name) is not None
 
 
 def is_ours(tool: letta.Tool) -> bool:
-    """Whether it was made here: nothing else is ever detached or deleted."""
+    """Return whether a tool was created by this software. No others are ever detached or deleted."""
     return is_our_name(tool.name) and MARK in tool.tags
 
 
 def tool_tags(until: int) -> tuple[str, ...]:
-    """The tags of a tool.
+    """Return the tags of a tool.
 
-    :param until: Unix time, seconds.
+    :param until: when it expires, Unix time in seconds.
     """
     return (MARK, f"{MARK} until {until}")
 
 
 def is_expired(tool: letta.Tool, now: int) -> bool:
-    """Whether a tool of ours is to be made anew before it is used, or deleted if no agent has it.
+    """Return whether one of our tools must be created again before use, or deleted if no agent has it.
 
-    :param now: Unix time, seconds.
+    :param now: Unix time in seconds.
     """
     return _until(tool.tags) <= now
 
 
 def stamp_of(toolbox: letta.Toolbox) -> Stamp:
-    """Whose tools of ours an agent has; without a stamp that can be read: nobody's, and long ago."""
+    """Return an agent's stamp. Without a readable one, return a stamp without an owner that has expired."""
     found = [match for tag in toolbox.tags if (match := _UNTIL.fullmatch(tag)) and match[2]]
     return Stamp(until=int(found[0][1]), owner=found[0][2]) if found else Stamp(until=0, owner="")
 
@@ -110,7 +110,7 @@ def _until(tags: Iterable[str]) -> int:
 
 
 def without_ours(toolbox: letta.Toolbox) -> letta.Toolbox:
-    """The agent as it was: without tools of ours, their rules, and our tags."""
+    """Return an agent's toolbox without our tools, their rules and our tags."""
     return evolve(
         toolbox,
         tools=tuple(tool for tool in toolbox.tools if not is_ours(tool)),
@@ -120,7 +120,7 @@ def without_ours(toolbox: letta.Toolbox) -> letta.Toolbox:
 
 
 def with_tools(toolbox: letta.Toolbox, tools: Iterable[letta.Tool], stamp: Stamp) -> letta.Toolbox:
-    """The agent with these tools, and no others of ours."""
+    """Return an agent's toolbox with these of our tools and no others."""
     own, attached = without_ours(toolbox), tuple(tools)
     rules = tuple({"type": "requires_approval", "tool_name": tool.name} for tool in attached)
     return evolve(
@@ -129,10 +129,10 @@ def with_tools(toolbox: letta.Toolbox, tools: Iterable[letta.Tool], stamp: Stamp
 
 
 def offer_attached(tools: Iterable[Tool], *, adds_arguments: bool) -> tuple[OfferedTool, ...]:
-    """The client's tools as an agent gets them.
+    """Return the client's tools as they are attached to an agent.
 
-    :param adds_arguments: whether it is an agent whose calls Letta takes arguments from.
-    :raises RequestError: if Letta could not offer one of them to the agent; it names the field.
+    :param adds_arguments: whether Letta adds arguments of its own to the agent's tools.
+    :raises RequestError: if Letta could not offer a tool to the agent; it names the field.
     """
     return tuple(
         _with_hashed_name(evolve(tool, parameters=_check(tool.parameters, index, adds_arguments)))
@@ -141,19 +141,20 @@ def offer_attached(tools: Iterable[Tool], *, adds_arguments: bool) -> tuple[Offe
 
 
 def _with_hashed_name(tool: Tool) -> OfferedTool:
-    known_by = orjson.dumps([tool.name, tool.description, tool.parameters], option=orjson.OPT_SORT_KEYS)
-    digest = b32encode(sha256(known_by).digest()).decode().lower()[:12]
-    # What is cut off of a long name is in the hash.
+    identity = orjson.dumps([tool.name, tool.description, tool.parameters], option=orjson.OPT_SORT_KEYS)
+    digest = b32encode(sha256(identity).digest()).decode().lower()[:12]
+    # The hash also covers the part of a long name that is cut off.
     return OfferedTool(name=tool.name, tool=evolve(tool, name=f"{PREFIX}{digest}_{tool.name}"[:_MAX_NAME_SIZE]))
 
 
 def offer_in_request(tools: Iterable[Tool], own_names: Collection[str]) -> tuple[OfferedTool, ...]:
-    """The client's tools as they go with a request to an agent that has tools of its own.
+    """Return the client's tools as they are sent in a request.
 
-    Letta would give the agent the client's in place of its own of the same name, and the agent's memory might
-    go to the client. Such a tool gets a name like those that are lent, and its description says whose it is.
+    A client's tool with the name of one of the agent's own would replace it in Letta, and what the agent wants
+    to store in its memory might be sent to the client. So it is renamed like an attached tool, and its
+    description says what it is.
 
-    :param own_names: of the agent's own.
+    :param own_names: the names of the agent's own tools.
     """
     return tuple(
         _renamed(tool) if tool.name in own_names else OfferedTool(name=tool.name, tool=tool) for tool in tools
@@ -162,13 +163,13 @@ def offer_in_request(tools: Iterable[Tool], own_names: Collection[str]) -> tuple
 
 def _renamed(tool: Tool) -> OfferedTool:
     offer = _with_hashed_name(tool)
-    whose = f"The user's program has this tool and calls it {tool.name}; your own tool of that name is another."
-    description = f"{tool.description}\n\n{whose}" if tool.description else whose
+    note = f"The user's program has this tool and calls it {tool.name}; your own tool of that name is another."
+    description = f"{tool.description}\n\n{note}" if tool.description else note
     return evolve(offer, tool=evolve(offer.tool, description=description))
 
 
 def _check(parameters: Mapping[str, Any], index: int, adds_arguments: bool) -> dict[str, Any]:
-    """A schema with all that Letta reads without asking whether it is there: without it every run fails.
+    """Return a schema with all the keys that Letta requires. Without them every run fails.
 
     :param index: of the tool.
     """
@@ -180,12 +181,12 @@ def _check(parameters: Mapping[str, Any], index: int, adds_arguments: bool) -> d
         raise _unfit(index, ("properties",), "must be an object")
     if not isinstance(whole["required"], list) or not all(isinstance(name, str) for name in whole["required"]):
         raise _unfit(index, ("required",), "must be a list of names")
-    for name in _TAKEN_ARGUMENTS if adds_arguments else ():
+    for name in _RESERVED_ARGUMENTS if adds_arguments else ():
         if name in whole["properties"]:
             raise _unfit(
                 index,
                 ("properties", name),
-                "cannot be an argument: Letta gives one of this name to every tool, and keeps it",
+                "cannot be an argument: Letta adds one of this name to every tool",
             )
     return whole
 
@@ -198,8 +199,8 @@ def _unfit(index: int, inside: tuple[str, ...], why: str) -> RequestError:
 
 
 def strip_heartbeat(arguments: str) -> str:
-    """A call's arguments without what Letta has added for a legacy agent.
+    """Return a call's arguments without the one that Letta adds for legacy agents.
 
-    :param arguments: whole, as Letta writes them.
+    :param arguments: complete, as Letta serialises them.
     """
     return _HEARTBEAT.sub("}", arguments)

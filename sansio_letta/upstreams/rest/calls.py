@@ -1,9 +1,9 @@
-"""The tool bridge: Letta's approvals on one side, the tool calls and results of a chat on the other.
+"""Convert Letta's approval requests and tool messages to the tool calls of a chat.
 
-A client's tool reaches the model through ``client_tools``, or as a tool of the agent's under another name
-(`attached_tools`). A call of one arrives as an approval request and pauses the run; its result goes back as an
-approval. Calls are told apart by their ids alone, since clients rewrite names and arguments in the history that
-they send back.
+A client's tool is offered to the model through ``client_tools``, or as a tool of the agent under another name
+(`attached_tools`). A call of it arrives as an approval request and pauses the run. Its result is sent back as
+an approval. Calls are identified by their ids alone, since clients change names and arguments in the history
+that they send.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -27,13 +27,13 @@ from .reply_argument import ReplyArgument
 
 ServerToolEvent: TypeAlias = ServerToolStarted | ServerToolArguments | ServerToolReturned
 
-#: What Letta's `send_message` returns. Of a call of an earlier run its name is not always told.
+#: The result of Letta's `send_message`. The name of a tool called in an earlier run is not always known.
 _SENT: Final = "Sent message successfully."
 
 
 @frozen(kw_only=True)
 class ReplyText:
-    """A piece of what the agent says by calling `letta.SEND_MESSAGE`."""
+    """A piece of the text that the agent sends by calling `letta.SEND_MESSAGE`."""
 
     call_id: str
     text: str = field(repr=False)
@@ -41,26 +41,27 @@ class ReplyText:
 
 @define
 class _Call:
-    """One call of the run, from its first fragment on."""
+    """One call of the run, as far as its fragments have arrived."""
 
     call_id: str
     name: str | None = None
-    index: int | None = None  #: None while the name is unknown, and for calls that are not the client's
-    pieces: list[str] = field(factory=list)  #: held back while the name is unknown; kept for what needs a human
+    index: int | None = None  #: among the client's calls; None for others, or if the name is unknown
+    pieces: list[str] = field(factory=list)  #: arguments held back: the name is unknown, or it needs approval
     has_arguments: bool = False
-    reply: ReplyArgument | None = None  #: reads the arguments, if they are what the agent says
+    reply: ReplyArgument | None = None  #: reads the agent's text from the arguments
 
     @property
     def arguments(self) -> str:
-        """The pieces together."""
+        """The arguments held back so far."""
         return "".join(self.pieces)
 
 
 def owner_of(name: str | None, client_tools: Collection[str], own_tools: Collection[str] | None) -> ToolOwner:
-    """Whose tool a pending call is of.
+    """Return the owner of the tool that a pending call is for.
 
-    :param client_tools: the names of the client's tools at Letta.
-    :param own_tools: the names of the agent's own, if they are known: other calls are some client's.
+    :param client_tools: the names in Letta of the client's tools.
+    :param own_tools: the names of the agent's own tools, or None if unknown. Other names belong to another
+        client.
     """
     if name in client_tools:
         return ToolOwner.CLIENT
@@ -71,18 +72,18 @@ def owner_of(name: str | None, client_tools: Collection[str], own_tools: Collect
 
 @define
 class ToolBridge:
-    """Sorts the calls of one run: the client's, Letta's own, and Letta's own that wait for a human.
+    """Classifies the calls of one run: the client's, Letta's, and those that need approval.
 
-    A call of `letta.SEND_MESSAGE` that Letta carries out is neither: it is what the agent says
+    A call of `letta.SEND_MESSAGE` that Letta carries out is none of these, but text of the agent
     (sleeptime_reply.jsonl).
 
-    :param client_tools: the tools that the request offered: their names at Letta, and the client's for them.
-    :param result_ids: of calls that the client itself has answered: Letta tells their returns, too.
-    :param names: of tools that were called before this run, by the ids of their calls.
-    :param exact_arguments: whether calls have no arguments but the model's; otherwise they come whole, with one
-        of Letta's own.
-    :param replies_by_tool: whether the agent is known to speak by such calls.
-    :param reads_reply_tool: False if its tool of that name is not Letta's, and says nothing to the client.
+    :param client_tools: the client's names of the tools in the request, by their names in Letta.
+    :param result_ids: ids of calls for which the client has sent results. Letta repeats these results.
+    :param names: names of tools that were called before this run, by the ids of the calls.
+    :param exact_arguments: whether arguments are exactly the model's. Otherwise they arrive in one piece, with
+        an argument that Letta adds.
+    :param replies_by_tool: whether the agent is known to reply with `letta.SEND_MESSAGE`.
+    :param reads_reply_tool: False if the agent's tool of this name is not Letta's, but an ordinary tool.
     """
 
     client_tools: Mapping[str, str]
@@ -91,22 +92,22 @@ class ToolBridge:
     exact_arguments: bool = True
     replies_by_tool: bool = False
     reads_reply_tool: bool = True
-    _own: dict[str, _Call] = field(factory=dict, init=False)  #: what Letta carries out unasked
+    _own: dict[str, _Call] = field(factory=dict, init=False)  #: calls that Letta carries out without approval
     _calls: dict[str, _Call] = field(factory=dict, init=False)
     _client_count: int = field(default=0, init=False)
 
     @property
     def client_call_count(self) -> int:
-        """Calls that the client is to carry out, so far."""
+        """Number of the client's calls so far."""
         return self._client_count
 
     @property
     def client_call_ids(self) -> tuple[str, ...]:
-        """Of these calls."""
+        """The ids of the client's calls."""
         return tuple(call.call_id for call in self._calls.values() if call.name in self.client_tools)
 
     def receive_request(self, fragment: letta.ToolCall) -> Iterator[CallStarted | CallArguments]:
-        """A fragment of a call that waits for somebody: the events it makes, if the client is meant."""
+        """Take a fragment of an approval request. Return its events, if the tool is the client's."""
         call = self._calls.setdefault(fragment.tool_call_id, _Call(call_id=fragment.tool_call_id))
         if call.name is None and fragment.name:
             call.name = fragment.name
@@ -119,9 +120,9 @@ class ToolBridge:
         yield from self._add(call, fragment.arguments)
 
     def receive_call(self, fragment: letta.ToolCall) -> Iterator[CallArguments | ServerToolEvent | ReplyText]:
-        """A fragment of a call that Letta reports as its own.
+        """Take a fragment of a call that Letta carries out.
 
-        Legacy agents whose tokens are streamed report the later fragments of a waiting call this way
+        With token streaming, legacy agents also report the later fragments of a pending call this way
         (legacy_ephemeral_tool.jsonl).
         """
         call = self._calls.get(fragment.tool_call_id)
@@ -146,7 +147,7 @@ class ToolBridge:
             yield ServerToolArguments(call_id=call_id, fragment=arguments)
 
     def receive_returns(self, message: letta.ToolReturnMessage) -> Iterator[ServerToolReturned]:
-        """What calls gave; the client's own results are no news, nor is that a message was sent."""
+        """Take the results of calls. Skip those that the client has sent, and those of `letta.SEND_MESSAGE`."""
         returns = [
             item
             for item in message.tool_returns
@@ -154,7 +155,7 @@ class ToolBridge:
         ]
         for item in returns:
             own = self._own.get(item.tool_call_id)
-            # The message's own name is that of one tool, which need not be this one (mixed_tools.jsonl).
+            # The name in the message is that of one of the tools, maybe another one (mixed_tools.jsonl).
             name = (own.name if own else None) or self.names.get(item.tool_call_id)
             yield ServerToolReturned(
                 call_id=item.tool_call_id,
@@ -181,19 +182,19 @@ class ToolBridge:
             yield CallArguments(index=call.index, fragment=fragment)
 
     def close(self) -> Iterator[CallArguments]:
-        """The run has stopped: a call without arguments gets the empty object that clients parse.
+        """Note that the run has stopped. Give calls without arguments an empty object, as clients expect JSON.
 
-        :raises RemoteProtocolError: if a call never had a name.
+        :raises RemoteProtocolError: if a call has no name.
         """
         for call in self._calls.values():
             if call.name is None:
-                raise RemoteProtocolError("Letta asked for a call and never named its tool.")
+                raise RemoteProtocolError("Letta sent a call without the name of its tool.")
             if call.index is not None and not call.has_arguments:
                 yield CallArguments(index=call.index, fragment="{}")
 
     @property
     def waiting(self) -> tuple[PendingCall, ...]:
-        """Calls that are not this client's: the agent's own tools wait for a human."""
+        """Calls of other tools than this client's, which need approval."""
         return tuple(
             PendingCall(
                 call_id=call.call_id,

@@ -1,6 +1,6 @@
 """The commands of Letta's REST API: HTTP requests as values, each with its method, target and body.
 
-Whatever Letta answers goes back through the ``receive_*`` methods of the machine that handed out the command.
+Pass Letta's response to the ``receive_*`` methods of the object that returned the command.
 """
 
 from typing import ClassVar, Final, Literal, TypeAlias
@@ -11,7 +11,7 @@ from attrs import frozen
 from ...turn.events import AgentThread, Thread
 from . import letta
 
-#: Items of one page of a list: tools come with their schemas, agents with their tools.
+#: Items per page of a list. Tools are listed with their schemas, agents with their tools.
 PAGE_COUNT: Final = 100
 
 _TOOLS = "agent.tools"
@@ -19,14 +19,14 @@ _PENDING = "agent.pending_approval"
 
 
 def messages_target(thread: Thread) -> str:
-    """The path of the request that starts a run in a thread and reads its stream."""
+    """Return the path of the request that starts a run in a thread and reads its stream."""
     if isinstance(thread, AgentThread):
         return f"/v1/agents/{quote(thread.agent_id, safe='')}/messages/stream"
     return f"/v1/conversations/{quote(thread.conversation_id, safe='')}/messages"
 
 
 class _Get:
-    """A command that only reads; each has a target of its own."""
+    """A command that only reads. Subclasses define its target."""
 
     __slots__ = ()
     method: ClassVar[Literal["GET"]] = "GET"
@@ -35,21 +35,21 @@ class _Get:
 
 @frozen(kw_only=True)
 class FindAgent(_Get):
-    """The agent of this name."""
+    """Find the agent with this name."""
 
     name: str
-    with_pending: bool = False  #: with the calls that the agent waits for
+    with_pending: bool = False  #: include the pending calls
 
     @property
     def target(self) -> str:
-        # Without the slash before the query Letta answers with a redirect.
+        # Without the slash before the query, Letta responds with a redirect.
         query = {"name": self.name, "include": [_TOOLS, *([_PENDING] if self.with_pending else [])]}
         return f"/v1/agents/?{urlencode(query, doseq=True, quote_via=quote)}"
 
 
 @frozen(kw_only=True)
 class FetchAgent(_Get):
-    """An agent, with its tools and the calls that it waits for."""
+    """Fetch an agent, with its tools and pending calls."""
 
     agent_id: str
 
@@ -62,7 +62,7 @@ class FetchAgent(_Get):
 class OpenStream:
     """Start a run and read its stream.
 
-    :param is_followed: the run has no stream: Letta names it at once, and is asked later how it ended.
+    :param is_followed: whether to start it without a stream. Letta returns its id, and it is looked up later.
     """
 
     method: ClassVar[Literal["POST"]] = "POST"
@@ -101,11 +101,11 @@ class CancelRun:
 
 @frozen(kw_only=True)
 class ResumeRun:
-    """Read on in the stream of a background run."""
+    """Resume the stream of a background run."""
 
     method: ClassVar[Literal["POST"]] = "POST"
     run_id: str
-    seq_id: int  #: of the last item that was read
+    seq_id: int  #: the number of the last item that was read
 
     @property
     def target(self) -> str:
@@ -118,7 +118,7 @@ class ResumeRun:
 
 @frozen(kw_only=True)
 class FetchRun(_Get):
-    """A run: whether it goes on, and how it ended."""
+    """Fetch a run: its status, and how it ended."""
 
     run_id: str
 
@@ -129,11 +129,11 @@ class FetchRun(_Get):
 
 @frozen(kw_only=True)
 class FindRuns(_Get):
-    """One page of the runs, the newest first."""
+    """List one page of runs, the newest first."""
 
-    agent_id: str | None = None  #: None: any agent's
-    active: bool = False  #: none that are over
-    after: str | None = None  #: the id of the last run of the page before
+    agent_id: str | None = None  #: None for all agents
+    active: bool = False  #: only runs that are not over
+    after: str | None = None  #: the id of the last run of the previous page
 
     @property
     def target(self) -> str:
@@ -148,19 +148,19 @@ class FindRuns(_Get):
 
 @frozen(kw_only=True)
 class FetchKept(_Get):
-    """The messages of a run that the agent's memory holds."""
+    """Fetch the stored messages of a run."""
 
     run_id: str
 
     @property
     def target(self) -> str:
-        # No run has more messages: Letta ends it after 50 steps.
+        # No run has more messages, since Letta stops it after 50 steps.
         return f"/v1/runs/{quote(self.run_id, safe='')}/messages?limit=1000&order=asc"
 
 
 @frozen(kw_only=True)
 class FetchUsage(_Get):
-    """The tokens that a run has used."""
+    """Fetch the token usage of a run."""
 
     run_id: str
 
@@ -171,11 +171,11 @@ class FetchUsage(_Get):
 
 @frozen(kw_only=True)
 class FindConversations(_Get):
-    """One page of the conversations with this text in their summary, the newest first."""
+    """List one page of the conversations with this text in their summary, the newest first."""
 
     summary: str
-    agent_id: str | None = None  #: None: any agent's
-    after: str | None = None  #: the id of the last conversation of the page before
+    agent_id: str | None = None  #: None for all agents
+    after: str | None = None  #: the id of the last conversation of the previous page
 
     @property
     def target(self) -> str:
@@ -203,7 +203,7 @@ class CreateConversation:
 
 @frozen(kw_only=True)
 class FetchConversation(_Get):
-    """A conversation, with the id of its agent."""
+    """Fetch a conversation, with the id of its agent."""
 
     conversation_id: str
 
@@ -227,7 +227,7 @@ class DeleteConversation:
 
 @frozen(kw_only=True)
 class UpdateConversation:
-    """Give a conversation another summary, by which it is found from now on."""
+    """Change the summary of a conversation, by which it is found."""
 
     method: ClassVar[Literal["PATCH"]] = "PATCH"
     conversation_id: str
@@ -244,7 +244,7 @@ class UpdateConversation:
 
 @frozen(kw_only=True)
 class FetchLast(_Get):
-    """The last messages of a conversation. The agent itself does not show the calls that wait there."""
+    """Fetch the last messages of a conversation, which have its pending calls. An agent does not list those."""
 
     conversation_id: str
     count: int = 1
@@ -270,7 +270,7 @@ class FetchMessages(_Get):
 
 @frozen(kw_only=True)
 class AnswerCalls:
-    """Answer the calls that wait in an agent's own thread; the agent does not go on yet."""
+    """Answer the pending calls of an agent's own thread, without continuing the agent."""
 
     method: ClassVar[Literal["POST"]] = "POST"
     agent_id: str
@@ -290,7 +290,7 @@ _TOOLBOX = "include=agent.tools&include=agent.tags"
 
 @frozen(kw_only=True)
 class FetchToolbox(_Get):
-    """The tools, rules and tags of an agent."""
+    """Fetch the tools, rules and tags of an agent."""
 
     agent_id: str
 
@@ -301,10 +301,10 @@ class FetchToolbox(_Get):
 
 @frozen(kw_only=True)
 class FindToolboxes(_Get):
-    """One page of the agents with this tag, each with its tools, rules and tags."""
+    """List one page of the agents with this tag, with their tools, rules and tags."""
 
     tag: str
-    after: str | None = None  #: the id of the last agent of the page before
+    after: str | None = None  #: the id of the last agent of the previous page
 
     @property
     def target(self) -> str:
@@ -314,7 +314,7 @@ class FindToolboxes(_Get):
 
 @frozen(kw_only=True)
 class ChangeToolbox:
-    """Give an agent these tools, rules and tags in place of those that it has."""
+    """Replace the tools, rules and tags of an agent."""
 
     method: ClassVar[Literal["PATCH"]] = "PATCH"
     toolbox: letta.Toolbox
@@ -330,7 +330,7 @@ class ChangeToolbox:
 
 @frozen(kw_only=True)
 class FindTools(_Get):
-    """The tools of these names."""
+    """List the tools with these names."""
 
     names: tuple[str, ...]
 
@@ -341,10 +341,10 @@ class FindTools(_Get):
 
 @frozen(kw_only=True)
 class SearchTools(_Get):
-    """One page of the tools with this text in their name, the oldest first."""
+    """List one page of the tools with this text in their name, the oldest first."""
 
     text: str
-    after: str | None = None  #: the id of the last tool of the page before
+    after: str | None = None  #: the id of the last tool of the previous page
 
     @property
     def target(self) -> str:
@@ -355,7 +355,7 @@ class SearchTools(_Get):
 
 @frozen(kw_only=True)
 class MakeTool:
-    """Create a tool, or replace the one of its name."""
+    """Create a tool, or replace the one with its name."""
 
     method: ClassVar[Literal["PUT"]] = "PUT"
     target: ClassVar[str] = "/v1/tools/"
@@ -369,7 +369,7 @@ class MakeTool:
 
 @frozen(kw_only=True)
 class DeleteTool:
-    """Delete a tool; agents that have it lose it."""
+    """Delete a tool. Agents that have it lose it."""
 
     method: ClassVar[Literal["DELETE"]] = "DELETE"
     body: ClassVar[None] = None
@@ -382,10 +382,10 @@ class DeleteTool:
 
 @frozen(kw_only=True)
 class ListAgents(_Get):
-    """One page of all agents."""
+    """List one page of all agents."""
 
     limit: int
-    after: str | None = None  #: the id of the last agent of the page before
+    after: str | None = None  #: the id of the last agent of the previous page
 
     @property
     def target(self) -> str:
@@ -395,7 +395,7 @@ class ListAgents(_Get):
 
 @frozen(kw_only=True)
 class CheckHealth(_Get):
-    """Whether Letta is up; needs no key."""
+    """Check whether Letta is up. This needs no key."""
 
     @property
     def target(self) -> str:

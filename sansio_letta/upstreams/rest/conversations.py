@@ -1,12 +1,14 @@
-"""Which thread of an agent a request is of: its own, a chat's conversation, or one that is thrown away.
+"""Find or create the conversation of a request.
 
-A chat has a conversation of its own at Letta, found again by its summary, which holds the chat's key: so
-replicas and restarts agree without a database. Letta's search is an ILIKE without escapes, for which some
-characters of a key mean something else; so the summary holds a digest of the key, too, and that is searched.
-Prompts that are not the user's, like a chat program's for titles, run in a conversation that is deleted
-afterwards, and the agent's own history holds none of them. Such a prompt may bring tools: then its conversation
-lives until the agent calls none of them any more, and its summary holds digests of the calls that it waits for,
-by which the request with their results finds it.
+Each chat has its own conversation in Letta. It is found by its summary, which contains the chat's key, so
+replicas and restarts agree without a database. Letta searches summaries with ILIKE and escapes nothing, so some
+characters of a key would act as wildcards. Therefore the summary also contains a digest of the key, and the
+search is for that.
+
+A background prompt, like a chat program's request for a title, gets a conversation that is deleted afterwards,
+so it leaves no trace in the agent's history. If such a prompt has tools, its conversation is kept until the
+agent makes no more calls. Its summary then contains digests of the pending calls, by which the request with
+their results finds it.
 """
 
 from collections.abc import Generator, Sequence
@@ -30,32 +32,31 @@ from .commands import (
 )
 from .response import Response
 
-#: Begins the summaries of chats' conversations; the chat's key follows, in quotes, and its digest.
+#: Prefix of the summaries of chats. The key follows in quotes, then its digest.
 CHAT_MARK: Final = "letta-proxy chat: "
-#: Begins the summaries of conversations that are thrown away; the request's id follows, and until when its turn
-#: may take, so that no other process need know how long this one lets turns take. Behind it come the calls that
-#: the agent waits for, if it does.
+#: Prefix of the summaries of background prompts. The request's token follows, then the time at which its turn
+#: is over, so that another process need not know how long turns may take in this one, then any pending calls.
 TASK_MARK: Final = "letta-proxy task: "
 _UNTIL: Final = " until "
 _CALLS: Final = " calls "
-#: Calls named in a summary. One is enough to find it by.
+#: Limit of calls in a summary. One is enough to find it.
 _MAX_CALL_COUNT: Final = 32
 
-_LISTING: Final = "GET /v1/conversations/?agent_id=... at Letta lists them."
+_LISTING: Final = "To list them, use GET /v1/conversations/?agent_id=... of Letta's API."
 
-#: Pages of one search. A digest fills none; a key of wildcards alone finds all the agent's chats without one.
+#: Limit of pages of one search. A search for a key made of wildcards matches all chats of an agent.
 MAX_PAGE_COUNT: Final = 100
 
 
 def task_summary(task: Throwaway) -> str:
-    """The summary of a conversation for one prompt, by which it is found."""
+    """Return the summary of a background prompt's conversation, by which it is found."""
     return f"{TASK_MARK}{task.token}{_UNTIL}{task.until}"
 
 
 def waiting_summary(task: Throwaway, call_ids: Sequence[str], seconds: float) -> str:
-    """The same while the agent waits for results.
+    """Return that summary with pending calls.
 
-    :param seconds: how long the client may take to bring them, once the turn is over.
+    :param seconds: how long the client may take to send the results, once the turn is over.
     """
     digests = " ".join(map(_digest, call_ids[:_MAX_CALL_COUNT]))
     return f"{TASK_MARK}{task.token}{_UNTIL}{task_end(task.until, seconds)}{_CALLS}{digests}"
@@ -67,9 +68,9 @@ def _waits_for(summary: str | None, call_id: str) -> bool:
 
 
 def task_deadline(summary: str) -> int | None:
-    """Until when the turn may take that a throw-away conversation is for, Unix time in seconds.
+    """Return the Unix time, in seconds, at which the turn of a background prompt is over.
 
-    :return: None if it does not say: earlier versions did not.
+    :return: None if the summary does not contain it, like those of earlier versions.
     """
     until = summary.removeprefix(TASK_MARK).partition(_UNTIL)[2].partition(_CALLS)[0]
     return int(until) if until.isascii() and until.isdigit() and len(until) <= 15 else None
@@ -77,10 +78,10 @@ def task_deadline(summary: str) -> int | None:
 
 @frozen(kw_only=True)
 class FoundThread:
-    """A conversation that a wish came to.
+    """The conversation that the requested thread resolved to.
 
-    :param is_new: nothing was ever said in it.
-    :param listing: its last messages, if they were asked for.
+    :param is_new: whether it has no messages yet.
+    :param listing: its last messages, if they were fetched.
     """
 
     thread: ConversationThread
@@ -92,28 +93,28 @@ Search: TypeAlias = Generator[Command, Response | None, FoundThread]
 
 
 def find_thread(agent_id: str, choice: Chat | NamedConversation | Throwaway, count: int = 0) -> Search:
-    """Find a conversation, or make it.
+    """Find a conversation, or create it.
 
-    :param count: messages of a chat's conversation to read, to find out what the agent has heard.
-    :raises RequestError: if the agent has no conversation of a given id.
-    :raises SansioLettaError: if Letta does not tell.
+    :param count: the number of messages of a chat to read, to find out what the agent has heard.
+    :raises RequestError: if the agent has no conversation with the given id.
+    :raises SansioLettaError: if the search failed.
     """
     match choice:
         case Chat(key=key):
             return _find_chat(agent_id, key, count)
         case NamedConversation(conversation_id=conversation_id):
-            return _check_given(agent_id, conversation_id)
+            return _find_named(agent_id, conversation_id)
         case Throwaway() as task:
             return _find_task(agent_id, task)
 
 
 def chat_summary(key: str) -> str:
-    """The summary of a chat's conversation."""
+    """Return the summary of a chat's conversation."""
     return f"{_summary_without_digest(key)} {_digest(key)}"
 
 
 def chat_key(summary: str) -> str:
-    """The key in a summary that begins with `CHAT_MARK`."""
+    """Return the key in a summary that begins with `CHAT_MARK`."""
     rest = summary.removeprefix(CHAT_MARK)
     quoted, _, digest = rest.rpartition(" ")
     if quoted.startswith('"') and quoted.endswith('"') and digest == _digest(quoted[1:-1]):
@@ -122,7 +123,7 @@ def chat_key(summary: str) -> str:
 
 
 def _summary_without_digest(key: str) -> str:
-    """The summary as it was before it had a digest."""
+    """Return the summary as earlier versions wrote it, without a digest."""
     return f'{CHAT_MARK}"{key}"'
 
 
@@ -134,18 +135,18 @@ def _find_chat(agent_id: str, key: str, count: int) -> Search:
     summary = chat_summary(key)
     found = yield from _list(agent_id, _digest(key), summary)
     if not found:
-        # In Letta's search a backslash hides the character behind it; an underscore is any one character.
+        # In Letta's search a backslash escapes the next character, and an underscore matches any character.
         earlier = _summary_without_digest(key)
         found = yield from _list(agent_id, earlier.replace("\\", "_"), earlier)
     if found:
-        return (yield from _look(found[0].id, count))
-    made = (yield from _make(agent_id, summary)).thread
-    # Another process may have made one meanwhile: all agree on the oldest.
+        return (yield from _open_existing(found[0].id, count))
+    created = (yield from _create(agent_id, summary)).thread
+    # Another process may have created one at the same time: all use the oldest.
     found = yield from _list(agent_id, _digest(key), summary)
-    if found and found[0].id != made.conversation_id:
-        yield DeleteConversation(conversation_id=made.conversation_id)
-        return (yield from _look(found[0].id, count))
-    return FoundThread(thread=made, is_new=True)
+    if found and found[0].id != created.conversation_id:
+        yield DeleteConversation(conversation_id=created.conversation_id)
+        return (yield from _open_existing(found[0].id, count))
+    return FoundThread(thread=created, is_new=True)
 
 
 def _find_task(agent_id: str, task: Throwaway) -> Search:
@@ -155,11 +156,11 @@ def _find_task(agent_id: str, task: Throwaway) -> Search:
         for item in letta.decode_conversations(response.data):
             if _waits_for(item.summary, call_id):
                 return FoundThread(thread=ConversationThread(conversation_id=item.id))
-    return (yield from _make(agent_id, task_summary(task)))
+    return (yield from _create(agent_id, task_summary(task)))
 
 
-def _look(conversation_id: str, count: int) -> Search:
-    """One that was made may be empty still: its first turn left no trace if it failed."""
+def _open_existing(conversation_id: str, count: int) -> Search:
+    """Look whether a conversation is empty: if its first turn failed, it may be."""
     response = yield FetchLast(conversation_id=conversation_id, count=max(count, 1))
     assert response is not None
     thread = ConversationThread(conversation_id=conversation_id)
@@ -167,7 +168,10 @@ def _look(conversation_id: str, count: int) -> Search:
 
 
 def delete_strays(agent_id: str, task: Throwaway) -> Generator[Command, Response | None, None]:
-    """Delete what was made for a request though no answer said so. Nothing is raised: it is swept later."""
+    """Delete conversations of a request whose creation was not confirmed.
+
+    Raise nothing: whatever is left is swept later.
+    """
     response = yield FindConversations(agent_id=agent_id, summary=task_summary(task))
     try:
         found = letta.decode_conversations(response.data) if response is not None else ()
@@ -181,9 +185,9 @@ def delete_strays(agent_id: str, task: Throwaway) -> Generator[Command, Response
 def _list(
     agent_id: str, search: str, summary: str
 ) -> Generator[Command, Response | None, list[letta.Conversation]]:
-    """The conversations of this summary, the oldest first.
+    """List the conversations with this summary, the oldest first.
 
-    :param search: what Letta looks for anywhere in a summary, whatever the case of its letters.
+    :param search: text for Letta's search, which matches anywhere in a summary and ignores case.
     """
     same: list[letta.Conversation] = []
     after: str | None = None
@@ -192,31 +196,31 @@ def _list(
         assert response is not None
         page = letta.decode_conversations(response.data)
         same += [item for item in page if item.summary == summary]
-        # A page that brings nothing new would be asked for again and again.
+        # A page with nothing new would be fetched again and again.
         if len(page) < PAGE_COUNT or page[-1].id == after:
             break
         after = page[-1].id
     return sorted(same, key=lambda item: (item.created_at or "", item.id))
 
 
-def _make(agent_id: str, summary: str) -> Search:
+def _create(agent_id: str, summary: str) -> Search:
     response = yield CreateConversation(agent_id=agent_id, summary=summary)
     assert response is not None
     conversation = letta.decode_conversation(response.data)
     return FoundThread(thread=ConversationThread(conversation_id=conversation.id), is_new=True)
 
 
-def _check_given(agent_id: str, conversation_id: str) -> Search:
+def _find_named(agent_id: str, conversation_id: str) -> Search:
     response = yield FetchConversation(conversation_id=conversation_id)
     assert response is not None
-    # Whether another agent has one of this id is not the client's to know: one answer for both.
+    # The client must not learn whether another agent has a conversation with this id: one error for both.
     if response.status in (404, 422) or letta.decode_conversation(response.data).agent_id != agent_id:
         raise no_conversation("the agent has no conversation of this id")
     return FoundThread(thread=ConversationThread(conversation_id=conversation_id))
 
 
 def no_conversation(why: str) -> RequestError:
-    """A conversation that the client named is not there."""
+    """Return the error for a conversation id that does not exist."""
     return RequestError(
         f"{CONVERSATION_HEADER}: {why}. {_LISTING}",
         param=CONVERSATION_HEADER.lower(),

@@ -1,4 +1,4 @@
-"""Exchanges with Letta, one after another, and the pauses before one is tried again."""
+"""HTTP exchanges with Letta, and the pauses between attempts."""
 
 from collections.abc import Callable, Generator
 from functools import partial
@@ -13,7 +13,7 @@ from .commands import AnswerCalls, Command, OpenStream
 from .reader import MessageReader
 from .response import Headers, Response
 
-#: Seconds before something is tried again: little at first, then more, the last as often as need be.
+#: Seconds to pause before each further attempt; the last one is repeated.
 PAUSES: Final = (0.25, 0.5, 1.0, 2.0)
 
 _T = TypeVar("_T")
@@ -23,9 +23,9 @@ _T = TypeVar("_T")
 class Exchange:
     """A command, its response, and how the exchange ended.
 
-    :param max_answer_size: bytes of a response that is not a stream.
-    :param key_is_clients: whether Letta is asked with the client's own key.
-    :param may_stream: whether the response may be a run's stream.
+    :param max_answer_size: limit in bytes for a response that is not a stream.
+    :param key_is_clients: whether the command is sent with the client's own key.
+    :param may_stream: whether the response may be the stream of a run.
     :param must_finish: see `turn.upstream.Exchange`.
     """
 
@@ -36,10 +36,12 @@ class Exchange:
     must_finish: bool = field(default=False, kw_only=True)
     was_sent: bool = field(default=False, init=False)
     response: Response | None = field(default=None, init=False)
-    stream: MessageReader | None = field(default=None, init=False)  #: reads the body, if that is a run's stream
+    stream: MessageReader | None = field(
+        default=None, init=False
+    )  #: reads the body if it is the stream of a run
     has_ended: bool = field(default=False, init=False)
-    error: SansioLettaError | None = field(default=None, init=False)  #: why it ended too soon
-    failure: Failure | None = field(default=None, init=False)  #: how
+    error: SansioLettaError | None = field(default=None, init=False)  #: what to raise if the exchange failed
+    failure: Failure | None = field(default=None, init=False)  #: how it failed
 
     def receive_response(self, status: int, headers: Headers) -> None:
         """See `Turn.receive_response`."""
@@ -67,17 +69,17 @@ class Exchange:
         if self.has_ended:
             raise LocalProtocolError("receive_failure called after the end: no exchange is under way")
         self.has_ended = True
-        # Raised only when what had arrived before is read: the run may have stopped already.
+        # Raised only after everything received before has been read: the run may have stopped already.
         self.error, self.failure = _transport_error(failure, reason), failure
 
     @property
     def is_ready(self) -> bool:
-        """Whether the script can go on: the response is complete, or a run's stream has begun."""
+        """Whether the script can continue: the response is complete, or the stream of a run has begun."""
         return self.has_ended or self.has_stream
 
     @property
     def has_stream(self) -> bool:
-        """Whether Letta answers with a run's stream."""
+        """Whether the response is the stream of a run."""
         response = self.response
         return (
             self.may_stream
@@ -87,7 +89,7 @@ class Exchange:
         )
 
     def read_stream(self, max_event_size: int) -> MessageReader:
-        """Read the response event by event from here on."""
+        """Read the rest of the response as a stream of events."""
         assert self.response is not None
         self.stream = MessageReader(max_event_size)
         if data := self.response.take():
@@ -96,48 +98,47 @@ class Exchange:
 
     @property
     def is_heard(self) -> bool:
-        """Whether the agent hears what is sent."""
+        """Whether the agent receives what is sent."""
         return isinstance(self.command, OpenStream | AnswerCalls)
 
     @property
     def is_unsure(self) -> bool:
-        """Whether the agent may have heard it, and nothing says whether it did."""
+        """Whether it is unknown if the agent has received what was sent."""
         is_open = self.response is None or self.response.status >= 500
         return self.is_heard and self.failure is not Failure.NOT_SENT and is_open
 
     @property
     def may_have_created(self) -> bool:
-        """Whether what it asks for may be there, though no answer tells its name."""
+        """Whether the resource may have been created although no response says so."""
         if not self.was_sent or self.failure is Failure.NOT_SENT:
             return False
         return self.failure is not None or self.response is None or self.response.status >= 500
 
     @property
     def has_succeeded(self) -> bool:
-        """Whether Letta has done what it asks."""
+        """Whether Letta carried out the command."""
         return self.response is not None and self.response.status == 200
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether the exchange that failed has left nothing at Letta, so that it may be tried again."""
-        # Whether a question arrived does not matter, nor whether something is done twice that the agent does
-        # not hear.
+        """Whether the exchange failed in a way that allows another attempt."""
+        # A command that the agent does not receive can safely be carried out twice.
         return self.failure is Failure.NOT_SENT or (self.failure is Failure.BROKEN and not self.is_heard)
 
 
 @define
 class Exchanges:
-    """What the exchanges of one turn have in common.
+    """Makes the exchanges of one turn, and repeats those that failed.
 
-    :param key_is_clients: whether Letta is asked with the client's own key.
+    :param key_is_clients: whether commands are sent with the client's own key.
     """
 
     config: Config
     key_is_clients: bool
-    _paused: float = field(default=0.0, init=False)  #: seconds, since something last went well
+    _paused: float = field(default=0.0, init=False)  #: seconds of pauses since the last reset
 
     def new(self, command: Command, *, may_stream: bool = False, must_finish: bool = False) -> Exchange:
-        """An exchange that is about to begin."""
+        """Return a new exchange."""
         return Exchange(
             command,
             self.config.max_answer_size,
@@ -147,12 +148,11 @@ class Exchanges:
         )
 
     def reset_pauses(self) -> None:
-        """The next pause will be a short one."""
+        """Begin with short pauses again."""
         self._paused = 0.0
 
     def next_pause(self, limit: float) -> Pause | None:
-        """The pause before something is tried again; None if pauses have taken `limit` seconds since something
-        went well."""
+        """Return the pause before the next attempt; None if there have been `limit` seconds of pauses."""
         if self._paused >= limit:
             return None
         spent, pause = 0.0, PAUSES[-1]
@@ -172,12 +172,12 @@ class Exchanges:
         must_finish: bool = False,
         created: list[Exchange] | None = None,
     ) -> Script[Response]:
-        """The answer to a command, which is tried again if it failed and left nothing at Letta.
+        """Send a command and return the response. Try again if that is safe.
 
-        :param is_lookup: whether it asks what became of a run: such is tried for longer, and whatever Letta
-            itself could not answer.
-        :param created: takes the exchanges.
-        :raises SansioLettaError: if it failed, and there is no time left.
+        :param is_lookup: whether the command looks up a run. It is then retried for longer, and after responses
+            with a status of 500 or higher, too.
+        :param created: a list to which each attempt is appended.
+        :raises SansioLettaError: if the last attempt failed.
         """
         config = self.config
         limit = config.resume_timeout if is_lookup else config.connect_retry_timeout
@@ -205,9 +205,10 @@ class Exchanges:
         steps: Generator[Command | Pause, Response | None, _T],
         send: Callable[[Command], Script[Response | None]],
     ) -> Script[_T]:
-        """Ask one question after another, as a sub-conversation puts them.
+        """Carry out the steps of a generator: send its commands, and pass the responses back to it.
 
-        :param send: how each is asked; None stands for an answer that never came.
+        :param steps: is sent None after a pause, or if there is no response.
+        :param send: sends one command; returns None if there is no response.
         """
         self.reset_pauses()
         response: Response | None = None
@@ -224,7 +225,7 @@ class Exchanges:
                 response = yield from send(step)
 
     def drive_lookup(self, steps: Generator[Command | Pause, Response | None, _T]) -> Script[_T]:
-        """The same where it asks what became of a run."""
+        """Carry out the steps of a generator that looks up a run. See `send`."""
         return self.drive(steps, partial(self.send, is_lookup=True))
 
 

@@ -1,8 +1,8 @@
-"""A run at Letta: started, read, found again if its stream is lost, cancelled.
+"""A run in Letta: start it, read its stream, recover it if the stream is lost, cancel it.
 
-A run goes on without a reader (disconnect.jsonl), and is cancelled by its name alone, which comes with the
-first item of its stream. The stream of a background run can be taken up again behind the last item that was
-read (background_resume.jsonl); of another run the end is awaited, and what was kept is read.
+A run continues without a reader (disconnect.jsonl). Cancelling it takes its id, which comes with the first item
+of its stream. The stream of a background run can be resumed after the last item that was read
+(background_resume.jsonl). For other runs, the proxy waits for the end and reads the stored messages.
 """
 
 from collections import deque
@@ -31,32 +31,32 @@ from . import letta
 from .calls import ToolBridge
 from .commands import CancelRun, FetchKept, FetchRun, FindRuns, OpenStream, ResumeRun
 from .exchange import Exchange, Exchanges
-from .lookup import SoughtRun, find_run, kept_nothing
+from .lookup import RunCriteria, find_run, kept_nothing
 from .reader import MessageReader
 from .recovery import EarlierTurn, KeptRun, StreamPosition, read_run
 from .response import Response
 from .run import EndOfStream, RunStream, refusal_in
 from .run_request import NewRun
-from .tool_attachment import MadeTools, Prepared, ToolAttachment, prepare
+from .tool_attachment import CreatedTools, Prepared, ToolAttachment, prepare
 
-#: An Enum looks its members up with Python code, and this one is asked for with every token.
+#: Enum looks up members with Python code, and this one is needed for every token.
 _NEED_DATA: Final = Signal.NEED_DATA
 
 
 @define
 class LettaMemory:
-    """What the turns of one process know of their Letta, and have made there."""
+    """What the turns of one process know about their Letta server, and have created there."""
 
-    made_tools: MadeTools = field(factory=MadeTools)
-    has_background: bool = True  #: as long as Letta did not say that it has no background streams
+    created_tools: CreatedTools = field(factory=CreatedTools)
+    has_background: bool = True  #: False once Letta has responded that it has no background streams
 
 
 @define(kw_only=True)
 class RunContext:
     """What all runs of one turn have in common.
 
-    :param client_tools: the tools that the client offers: their names at Letta, and the client's for them.
-    :param result_ids: of calls that the client has answered.
+    :param client_tools: the client's names of its tools, by their names in Letta.
+    :param result_ids: ids of the calls for which the client has sent results.
     """
 
     agent: Agent
@@ -65,9 +65,9 @@ class RunContext:
     result_ids: frozenset[str]
 
     def stream(self, names: Mapping[str, str]) -> RunStream:
-        """Makes events of a run's messages.
+        """Return a new stream, which converts a run's messages to events.
 
-        :param names: of tools that were called before the run, by the ids of their calls.
+        :param names: names of tools that were called before the run, by the ids of the calls.
         """
         can = self.agent.capabilities
         bridge = ToolBridge(
@@ -85,15 +85,15 @@ class RunContext:
 class RestRun:
     """One run. See `turn.upstream.Run`.
 
-    :param new_run: what it is started with.
-    :param attachment: tools that the agent must be given before.
-    :param names: of tools that were called before it, by the ids of their calls.
-    :param has_results: whether results go with it.
-    :param sought: how it is found without a name; None: it cannot be.
-    :param compares_runs: whether it is found as the one that the agent did not have before.
-    :param forget: what was remembered is out of date; tells whose memory that concerns.
-    :param forget_agent: the same where it is the agent that is gone.
-    :param memory: told if Letta has no background streams.
+    :param new_run: the command that starts it.
+    :param attachment: tools to attach before it.
+    :param names: names of tools that were called before it, by the ids of the calls.
+    :param has_results: whether tool results are sent with it.
+    :param criteria: how to find it without its id; None if it cannot be found.
+    :param compares_runs: whether it is found by comparing the agent's runs before and after.
+    :param forget: forgets the thread, or else the agent, because it no longer exists.
+    :param forget_agent: forgets the agent, because it no longer exists.
+    :param memory: remembers whether Letta has background streams.
     """
 
     context: RunContext
@@ -102,16 +102,16 @@ class RestRun:
     names: Mapping[str, str]
     has_results: bool = False
     compares_runs: bool = False
-    _sought: SoughtRun | None = field(default=None, alias="sought")
+    _criteria: RunCriteria | None = field(default=None, alias="criteria")
     _forget: Callable[[], AgentGone | ThreadGone] = field(alias="forget")
     _forget_agent: Callable[[], AgentGone] = field(alias="forget_agent")
     _memory: LettaMemory = field(alias="memory")
     stream: RunStream = field(init=False)
-    _may_exist: bool = field(default=False, init=False)  #: it may have been started
-    _was_located: bool = field(default=False, init=False)  #: what it said before was not read
+    _may_exist: bool = field(default=False, init=False)  #: Letta may have started it
+    _was_located: bool = field(default=False, init=False)  #: found by a search; its beginning was not read
     _background: bool = field(init=False)
-    _position: StreamPosition = field(factory=StreamPosition, init=False)  #: of its numbered stream
-    _exchange: Exchange | None = field(default=None, init=False)  #: that brings its stream
+    _position: StreamPosition = field(factory=StreamPosition, init=False)  #: in its stream, if that is numbered
+    _exchange: Exchange | None = field(default=None, init=False)  #: whose response is its stream
     _reader: MessageReader | None = field(default=None, init=False)
     _events: deque[RunEvent] = field(factory=deque, init=False)
 
@@ -121,29 +121,29 @@ class RestRun:
 
     @property
     def ref(self) -> EarlierTurn | None:
-        """How it is found again."""
+        """How a later turn finds the run."""
         if self.stream.run_id is not None:
             return EarlierTurn(run_id=self.stream.run_id)
-        return EarlierTurn(sought=self._sought) if self._may_exist and self._sought is not None else None
+        return EarlierTurn(criteria=self._criteria) if self._may_exist and self._criteria is not None else None
 
     @property
     def is_named(self) -> bool:
-        """Whether Letta has told its id."""
+        """Whether its id is known."""
         return self.stream.run_id is not None
 
     @property
     def run_id(self) -> str | None:
-        """Letta's id of it; None until the first ping."""
+        """Its id in Letta, or None before the first item of its stream."""
         return self.stream.run_id
 
     @property
     def state(self) -> RunState:
-        """What the agent was doing when it was last heard of."""
+        """What the agent was last known to be doing."""
         return self.stream.state
 
     @property
     def has_kept(self) -> bool:
-        """Whether Letta has kept its input."""
+        """Whether Letta has stored its input."""
         return self.stream.step_kept
 
     @property
@@ -153,13 +153,13 @@ class RestRun:
 
     @property
     def instructions_sent(self) -> tuple[StandingInstruction, ...]:
-        """What goes with it and need not be told in its thread again."""
-        return self.new_run.told
+        """Instructions that are sent with it and need not be repeated in its thread."""
+        return self.new_run.instructions_sent
 
     # --- Before it ----------------------------------------------------------------------------------------
 
     def prepare(self) -> Script[None] | None:
-        """Attach tools, send answers ahead, note which runs there are."""
+        """Attach tools, send answers ahead and list the existing runs, as far as needed."""
         before = None
         if self.compares_runs:
             before = FindRuns(agent_id=self.context.agent.id)
@@ -172,14 +172,14 @@ class RestRun:
         prepared = yield from steps
         if prepared.is_agent_gone:
             raise Gone(self._forget_agent())
-        if self._sought is not None:
+        if self._criteria is not None:
             known = prepared.runs
-            self._sought = None if known is None else evolve(self._sought, before=known)
+            self._criteria = None if known is None else evolve(self._criteria, before=known)
 
     # --- Starting it --------------------------------------------------------------------------------------
 
     def start(self) -> Script[Refused | None]:
-        """Ask for it, until Letta takes or refuses it."""
+        """Send the request until Letta accepts or rejects it."""
         exchanges, command = self.context.exchanges, self.new_run.command
         exchanges.reset_pauses()
         while True:
@@ -217,13 +217,14 @@ class RestRun:
                 command = following
 
     def _take_refusal(self, response: Response, command: OpenStream) -> Refused | OpenStream | None:
-        """Letta answers with something other than a stream.
+        """Handle a response that is not a stream.
 
-        :return: what is asked instead; None: the same, after a while.
+        :return: the command to send instead, or None to send the same one after a pause.
         """
-        said = response.refusal
-        if response.status == 504 or (response.status == 502 and said.text is None):
-            # A gateway's, which gave up waiting or whose connection to Letta ended: Letta may have taken it.
+        refusal = response.refusal
+        if response.status == 504 or (response.status == 502 and refusal.text is None):
+            # From a gateway that timed out or lost its connection to Letta: Letta may have accepted the
+            # request.
             raise RemoteProtocolError(response.error().message)
         if response.status == 200:
             kind = response.content_type or "no content type"
@@ -231,10 +232,10 @@ class RestRun:
         self._may_exist = False
         if response.status == 404:
             raise Gone(self._forget())
-        if response.status in (400, 409, 422) and refusal_in(said.message, said.code) is not None:
+        if response.status in (400, 409, 422) and refusal_in(refusal.message, refusal.code) is not None:
             return Refused(error=response.error())
         if response.status == 409:
-            # Another process speaks in this conversation: Letta has taken nothing.
+            # The conversation is busy, through another process: Letta has stored nothing.
             return None
         if response.status == 503 and self._background:
             self._background = False
@@ -245,15 +246,15 @@ class RestRun:
     # --- Reading it ---------------------------------------------------------------------------------------
 
     def next_event(self) -> RunEvent | Signal:
-        """The next event, or NEED_DATA.
+        """Return the next event, or NEED_DATA.
 
-        :raises RemoteProtocolError: if what came makes no sense.
+        :raises RemoteProtocolError: if the stream violates the protocol.
         """
         events = self._events
         while not events:
             reader, exchange = self._reader, self._exchange
             if reader is None or exchange is None:
-                ended = RemoteProtocolError("Letta's run ended, and nothing tells how.")
+                ended = RemoteProtocolError("It is unknown how Letta's run ended.")
                 return RunLost(error=ended, had_stream=False)
             message = reader.next_message()
             if isinstance(message, Signal):
@@ -268,7 +269,7 @@ class RestRun:
         return events.popleft()
 
     def _end(self, exchange: Exchange) -> RunLost | None:
-        """The stream has ended."""
+        """Handle the end of the stream. Return an event if the run has been lost."""
         if not self.stream.has_ended:
             if self.is_named:
                 error = exchange.error or RemoteProtocolError(
@@ -276,7 +277,7 @@ class RestRun:
                 )
                 return RunLost(error=error)
             if self.ref is not None:
-                ended = RemoteProtocolError("Letta's stream ended before the run had a name.")
+                ended = RemoteProtocolError("Letta's stream ended before it contained the id of the run.")
                 return RunLost(error=exchange.error or ended)
             if exchange.error is not None:
                 raise exchange.error
@@ -284,30 +285,30 @@ class RestRun:
         return None
 
     def read_texts(self, data: bytes) -> Sequence[str]:
-        """What bytes of its stream hold if it is nothing but more of the text."""
+        """Read the texts from bytes that contain nothing else. See `MessageReader.read_texts`."""
         exchange, reader = self._exchange, self._reader
         if reader is None or exchange is None or exchange.has_ended or self._events:
             return ()
         return reader.read_texts(data)
 
-    # --- What became of it --------------------------------------------------------------------------------
+    # --- Recovering and cancelling it ---------------------------------------------------------------------
 
     def locate(self) -> Script[Located]:
-        """Look for it among the agent's runs."""
-        assert self._sought is not None
+        """Search the agent's runs for it."""
+        assert self._criteria is not None
         self._reader = None
         exchanges = self.context.exchanges
         timeout = exchanges.config.first_item_timeout
-        found = yield from exchanges.drive_lookup(find_run(self._sought, timeout))
+        found = yield from exchanges.drive_lookup(find_run(self._criteria, timeout))
         if found.run is None:
             if found.is_sure:
-                self._sought = None
+                self._criteria = None
             return Located.NEVER_BEGUN if found.is_sure else Located.UNKNOWN
         self.stream.run_id, self._was_located = found.run.id, True
         return Located.OVER if found.run.is_over else Located.RUNNING
 
     def recover(self) -> Script[KeptRun | None]:
-        """Take its stream up again, or wait for its end."""
+        """Resume its stream, or wait for its end."""
         exchanges, position, run_id = self.context.exchanges, self._position, self.stream.run_id
         assert run_id is not None
         self._reader = None
@@ -317,21 +318,21 @@ class RestRun:
             else:
                 pause = exchanges.next_pause(exchanges.config.resume_timeout)
                 if pause is None:
-                    raise RemoteProtocolError("The stream of Letta's run was lost again and again.")
+                    raise RemoteProtocolError("The stream of Letta's run was lost too often.")
                 yield pause
             response = yield from exchanges.send(FetchRun(run_id=run_id), is_lookup=True)
             run = letta.decode_run(response.data)
             position.is_over = run.is_over
             if (yield from self._resume(ResumeRun(run_id=run.id, seq_id=position.seq_id))):
                 return None
-        # The stream cannot be taken up again; what was kept of the run can be read.
+        # The stream cannot be resumed, but the stored messages of the run can be read.
         ended = yield from exchanges.drive_lookup(read_run(run_id, exchanges.config.lost_run_timeout))
         self.stream = self.context.stream(self.names)
         self.stream.run_id = run_id
         return KeptRun(ended, self.stream)
 
     def _resume(self, command: ResumeRun) -> Script[bool]:
-        """Whether its stream goes on."""
+        """Return whether its stream could be resumed."""
         exchanges = self.context.exchanges
         while True:
             exchange = self._exchange = exchanges.new(command, may_stream=True)
@@ -349,7 +350,7 @@ class RestRun:
             yield pause
 
     def cancel(self, *, must_know: bool) -> Script[Kept]:
-        """End it. A run cancelled in its first step leaves no trace (kept_nothing.jsonl)."""
+        """Cancel it. Letta stores nothing of a run that is cancelled in its first step (kept_nothing.jsonl)."""
         exchanges, run_id = self.context.exchanges, self.stream.run_id
         assert run_id is not None
         exchanges.reset_pauses()
@@ -358,7 +359,7 @@ class RestRun:
         if not must_know or self.has_results or self.has_kept or not response.cancelled(run_id):
             return Kept.UNKNOWN
         if self._was_located:
-            # What it had done before it was found was not read.
+            # The beginning of its stream was not read, so it is unknown whether its first step was over.
             response = yield from exchanges.send(FetchKept(run_id=run_id))
             return Kept.NOTHING if kept_nothing(response) else Kept.UNKNOWN
         return Kept.NOTHING

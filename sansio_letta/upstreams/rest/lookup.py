@@ -1,13 +1,13 @@
-"""A run that Letta has not named: found by a mark that its request gave it.
+"""Find a run whose id is not known, by a mark in its request.
 
-A run is cancelled by its name alone, and its name comes with the first item of its stream: seconds later, if
-Letta is busy, or never, if the connection breaks before. But Letta lists an agent's runs, and shows of each how
-it was asked for. A request may name the argument that a legacy agent's text is taken from, and nothing reads it
-for an agent that speaks without a tool: there each request has a mark of its own. The runs of other agents are
-told apart by those that the agent had before.
+Cancelling a run takes its id, which comes with the first item of its stream: seconds later if Letta is busy,
+never if the connection breaks before. But Letta lists an agent's runs, each with some fields of its request.
+One of them is the name of the argument that contains a legacy agent's text. It has no effect on agents that
+reply without a tool, so their requests use it for a unique mark. Runs of other agents are found by comparing
+with the runs that the agent had before.
 
-A mark also says which process has asked, and until when its turn may take: so a server that starts can end what
-a process that was killed has left.
+A mark also contains the process that sent the request, and when its turn is over. So a server that starts can
+cancel runs of a process that was killed.
 """
 
 from collections.abc import Generator, Iterable
@@ -28,11 +28,11 @@ _SIZE: Final = 200
 
 @frozen(kw_only=True)
 class RunMark:
-    """What a request for a run says of itself.
+    """The mark in a request for a run.
 
     :param token: unique to the request; letters and digits.
-    :param owner: the process that asks; no dots.
-    :param until: Unix time in seconds; its turn is over then.
+    :param owner: the process that sent the request; no dots.
+    :param until: when its turn is over, Unix time in seconds.
     """
 
     token: str
@@ -41,13 +41,13 @@ class RunMark:
 
     @property
     def text(self) -> str:
-        """As Letta keeps it."""
+        """The mark as a string, as it is sent and stored."""
         return f"{_PREFIX}.{self.token}.{self.owner}.{self.until}"
 
 
 def read_mark(run: letta.Run) -> RunMark | None:
-    """The mark of a run that was asked for here, or by another process like this one."""
-    text = run.asked_as or ""
+    """Return the mark of a run, or None if it was not started by this software."""
+    text = run.text_argument or ""
     parts = text.split(".", 4) if len(text) <= _SIZE else []
     if len(parts) != 4 or parts[0] != _PREFIX or not parts[3].isascii() or not parts[3].isdigit():
         return None
@@ -55,12 +55,12 @@ def read_mark(run: letta.Run) -> RunMark | None:
 
 
 @frozen(kw_only=True)
-class SoughtRun:
-    """A run that was asked for, and how it would be found.
+class RunCriteria:
+    """How to find a run that was requested.
 
-    :param mark: that the request gave it.
-    :param before: without a mark: the runs that the agent had before it.
-    :param conversation_id: where it was asked for; None: in the agent's own thread.
+    :param mark: the mark in its request.
+    :param before: without a mark, the ids of the runs that the agent had before.
+    :param conversation_id: its conversation; None for the agent's own thread.
     """
 
     agent_id: str
@@ -69,11 +69,11 @@ class SoughtRun:
     conversation_id: str | None = None
 
     def pick(self, runs: Iterable[letta.Run]) -> "FoundRun":
-        """The one that it is, of the agent's newest."""
+        """Pick the run from the agent's newest runs."""
         if self.mark is not None:
             listed = tuple(runs)
-            found = next((run for run in listed if run.asked_as == self.mark), None)
-            return FoundRun(run=found, is_sure=all(run.asked_as is not None for run in listed))
+            found = next((run for run in listed if run.text_argument == self.mark), None)
+            return FoundRun(run=found, is_sure=all(run.text_argument is not None for run in listed))
         others = [run for run in runs if run.id not in self.before]
         same = [run for run in others if run.conversation_id == self.conversation_id]
         return FoundRun(run=same[0] if len(same) == 1 else None, is_sure=not same)
@@ -81,10 +81,10 @@ class SoughtRun:
 
 @frozen(kw_only=True)
 class FoundRun:
-    """What a search for a run came to.
+    """The result of a search for a run.
 
-    :param run: None: it is not there.
-    :param is_sure: whether that means that Letta has begun none.
+    :param run: None if it was not found.
+    :param is_sure: whether that means that it was not started.
     """
 
     run: letta.Run | None
@@ -94,17 +94,17 @@ class FoundRun:
 RunSearch: TypeAlias = Generator[Command | Pause, Response | None, FoundRun]
 
 
-def find_run(sought: SoughtRun, timeout: float) -> RunSearch:
-    """Look for a run until it is there. Pauses are answered with None.
+def find_run(criteria: RunCriteria, timeout: float) -> RunSearch:
+    """Search for a run until it is found. Send None after a pause.
 
-    :param timeout: seconds of pauses, after which it is not there.
-    :raises SansioLettaError: if Letta does not tell.
+    :param timeout: limit for the sum of the pauses, in seconds.
+    :raises SansioLettaError: if a command failed.
     """
     count, waited = 0, 0.0
     while True:
-        response = yield FindRuns(agent_id=sought.agent_id)
+        response = yield FindRuns(agent_id=criteria.agent_id)
         assert response is not None
-        found = sought.pick(letta.decode_runs(response.data))
+        found = criteria.pick(letta.decode_runs(response.data))
         if found.run is not None or waited >= timeout:
             return found
         pause = PAUSES[min(count, len(PAUSES) - 1)]
@@ -113,7 +113,7 @@ def find_run(sought: SoughtRun, timeout: float) -> RunSearch:
 
 
 def runs_before(response: Response) -> frozenset[str] | None:
-    """The runs that an agent has, by the answer to `FindRuns`; None if Letta does not tell."""
+    """Return the ids of runs in the response to `FindRuns`; None if it cannot be read."""
     try:
         return frozenset(run.id for run in letta.decode_runs(response.data))
     except SansioLettaError:
@@ -121,7 +121,7 @@ def runs_before(response: Response) -> frozenset[str] | None:
 
 
 def kept_nothing(response: Response) -> bool:
-    """Whether the answer to `FetchKept` says so."""
+    """Return whether the response to `FetchKept` shows that nothing was stored."""
     try:
         return not letta.decode_kept_messages(response.data).messages
     except SansioLettaError:

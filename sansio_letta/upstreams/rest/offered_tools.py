@@ -1,4 +1,4 @@
-"""The client's tools in one turn: how the agent is given them, and what is left of them when it ends."""
+"""The client's tools in one turn: in each request for a run, or attached to the agent."""
 
 from collections.abc import Hashable, Mapping
 
@@ -9,39 +9,41 @@ from ...errors import RequestError, RequestField
 from ...turn.agent import Agent
 from ...turn.request import Tool
 from .attached_tools import OfferedTool, Stamp, offer_attached, offer_in_request
-from .tool_attachment import Cleaning, MadeTools, ToolAttachment, sweep_tools
+from .tool_attachment import Cleaning, CreatedTools, ToolAttachment, sweep_tools
 
 
 @define(kw_only=True)
 class OfferedTools:
-    """They go with each request for a run; or they are attached to the agent, from its first run to the end.
+    """The tools that a client offers to an agent.
 
-    :param offered: as the agent is to have them.
-    :param client_names: the client's names for those that are offered under another.
-    :param policy: how agents are given them.
-    :param ttl: seconds that those to attach are kept at Letta, and that the agent has them if the process dies.
-    :param made: what the process's turns have made at Letta.
+    They are sent in each request for a run, or attached to the agent from its first run to the end of the turn.
+
+    :param offered: the tools, as the agent is to see them.
+    :param client_names: the client's names of tools that are offered under other names.
+    :param policy: which agents get tools attached.
+    :param ttl: seconds that attached tools are kept in Letta. If the process dies, the agent has them for as
+        long.
+    :param created_tools: the tools that the turns of the process have created in Letta.
     :param scope: the caller's.
     :param owner: unique to the turn.
-    :param now: when its request came, Unix time in seconds.
+    :param now: when the request was received, Unix time in seconds.
     """
 
     offered: tuple[Tool, ...]
     client_names: Mapping[str, str] = field(factory=dict)
     policy: ClientTools
     ttl: float
-    made: MadeTools
+    created_tools: CreatedTools
     scope: Hashable = None
     owner: str
     now: int
-    is_awaited: bool = field(default=False, init=False)  #: the agent waits for what the client makes of a call
     _tools: tuple[OfferedTool, ...] = field(default=(), init=False)
-    _attachment: ToolAttachment | None = field(default=None, init=False)  #: of these, if they are attached
+    _attachment: ToolAttachment | None = field(default=None, init=False)  #: if they are to be attached
 
     def fit(self, agent: Agent) -> None:
-        """The agent is known: find out how it is given them.
+        """Decide how the agent gets the tools, now that it is known.
 
-        :raises RequestError: if it cannot be.
+        :raises RequestError: if it cannot get them.
         """
         self._attachment = None
         if self.attaches_to(agent):
@@ -53,7 +55,7 @@ class OfferedTools:
                     tools=self._tools,
                     stamp=stamp,
                     now=self.now,
-                    made=self.made,
+                    created_tools=self.created_tools,
                     scope=self.scope,
                 )
         elif self.offered and not agent.capabilities.client_tools:
@@ -68,41 +70,43 @@ class OfferedTools:
             self._tools = offer_in_request(self.offered, agent.tool_names or ())
 
     def attaches_to(self, agent: Agent) -> bool:
-        """Whether the agent is given a client's tools by attaching them to it: all who speak to it see them."""
+        """Return whether tools are attached to this agent. Attached tools are visible in all its threads."""
         is_needed = self.policy is ClientTools.AUTO and not agent.capabilities.client_tools
         return self.policy is ClientTools.ATTACH or is_needed
 
     @property
     def names(self) -> dict[str, str]:
-        """What they are called at Letta, and the client's names for them."""
+        """The client's names of the tools, by their names in Letta."""
         return {offer.tool.name: self.client_names.get(offer.name, offer.name) for offer in self._tools}
 
     @property
     def names_at_letta(self) -> dict[str, str]:
-        """What those are called there that have another name, by the names in which they are offered."""
+        """The names in Letta of the tools that are renamed, by the names under which they are offered."""
         return {offer.name: offer.tool.name for offer in self._tools if offer.name != offer.tool.name}
 
     @property
     def in_request(self) -> tuple[Tool, ...]:
-        """Those that go with the request for a run."""
+        """The tools to send in a request for a run."""
         return () if self._attachment is not None else tuple(offer.tool for offer in self._tools)
 
     @property
     def to_attach(self) -> ToolAttachment | None:
-        """What must be given to the agent before a run."""
+        """The tools to attach before a run."""
         return None if self._attachment is None or self._attachment.is_attached else self._attachment
 
     @property
     def to_detach(self) -> ToolAttachment | None:
-        """What must be taken back from it after the last."""
+        """The tools to detach after the last run."""
         return self._attachment if self._attachment is not None and self._attachment.is_attached else None
 
     @property
-    def forgotten(self) -> Cleaning | None:
-        """Deletes what has expired: behind a turn that made a tool, or once all that was made has expired."""
+    def sweep(self) -> Cleaning | None:
+        """Commands that delete expired tools, if this turn created tools or all known tools have expired."""
         has_made = self._attachment is not None and self._attachment.has_made
-        return self._sweep() if has_made or self.made.have_expired(self.scope, self.now) else None
+        return (
+            self._sweep_expired() if has_made or self.created_tools.have_expired(self.scope, self.now) else None
+        )
 
-    def _sweep(self) -> Cleaning:
+    def _sweep_expired(self) -> Cleaning:
         if (yield from sweep_tools(self.now)):
-            self.made.forget_expired(self.scope, self.now)
+            self.created_tools.forget_expired(self.scope, self.now)

@@ -1,8 +1,8 @@
-"""A run whose stream was lost: how it ended, and what of it the agent's memory holds.
+"""Read a run whose stream was lost: how it ended, and which of its messages Letta has stored.
 
-Letta's runs go on without a reader (disconnect.jsonl), and what they keep can be read afterwards, whole. So a
-turn whose connection broke waits for its run and tells the rest; and a request that comes a second time learns
-what became of its first, and says nothing to the agent that it has heard.
+Letta's runs continue without a reader (disconnect.jsonl), and their stored messages can be read afterwards. So
+a turn whose connection broke waits until its run is over and sends the rest. A retried request finds out the
+same way what happened to the first one, and sends the agent nothing twice.
 """
 
 from collections.abc import Generator, Iterator
@@ -16,7 +16,7 @@ from ...turn.upstream import Pause, RunEvent
 from . import letta
 from .commands import Command, FetchKept, FetchRun, FetchUsage
 from .exchange import PAUSES
-from .lookup import SoughtRun, find_run
+from .lookup import RunCriteria, find_run
 from .response import Response
 from .run import EndOfStream, RunStream
 from .turn_input import to_result
@@ -24,28 +24,28 @@ from .turn_input import to_result
 
 @frozen(kw_only=True)
 class EarlierTurn:
-    """A turn for the same request that broke off, after Letta had been told of it.
+    """An earlier turn for the same request, which ended after its run may have been started.
 
-    :param run_id: its run's; None: Letta had not named it.
-    :param sought: how it would be found then.
+    :param run_id: the id of its run; None if that is not known.
+    :param criteria: how to find the run without its id.
     """
 
     run_id: str | None = None
-    sought: SoughtRun | None = None
+    criteria: RunCriteria | None = None
 
 
 @frozen(kw_only=True)
 class EndedRun:
-    """A run that is over, as Letta's books have it."""
+    """A run that is over, with its stored messages."""
 
     run: letta.Run
     kept: letta.KeptMessages
     usage: letta.UsageStatistics | None
 
     def events(self, stream: RunStream) -> Iterator[RunEvent]:
-        """All events of the run, as if it were read from its stream.
+        """Return all events of the run, as if they were read from its stream.
 
-        :param stream: a new one, whose state moves by it.
+        :param stream: converts the messages; must be new.
         """
         yield from self.kept_events(stream)
         ending = "end_turn" if self.run.status == "completed" else "error"
@@ -61,18 +61,18 @@ class EndedRun:
         yield from stream.receive_message(EndOfStream())
 
     def kept_events(self, stream: RunStream) -> Iterator[RunEvent]:
-        """The same, without the run's end."""
+        """Return the events of the run without the last one, its end."""
         stream.run_id = self.run.id
         stream.step_kept = bool(self.kept.messages)
         for index, message in enumerate(self.kept.messages[self._input_count :]):
             if stream.bridge.replies_by_tool and isinstance(message, letta.AssistantMessage):
-                # Each is a call of its own; of those of one step Letta's books tell one id.
+                # Each is a call of its own, but stored messages of one step share one id.
                 message = evolve(message, id=f"{message.id} {index}")
             yield from stream.receive_message(message)
 
     @property
     def _input_count(self) -> int:
-        """How many messages come before the agent's own: of the input some may be an assistant's, too."""
+        """Number of messages that are input. These may include assistant messages, from a history."""
         inputs = (letta.UserMessage, letta.SystemMessage, letta.ApprovalResponseMessage)
         return max(
             (i for i, message in enumerate(self.kept.messages, 1) if isinstance(message, inputs)), default=0
@@ -83,7 +83,7 @@ class EndedRun:
 class KeptRun:
     """A run that is over, as events. See `turn.upstream.PastRun`.
 
-    :param stream: makes events of it; a new one, whose state moves by them.
+    :param stream: converts its messages; must be new.
     """
 
     ended: EndedRun
@@ -91,40 +91,40 @@ class KeptRun:
 
     @property
     def has_anything(self) -> bool:
-        """Whether anything of it was kept."""
+        """Whether any of its messages were stored."""
         return bool(self.ended.kept.messages)
 
     @property
     def is_blank(self) -> bool:
-        """Whether nothing was kept and nothing tells why."""
+        """Whether nothing was stored, and the reason is unknown."""
         return not self.has_anything and self.ended.run.stop_reason is None
 
     @property
     def is_complete(self) -> bool:
-        """Whether it came to its own end: nothing is left to do in it."""
-        return self.ended.run.status == "completed" and self.ended.run.stop_reason in _WHOLE
+        """Whether it ended by itself, so that nothing is left to do."""
+        return self.ended.run.status == "completed" and self.ended.run.stop_reason in _COMPLETE
 
     @property
     def has_input(self) -> bool:
-        """Whether its input was kept."""
+        """Whether its input was stored."""
         return self.ended.kept.has_input
 
     @property
     def results(self) -> tuple[ToolResult, ...]:
-        """Results of tools behind which the agent can go on."""
+        """The last tool results, from which the agent can continue."""
         return tuple(map(to_result, self.ended.kept.returns))
 
     def events(self) -> Iterator[RunEvent]:
-        """All its events; the last is its end."""
+        """Return all its events, the last of which is its end."""
         return self.ended.events(self.stream)
 
     def kept_events(self) -> Iterator[RunEvent]:
-        """The same without the end."""
+        """Return its events without the end."""
         return self.ended.kept_events(self.stream)
 
 
-#: Stop reasons of a run that did what it wanted.
-_WHOLE: Final = frozenset(
+#: Stop reasons of runs that ended by themselves.
+_COMPLETE: Final = frozenset(
     {"end_turn", "requires_approval", "tool_rule", "no_tool_call", "max_steps", "max_tokens_exceeded"}
 )
 
@@ -134,16 +134,16 @@ RunQuery: TypeAlias = Generator[Command | Pause, Response | None, EndedRun]
 
 
 def read_run(run_id: str, timeout: float) -> RunQuery:
-    """Wait until a run is over and read what was kept of it. Pauses are answered with None.
+    """Wait until a run is over, and read its stored messages. Send None after a pause.
 
-    :param timeout: seconds of pauses, after which it is waited for no longer.
-    :raises SansioLettaError: if Letta does not tell, or the run does not end.
+    :param timeout: limit for the sum of the pauses, in seconds.
+    :raises SansioLettaError: if a command failed, or the run does not end.
     """
     count, waited = 0, 0.0
     while True:
         response = yield FetchRun(run_id=run_id)
         if response is not None and response.status == 404:
-            # Letta knows nothing of it, so nothing of it was kept.
+            # The run does not exist, so nothing of it was stored.
             return EndedRun(run=letta.Run(id=run_id, status="failed"), kept=letta.KeptMessages(), usage=None)
         run = letta.decode_run(_data(response))
         if run.is_over:
@@ -160,22 +160,22 @@ def read_run(run_id: str, timeout: float) -> RunQuery:
         try:
             usage = letta.decode_usage(_data(response))
         except SansioLettaError:
-            # Older servers do not tell, and an answer without it is an answer.
+            # Older servers do not have it, and the reply is valid without it.
             usage = None
     return EndedRun(run=run, kept=kept, usage=usage)
 
 
 def read_earlier_turn(earlier: EarlierTurn, timeout: float) -> RunQuery:
-    """Find out what became of an earlier turn: its run is looked for if it has no name yet, and then read.
+    """Read the run of an earlier turn. If its id is unknown, find it first.
 
     :param timeout: see `read_run`.
-    :raises SansioLettaError: as that.
+    :raises SansioLettaError: see `read_run`.
     """
     run_id = earlier.run_id
     if run_id is None:
-        assert earlier.sought is not None
-        # Whoever held the thread before has looked for it for as long as it could take to begin.
-        found = yield from find_run(earlier.sought, 0.0)
+        assert earlier.criteria is not None
+        # The earlier turn has already searched for as long as a run may take to start.
+        found = yield from find_run(earlier.criteria, 0.0)
         if found.run is None:
             none = letta.Run(id="", status="failed")
             return EndedRun(run=none, kept=letta.KeptMessages(), usage=None)
@@ -188,23 +188,23 @@ def _data(response: Response | None) -> bytes:
     return response.data
 
 
-#: Pings in a row, each after 20 s of silence, until Letta's books are asked how the run goes.
+#: Consecutive pings, each after 20 s of silence, before the status of the run is looked up.
 _MAX_IDLE_PING_COUNT: Final = 3
 
 
 @define
 class StreamPosition:
-    """How far the stream of a background run was read, whose items are numbered."""
+    """The position in the numbered stream of a background run."""
 
-    seq_id: int = field(default=0, init=False)  #: of the last item
-    is_over: bool = field(default=False, init=False)  #: once lost, it will not tell how the run ends
-    _lost_at: int = field(default=-1, init=False)  #: the last item when it was lost last
-    _idle_ping_count: int = field(default=0, init=False)  #: since the last item of a stream found again
+    seq_id: int = field(default=0, init=False)  #: number of the last item
+    is_over: bool = field(default=False, init=False)  #: the run is over; a resumed stream has no end
+    _lost_at: int = field(default=-1, init=False)  #: the last item when the stream was last lost, or -1
+    _idle_ping_count: int = field(default=0, init=False)  #: since the last item of a resumed stream
 
     def advance(self, message: letta.Message) -> bool:
-        """Note an item. In a resumed stream whose run is over a ping stands for its missing end.
+        """Advance by one item. Return whether it is a ping after the last item of a run that is over.
 
-        Of such a run Letta has no more items than those that come at once; then it pings for ever.
+        When the stream of such a run is resumed, Letta sends the remaining items at once, and then only pings.
         """
         seq_id = getattr(message, "seq_id", None)
         if seq_id is not None:
@@ -214,14 +214,14 @@ class StreamPosition:
             return False
         if self._lost_at >= 0:
             self._idle_ping_count += 1
-            # Whoever wrote the run's items may be gone, after a restart of Letta.
+            # After a restart of Letta, no more items of the run are written.
             self.is_over = self.is_over or self._idle_ping_count > _MAX_IDLE_PING_COUNT
         return self.is_over
 
     def note_loss(self) -> bool:
-        """It was lost.
+        """Note that the stream was lost.
 
-        :return: whether anything came since it was lost before.
+        :return: whether any item has arrived since it was lost before.
         """
         progress, self._lost_at = self._lost_at != self.seq_id, self.seq_id
         return progress

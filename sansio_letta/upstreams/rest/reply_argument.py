@@ -1,4 +1,4 @@
-"""The text in a call's arguments, while they come in pieces: what an agent says by calling a tool."""
+"""Read the text of an agent that replies by calling a tool, from fragments of the call's arguments."""
 
 import re
 from enum import Enum, auto
@@ -6,14 +6,15 @@ from typing import Final
 
 from attrs import define, field
 
-#: What ends a stretch of a string, and of what stands between strings. Both find one character: linear.
+#: The next character of interest in a string, and between strings. Both match one character, so they are
+#: linear.
 _IN_STRING: Final = re.compile(r'["\\]')
 _BETWEEN: Final = re.compile(r'["{}\[\],:]')
 _HEX: Final = re.compile(r"[0-9a-fA-F]{4}")
 _ESCAPES: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-#: Stands for half of a surrogate pair, and for an escape that is none.
+#: Replaces half of a surrogate pair, and an invalid escape.
 _UNREADABLE: Final = "\ufffd"
-#: Two characters' escapes: more than that is never held back.
+#: Length of a Unicode escape. At most two of them are held back.
 _UNIT: Final = len("\\ud83d")
 
 
@@ -22,37 +23,38 @@ class _String(Enum):
 
     NONE = auto()
     KEY = auto()
-    TEXT = auto()  #: the one that is wanted
+    TEXT = auto()  #: the value of the argument to read
     OTHER = auto()
 
 
 @define
 class ReplyArgument:
-    """Reads one argument of a call, a string, out of JSON that is cut anywhere.
+    """Reads one string argument of a call from JSON that is split anywhere.
 
-    What is no object, or has no such string, gives nothing. Of an argument that comes twice the first counts.
+    The text is empty if the JSON is not an object, or has no such string. If the argument occurs twice, the
+    first one counts.
 
-    :param name: of the argument.
+    :param name: the name of the argument.
     """
 
     name: str
-    is_over: bool = field(default=False, init=False)  #: nothing more will come of it
+    is_over: bool = field(default=False, init=False)  #: there will be no more text
     _depth: int = field(default=0, init=False)
     _string: _String = field(default=_String.NONE, init=False)
-    _is_value: bool = field(default=False, init=False)  #: at depth 1: what comes next is a value, not a key
+    _is_value: bool = field(default=False, init=False)  #: at depth 1: a value comes next, not a key
     _key: str = field(default="", init=False)
-    _held: str = field(default="", init=False)  #: the beginning of an escape
+    _held: str = field(default="", init=False)  #: the beginning of an incomplete escape
 
     def receive(self, fragment: str) -> str:
-        """The next piece of the arguments: what of the text it brings."""
-        data, at, said = self._held + fragment, 0, list[str]()
+        """Take the next fragment of the arguments, and return the text in it."""
+        data, at, texts = self._held + fragment, 0, list[str]()
         self._held = ""
         while at < len(data) and not self.is_over:
             if self._string is _String.NONE:
                 at = self._read_between(data, at)
             else:
-                at = self._read_string(data, at, said)
-        return "".join(said)
+                at = self._read_string(data, at, texts)
+        return "".join(texts)
 
     def _read_between(self, data: str, at: int) -> int:
         found = _BETWEEN.search(data, at)
@@ -80,10 +82,10 @@ class ReplyArgument:
         else:
             self._string = _String.TEXT if self._key == self.name else _String.OTHER
 
-    def _read_string(self, data: str, at: int, said: list[str]) -> int:
+    def _read_string(self, data: str, at: int, texts: list[str]) -> int:
         found = _IN_STRING.search(data, at)
         end = found.start() if found else len(data)
-        self._take(data[at:end], said)
+        self._take(data[at:end], texts)
         if found is None:
             return end
         if found[0] == '"':
@@ -94,19 +96,19 @@ class ReplyArgument:
         if not size:
             self._held = data[end:]
             return len(data)
-        self._take(text, said)
+        self._take(text, texts)
         return end + size
 
-    def _take(self, text: str, said: list[str]) -> None:
+    def _take(self, text: str, texts: list[str]) -> None:
         if self._string is _String.TEXT:
-            said.append(text)
+            texts.append(text)
         elif self._string is _String.KEY and len(self._key) <= len(self.name):
-            # A longer key is another one.
+            # A longer key cannot be the one that is wanted.
             self._key += text[: len(self.name) + 1]
 
 
 def _escape(data: str, at: int) -> tuple[int, str]:
-    """The escape that begins here: its size, 0 if more of it is needed; and the character."""
+    """Return the size of the escape that begins at `at`, or 0 if it is incomplete, and its character."""
     kind = data[at + 1 : at + 2]
     if kind != "u":
         return (2, _ESCAPES.get(kind, kind)) if kind else (0, "")

@@ -1,4 +1,4 @@
-"""One HTTP exchange with Letta that is answered whole, and what such an answer says."""
+"""Letta's response to a command, received as a whole, and the error that it stands for."""
 
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -19,10 +19,10 @@ Headers: TypeAlias = Sequence[tuple[str, str]]
 
 @define
 class Response:
-    """Letta's answer to one request, collected.
+    """A response of Letta's. Its body is buffered.
 
-    :param max_size: bytes of the body; beyond it the answer makes no sense.
-    :param key_is_clients: the key that Letta was given is the client's own.
+    :param max_size: limit for the body, in bytes.
+    :param key_is_clients: whether the command was sent with the client's own key.
     """
 
     status: int
@@ -33,19 +33,19 @@ class Response:
 
     @property
     def content_type(self) -> str:
-        """The media type without its parameters; empty if there is none."""
+        """The media type without its parameters, or an empty string."""
         return (self._header("content-type") or "").partition(";")[0].strip().lower()
 
     def receive_data(self, data: bytes) -> None:
-        """Add bytes of the body. Beyond `max_size` they are dropped, and `data` raises."""
+        """Add bytes of the body. If it is larger than `max_size`, `data` raises."""
         if len(self._body) <= self.max_size:
             self._body += data
 
     @property
     def data(self) -> bytes:
-        """The body of a successful answer.
+        """The body of a successful response.
 
-        :raises LettaError: if Letta answered with another status than 200.
+        :raises LettaError: if the status is not 200.
         :raises RemoteProtocolError: if the body is too large.
         """
         if self.status != 200:
@@ -56,21 +56,21 @@ class Response:
 
     @property
     def refusal(self) -> letta.ErrorBody:
-        """What Letta says about a refusal."""
+        """The body of an error response."""
         return letta.decode_error_body(bytes(self._body))
 
     def cancelled(self, run_id: str) -> bool:
-        """Whether it confirms that this run was cancelled."""
+        """Return whether this response confirms that the run was cancelled."""
         return self.status == 200 and letta.decode_cancelled(bytes(self._body), run_id)
 
     def take(self) -> bytes:
-        """What came of the body so far, for a reader of its own that goes on from there."""
+        """Remove and return the part of the body that has been received."""
         data = bytes(self._body)
         self._body.clear()
         return data
 
     def error(self) -> SansioLettaError:
-        """The refusal as an error for the client."""
+        """Return an error response as an error for the client."""
         if 300 <= self.status < 400:
             return LettaError(
                 f"Letta answered with a redirect ({self.status}): the base URL must be its final address."
@@ -81,7 +81,7 @@ class Response:
 
     def _retry_after(self) -> int | None:
         value = self._header("retry-after") or ""
-        # A number too long to be one would take long to read; the advice is capped anyway.
+        # Converting a very long number would take long, and the advice is capped anyway.
         return int(value[:9]) if value.isascii() and value.isdigit() else None
 
     def _header(self, name: str) -> str | None:

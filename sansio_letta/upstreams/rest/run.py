@@ -1,19 +1,20 @@
-"""The stream machine: one run of Letta's, from its first message to its end, as events.
+"""The state machine of a run's stream: Letta's messages in, events out.
 
-Inputs are the messages of the wire and one of our own, `EndOfStream`. The state says what the agent was
-doing when it was last heard of. Three things cannot be read from the table and stand in `RunStream` below it:
+Its inputs are the messages of the stream and `EndOfStream`. The state is what the agent was last known to be
+doing. Three rules are not in the table of transitions, but in `RunStream`:
 
-- The finish is held back to the stream's end. A stop reason can come twice, and a failure comes after it.
-- A stop reason that means failure ends in FAILED even if no error message follows.
-- Whether Letta has kept anything: a turn's input is kept when its first step has ended well, which shows in a
-  tool's return or another step's id (kept_nothing, kept_first_step.jsonl).
+- The final event is held back until the stream ends, since a stop reason can come twice, and can be followed by
+  a failure.
+- A stop reason that means failure leads to FAILED even if no error message follows.
+- Letta stores a turn's input when its first step has succeeded, which is visible as a tool's return or as
+  another step's id (kept_nothing, kept_first_step.jsonl).
 """
 
 from collections.abc import Iterator
 from enum import Enum
 from typing import Any, Final
 
-from attrs import asdict, define, field, frozen
+from attrs import define, field, frozen
 
 from ...errors import INVALID_INPUT, RemoteProtocolError, mute_agent, run_failure
 from ...turn.answer import SEPARATOR
@@ -25,10 +26,10 @@ from .calls import ReplyText, ToolBridge
 
 @frozen(kw_only=True)
 class EndOfStream:
-    """The bytes ended, or the connection did."""
+    """The stream has ended, or its connection has."""
 
 
-_HEARD: Final[dict[type[Any], RunState]] = {
+_ACTIVE: Final[dict[type[Any], RunState]] = {
     letta.ReasoningMessage: RunState.THINKING,
     letta.HiddenReasoningMessage: RunState.THINKING,
     letta.AssistantMessage: RunState.SPEAKING,
@@ -42,11 +43,11 @@ _HEARD: Final[dict[type[Any], RunState]] = {
 }
 
 TRANSITIONS: Final[dict[RunState, dict[type[Any], RunState]]] = {
-    RunState.WAITING: _HEARD,
-    RunState.THINKING: _HEARD,
-    RunState.SPEAKING: _HEARD,
-    RunState.WORKING: _HEARD,
-    RunState.CALLING: _HEARD,
+    RunState.WAITING: _ACTIVE,
+    RunState.THINKING: _ACTIVE,
+    RunState.SPEAKING: _ACTIVE,
+    RunState.WORKING: _ACTIVE,
+    RunState.CALLING: _ACTIVE,
     RunState.STOPPED: {
         letta.StopReason: RunState.STOPPED,
         letta.UsageStatistics: RunState.STOPPED,
@@ -58,7 +59,7 @@ TRANSITIONS: Final[dict[RunState, dict[type[Any], RunState]]] = {
     RunState.FAILED: {},
 }
 
-#: Messages that mean nothing to the client and keep every state: Letta may grow without breaking us.
+#: Messages that change no state. Unknown ones are among them, so that new versions of Letta break nothing.
 _QUIET: Final[frozenset[type[Any]]] = frozenset(
     {
         letta.Ping,
@@ -87,12 +88,12 @@ _FAILED_STOPS: Final = frozenset(
     }
 )
 
-#: Letta's words in an error's detail for a legacy agent whose model has called no tool.
+#: In the detail of an error: the model of a legacy agent has not called a tool.
 _NO_CALL: Final = "No tool calls found in response"
 
 
 class Refusal(Enum):
-    """Why Letta refused a turn's input: what is pending does not fit it. Nothing was kept."""
+    """Why Letta rejected a turn's input: it does not match the pending calls. Nothing was stored."""
 
     CALL_PENDING = "waiting for approval"  #: a message came while calls are pending (pending_conflict.jsonl)
     WRONG_CALLS = (
@@ -100,12 +101,12 @@ class Refusal(Enum):
     )
 
 
-#: Letta's code for the first of them, which 0.16.7 gives where no stream was asked for.
+#: Letta's code for CALL_PENDING, which 0.16.7 only uses if no stream was requested.
 _PENDING_CODE: Final = "PENDING_APPROVAL"
 
 
 def refusal_in(text: str | None, code: str | None = None) -> Refusal | None:
-    """Where Letta has no code for these refusals, it has words."""
+    """Recognise a refusal by its code, or by its text where Letta has no code for it."""
     if code == _PENDING_CODE:
         return Refusal.CALL_PENDING
     return next((refusal for refusal in Refusal if text and refusal.value in text), None)
@@ -113,16 +114,16 @@ def refusal_in(text: str | None, code: str | None = None) -> Refusal | None:
 
 @define
 class RunStream:
-    """The messages of one run in, events out; the last is `RunStopped` or `RunFailed`.
+    """Converts the messages of one run to events, the last of which is `RunStopped` or `RunFailed`.
 
-    :param bridge: sorts the run's calls.
-    :param mute_type: the agent's type, if its model may only call tools and it has none to speak by.
+    :param bridge: classifies the run's calls.
+    :param mute_type: the agent's type, if its model can only call tools and it has no tool to reply with.
     """
 
     bridge: ToolBridge
     mute_type: str | None = None
     state: RunState = field(default=RunState.WAITING, init=False)
-    started: bool = field(default=False, init=False)  #: `TurnStarted` was said
+    started: bool = field(default=False, init=False)  #: `TurnStarted` has been returned
     run_id: str | None = field(default=None, init=False)
     step_kept: bool = field(default=False, init=False)
     _step_id: str | None = field(default=None, init=False)
@@ -133,19 +134,19 @@ class RunStream:
 
     @property
     def has_ended(self) -> bool:
-        """Whether its stream may end here: nothing that could still come would change how the run ended.
+        """Whether the stream may end here: no further message could change the result.
 
-        Behind a stop reason that means success one that means failure may come (legacy_ephemeral_tool.jsonl,
-        exchange 4), until the usage has. A cancelled run has no usage (cancelled.jsonl).
+        A stop reason that means success may be followed by one that means failure, until the usage has arrived
+        (legacy_ephemeral_tool.jsonl, exchange 4). A cancelled run has no usage (cancelled.jsonl).
         """
         if self.state is not RunState.STOPPED:
             return False
         return self._usage is not None or self._stop_reason == "cancelled" or self._stop_reason in _FAILED_STOPS
 
     def receive_message(self, message: letta.Message | EndOfStream) -> Iterator[RunEvent]:
-        """One message's events; the state has moved by it when the last is taken.
+        """Convert one message to events. Its transition is complete when the last event has been taken.
 
-        :raises RemoteProtocolError: if the message has no place here; the state is FAILED then.
+        :raises RemoteProtocolError: if the message is not allowed in this state, which is FAILED afterwards.
         """
         run_id = getattr(message, "run_id", None)
         if run_id is not None:
@@ -170,7 +171,7 @@ class RunStream:
                 if not self.started:
                     yield from self._start()
                 if content:
-                    yield self._say(id, content)
+                    yield self._text(id, content)
             case letta.ReasoningMessage(id=id, reasoning=reasoning):
                 yield from self._start()
                 if reasoning:
@@ -185,7 +186,7 @@ class RunStream:
                 yield from self._start()
                 for call in calls:
                     for event in self.bridge.receive_call(call):
-                        yield self._say(event.call_id, event.text) if isinstance(event, ReplyText) else event
+                        yield self._text(event.call_id, event.text) if isinstance(event, ReplyText) else event
             case letta.HiddenReasoningMessage():
                 yield from self._start()
             case letta.ToolReturnMessage():
@@ -195,13 +196,13 @@ class RunStream:
             case letta.StopReason(stop_reason=reason):
                 self._stop_reason = reason
             case letta.UsageStatistics():
-                self._usage = Usage(**asdict(message))
+                self._usage = _usage(message)
             case letta.ErrorMessage(error_type=kind, message=text, detail=detail):
                 yield self._failure(kind, text, detail)
             case _:
                 yield from self._end()
 
-    def _say(self, id: str, text: str) -> TextDelta:
+    def _text(self, id: str, text: str) -> TextDelta:
         joint = SEPARATOR if self._text_id not in (None, id) else ""
         self._text_id = id
         return TextDelta(text=joint + text)
@@ -246,6 +247,19 @@ class RunStream:
     def _fail(self, error: RemoteProtocolError) -> RemoteProtocolError:
         self.state = RunState.FAILED
         return error
+
+
+def _usage(message: letta.UsageStatistics) -> Usage:
+    return Usage(
+        prompt_tokens=message.prompt_tokens,
+        completion_tokens=message.completion_tokens,
+        total_tokens=message.total_tokens,
+        cached_input_tokens=message.cached_input_tokens,
+        cache_write_tokens=message.cache_write_tokens,
+        reasoning_tokens=message.reasoning_tokens,
+        context_tokens=message.context_tokens,
+        step_count=message.step_count,
+    )
 
 
 def _tag(message: letta.Message | EndOfStream) -> str:

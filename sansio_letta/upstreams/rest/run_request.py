@@ -1,8 +1,9 @@
-"""What a run is opened with: answers to all that waits, the client's instructions, and what is new.
+"""Build the request that starts a run: answers to pending calls, instructions and new messages.
 
-To a legacy agent answers go otherwise. It knows approval and denial alone, so a result is the reason of a
-denial (legacy_client_tool.jsonl). And a message behind an answer makes it forget the answer: its call stays
-without a return for good, which model providers refuse (legacy_answer_lost.jsonl). So the answer goes ahead.
+Answers to legacy agents have another form. These agents know only approval and denial, so a result is sent as
+the reason of a denial (legacy_client_tool.jsonl). And if a message follows an answer, they lose the answer: the
+call never gets its return, which model providers reject (legacy_answer_lost.jsonl). So the answer is sent
+ahead.
 """
 
 from collections.abc import Callable
@@ -32,33 +33,33 @@ from .target import Target
 from .turn_input import to_answer, to_client_tool, to_message
 
 Answers: TypeAlias = tuple[CallAnswer, ...]
-#: What a legacy agent reads before a result, behind Letta's own words that its call was denied.
+#: Precedes a result for a legacy agent. Letta's own text, that the call was denied, comes first.
 RESULT_PREFACE: Final = "Not denied: the user's program has carried it out, with this result:\n"
-#: The same before what is said in place of a result.
+#: Precedes a text in place of a result.
 _NO_DENIAL: Final = "Not denied: "
-#: In place of an image in a result: a legacy agent gets results as text.
+#: Replaces an image in a result, since legacy agents get results as text.
 _NO_IMAGE: Final = "[an image, which cannot be shown here]"
-#: Tells whether this is what a thread was told last.
+#: Returns whether this is the last instruction of its kind that was sent in the thread.
 AlreadySent: TypeAlias = Callable[[Thread, StandingInstruction], bool]
 
 
 def never_sent(thread: Thread, standing: StandingInstruction) -> bool:
-    """Nobody remembers."""
+    """Return False: nothing that was sent is remembered."""
     return False
 
 
 @frozen(kw_only=True)
 class NewRun:
-    """A run to be asked for.
+    """The command that starts a run.
 
-    :param answers_ahead: to be asked before it.
-    :param told: what goes with it that need not be told there again; it is kept with the run's first step.
-    :param sent: its messages, without what is for this turn only.
+    :param answers_ahead: to be sent before it.
+    :param instructions_sent: need not be repeated in the thread once the run's first step is stored.
+    :param sent: its messages, without those for this turn only.
     """
 
     command: OpenStream
     answers_ahead: AnswerCalls | None = None
-    told: tuple[StandingInstruction, ...] = ()
+    instructions_sent: tuple[StandingInstruction, ...] = ()
     sent: tuple[Message, ...] = field(default=(), repr=False)
 
 
@@ -73,41 +74,41 @@ def build_run_request(
     mark: str | None = None,
     is_verdict: bool = False,
 ) -> NewRun:
-    """The request for a run.
+    """Build the request for a run.
 
-    :param answers: to what waits, all of it.
-    :param client_tools: that are offered with it.
-    :param background: whether its stream must be one that can be taken up again.
-    :param mark: by which the run can be found.
-    :param is_verdict: what the user wrote is in the answers, and no message.
+    :param answers: to all pending calls.
+    :param client_tools: to be offered in the request.
+    :param background: whether to start a background run, whose stream can be resumed.
+    :param mark: the mark by which the run can be found.
+    :param is_verdict: whether the user's message is an approval or denial, and thus already in the answers.
     """
     thread, given = target.thread, request.instructions
     can = target.agent.capabilities
-    asked = (
+    format_prompt = (
         request.reply_format
         if request.preamble and isinstance(request.reply_format, JsonReply) and request.reply_format.schema
         else None
     )
-    aside = request.preamble
-    if asked is not None and already_sent(thread, asked):
-        aside, asked = (SystemMessage(content=asked.reminder),), None
+    preamble = request.preamble
+    if format_prompt is not None and already_sent(thread, format_prompt):
+        preamble, format_prompt = (SystemMessage(content=format_prompt.reminder),), None
     new = () if is_verdict else request.messages
-    said = (*aside, *new)
+    messages = (*preamble, *new)
     policy = given.policy if given else InstructionPolicy.IGNORE
-    says = policy is InstructionPolicy.ALWAYS or (
+    is_due = policy is InstructionPolicy.ALWAYS or (
         policy is InstructionPolicy.ONCE and given is not None and bool(given.new) and not target.continues_task
     )
-    if not can.message_with_answers and answers and not said:
-        says = False  # they would be a message behind the answer; they go with the next one of the user's
-    instructions = given if says else None
+    if not can.message_with_answers and answers and not messages:
+        is_due = False  # they would be a message after the answer, so they wait for the user's next one
+    instructions = given if is_due else None
     system = instructions.new if instructions else ()
     history = () if target.continues_task else request.history
     approvals = (_approvals(answers, target),) if answers else ()
     ahead = None
-    if not can.message_with_answers and approvals and said:
+    if not can.message_with_answers and approvals and messages:
         ahead = AnswerCalls(agent_id=target.agent.id, answers=approvals[0])
     body = letta.StreamRequest(
-        messages=(*(approvals if ahead is None else ()), *map(to_message, (*system, *history, *said))),
+        messages=(*(approvals if ahead is None else ()), *map(to_message, (*system, *history, *messages))),
         client_tools=tuple(map(to_client_tool, client_tools)),
         stream_tokens=can.token_stream,
         override_system=given.text if given and policy is InstructionPolicy.OVERRIDE else None,
@@ -119,7 +120,7 @@ def build_run_request(
     return NewRun(
         command=command,
         answers_ahead=ahead,
-        told=() if asked is None else (asked,),
+        instructions_sent=() if format_prompt is None else (format_prompt,),
         sent=(*system, *history, *new),
     )
 
@@ -129,10 +130,10 @@ def _approvals(answers: Answers, target: Target) -> letta.ApprovalCreate:
     if target.agent.capabilities.call_results:
         return letta.ApprovalCreate(approvals=approvals)
     answer = answers[0]
-    asked = (call.request_id for call in target.pending or () if call.call_id == answer.call_id)
+    request_ids = (call.request_id for call in target.pending or () if call.call_id == answer.call_id)
     return letta.ApprovalCreate(
         approvals=approvals,
-        approval_request_id=next(asked, None),
+        approval_request_id=next(request_ids, None),
         approve=False if isinstance(answer, ToolResult) else answer.approve,
         reason=_reason(answer),
     )
@@ -146,7 +147,7 @@ def _reason(answer: CallAnswer) -> str | None:
 
 
 def _text(content: Content) -> str:
-    """Parts in words: a reason is text."""
+    """Return content as text, since a reason cannot have parts."""
     if isinstance(content, str):
         return content
     return "\n".join(part.text if isinstance(part, Text) else _NO_IMAGE for part in content)

@@ -1,8 +1,8 @@
-"""Whom a turn speaks to and where: the agent, the thread, and what waits for an answer there.
+"""The agent and the thread that a turn addresses, and the calls that are pending there.
 
-What the caller remembers is believed until Letta knows nothing of it. Then an agent of the same name may live
-on under another id, and a chat gets another conversation; what Letta itself has just named is not asked for
-again.
+Remembered ids are used until Letta responds that they do not exist. Then they are looked up again: there may be
+another agent with the same name, and a chat gets a new conversation. Ids that Letta returned in this turn are
+not looked up again.
 """
 
 from collections.abc import Callable
@@ -22,26 +22,26 @@ from .conversations import FoundThread, Search, find_thread, no_conversation
 from .response import Response
 from .thread_history import to_heard
 
-#: Tells which conversation a wish of an agent's came to before.
+#: Returns the conversation that the requested thread of an agent resolved to before.
 RecallThread: TypeAlias = Callable[[Agent], ConversationThread | None]
 
 
 def no_known_thread(agent: Agent) -> None:
-    """Nobody remembers."""
+    """Return None: no conversation is remembered."""
 
 
 @define(kw_only=True)
 class Target:
-    """What of it is known so far.
+    """The agent and the thread that a turn addresses, as far as they are known.
 
-    :param model: the agent's name or id, as asked.
-    :param choice: the thread that is wanted.
-    :param caller: no other agent is found than those that it may use.
-    :param known_agent: the agent, if the caller remembers it.
-    :param conversation: what the wish stands for, if the caller remembers it.
-    :param recall_thread: the same for an agent that was not known.
-    :param pending: what the agent waits for, if the caller has just looked.
-    :param lookback_count: messages that are read to find out what the agent has heard.
+    :param model: the agent's name or id in the request.
+    :param choice: the requested thread.
+    :param caller: the client. Only agents that it may use are found.
+    :param known_agent: the agent, if it is known.
+    :param conversation: the conversation that `choice` resolved to, if it is known.
+    :param recall_thread: returns that conversation once the agent has been resolved.
+    :param pending: the pending calls, if they have just been looked up.
+    :param lookback_count: the number of messages to read, to find out what the agent has heard.
     """
 
     model: str
@@ -51,39 +51,37 @@ class Target:
     conversation: ConversationThread | None = None
     pending: tuple[PendingCall, ...] | None = None
     lookback_count: int = 0
-    is_pending_known: bool = field(init=False)  #: `pending` is what waits in the thread
-    is_new: bool = field(default=False, init=False)  #: nothing was ever said in the conversation
-    heard: Heard | None = field(
-        default=None, init=False
-    )  #: what the thread has heard, if it was just looked up
-    is_confirmed: bool = field(default=False, init=False)  #: Letta named the agent, or took what was said to it
+    is_pending_known: bool = field(init=False)  #: `pending` has been looked up
+    is_new: bool = field(default=False, init=False)  #: the conversation has no messages yet
+    heard: Heard | None = field(default=None, init=False)  #: what the thread has heard, if it was looked up
+    is_confirmed: bool = field(default=False, init=False)  #: Letta returned the agent, or accepted input for it
     _recall_thread: RecallThread = field(default=no_known_thread, alias="recall_thread")
-    _searched: bool = field(default=False, init=False)  #: Letta named the conversation
+    _searched: bool = field(default=False, init=False)  #: the conversation was looked up in this turn
 
     def __attrs_post_init__(self) -> None:
         self.is_pending_known = self.pending is not None
 
     @property
     def is_own_thread(self) -> bool:
-        """Whether it is said in the agent's own thread; only once the agent is known.
+        """Whether the turn is in the agent's own thread. The agent must be known.
 
-        An agent without conversations has no other: its chats are all told it in there.
+        An agent without conversations has only this thread; all its chats take place there.
         """
         return self.choice is None or not self.agent.capabilities.conversations
 
     @property
     def continues_task(self) -> bool:
-        """Whether a background prompt goes on there, which has all that was said when it began."""
+        """Whether this is the continuation of a background prompt, whose conversation has its instructions."""
         return isinstance(self.choice, Throwaway) and not self.is_new
 
     def check_choice(self) -> None:
-        """Whether the agent can have the thread that is wanted.
+        """Check that the agent supports the requested thread.
 
-        :raises RequestError: if it has none but its own.
+        :raises RequestError: if the agent has no conversations.
         """
         if self.agent.capabilities.conversations:
             return
-        why = f"an agent of type {self.agent.agent_type} has one thread alone, its own"
+        why = f"an agent of type {self.agent.agent_type} has no thread but its own"
         match self.choice:
             case NamedConversation():
                 raise no_conversation(why)
@@ -98,27 +96,27 @@ class Target:
 
     @property
     def agent(self) -> Agent:
-        """The agent; only once it is known."""
+        """The agent, which must be known."""
         assert self.known_agent is not None
         return self.known_agent
 
     @property
     def thread(self) -> Thread:
-        """Where it is said; only once the agent is known."""
+        """The thread; the agent must be known."""
         return self.conversation or AgentThread(agent_id=self.agent.id)
 
     def agent_command(self, *, with_pending: bool) -> Command:
-        """The question which agent is meant.
+        """Return the command that looks up the agent.
 
-        :param with_pending: whether it matters what the agent waits for.
-        :raises RequestError: if no agent can have such a name.
+        :param with_pending: whether its pending calls are needed.
+        :raises RequestError: if no agent can have this name.
         """
         return find_agent(self.model, with_pending=with_pending)
 
     def take_agent(self, response: Response, *, with_pending: bool) -> Agent:
-        """The answer to that.
+        """Take the agent from the response to `agent_command`.
 
-        :raises SansioLettaError: if there is no such agent, or Letta does not tell.
+        :raises SansioLettaError: if there is no such agent, or the lookup failed.
         """
         found = found_agent(self.model, response, self.caller.may_use)
         self.known_agent = found.agent
@@ -128,7 +126,7 @@ class Target:
         return self.agent
 
     def recall_thread(self) -> bool:
-        """Whether it is known where it is said."""
+        """Use the remembered conversation. Return whether the thread is known now."""
         if self.is_own_thread:
             return True
         if self.conversation is None:
@@ -136,13 +134,13 @@ class Target:
         return self.conversation is not None
 
     def search(self) -> Search:
-        """The questions which conversation it is."""
+        """Return a generator that finds the conversation, or creates it."""
         assert self.choice is not None
         self._searched = True
         return find_thread(self.agent.id, self.choice, self.lookback_count)
 
     def take_thread(self, found: FoundThread) -> None:
-        """What came of them."""
+        """Take the result of `search`."""
         self.conversation, self.is_new = found.thread, found.is_new
         if found.is_new:
             self.heard = Heard(is_whole=True)
@@ -150,15 +148,15 @@ class Target:
             self.take_history(found.listing, self.lookback_count)
 
     def pending_command(self) -> Command:
-        """The question what waits there. An agent does not show what waits in its conversations."""
+        """Return the command that looks up the pending calls. An agent does not list those of conversations."""
         if self.conversation is None:
             return FetchAgent(agent_id=self.agent.id)
         return FetchLast(conversation_id=self.conversation.conversation_id)
 
     def take_pending(self, response: Response) -> None:
-        """The answer to that, which is no 404.
+        """Take the pending calls from the response to `pending_command`, which must not be a 404.
 
-        :raises SansioLettaError: if Letta does not tell.
+        :raises SansioLettaError: if the lookup failed.
         """
         if self.conversation is None:
             found = found_agent(self.agent.id, response, self.caller.may_use)
@@ -184,25 +182,25 @@ class Target:
             self.pending, self.is_pending_known = pending_calls(letta.decode_last_message(data)), True
 
     def forget_pending(self) -> None:
-        """Others have spoken to the agent meanwhile."""
+        """Forget the pending calls and what the thread has heard, since another turn has used it."""
         self.pending, self.is_pending_known, self.heard = None, False, None
 
     def forget(self) -> AgentGone | ThreadGone:
-        """Letta knows nothing of it: what was remembered is out of date, and must be asked for.
+        """Forget the conversation, or else the agent, since Letta responded that it does not exist.
 
-        :raises RequestError: if it was not remembered; there is nothing else to ask for.
+        :raises RequestError: if it had not been remembered, but looked up.
         """
         if self.conversation is not None:
             if not isinstance(self.choice, Chat | Throwaway) or self._searched:
-                raise no_conversation("the conversation was deleted at Letta")
+                raise no_conversation("the conversation was deleted in Letta")
             thread, self.conversation = self.conversation, None
             return ThreadGone(thread=thread)
         return self.forget_agent()
 
     def forget_agent(self) -> AgentGone:
-        """Letta knows no such agent.
+        """Forget the agent, since Letta responded that it does not exist.
 
-        :raises RequestError: if the agent was not remembered.
+        :raises RequestError: if it had not been remembered, but looked up.
         """
         if self.is_confirmed:
             raise unknown_model(self.model)

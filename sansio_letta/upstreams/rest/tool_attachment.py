@@ -1,14 +1,14 @@
-"""Questions to Letta that give an agent a client's tools, and take them away again.
+"""Attach a client's tools to an agent, detach them, and delete those that have expired.
 
-An agent has them from just before a run until the turn has ended. Letta reads an agent's tools when a run
-begins, and a call that waits is answered without its tool (legacy_answer_first.jsonl): so they may be taken
-away at any time after that, though the run goes on or waits.
+The agent has the tools from just before a run until the turn has ended. Letta reads an agent's tools when a run
+starts, and a pending call can be answered without its tool (legacy_answer_first.jsonl). So the tools can be
+detached at any time after the start, even if the run continues or has pending calls.
 
-The tools stay at Letta until they expire: the next turn that brings them need not make them. A process that
-dies leaves tools, too, and perhaps an agent that has them. Both are looked for by a turn that had to make a
-tool, by the first turn after all that this process has made has expired, and by a server every now and then: an
-agent's tools are taken away once their stamp has expired, and tools are deleted once they have expired and no
-agent has them. All that is known of this stands at Letta, so any process can do it for any other.
+The tools stay in Letta until they expire, so the next turn with the same tools need not create them. A process
+that dies also leaves tools behind, and perhaps an agent that has them. Expired tools are swept by a turn that
+created a tool, by the first turn after all tools created by this process have expired, and by a server at
+intervals: tools are detached from an agent once its stamp has expired, and deleted once they have expired and
+no agent has them. All this information is stored in Letta, so each process can clean up after any other.
 """
 
 from collections import OrderedDict
@@ -53,56 +53,58 @@ from .turn_input import to_client_tool
 
 _T = TypeVar("_T", letta.Tool, letta.Toolbox)
 
-#: Names in one question: with all that is around them they fit into a request line of 16 KB.
+#: Names in one command, so that the request line is shorter than 16 KB.
 _NAME_COUNT: Final = 100
 
 
 @frozen(kw_only=True)
 class Prepared:
-    """All that could be done before a run has been done.
+    """The result of the preparations for a run.
 
-    :param is_agent_gone: there is no such agent any more.
-    :param runs: those that the agent had before; None if that is not known.
+    :param is_agent_gone: whether the agent no longer exists.
+    :param runs: ids of the agent's earlier runs; None if unknown.
     """
 
     is_agent_gone: bool = False
     runs: frozenset[str] | None = None
 
 
-#: Asked before a run; what is raised ends the turn.
+#: Commands to send before a run. What is raised ends the turn.
 Preparation: TypeAlias = Generator[Command, Response | None, Prepared]
-#: Asked after it; None stands for an answer that never came. Nothing is raised: what cannot be cleaned now is
-#: cleaned later.
+#: Commands to send after a turn; None stands for a missing response. Nothing is raised: what cannot be cleaned
+#: up now is swept later.
 Cleaning: TypeAlias = Generator[Command, Response | None, None]
 
 
 @define
-class MadeTools:
-    """What the turns of one process have made at Letta, and when it expires.
+class CreatedTools:
+    """The tools that the turns of one process have created in Letta, and when they expire.
 
-    :param max_count: names, and scopes, remembered; beyond it the oldest is dropped. What is forgotten here
-        expires all the same.
+    :param max_count: limit of remembered names, and of scopes. Beyond it, the oldest are forgotten, which does
+        not keep the tools from expiring.
     """
 
     max_count: int = 4096
     _names: OrderedDict[str, int] = field(factory=OrderedDict, init=False)
-    _until: OrderedDict[Hashable, int] = field(factory=OrderedDict, init=False)  #: the last of a scope's
+    _until: OrderedDict[Hashable, int] = field(
+        factory=OrderedDict, init=False
+    )  #: when the last tool of a scope expires
 
     def __bool__(self) -> bool:
         return bool(self._names)
 
     def names(self, now: int) -> frozenset[str]:
-        """Of those that have not expired. One that has may be another process's by now.
+        """Return the names of the tools that have not expired. Others may belong to another process by now.
 
-        :param now: Unix time, seconds.
+        :param now: Unix time in seconds.
         """
         return frozenset(name for name, until in self._names.items() if until > now)
 
     def add(self, name: str, until: int, scope: Hashable) -> None:
-        """A tool is being made.
+        """Note that a tool is being created.
 
-        :param until: Unix time, seconds.
-        :param scope: of the caller: others may have no key to delete it with.
+        :param until: when it expires, Unix time in seconds.
+        :param scope: the caller's. Other callers may have no key that can delete the tool.
         """
         self._names[name] = max(self._names.pop(name, 0), until)
         self._until[scope] = max(self._until.pop(scope, 0), until)
@@ -112,22 +114,22 @@ class MadeTools:
             self._until.popitem(last=False)
 
     def have_expired(self, scope: Hashable, now: int) -> bool:
-        """Whether a scope's are all over, and nobody has looked for them since."""
+        """Return whether all tools of a scope have expired and have not been swept since."""
         return self._until.get(scope, now + 1) <= now
 
     def forget_expired(self, scope: Hashable, now: int) -> None:
-        """Those of a scope that were over have been deleted."""
+        """Forget the expired tools of a scope, which have been swept."""
         if self.have_expired(scope, now):
             del self._until[scope]
 
 
 @define(kw_only=True)
 class ToolAttachment:
-    """A client's tools, lent to an agent for one turn.
+    """A client's tools, attached to an agent for one turn.
 
-    :param stamp: how the agent is marked; its owner is unique.
-    :param now: when the request came, Unix time in seconds.
-    :param made: told what had to be made.
+    :param stamp: marks the agent; its owner is unique.
+    :param now: when the request was received, Unix time in seconds.
+    :param created_tools: remembers the tools that are created.
     :param scope: the caller's.
     """
 
@@ -135,16 +137,16 @@ class ToolAttachment:
     tools: tuple[OfferedTool, ...]
     stamp: Stamp
     now: int
-    made: MadeTools = field(factory=MadeTools)
+    created_tools: CreatedTools = field(factory=CreatedTools)
     scope: Hashable = None
-    is_attached: bool = field(default=False, init=False)  #: the agent has the tools, or may have
-    has_made: bool = field(default=False, init=False)  #: some were not there, or had expired
+    is_attached: bool = field(default=False, init=False)  #: the agent has the tools, or may have them
+    has_made: bool = field(default=False, init=False)  #: some did not exist, or had expired
 
     def attach(self) -> Preparation:
-        """Find the tools or make them, and attach them.
+        """Find or create the tools, and attach them.
 
-        :raises RequestError: if Letta refuses one; it names the field.
-        :raises SansioLettaError: if Letta refuses something else, or does not tell.
+        :raises RequestError: if Letta rejects a tool; it names the field.
+        :raises SansioLettaError: if a command failed otherwise.
         """
         response = yield FetchToolbox(agent_id=self.agent_id)
         assert response is not None
@@ -156,7 +158,7 @@ class ToolAttachment:
             self.is_attached = True
             response = yield change
             assert response is not None
-            # Another turn, or process, may have deleted a tool since it was found.
+            # Another turn or process may have deleted a tool since it was found.
             if response.status != 409 or is_last:
                 break
         letta.decode_agent(response.data)
@@ -174,7 +176,7 @@ class ToolAttachment:
             tool = found.get(offer.tool.name)
             if tool is None or is_expired(tool, self.now):
                 self.has_made = True
-                self.made.add(offer.tool.name, self.stamp.until, self.scope)
+                self.created_tools.add(offer.tool.name, self.stamp.until, self.scope)
                 response = yield MakeTool(tool=to_client_tool(offer.tool), tags=tool_tags(self.stamp.until))
                 assert response is not None
                 if response.status in (400, 413, 422):
@@ -186,22 +188,22 @@ class ToolAttachment:
         return tuple(found[name] for name in names)
 
     def detach(self) -> Cleaning:
-        """Take the tools away from the agent; they are not deleted."""
+        """Detach the tools from the agent, without deleting them."""
         toolbox = _read(letta.decode_toolbox, (yield FetchToolbox(agent_id=self.agent_id)))
         if toolbox is not None and stamp_of(toolbox).owner == self.stamp.owner:
             yield ChangeToolbox(toolbox=without_ours(toolbox))
 
 
 def sweep_tools(now: int, *, names: Collection[str] = ()) -> Generator[Command, Response | None, bool]:
-    """Take away and delete what has expired.
+    """Detach and delete tools that have expired.
 
-    :param now: Unix time, seconds.
-    :param names: of tools that are deleted though they have not expired, if no agent has them.
-    :return: whether Letta told what there is.
+    :param now: Unix time in seconds.
+    :param names: tools to delete even before they expire, if no agent has them.
+    :return: whether Letta could list all agents and tools.
     """
     toolboxes = yield from _pages(letta.decode_toolboxes, lambda after: FindToolboxes(tag=MARK, after=after))
     if toolboxes is None:
-        return False  # some agent may have any of the tools
+        return False  # an agent may have any of the tools
     attached: set[str] = set()
     for toolbox in toolboxes:
         stamp = stamp_of(toolbox)
@@ -220,7 +222,7 @@ def sweep_tools(now: int, *, names: Collection[str] = ()) -> Generator[Command, 
 def _pages(
     decode: Callable[[bytes], tuple[_T, ...]], query: Callable[[str | None], Command]
 ) -> Generator[Command, Response | None, list[_T] | None]:
-    """All items of a list, page by page; None if Letta does not tell."""
+    """Read all pages of a list. Return None if one of them is missing or cannot be read."""
     items: list[_T] = []
     after: str | None = None
     while True:
@@ -229,7 +231,7 @@ def _pages(
             return None
         items += page
         following = _id(page[-1]) if len(page) == PAGE_COUNT else None
-        # A page that brings nothing new would be asked for for ever.
+        # A page with nothing new would be fetched again and again.
         if following is None or following == after:
             return items
         after = following
@@ -243,7 +245,7 @@ _Read = TypeVar("_Read")
 
 
 def _read(decode: Callable[[bytes], _Read], response: Response | None) -> _Read | None:
-    """What an answer says; None if there is none, or none that can be read."""
+    """Decode a response. Return None if it is missing or cannot be read."""
     try:
         return None if response is None else decode(response.data)
     except SansioLettaError:
@@ -253,11 +255,11 @@ def _read(decode: Callable[[bytes], _Read], response: Response | None) -> _Read 
 def prepare(
     attachment: ToolAttachment | None, answers: AnswerCalls | None, runs: FindRuns | None
 ) -> Preparation:
-    """All that must be done before a run.
+    """Do all that must be done before a run.
 
-    :param attachment: tools that the agent is to have.
-    :param answers: to what waits, if they cannot be sent with the run.
-    :param runs: asks for the runs that the agent has already, if the new one is told apart by them.
+    :param attachment: the tools to attach.
+    :param answers: to pending calls, if they must be sent before the run.
+    :param runs: lists the agent's earlier runs, if the new one is found by comparing with them.
     """
     before = None
     if runs is not None:
@@ -278,16 +280,16 @@ def clean_up(
     conversation: DeleteConversation | UpdateConversation | None,
     strays: Cleaning | None,
     attachment: ToolAttachment | None,
-    forgotten: Cleaning | None,
+    sweep: Cleaning | None,
     expired: Iterable[ConversationThread] = (),
 ) -> Cleaning:
-    """All that must be done after a turn.
+    """Do all that must be done after a turn.
 
-    :param conversation: what becomes of one that was for a background prompt.
-    :param strays: deletes such conversations as may have been made without an answer that said so.
-    :param attachment: tools that the agent has.
-    :param forgotten: deletes tools that have expired.
-    :param expired: conversations that nobody comes back to.
+    :param conversation: deletes or updates the conversation of a background prompt.
+    :param strays: deletes conversations whose creation was not confirmed.
+    :param attachment: the tools to detach.
+    :param sweep: deletes tools that have expired.
+    :param expired: conversations that are no longer needed.
     """
     if conversation is not None:
         yield conversation
@@ -295,7 +297,7 @@ def clean_up(
         yield from strays
     if attachment is not None:
         yield from attachment.detach()
-    if forgotten is not None:
-        yield from forgotten
+    if sweep is not None:
+        yield from sweep
     for thread in expired:
         yield DeleteConversation(conversation_id=thread.conversation_id)

@@ -1,4 +1,4 @@
-"""What a client asks of a turn, in Letta's JSON: messages, answers to calls, and tools."""
+"""Convert the turn's messages, answers to calls and tools to Letta's types."""
 
 from ...turn.request import (
     AgentMessage,
@@ -17,7 +17,7 @@ from . import letta
 
 
 def to_message(message: Message) -> letta.MessageCreate:
-    """A message as it goes out."""
+    """Convert a message."""
     match message:
         case UserMessage(content=content, name=name, mark=mark):
             return letta.MessageCreate(content=_content(content), name=name, otid=mark.text if mark else None)
@@ -28,7 +28,7 @@ def to_message(message: Message) -> letta.MessageCreate:
 
 
 def to_answer(answer: CallAnswer) -> letta.ToolReturn | letta.Approval:
-    """The answer to a pending call as it goes out."""
+    """Convert the answer to a pending call."""
     match answer:
         case ToolResult(call_id=call_id, content=content, is_error=is_error):
             return letta.ToolReturn(
@@ -39,12 +39,12 @@ def to_answer(answer: CallAnswer) -> letta.ToolReturn | letta.Approval:
 
 
 def to_client_tool(tool: Tool) -> letta.ClientTool:
-    """A tool as it goes out with a request for a run."""
+    """Convert a tool that is offered in a request for a run."""
     return letta.ClientTool(name=tool.name, description=tool.description, parameters=tool.parameters)
 
 
 def to_result(kept: letta.ToolReturn) -> ToolResult:
-    """A result that Letta has kept, to be brought again."""
+    """Convert a stored result, so that it can be sent again."""
     content = kept.tool_return if isinstance(kept.tool_return, str) else ""
     return ToolResult(call_id=kept.tool_call_id, content=content, is_error=kept.status == "error")
 

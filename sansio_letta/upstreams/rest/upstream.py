@@ -1,4 +1,4 @@
-"""Letta's REST API as the upstream of a turn."""
+"""The upstream of a turn that uses Letta's REST API."""
 
 from collections.abc import Hashable, Sequence
 
@@ -17,7 +17,7 @@ from .commands import Command, CreateConversation, DeleteConversation, UpdateCon
 from .conversations import delete_strays, waiting_summary
 from .exchange import Exchange, Exchanges
 from .live_run import LettaMemory, RestRun, RunContext
-from .lookup import RunMark, SoughtRun
+from .lookup import RunCriteria, RunMark
 from .offered_tools import OfferedTools
 from .recovery import EarlierTurn, KeptRun, read_earlier_turn
 from .response import Response
@@ -28,22 +28,22 @@ from .tool_attachment import clean_up
 
 @define(eq=False)
 class RestUpstream:
-    """One turn's side of Letta. See `turn.upstream.Upstream`.
+    """Letta's REST API for one turn. See `turn.upstream.Upstream`.
 
-    :param request: what the client asks.
+    :param request: the client's request.
     :param config: limits.
-    :param agent: the agent, if the caller remembers it.
-    :param pending: what the agent waits for, if the caller has just looked.
-    :param background: whether to ask for runs whose streams can be taken up again.
-    :param caller: whose request it is: no other agent is found than those that it may use.
-    :param thread: the conversation that the request's thread stands for, if the caller remembers it.
-    :param recall_thread: the same for an agent that was not known.
-    :param already_sent: whether something is what a thread was told last.
-    :param memory: what the process's turns have in common.
-    :param expired: conversations of others that are not needed any more: deleted when this turn has ended.
-    :param token: unique to the request; without one its runs cannot be found before they are named.
-    :param owner: the process, for others to see whose a run is; letters, digits and hyphens.
-    :param created: when it came, Unix time in seconds.
+    :param agent: the agent, if it is already known.
+    :param pending: the agent's pending calls, if they have just been looked up.
+    :param background: whether to start runs whose streams can be resumed.
+    :param caller: the client that sent the request. Only agents that it may use are found.
+    :param thread: the conversation that the request's thread resolved to, if it is already known.
+    :param recall_thread: returns that conversation once the agent has been resolved.
+    :param already_sent: returns whether an instruction is the last one that was sent in a thread.
+    :param memory: shared by all turns of the process.
+    :param expired: other turns' conversations that are no longer needed; deleted when this turn has ended.
+    :param token: unique to the request. Without it, a run cannot be found before its id is known.
+    :param owner: identifies the process in marks of runs: letters, digits and hyphens.
+    :param created: when the request was received, Unix time in seconds.
     """
 
     _request: TurnRequest
@@ -63,8 +63,8 @@ class RestUpstream:
     _target: Target = field(init=False)
     _tools: OfferedTools = field(init=False)
     _exchanges: Exchanges = field(init=False)
-    _creations: list[Exchange] = field(factory=list, init=False)  #: that were to make a conversation
-    _run_count: int = field(default=0, init=False)  #: how many were made
+    _creations: list[Exchange] = field(factory=list, init=False)  #: that create a conversation
+    _run_count: int = field(default=0, init=False)  #: runs made so far
 
     def __attrs_post_init__(self) -> None:
         request, config = self._request, self._config
@@ -84,7 +84,7 @@ class RestUpstream:
             client_names=request.client_tool_names,
             policy=config.client_tools,
             ttl=config.client_tool_ttl,
-            made=self._memory.made_tools,
+            created_tools=self._memory.created_tools,
             scope=self._caller.scope,
             owner=self._token,
             now=self._created,
@@ -94,12 +94,12 @@ class RestUpstream:
 
     @property
     def agent(self) -> Agent | None:
-        """The agent; None: it must be resolved."""
+        """The agent, or None if it has not been resolved yet."""
         return self._target.known_agent
 
     @property
     def thread(self) -> Thread | None:
-        """Where the turn is; None: it must be opened."""
+        """The thread, or None if it has not been opened yet."""
         if self._target.known_agent is None or (
             self._target.conversation is None and not self._target.is_own_thread
         ):
@@ -108,14 +108,14 @@ class RestUpstream:
 
     @property
     def is_new(self) -> bool:
-        """Whether nothing was ever said in the thread."""
+        """Whether the thread has no messages yet."""
         return self._target.is_new
 
     @property
     def queue_keys(self) -> tuple[Hashable, ...]:
-        """What the turn queues for."""
+        """The keys that the turn queues for."""
         agent, choice, known = self._target.agent, self._target.choice, self._target.conversation
-        # Tools that are attached to an agent are there for whoever speaks to it.
+        # Attached tools are visible in all threads of the agent.
         if self._target.is_own_thread or self._tools.attaches_to(agent):
             return (AgentThread(agent_id=agent.id),)
         conversation = () if known is None else (known,)
@@ -123,54 +123,54 @@ class RestUpstream:
             case Chat():
                 return ((agent.id, choice), *conversation)
             case Throwaway(call_ids=call_ids):
-                # Results of the same calls are brought to the same conversation.
+                # Results of the same calls belong to the same conversation.
                 return ((agent.id, call_ids), *conversation) if call_ids else (choice.token, *conversation)
             case NamedConversation(conversation_id=conversation_id):
                 return (ConversationThread(conversation_id=conversation_id),)
         return conversation
 
     def resolve_agent(self, *, with_calls: bool) -> Script[Agent]:
-        """Find the agent by its name or id."""
+        """Look up the agent by its name or id."""
         self._exchanges.reset_pauses()
         response = yield from self._exchanges.send(self._target.agent_command(with_pending=with_calls))
         return self._target.take_agent(response, with_pending=with_calls)
 
     def fit(self, request: TurnRequest) -> TurnRequest:
-        """The request with the client's tools under the names that the agent knows."""
+        """Return the request with the client's tools renamed as the agent sees them."""
         self._target.check_choice()
         self._tools.fit(self._target.agent)
         return request.with_tool_names(self._tools.names_at_letta)
 
     def recall_thread(self) -> None:
-        """Take the conversation that is remembered, if one is."""
+        """Use the remembered conversation, if there is one."""
         self._target.recall_thread()
 
     def open_thread(self) -> Script[None]:
-        """Find the conversation, or make it."""
+        """Find the conversation, or create it."""
         found = yield from self._exchanges.drive(self._target.search(), self._send_in_search)
         self._target.take_thread(found)
 
     def _send_in_search(self, command: Command) -> Script[Response]:
-        """Note what is to be made: it is cleaned up even if its answer never comes."""
+        """Send a command of the search. What may have been created is noted, so that it can be deleted."""
         if not isinstance(command, CreateConversation):
             return (yield from self._exchanges.send(command))
         response = yield from self._exchanges.send(command, must_finish=True, created=self._creations)
         if response.status == 404:
-            # The agent, which was remembered, is gone.
+            # The remembered agent no longer exists.
             raise Gone(self._target.forget_agent())
         return response
 
-    # --- What waits for an answer -------------------------------------------------------------------------
+    # --- Pending calls ------------------------------------------------------------------------------------
 
     @property
     def calls(self) -> tuple[PendingCall, ...] | None:
-        """What waits for an answer in the thread; None: it must be looked up."""
+        """The pending calls of the thread, or None if they have not been looked up yet."""
         if not self._target.is_pending_known:
             return None
         return tuple(self._owned(call) for call in self._target.pending or ())
 
     def _owned(self, call: PendingCall) -> PendingCall:
-        """The same with whose tool it is of."""
+        """Return the call with the owner of its tool."""
         agent, arguments = self._target.agent, call.arguments
         owner = owner_of(call.name, self._tools.names, agent.tool_names)
         if owner is ToolOwner.CLIENT and not agent.capabilities.exact_arguments:
@@ -179,7 +179,7 @@ class RestUpstream:
         return evolve(call, arguments=arguments, owner=owner, client_name=client_name)
 
     def look_up_calls(self) -> Script[None]:
-        """Find out what waits for an answer in the thread."""
+        """Look up the pending calls of the thread."""
         self._exchanges.reset_pauses()
         response = yield from self._exchanges.send(self._target.pending_command())
         if response.status == 404:
@@ -201,17 +201,17 @@ class RestUpstream:
         self._target.take_history(response.data, count)
 
     def forget_calls(self) -> None:
-        """Others have used the thread meanwhile."""
+        """Forget the pending calls, since another turn has used the thread."""
         self._target.forget_pending()
 
     def confirm(self) -> None:
-        """The agent has heard the input."""
+        """Note that the agent has received the input."""
         self._target.is_confirmed = True
 
     # --- Runs ---------------------------------------------------------------------------------------------
 
     def make_run(self, request: RunRequest) -> RestRun:
-        """A run that is about to be prepared and started."""
+        """Return a run that has yet to be prepared and started."""
         agent, finds = self._target.agent, bool(self._token) and self._config.finds_runs
         is_marked = finds and agent.capabilities.marked_runs
         new_run = build_run_request(
@@ -225,12 +225,12 @@ class RestUpstream:
             is_verdict=request.is_verdict,
         )
         conversation = self._target.conversation
-        sought = SoughtRun(
+        criteria = RunCriteria(
             agent_id=agent.id,
             mark=new_run.command.request.assistant_message_tool_kwarg,
             conversation_id=conversation.conversation_id if conversation else None,
         )
-        # Answers that go ahead are with the agent: if the run fails, what is new may be said again alone.
+        # Answers sent ahead are stored before the run: if it fails, only the messages need be sent again.
         goes_ahead = new_run.answers_ahead is not None and bool(request.request.messages)
         return RestRun(
             context=self._run_context,
@@ -239,7 +239,7 @@ class RestUpstream:
             names={call.call_id: call.name for call in request.answered if call.name},
             has_results=request.has_results and not goes_ahead,
             compares_runs=finds and not is_marked,
-            sought=sought if finds else None,
+            criteria=criteria if finds else None,
             forget=self._target.forget,
             forget_agent=self._target.forget_agent,
             memory=self._memory,
@@ -261,7 +261,7 @@ class RestUpstream:
         return RunMark(token=f"{self._token}-{self._run_count}", owner=self._owner, until=until).text
 
     def look_up(self, ref: EarlierTurn) -> Script[KeptRun]:
-        """What became of an earlier turn's run, once it is over."""
+        """Wait until the run of an earlier turn is over, and return it."""
         ended = yield from self._exchanges.drive_lookup(read_earlier_turn(ref, self._config.lost_run_timeout))
         return KeptRun(ended, self._run_context.stream({}))
 
@@ -270,7 +270,7 @@ class RestUpstream:
     def release(
         self, *, awaited_calls: Sequence[str], left_nothing: bool, had_turn: bool
     ) -> Script[None] | None:
-        """Delete what was for this turn alone, and take the client's tools away from the agent."""
+        """Delete the resources of this turn, and detach the client's tools from the agent."""
         choice = self._target.choice
         task = choice if isinstance(choice, Throwaway) else None
         conversation = self._end_of_conversation(task, awaited_calls, left_nothing) if task else None
@@ -280,24 +280,23 @@ class RestUpstream:
         )
         agent = self._target.known_agent
         strays = delete_strays(agent.id, task) if task and agent and has_strays else None
-        self._tools.is_awaited = bool(awaited_calls)
-        attachment, forgotten = self._tools.to_detach, self._tools.forgotten if had_turn else None
+        attachment, sweep = self._tools.to_detach, self._tools.sweep if had_turn else None
         if (
             conversation is None
             and strays is None
             and attachment is None
-            and forgotten is None
+            and sweep is None
             and not self._expired
         ):
             return None
-        # What could not be cleaned is swept when a server starts: it carries a mark.
-        cleaning = clean_up(conversation, strays, attachment, forgotten, self._expired)
+        # Whatever could not be deleted has a mark, and is deleted when a server starts.
+        cleaning = clean_up(conversation, strays, attachment, sweep, self._expired)
         return self._exchanges.drive(cleaning, self._send_in_clean_up)
 
     def _end_of_conversation(
         self, task: Throwaway, awaited_calls: Sequence[str], left_nothing: bool
     ) -> DeleteConversation | UpdateConversation | None:
-        """What becomes of the conversation that a background prompt was put to the agent in."""
+        """Return the command that deletes a background prompt's conversation, or keeps it for results."""
         if self._target.conversation is None:
             return None
         ident = self._target.conversation.conversation_id
@@ -305,11 +304,11 @@ class RestUpstream:
             summary = waiting_summary(task, awaited_calls, self._config.client_tool_ttl)
             return UpdateConversation(conversation_id=ident, summary=summary)
         if left_nothing and self._target.continues_task:
-            return None  # the client may bring the results again
+            return None  # the client may send the results again
         return DeleteConversation(conversation_id=ident)
 
     def _send_in_clean_up(self, command: Command) -> Script[Response | None]:
-        """Go on with the rest, whatever comes of it."""
+        """Send a command and ignore failures, so that the rest is cleaned up, too."""
         try:
             return (yield from self._exchanges.send(command))
         except (SansioLettaError, TimedOut):

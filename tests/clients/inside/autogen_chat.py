@@ -1,4 +1,4 @@
-"""A group chat of AutoGen: two assistants, each an agent of its own, and a user; prints who said what.
+"""A group chat of AutoGen with two assistants, each an agent, and a user; prints who said what.
 
 ``python autogen_chat.py BASE_URL FIRST_MODEL SECOND_MODEL TEXT``
 """

@@ -1,4 +1,4 @@
-"""Who comes in: keys, the clients' own keys, pages and names, through the whole server."""
+"""Access through the whole server: keys, passed-through keys, origins and host names."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""How connections come in: TLS on real sockets, and how many there may be."""
+"""Accepting connections: TLS on real sockets, and limits on their number."""
 
 import errno
 import resource
@@ -227,7 +227,7 @@ async def test_one_connection_too_many_takes_the_place_of_the_one_that_waits_lon
             closed, kept = (first, second) if begun else (second, first)
             assert await closed.receive_some(1) == b""
             assert (await RawClient(kept).get()).status == 200
-        assert capsys.readouterr().out.count("too many connections, those that wait longest are closed") == 1
+        assert capsys.readouterr().out.count("too many connections, the longest idle ones are closed") == 1
         await first.aclose()
         await second.aclose()
 

@@ -1,4 +1,4 @@
-"""Keys files, lists of keys, and the ring that all of them end in."""
+"""Keys files, lists of keys, and the key ring made from them."""
 
 import hmac
 from hashlib import sha256
@@ -72,7 +72,7 @@ KNOWN = [
 @pytest.mark.parametrize("word", [*KNOWN, "a-key-that-somebody-made-up"])
 def test_a_key_that_everybody_knows_is_none(tmp_path: Path, word: str) -> None:
     digest = sha256(word.encode()).hexdigest()
-    told = "sha256: expected a key that nobody can guess.*`letta-proxy keys new` makes one"
+    told = "sha256: expected a key that cannot be guessed.*`letta-proxy keys new` makes one"
     for text in (digest, digest.upper()):
         with pytest.raises(SettingsError, match=told) as refused:
             read_keys([written(tmp_path, f"[keys.alice]\nsha256 = '{text}'")])
@@ -83,7 +83,7 @@ def test_a_key_that_everybody_knows_is_none(tmp_path: Path, word: str) -> None:
 
 def test_neither_is_one_that_is_given_as_it_is(tmp_path: Path) -> None:
     for key in ("a-key-that-somebody-made-up", "A-KEY-THAT-SOMEBODY-MADE-UP", "sk-no-key-required"):
-        with pytest.raises(SettingsError, match=r"alice\.key: expected a key that nobody can guess"):
+        with pytest.raises(SettingsError, match=r"alice\.key: expected a key that cannot be guessed"):
             read_keys([written(tmp_path, f"[keys.alice]\nkey = '{key}'")])
 
 

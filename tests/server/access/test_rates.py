@@ -1,4 +1,4 @@
-"""Rates: counted in this process, or in a store that may be away."""
+"""Rate limits: counted in this process, or in a store that may be unavailable."""
 
 import time
 from collections.abc import Callable

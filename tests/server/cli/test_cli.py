@@ -1,4 +1,4 @@
-"""The command `letta-proxy`, as a person runs it."""
+"""The command `letta-proxy`, as a user runs it."""
 
 import re
 import socket
@@ -42,7 +42,7 @@ def test_replay_keeps_the_pauses_if_asked_to() -> None:
         (("serve", "--letta-url", "ftp://x"), "expected an address like http://127.0.0.1:8283"),
         (("serve", "--letta-api-key", "a\nb"), "letta_api_key: expected printable ASCII"),
         (("serve", "--letta-api-key", "a b"), "letta_api_key: expected printable ASCII"),
-        (("serve", "--host", "0.0.0.0"), "say --allow-anyone"),
+        (("serve", "--host", "0.0.0.0"), "use --allow-anyone"),
         (("demo", "--host", "0.0.0.0"), "can be reached from other machines"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Keys, TLS and the file of settings, as a person uses them."""
+"""Keys, TLS and the configuration file, as a user uses them."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The commands on recordings, and the server that makes and serves them."""
+"""The commands for recordings, and the server that writes and serves them."""
 
 import json
 import signal
@@ -136,7 +136,7 @@ def test_a_reply_that_was_checked_is_not_replayed_without_its_text(tmp_path: Pat
     [
         (("diff", str(RECORDINGS / "text.jsonl")), "a recording without a client"),
         (("serve", "--replay", "/nowhere"), "/nowhere: no such file or directory"),
-        (("serve", "--replay", str(FIXTURES / "expected")), "holds no recording of a turn"),
+        (("serve", "--replay", str(FIXTURES / "expected")), "contains no recording of a turn"),
         (("serve", "--record", "/dev/null/recordings"), "/dev/null/recordings: not a directory"),
         (("serve", "--record", "/proc/recordings"), "record: expected a folder that can be written"),
         (("inspect", "/nowhere.jsonl"), "no such file or directory"),
@@ -184,7 +184,7 @@ def test_record_saves_what_shows_what_it_should(tmp_path: Path) -> None:
         expected = ("--expect", "text=Hell", "--expect", "finish=stop", "--expect", "status=200")
         done = run(*arguments, *tools, *expected)
         assert (done.returncode, done.stderr) == (0, "")
-        assert run(*arguments, *expected).stderr.endswith("hello.jsonl: is there already\n")
+        assert run(*arguments, *expected).stderr.endswith("hello.jsonl: already exists\n")
     recording = read_recording(out.read_bytes())
     assert (recording.scenario, recording.head.note) == ("hello", "A greeting.")
     assert len(recording.exchanges[-1].request.json["client_tools"]) == 2

@@ -117,7 +117,7 @@ def test_colours_are_for_terminals() -> None:
 def test_what_a_reader_must_know() -> None:
     assert shown(recording("error_llm_500")).endswith("LLM request. Kept by Letta: nothing.")
     assert "turn 2  429 ms\n" in shown(recording("pending_conflict"))
-    assert "The recording has no answer to POST /v1/agents/agent-ac887c08" in shown(
+    assert "The recording has no response to POST /v1/agents/agent-ac887c08" in shown(
         recording("pending_conflict")
     )
     assert "outside of a turn  68 ms" in shown(recording("agents"))
@@ -328,7 +328,11 @@ def test_a_page_of_a_failure() -> None:
 def test_a_page_of_a_client_that_left_and_of_what_no_turn_asked() -> None:
     found = data(recording("disconnect"))
     turn, other, _ = found["passages"]
-    assert (turn["result"], other["title"], other["folded"]) == ("client left", "Outside of a turn", True)
+    assert (turn["result"], other["title"], other["folded"]) == (
+        "client disconnected",
+        "Outside of a turn",
+        True,
+    )
     assert other["asked"] == "GET /v1/runs/run-4ae7cdce"
     cancelled = next(item for item in turn["items"] if "command" in item["tags"] and not item["asks"])
     assert cancelled["rows"][0]["outs"][0]["wrote"] == "asked of Letta"
@@ -349,7 +353,7 @@ def test_a_page_of_a_recording_with_a_client() -> None:
     )
     assert found["how"].endswith("as they were recorded.")
     [passage] = found["passages"]
-    note = "Today the client would get something else than it got: see letta-proxy diff."
+    note = "Today the client would get a different response: see letta-proxy diff."
     assert passage["notes"] == [[note, False]]
     assert (passage["items"][0]["name"], passage["items"][0]["tone"]) == (
         "client: POST /v1/chat/completions",

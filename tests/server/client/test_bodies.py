@@ -1,4 +1,4 @@
-"""Bodies as they come: in how many pieces, and how many bytes of all of them at once."""
+"""Request bodies: limits on their chunks, and on the bytes of all of them together."""
 
 import pytest
 import trio

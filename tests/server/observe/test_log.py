@@ -1,4 +1,4 @@
-"""The log's line for a request."""
+"""The log line of a request."""
 
 import orjson
 import pytest

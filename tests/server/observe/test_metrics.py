@@ -1,4 +1,4 @@
-"""What is counted, and the page that shows it."""
+"""Metrics, and the page that shows them."""
 
 import subprocess
 import sys

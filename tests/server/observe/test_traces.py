@@ -1,4 +1,4 @@
-"""Spans of turns, and the trace that goes on at Letta."""
+"""Spans of turns, and trace headers for Letta."""
 
 import threading
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What systemd tells the server, and what it is told."""
+"""Socket activation by systemd, and notifications to it."""
 
 import os
 import re
@@ -102,7 +102,7 @@ def test_a_socket_beyond_this_machine_is_refused_as_ever() -> None:
         process = activated(listening)
         _, errors = process.communicate(timeout=20)
     assert process.returncode == 2
-    assert "say --allow-anyone" in errors
+    assert "use --allow-anyone" in errors
 
 
 def test_sockets_that_are_for_somebody_else_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

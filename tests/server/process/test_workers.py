@@ -1,4 +1,4 @@
-"""Several processes behind one port, from outside: who answers, who is replaced, who is left."""
+"""Worker processes on one port, from outside: which respond, which are replaced, which are left."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The server's policies: from option, environment or file to the core."""
+"""The server's policies, from option, environment or file to the core."""
 
 from enum import Enum
 from pathlib import Path

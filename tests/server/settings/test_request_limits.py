@@ -1,4 +1,4 @@
-"""What one request may hold: by options and environment, and as the core gets it."""
+"""Limits of a request, from option or environment to the core."""
 
 import pytest
 

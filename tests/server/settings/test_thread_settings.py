@@ -1,4 +1,4 @@
-"""The operator's say in chats and in what a task is: from option, environment or file to the core."""
+"""Settings of chats and background prompts, from option, environment or file to the core."""
 
 from pathlib import Path
 
@@ -70,13 +70,13 @@ def test_a_header_must_have_a_headers_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(map(str.title, SECRET_HEADERS)))
 def test_a_secret_is_no_chats_key(name: str) -> None:
-    with pytest.raises(SettingsError, match=r"^chat_key_headers: expected a header that holds no secret"):
+    with pytest.raises(SettingsError, match=r"^chat_key_headers: expected a header without a secret"):
         ThreadSettings(chat_key_headers=(name,))
 
 
 @pytest.mark.parametrize("prompt", ["", " \n"])
 def test_not_every_prompt_is_a_task(prompt: str) -> None:
-    with pytest.raises(SettingsError, match=r"^task_prompts: expected how such a prompt begins"):
+    with pytest.raises(SettingsError, match=r"^task_prompts: expected the beginning of a prompt"):
         ThreadSettings(task_prompts=("Sum up:", prompt))
 
 

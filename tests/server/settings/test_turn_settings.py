@@ -1,4 +1,4 @@
-"""The operator's part of the core's limits: from option, environment or file to the core."""
+"""Settings of turns, from option, environment or file to the core."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The pool between the core's commands and a Letta that speaks raw HTTP over real sockets."""
+"""The connection pool, between the core's commands and a raw HTTP stand-in over real sockets."""
 
 import errno
 import ssl
@@ -171,7 +171,7 @@ async def test_early_hints_are_passed_over() -> None:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (b"", "closed without an answer"),
+        (b"", "closed without a response"),
         (b"nonsense\r\n\r\n", "illegal"),
         (JSON_HEAD + b"content-length: 9\r\n\r\n{}", "closed connection"),
         (JSON_HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\n", "illegal"),

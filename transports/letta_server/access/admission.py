@@ -83,7 +83,7 @@ class AdmissionControl:
         try:
             wanted = route(request.method, request.target)
         except RequestError:
-            # Anyone may know what is wrong with a path; the proxy answers it like any other.
+            # Errors in a path are not secret; the proxy answers like any other.
             return Admission(headers=headers)
         if is_open(wanted) or not self.settings.access.requires_key:
             return Admission(headers=headers)
@@ -112,7 +112,7 @@ class AdmissionControl:
 
 
 def reload(what: str, read: Callable[[], None]) -> None:
-    """Read something again; if it is invalid, the log says why, and what was read before stays."""
+    """Reload something; if it is invalid, log why, and keep the previous one."""
     try:
         read()
     except SettingsError as exc:

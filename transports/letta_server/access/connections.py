@@ -1,4 +1,4 @@
-"""Accepting connections: at most so many, and with TLS only after its handshake."""
+"""Accepts connections, up to a limit, and does TLS handshakes."""
 
 import errno
 import os
@@ -66,11 +66,11 @@ class ConnectionLimiter:
         """Serve one connection until its end."""
         peer = _address(stream)
         if self._is_full_for(peer):
-            self.log("too many connections of one address", limit="max_peer_connection_count")
+            self.log("too many connections from one address", limit="max_peer_connection_count")
             await trio.aclose_forcefully(stream)
             return
         if self._count >= self.limit:
-            self.log("too many connections, those that wait longest are closed", limit=str(self.limit))
+            self.log("too many connections, the longest idle ones are closed", limit=str(self.limit))
             if not self.close_longest_waiting():
                 await trio.aclose_forcefully(stream)
                 return
@@ -173,7 +173,7 @@ def certificate_of(settings: Settings) -> Certificate | None:
 def _address(stream: trio.SocketStream) -> str:
     """The peer's address; empty if it is unknown, and then no limit for one address applies."""
     if stream.socket.family == socket.AF_UNIX:
-        # Its clients have no addresses: they all come through the program in front of us.
+        # Clients of a Unix socket have no addresses: they all come through the program in front of us.
         return ""
     try:
         return str(stream.socket.getpeername()[0])

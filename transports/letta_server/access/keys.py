@@ -29,18 +29,18 @@ from sansio_letta.proxy.policies import POLICIES
 from ..settings.errors import SettingsError
 from ..settings.rates import Rate, parse_rate
 
-#: Each request is compared with all of them, at some 0.2 us each; for more, a database as LiteLLM's is better.
+#: Each request is compared with all of them, at about 0.2 us each; more keys would need a database.
 MAX_KEY_COUNT: Final = 1000
 #: Bytes of a keys file: a thousand keys with dozens of agents each.
 MAX_FILE_SIZE: Final = 1024 * 1024
-#: A key that a person made up must at least be longer than a word; `keys new` makes 43 random characters.
+#: A hand-made key must at least be longer than a word; `keys new` makes 43 random characters.
 _MIN_KEY_LENGTH: Final = 16
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _FIELDS: Final = ("sha256", "key", "agents", "rate", "policies")
 _PREFIX: Final = "sha256:"
-#: Keys that anyone can guess: words, what programs send where no key is needed, and examples, those of our own
-#: documentation among them. Their digests are as easy to guess.
+#: Keys that are easy to guess: words, placeholders that programs send, and examples, including those of our own
+#: documentation. Their digests are refused as well.
 _KNOWN: Final = """
     test testing test-key testkey key mykey my-key apikey api-key api_key token secret my-secret mysecret
     secret-key password passw0rd passwd pass changeme change-me change_me letmein qwerty abc123 admin root
@@ -264,8 +264,8 @@ def _decode_digest(value: Mapping[str, object], where: str) -> bytes:
     digest = _read_digest(value, where)
     if digest in _known_digests():
         raise SettingsError(
-            f"{where}.{field_name}: expected a key that nobody can guess, this one is a word or an example "
-            "that everybody knows; `letta-proxy keys new` makes one"
+            f"{where}.{field_name}: expected a key that cannot be guessed, but this one is a common word or "
+            "example; `letta-proxy keys new` makes one"
         )
     return digest
 

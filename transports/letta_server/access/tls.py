@@ -70,7 +70,7 @@ class Certificate:
         return secure
 
 
-#: Seconds for which a refused client may go on sending before its connection is reset.
+#: Seconds for which a refused client may continue to send before its connection is reset.
 LINGER_TIMEOUT = 2.0
 
 

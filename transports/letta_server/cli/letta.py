@@ -67,8 +67,8 @@ async def record_turn(
     """Send one chat request through a separate proxy.
 
     :param body: the request, as for ``POST /v1/chat/completions``.
-    :param cancel_timeout: seconds to end the run in, if this is cancelled.
-    :return: the recording, with all texts, and what came of it.
+    :param cancel_timeout: seconds for cancelling the run, if this is cancelled.
+    :return: the recording, with all texts, and the outcome.
     """
     proxy = Proxy()
     status, ready = await ask(proxy, upstream, "/ready")

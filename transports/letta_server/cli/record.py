@@ -1,4 +1,4 @@
-"""``letta-proxy record``: one turn against a real Letta, saved as a fixture if it shows what it should."""
+"""``letta-proxy record``: records one turn against a real Letta, if it matches the expectations."""
 
 import signal
 from pathlib import Path
@@ -55,7 +55,7 @@ def record_command(
         )
         tools = [_tool(item) for item in tool or ()]
         if out.exists():
-            stop(f"{out}: is there already")
+            stop(f"{out}: already exists")
     except ValueError as exc:
         stop(str(exc))
     body: dict[str, object] = {
@@ -80,7 +80,7 @@ def record_command(
 
 
 def _tool(text: str) -> object:
-    """Return a tool as in a request, from a file or from its name alone."""
+    """Return a tool as in a request, from a file or from its name only."""
     path = Path(text)
     if not path.suffix:
         return {"type": "function", "function": {"name": text, "parameters": {"type": "object"}}}

@@ -38,4 +38,4 @@ def threads_command(
     for chat in answer["chats"]:
         print(f"{chat['conversation_id']}  {(chat['created_at'] or '')[:19]}  {chat['key']}")
     if not answer["chats"]:
-        print(f"{agent} has no chats of their own: all that was said is in its own thread.", file=sys.stderr)
+        print(f"{agent} has no chats: all messages are in its main thread.", file=sys.stderr)

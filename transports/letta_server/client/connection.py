@@ -147,7 +147,7 @@ class ClientConnection:
             try:
                 event = self._h11.next_event()
             except h11.RemoteProtocolError as exc:
-                # h11 says what is wrong, followed by the repr of the line.
+                # h11's message is followed by the repr of the line.
                 reason = str(exc).partition(": bytearray(")[0]
                 raise BadRequest(exc.error_status_hint, reason) from exc
             if isinstance(event, h11.Request | h11.Data | h11.EndOfMessage):

@@ -1,4 +1,4 @@
-"""Logs: a line for a person at a terminal, JSON for everybody else."""
+"""Logs: readable lines on a terminal, JSON elsewhere."""
 
 import sys
 import traceback
@@ -15,21 +15,21 @@ from ..settings.log import LogFormat
 
 _log: Final = structlog.get_logger("letta_server")
 
-#: Gets what happened in a request, the seconds that it took, and those until the first byte of its body.
+#: Called with the summary of a request, its duration, and the seconds until the first byte of its body.
 Log: TypeAlias = Callable[[Summary, float, float | None], None]
 
 
-#: Where structlog's renderers look for a traceback that is text already.
+#: The field in which structlog's renderers expect a formatted traceback.
 _TRACEBACK: Final = "exception"
-#: Characters of one value; a model's name is the client's to choose, and as long as it likes.
+#: Characters of one value: clients choose some of them, like the name of the model, at any length.
 _MAX_VALUE: Final = 500
-#: Of a list, and characters of each item: a client names as many unknown fields as it likes.
+#: Items of a list, and characters of each: clients may send any number of unknown fields.
 _MAX_ITEM_COUNT: Final = 20
 _MAX_ITEM: Final = 64
 
 
 def sanitize(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Let no value forge a line, move a terminal's cursor, or fill a disk: clients choose some of them."""
+    """Keep values from forging lines, controlling the terminal, or filling the disk: clients choose some."""
     for name, value in event.items():
         if name == _TRACEBACK:
             continue
@@ -53,7 +53,7 @@ def _sanitized(text: str, limit: int = _MAX_VALUE) -> str:
 
 
 def configure_log(log_format: LogFormat) -> None:
-    """Send log lines to standard error. `auto` is the console's form on a terminal and JSON elsewhere."""
+    """Send log lines to standard error; `auto` means the console format on a terminal, and JSON elsewhere."""
     console = log_format is LogFormat.CONSOLE or (log_format is LogFormat.AUTO and sys.stderr.isatty())
     structlog.configure(
         processors=[
@@ -67,27 +67,27 @@ def configure_log(log_format: LogFormat) -> None:
 
 
 def log_defect(event: str, **fields: str) -> None:
-    """An exception that nobody expected, with its traceback.
+    """Log an unexpected exception with its traceback.
 
-    It is made here, whatever structlog does by itself: that shows local variables, and so keys and texts.
+    The traceback is formatted here, because structlog's own would show local variables, and so keys and texts.
     """
     _log.error(event, **{_TRACEBACK: traceback.format_exc()}, **fields)
 
 
 def log_request(summary: Summary, seconds: float, first: float | None) -> None:
-    """One line for one request: all that the summary has, which is no key and no text."""
+    """Log one line for a request: its whole summary, which contains no key and no text."""
     fields = dict(_fields(summary))
     fields["first_seconds"] = None if first is None else round(first, 4)
     fields["seconds"] = round(seconds, 4)
     _log.info("request", **{name: value for name, value in fields.items() if value not in _NOTHING})
 
 
-#: Left out of a line.
+#: Fields that are not logged.
 _NOTHING: Final = (None, False, 0, (), "")
 
 
 def _fields(summary: Summary) -> Iterator[tuple[str, Any]]:
-    """Its fields, and those of the values in it that have fields themselves: of lists of ids their number."""
+    """Yield the fields of a summary, with nested ones flattened, and lists of ids replaced by their number."""
     for name, value in asdict(summary, recurse=False).items():
         if isinstance(value, Enum):
             yield name, value.value

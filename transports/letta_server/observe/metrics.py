@@ -1,8 +1,8 @@
-"""Prometheus metrics: what they are called, and what in a request they are fed from.
+"""Prometheus metrics of requests.
 
-Every label has few values, whatever clients send: no model, agent or key is one. Importing this imports
-`prometheus_client`, a part of the time until a server listens, so only a server that shows metrics does. One of
-several workers (`PROMETHEUS_MULTIPROC_DIR` is set then) keeps its numbers in files, and shows those of all.
+Every label has few values, whatever clients send, so models, agents and keys are not labels. This module
+imports `prometheus_client`, which delays the start, so it is only imported by servers with metrics. Workers
+(`PROMETHEUS_MULTIPROC_DIR` is set) store their numbers in files, and each shows the sum of all.
 """
 
 import os
@@ -23,13 +23,13 @@ from sansio_letta.proxy.summary import Repeat
 
 from .timing import TimedObserver
 
-#: A local model's first token comes in tens of milliseconds, a reasoning one's in minutes.
+#: The first token of a local model takes tens of milliseconds, that of a reasoning model minutes.
 _FIRST_BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0)
-#: The SDKs give up after 600 s; an agent's turn has several of a model's.
+#: The SDKs time out after 600 s; a turn of an agent has several steps of its model.
 _TURN_BUCKETS: Final = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
 
 
-_QUEUE_INTERVAL: Final = 1.0  #: Prometheus looks every 15 to 60
+_QUEUE_INTERVAL: Final = 1.0  #: Prometheus scrapes every 15 to 60
 
 
 @frozen(kw_only=True)
@@ -44,7 +44,7 @@ class Metric:
     def make(self, name: str, registry: CollectorRegistry) -> MetricWrapperBase:
         options: dict[str, Any] = {"buckets": self.buckets} if self.buckets else {}
         if self.kind is Gauge:
-            # In several workers: the sum over those that live.
+            # With several workers: the sum of the running ones.
             options["multiprocess_mode"] = "livesum"
         made: MetricWrapperBase = self.kind(name, self.help, self.labels, registry=registry, **options)
         return made
@@ -124,26 +124,26 @@ class Metrics:
             ProcessCollector(registry=self._registry)  # CPU, memory, open files
 
     def observer(self) -> "RequestMetrics":
-        """An observer that counts one request."""
+        """Make an observer that counts one request."""
         return RequestMetrics(self)
 
     def gauges(self, summary: Summary) -> list[Gauge]:
-        """Those that a request is part of while it goes on."""
+        """Return the gauges that count a request while it is in progress."""
         return [self._metrics[IN_PROGRESS], *([self._metrics[OPEN_STREAMS]] if summary.stream else [])]
 
     def count(self, summary: Summary, seconds: float, first: float | None) -> None:
-        """Count a request that is over."""
+        """Count a finished request."""
         metrics = self._metrics
         metrics[REQUESTS].labels(_endpoint(summary), str(summary.status or "none")).inc()
         if summary.failure:
             metrics[FAILURES].labels(summary.failure.replace(" ", "_")).inc()
-        if summary.stream is None:  # no turn: a question, or a request that could not be read
+        if summary.stream is None:  # no turn: another endpoint, or an invalid request
             return
         metrics[CHUNKS].inc(summary.chunk_count)
         if summary.repeat is not None:
             metrics[REPEATS].labels(summary.repeat.value.replace(" ", "_")).inc()
             if summary.repeat is not Repeat.TAKEN_UP:
-                return  # the turn, its tokens and its calls count once
+                return  # count the turn, its tokens and its calls only once
         metrics[TURNS].labels(summary.outcome or "none").inc()
         metrics[DURATION].observe(seconds)
         if summary.stream and first is not None:
@@ -156,16 +156,16 @@ class Metrics:
             metrics[TOKENS].labels("output").inc(usage.completion_tokens or 0)
 
     async def watch_queue(self, proxy: Proxy) -> None:
-        """Look how many wait, for ever: workers cannot be asked when the page is."""
+        """Update the number of queued turns forever, since a page cannot query the other workers."""
         while True:
             self._metrics[QUEUED].set(proxy.waiting_count)
             await trio.sleep(_QUEUE_INTERVAL)
 
     def page(self, accept: str) -> tuple[str, bytes]:
-        """All metrics, of all workers.
+        """Return the metrics of all workers.
 
-        :param accept: the request's header: Prometheus asks for OpenMetrics by it.
-        :return: content type and body.
+        :param accept: the ``Accept`` header, by which Prometheus requests OpenMetrics.
+        :return: the content type and the body.
         """
         registry = self._registry
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
@@ -177,7 +177,7 @@ class Metrics:
 
 @define(eq=False)
 class RequestMetrics(TimedObserver):
-    """Counts one request; an `Observer`."""
+    """An `Observer` that counts one request."""
 
     metrics: Metrics
 

@@ -11,7 +11,7 @@ from sansio_letta import HttpRequest, ResponseHead
 from ..client.connection import BadRequest, ClientConnection, ClientGone
 from .metrics import Page
 
-#: A scrape takes milliseconds; Prometheus asks every 15 to 60 seconds on one connection.
+#: A scrape takes milliseconds; Prometheus scrapes every 15 to 60 seconds on one connection.
 _IDLE_TIMEOUT: Final = 120.0
 _REQUEST_TIMEOUT: Final = 10.0  #: Prometheus' own limit for a scrape
 _MAX_HEADER_SIZE: Final = 16 * 1024
@@ -19,15 +19,15 @@ _MAX_HEADER_SIZE: Final = 16 * 1024
 
 @define(eq=False)
 class MetricsPage:
-    """Shows metrics to whoever asks.
+    """Serves the metrics, without a key.
 
-    :param page: makes a content type and a body for an ``Accept`` header.
+    :param page: returns the content type and the body for an ``Accept`` header.
     """
 
     page: Page
 
     async def handle(self, stream: trio.abc.Stream) -> None:
-        """Serve one connection until its end; never raises for what a peer does."""
+        """Serve one connection until its end; nothing that a peer does raises an error."""
         client = ClientConnection(stream, _MAX_HEADER_SIZE, _REQUEST_TIMEOUT)
         try:
             while await self._serve_request(client):

@@ -1,4 +1,4 @@
-"""An observer of one request that is told about its beginning and its end alone, with times."""
+"""An observer that only handles the beginning and the end of a request, with times."""
 
 import trio
 from attrs import define, field
@@ -9,11 +9,11 @@ from sansio_letta.proxy.observer import Change, CycleOpened, Observation
 
 @define(eq=False)
 class TimedObserver:
-    """Base of observers that need no more than how long a request took, and until its first byte."""
+    """Base of observers that only need the duration of a request, and the time until its first byte."""
 
     _opened: CycleOpened | None = field(default=None, init=False)
     _began: float = field(default=0.0, init=False)
-    _first: float | None = field(default=None, init=False)  #: when its body began, comments aside
+    _first: float | None = field(default=None, init=False)  #: when the body began, without comments
 
     def observe(self, seen: Observation, now: float) -> None:
         """See `Observer`."""
@@ -24,17 +24,17 @@ class TimedObserver:
                 self._opened, self._began = seen, now
                 self.begin(seen)
             case Change.CLOSED if self._opened is not None:
-                # Nobody tells a cycle how late it is when it is closed.
+                # Closing a cycle does not pass a time.
                 seconds = trio.current_time() - self._began
                 self.end(
                     self._opened.summary, seconds, None if self._first is None else self._first - self._began
                 )
 
     def begin(self, opened: CycleOpened) -> None:
-        """The answer begins."""
+        """Handle the beginning of the request."""
 
     def end(self, summary: Summary, seconds: float, first: float | None) -> None:
-        """The answer has ended, and so has the clean-up behind it.
+        """Handle the end of the request, including its clean-up.
 
         :param first: seconds until the first byte of the body.
         """

@@ -1,7 +1,8 @@
 """OpenTelemetry spans of turns, by the semantic conventions for generative AI, which are still in development.
 
-One span for each turn, ``chat {model}``, beneath the client's if its request has a ``traceparent``; Letta's
-requests carry the span's own. No text of a message is in it. Imported only when traces are asked for.
+Each turn has a span, ``chat {model}``, which is a child of the client's span if the request has a
+``traceparent``. Requests to Letta carry the span's own. Spans contain no text of messages. Imported only if
+traces are turned on.
 """
 
 import os
@@ -28,9 +29,9 @@ from .timing import TimedObserver
 
 _FINISHED: Final = {reason.value for reason in FinishReason}
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
-#: Characters of a model's name, which is the client's to choose.
+#: Characters of the model's name, which clients choose.
 _MAX_MODEL: Final = 200
-#: For the last spans to leave at the end; the SDK's own limit for one export is 10 s.
+#: Seconds to export the last spans at the end; the SDK's own limit for one export is 10.
 _SHUTDOWN_TIMEOUT: Final = 5.0
 
 
@@ -38,8 +39,8 @@ _SHUTDOWN_TIMEOUT: Final = 5.0
 class Traces:
     """Makes spans of turns.
 
-    :param provider: where spans go.
-    :param letta_url: what the spans name as the server.
+    :param provider: exports the spans.
+    :param letta_url: the server that the spans name.
     """
 
     provider: AnyProvider
@@ -54,11 +55,11 @@ class Traces:
         }
 
     def observer(self) -> "TurnTrace":
-        """An observer that makes a span of one turn."""
+        """Make an observer that makes a span for one turn."""
         return TurnTrace(self)
 
     def begin(self, opened: CycleOpened) -> Span | None:
-        """The span of a turn; None for a request without one."""
+        """Start the span of a turn; return None for a request without a turn."""
         summary = opened.summary
         if summary.stream is None:
             return None
@@ -80,7 +81,7 @@ class Traces:
 
 @define(eq=False)
 class TurnTrace(TimedObserver):
-    """Makes a span of one turn; an `Observer`."""
+    """An `Observer` that makes a span for one turn."""
 
     traces: Traces
     _span: Span | None = field(default=None, init=False)
@@ -91,17 +92,17 @@ class TurnTrace(TimedObserver):
         headers: dict[str, str] = {}
         if self._span is not None:
             _PROPAGATOR.inject(headers, context=set_span_in_context(self._span))
-        # It holds until the task's next request: the one that ends the cycle may be another task.
+        # Left set until the task's next request, since another task may end the cycle.
         letta_headers.set(tuple(headers.items()))
 
     def end(self, summary: Summary, seconds: float, first: float | None) -> None:
         """See `TimedObserver`."""
         if self._span is not None:
-            _tell(self._span, summary, first)
+            _set_attributes(self._span, summary, first)
             self._span.end()
 
 
-def _tell(span: Span, summary: Summary, first: float | None) -> None:
+def _set_attributes(span: Span, summary: Summary, first: float | None) -> None:
     attributes: dict[str, AttributeValue | None] = {
         "gen_ai.agent.id": summary.agent_id,
         "gen_ai.response.time_to_first_chunk": first if summary.stream else None,
@@ -125,7 +126,7 @@ def _tell(span: Span, summary: Summary, first: float | None) -> None:
 
 
 def exporting_provider() -> TracerProvider:
-    """Sends spans by OTLP over HTTP, to where the standard environment variables say (``OTEL_...``)."""
+    """Make a provider that exports by OTLP over HTTP, as set by the standard variables (``OTEL_...``)."""
     named = "OTEL_SERVICE_NAME" in os.environ or "service.name=" in os.environ.get(
         "OTEL_RESOURCE_ATTRIBUTES", ""
     )
@@ -136,6 +137,6 @@ def exporting_provider() -> TracerProvider:
 
 
 async def send_last(provider: TracerProvider) -> None:
-    """Send what is left, as far as the collector takes it in a few seconds."""
+    """Export the remaining spans, if the collector accepts them within a few seconds."""
     with trio.move_on_after(_SHUTDOWN_TIMEOUT, shield=True):
         await trio.to_thread.run_sync(provider.shutdown, abandon_on_cancel=True)

@@ -14,7 +14,7 @@ from ..upstream.recorded import DEMO_AGENTS, RecordedLetta
 
 
 async def announce_letta(server: Server, _: str) -> None:
-    """Print which Letta is served and its agents. Letta may start later than this server."""
+    """Print the address of Letta and its agents. Letta may start later than this server."""
     settings = server.settings
     status, body = await ask(server.proxy, server.upstream, "/ready")
     answer = orjson.loads(body)
@@ -38,7 +38,7 @@ async def announce_letta(server: Server, _: str) -> None:
 
 async def announce_demo(server: Server, url: str) -> None:
     """Print commands to paste; each works as it is."""
-    say("  Letta     none: recorded agents answer, the same words each time")
+    say("  Letta     none: recorded agents answer, always with the same words")
     for name, description in DEMO_AGENTS.values():
         say(f"  agent     {name:<14} {description}")
     request = {
@@ -90,7 +90,7 @@ def say(line: str) -> None:
 
 
 def key_advice(settings: Settings) -> str:
-    """Return what a client's user enters as API key."""
+    """Describe the API key that clients must use."""
     if settings.access.pass_through:
         return "each with its own Letta key"
     return "with one of the proxy's keys" if settings.access.requires_key else "any API key will do"

@@ -1,4 +1,4 @@
-"""SIGHUP: keys and certificate are read again while the server goes on."""
+"""SIGHUP: reloads the keys and the certificate while the server is running."""
 
 import signal
 

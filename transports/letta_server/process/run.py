@@ -1,4 +1,4 @@
-"""One process of the server: what it serves, and what it obeys."""
+"""One process of the server: what it serves, and what controls it."""
 
 import signal
 import socket
@@ -21,10 +21,10 @@ from .listening import address, as_listeners
 from .reload import reload_on_sighup
 from .systemd import notify
 
-#: Tells a person at the terminal what is served; gets the server and its own address.
+#: Prints what is served; called with the server and its own address.
 Announce: TypeAlias = Callable[[Server, str], Awaitable[None]]
 
-#: Given to `run_server`: obeys whoever may end the server, until there is nothing more to control.
+#: Passed to `run_server`: handles signals or orders that end the server, until it has ended.
 Control: TypeAlias = Callable[[Server], Awaitable[None]]
 
 
@@ -33,9 +33,9 @@ class Service:
     """What a process serves.
 
     :param upstream: None: the Letta of the settings.
-    :param sockets: that listen for clients.
-    :param metrics_sockets: that listen for Prometheus; none: nothing is counted.
-    :param traces: whether spans of turns go to an OpenTelemetry collector.
+    :param sockets: listening sockets for clients.
+    :param metrics_sockets: listening sockets for Prometheus; without any, nothing is counted.
+    :param traces: whether spans of turns are sent to an OpenTelemetry collector.
     """
 
     settings: Settings
@@ -47,7 +47,7 @@ class Service:
 
     @property
     def url(self) -> str:
-        """Where clients reach it, without a path."""
+        """The URL for clients, without a path."""
         host, port = address(self.sockets[0])
         if host.startswith("/"):
             return f"unix:{host}"
@@ -56,11 +56,11 @@ class Service:
 
 
 async def run_server(service: Service, control: Control) -> None:
-    """Serve until the server was ended, by what `control` does."""
+    """Serve until `control` ends the server."""
     settings, observers = service.settings, list[Callable[[], Observer]]()
     watching: list[Callable[[Proxy], Awaitable[None]]] = []
     async with trio.open_nursery() as beside, AsyncExitStack() as last:
-        # Imported by those who want it: each takes a part of the time until the server listens.
+        # Imported only if used, since each import delays the start.
         if service.metrics_sockets:
             from ..observe.metrics import Metrics
             from ..observe.metrics_page import MetricsPage
@@ -90,7 +90,7 @@ async def run_server(service: Service, control: Control) -> None:
 
 
 async def run_alone(service: Service) -> None:
-    """Serve in this process alone, until SIGTERM or Ctrl-C; the second of them ends at once."""
+    """Serve in this process until SIGTERM or Ctrl-C; a second signal ends it at once."""
 
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
 
@@ -109,7 +109,7 @@ async def run_alone(service: Service) -> None:
 
 
 def announce_start(service: Service, worker_count: int = 1) -> None:
-    """Tell the terminal and the service manager that all is ready, and what a client needs."""
+    """Print what clients need, and notify the service manager that the server is ready."""
     say(f"letta-proxy {PRODUCT_ID.partition('/')[2]} listens on {service.url}")
     say(f"  base URL  {service.url}/v1   (for the client; {key_advice(service.settings)})")
     if worker_count > 1:
@@ -120,7 +120,7 @@ def announce_start(service: Service, worker_count: int = 1) -> None:
 
 
 def announce_shutdown(settings: Settings, response_count: int) -> None:
-    """Tell what is waited for, and how not to."""
+    """Print what the shutdown waits for, and how to end it at once."""
     seconds = settings.shutdown_delay + settings.shutdown_timeout
     most = seconds + 2 * settings.cancel_timeout
     notify(

@@ -1,4 +1,4 @@
-"""Notifications for systemd: one datagram for each message, as in sd_notify(3)."""
+"""Notifications for systemd: one datagram per message, as in sd_notify(3)."""
 
 import os
 import socket

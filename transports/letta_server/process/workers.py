@@ -1,16 +1,15 @@
-"""Several processes that serve one port, and the parent that starts them, restarts them and ends them.
+"""Worker processes that serve one port, and the parent that starts, restarts and ends them.
 
-The parent binds the sockets and serves nobody; its workers are forked with them and accept from one queue, so
-that a connection which waits is lost with none of them. (A queue for each, SO_REUSEPORT, loses what stands in
-the queue of one that ends.) What a worker is told comes through a pipe, since signals also reach it past the
-parent: Ctrl-C goes to the whole terminal, and systemd may signal the whole group. An end of the pipe means that
-the parent is gone.
+The parent binds the sockets and does not serve; its workers inherit them and accept from one queue, so that no
+waiting connection is lost when a worker ends. (With a queue for each, SO_REUSEPORT, those in its queue would be
+lost.) The parent sends orders through a pipe, because signals may also reach workers directly: Ctrl-C goes to
+the whole terminal, and systemd may signal the whole group. If the pipe ends, the parent has died.
 
 ====================  =====================================================
 parent to worker      worker to parent
 ====================  =====================================================
-``announce``          ``ready``: it listens
-``end``               how many answers it waits for, in digits
+``announce``          ``ready``: it is listening
+``end``               number of responses in progress, in digits
 ``now``
 ====================  =====================================================
 """
@@ -38,10 +37,10 @@ from .run import Service, announce_shutdown, announce_start, run_server
 
 _log: Final = structlog.get_logger("letta_server")
 
-#: More restarts within this time mean a fault that restarting does not fix; systemd's limit is 5 in 10 s.
+#: More restarts within this time mean that restarting does not help; systemd's limit is 5 in 10 s.
 _MAX_RESTART_COUNT: Final = 5
 _RESTART_PERIOD: Final = 60.0
-#: A worker that takes this much longer than the settings allow hangs, and is killed.
+#: A worker that takes this much longer than the settings allow counts as hung, and is killed.
 _KILL_TIMEOUT: Final = 5.0
 
 _FORK: Final = multiprocessing.get_context("fork")
@@ -49,12 +48,12 @@ _FORK: Final = multiprocessing.get_context("fork")
 
 @define(eq=False)
 class _Worker:
-    """One process, as its parent sees it."""
+    """A worker process, from the view of its parent."""
 
     process: ForkProcess
     pipe: Connection
     ready: bool = False
-    response_count: int | None = None  #: that it waits for, once it is shutting down
+    response_count: int | None = None  #: responses in progress, once it is shutting down
 
     def tell(self, order: bytes) -> None:
         with suppress(OSError):  # it has ended, as its sentinel shows too
@@ -63,9 +62,9 @@ class _Worker:
 
 @define(eq=False)
 class Workers:
-    """The parent.
+    """The parent of the workers.
 
-    :param count: of processes.
+    :param count: number of processes.
     """
 
     service: Service
@@ -81,7 +80,7 @@ class Workers:
     def run(self) -> int:
         """Serve until SIGTERM or Ctrl-C; a second one ends at once.
 
-        :return: the exit code: 1 if workers died that could not be replaced.
+        :return: the exit code: 1 if workers died and could not be replaced.
         """
         with _signals() as signals, _metrics_folder(self.service):
             self._workers += [self._start() for _ in range(self.count)]
@@ -131,7 +130,7 @@ class Workers:
             self._workers[0].tell(b"announce")
 
     def _reap(self, worker: _Worker) -> None:
-        """Remove a worker that has ended, and replace it unless replacing does not help."""
+        """Remove a worker that has ended, and replace it unless that does not help."""
         worker.process.join()
         self._workers.remove(worker)
         worker.pipe.close()
@@ -162,7 +161,7 @@ class Workers:
         self._ending += 1
         for worker in self._workers:
             worker.tell(b"end" if self._ending == 1 else b"now")
-        # The workers close theirs; with ours open, new connections would wait without being accepted.
+        # The workers close theirs. While ours are open, new connections would wait without being accepted.
         for listening in self.service.sockets:
             listening.close()
         grace = settings.shutdown_delay + settings.shutdown_timeout if self._ending == 1 else 0.0
@@ -194,7 +193,7 @@ def _signals() -> Iterator[socket.socket]:
 
 @contextmanager
 def _metrics_folder(service: Service) -> Iterator[None]:
-    """Make a folder for the workers' metrics, so that each of them can show the sum."""
+    """Make a folder for the metrics of all workers, so that each of them can show the sum."""
     if not service.metrics_sockets:
         yield
         return
@@ -208,7 +207,7 @@ def _metrics_folder(service: Service) -> Iterator[None]:
 
 
 def _forget_metrics(pid: int | None) -> None:
-    """Drop the gauges of a worker that has ended; its counters stay."""
+    """Drop the gauges of a worker that has ended, but not its counters."""
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         from prometheus_client.multiprocess import mark_process_dead
 
@@ -219,7 +218,7 @@ def _forget_metrics(pid: int | None) -> None:
 
 
 def _run_worker(service: Service, pipe: Connection, others: list[Connection]) -> None:
-    signal.set_wakeup_fd(-1)  # the parent's; trio has its own
+    signal.set_wakeup_fd(-1)  # inherited from the parent; trio sets its own
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for other in others:
         other.close()  # a copy of the parent's end would hide the end of the parent

@@ -1,1 +1,1 @@
-"""What can be set: frozen classes, which the command line and a program fill alike."""
+"""Settings: frozen classes for the command line and for programs."""

@@ -42,7 +42,7 @@ class PolicySettings:
         TaskPolicy,
         Parameter(
             env_var="LETTA_PROXY_TASKS",
-            help="Background prompts, for titles, summaries and the like: isolate them in a temporary "
+            help="Background prompts, such as titles and summaries: isolate them in a temporary "
             "conversation, pass them on like the user's messages, or refuse them. With all, every request "
             "is isolated, and the agent remembers none.",
         ),

@@ -91,10 +91,10 @@ class Settings:
     def __attrs_post_init__(self) -> None:
         if not self.is_local and not self.access.requires_key and not self.allow_anyone:
             raise SettingsError(
-                f"host: {self.host} can be reached from other machines, and whoever reaches it can use your "
-                "agents. Give it keys (--keys, LETTA_PROXY_KEYS), let it pass on the clients' own to Letta "
-                "(--pass-through), listen on 127.0.0.1, or say --allow-anyone if something in front of it asks "
-                "for a key."
+                f"host: {self.host} can be reached from other machines, and anyone who can connect could use "
+                "your agents. Configure keys (--keys, LETTA_PROXY_KEYS), forward the clients' own to Letta "
+                "(--pass-through), listen on 127.0.0.1, or use --allow-anyone if something in front of it "
+                "requires a key."
             )
         if self.max_buffered_size < self.max_request_size:
             raise SettingsError(

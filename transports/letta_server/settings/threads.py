@@ -31,7 +31,7 @@ def _check_headers(_: object, __: object, names: tuple[str, ...]) -> None:
         # A chat's key is stored in a conversation at Letta, where no secret belongs.
         if name.lower() in SECRET_HEADERS:
             raise SettingsError(
-                f"chat_key_headers: expected a header that holds no secret, got {name!r}: a chat's key is kept "
+                f"chat_key_headers: expected a header without a secret, got {name!r}: a chat's key is stored "
                 "at Letta"
             )
 
@@ -39,7 +39,7 @@ def _check_headers(_: object, __: object, names: tuple[str, ...]) -> None:
 def _check_prompts(_: object, __: object, prompts: tuple[str, ...]) -> None:
     # Every message begins with an empty text.
     if not all(prompt.strip() for prompt in prompts):
-        raise SettingsError("task_prompts: expected how such a prompt begins, got nothing but blanks")
+        raise SettingsError("task_prompts: expected the beginning of a prompt, got only blanks")
 
 
 @frozen(kw_only=True)

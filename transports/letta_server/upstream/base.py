@@ -9,7 +9,7 @@ from sansio_letta.upstreams.rest.commands import Command
 Headers: TypeAlias = list[tuple[str, str]]
 
 
-#: More headers for each request to Letta of the current task; set by what observes a turn.
+#: Additional headers for the current task's requests to Letta, set by observers of a turn.
 letta_headers: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("letta_headers", default=())
 
 
@@ -27,7 +27,7 @@ class UpstreamError(Exception):
 
 
 class UpstreamExchange(Protocol):
-    """A request that was sent to Letta, and its response."""
+    """A request to Letta, and its response."""
 
     async def receive_head(self) -> tuple[int, Headers]:
         """Wait for the status and the headers, their names in lower case.

@@ -118,7 +118,7 @@ class LettaPool:
             await connection.stream.send_all(data)
         except _BROKEN as exc:
             connection.drop()
-            # Some of it may have been sent; the core decides what follows from that.
+            # Part of it may have been sent; the core decides what that means.
             raise UpstreamError(Failure.BROKEN, _reason(exc)) from exc
         except BaseException:
             connection.drop()
@@ -249,18 +249,18 @@ class _Connection:
     async def _receive_some(self) -> None:
         data = await receive_some(self.stream)
         if not data and self.http.their_state is h11.SEND_RESPONSE:
-            raise trio.BrokenResourceError("closed without an answer")
+            raise trio.BrokenResourceError("closed without a response")
         self.http.receive_data(data)
         many = self.http.their_state is h11.SEND_RESPONSE and data.count(b"\n") > _MAX_HEAD_LINES
         # Otherwise the lines may be those of a body that came with its head.
         if many and head_line_count(self.http.trailing_data[0]) > _MAX_HEAD_LINES:
-            raise trio.BrokenResourceError("begun with too many headers")
+            raise trio.BrokenResourceError("a response with too many headers")
 
     def _count(self, event: h11.Data) -> None:
         self._chunk_count += event.chunk_start
         self._body_size += len(event.data)
         if self._chunk_count > _MAX_CHUNK_COUNT + self._body_size // _CHUNK_SIZE:
-            raise trio.BrokenResourceError("cut into chunks that are too small")
+            raise trio.BrokenResourceError("a response in chunks that are too small")
 
     def _broke(self, exc: Exception) -> UpstreamError:
         self.broken = True

@@ -1,4 +1,4 @@
-"""Recordings as an upstream: each scenario is an agent that answers as recorded."""
+"""Recordings as an upstream: each scenario is served as an agent that answers as recorded."""
 
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -42,9 +42,9 @@ from .base import Headers, UpstreamError
 DEMO_AGENTS: Final = {
     "text": ("demo-hello", "Answers, streamed word by word."),
     "reasoning": ("demo-thinker", "Thinks before it answers."),
-    "client_tool": ("demo-weather", "Calls your tool get_weather and goes on from its result."),
+    "client_tool": ("demo-weather", "Calls your tool get_weather and continues with its result."),
     "parallel_tools": ("demo-parallel", "Calls get_weather and read_file at once."),
-    "server_tool": ("demo-memory", "Uses a tool of its own, which stays at Letta."),
+    "server_tool": ("demo-memory", "Uses a tool of its own, which runs in Letta."),
     "unicode": ("demo-unicode", "Umlauts, Chinese, emoji, HTML."),
 }
 
@@ -148,7 +148,7 @@ class RecordedLetta:
             case FetchLast(conversation_id=conversation_id):
                 return self._show_last(conversation_id)
             case FetchRun() | FetchKept() | FetchUsage() | ResumeRun():
-                return _json({"detail": "recordings keep no runs"}, 404)
+                return _json({"detail": "recordings have no runs"}, 404)
             case OpenStream(thread=thread, request=request):
                 agent_id = (
                     thread.agent_id
@@ -157,7 +157,7 @@ class RecordedLetta:
                 )
                 return self._open(self._agents[agent_id], request)
             case _:
-                return _json({"detail": "recordings keep no tools"}, 404)
+                return _json({"detail": "recordings have no tools"}, 404)
 
     def _converse(self, agent_id: str, summary: str) -> dict[str, str]:
         if len(self._conversations) >= _MAX_CONVERSATION_COUNT:
@@ -252,7 +252,7 @@ def letta_of_folder(folder: Path, *, keep_pauses: bool) -> RecordedLetta:
         if any(exchange.starts_run for exchange in recording.exchanges):
             agents.append((recording, recording.scenario, recording.head.note))
     if not agents:
-        raise RecordingError(f"{folder}: holds no recording of a turn (*.jsonl)")
+        raise RecordingError(f"{folder}: contains no recording of a turn (*.jsonl)")
     return RecordedLetta(agents, _conflict(), Pace(most=float("inf") if keep_pauses else 0.0))
 
 

@@ -1,6 +1,6 @@
-"""Letta's REST wire: messages, resources and requests as values, and the conversion from and to JSON.
+"""The JSON of Letta's REST API: messages, resources and requests as values, and their conversion.
 
-The names are Letta's, so they are used with the package's: `letta.Agent` is what Letta shows of an agent.
+The names are Letta's, so modules import the package and write `letta.Agent`.
 """
 
 from .codec import (

@@ -1,4 +1,4 @@
-"""Letta's JSON to values and back."""
+"""Convert Letta's JSON to values and back."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
@@ -42,9 +42,9 @@ _T = TypeVar("_T")
 
 
 def decode_message(data: bytes) -> Message:
-    """One event's data as a typed message.
+    """Decode the data of one event.
 
-    :raises RemoteProtocolError: if it is no JSON object with a known shape.
+    :raises RemoteProtocolError: if it is not a message.
     """
     if data.startswith(b"[DONE]"):
         return Done()
@@ -78,73 +78,76 @@ def _unreadable(what: str, exc: Exception) -> RemoteProtocolError:
 
 
 def decode_agents(data: bytes) -> tuple[Agent, ...]:
-    """The answer of ``GET /v1/agents/``.
+    """Decode the response of ``GET /v1/agents/``.
 
-    :raises RemoteProtocolError: if it is no list of agents.
+    :raises RemoteProtocolError: if it is not a list of agents.
     """
     return _decode(data, tuple[Agent, ...], "a list of agents")
 
 
 def decode_agent(data: bytes) -> Agent:
-    """The answer of ``GET /v1/agents/{id}``.
+    """Decode the response of ``GET /v1/agents/{id}``.
 
-    :raises RemoteProtocolError: if it is no agent.
+    :raises RemoteProtocolError: if it is not an agent.
     """
     return _decode(data, Agent, "an agent")
 
 
 def decode_health(data: bytes) -> Health:
-    """:raises RemoteProtocolError: if it is no health report."""
+    """Decode the response of ``GET /v1/health/``.
+
+    :raises RemoteProtocolError: if it is not a health report.
+    """
     return _decode(data, Health, "a health report")
 
 
 def decode_run(data: bytes) -> Run:
-    """The answer of ``GET /v1/runs/{id}``.
+    """Decode the response of ``GET /v1/runs/{id}``.
 
-    :raises RemoteProtocolError: if it is no run.
+    :raises RemoteProtocolError: if it is not a run.
     """
     return _decode(data, Run, "a run")
 
 
 def decode_runs(data: bytes) -> tuple[Run, ...]:
-    """The answer of ``GET /v1/runs/``.
+    """Decode the response of ``GET /v1/runs/``.
 
-    :raises RemoteProtocolError: if it is no list of runs.
+    :raises RemoteProtocolError: if it is not a list of runs.
     """
     return _decode(data, tuple[Run, ...], "a list of runs")
 
 
 def decode_usage(data: bytes) -> UsageStatistics:
-    """The answer of ``GET /v1/runs/{id}/usage``, which leaves out what is cached and what is reasoning.
+    """Decode the response of ``GET /v1/runs/{id}/usage``, which has no cached tokens and no reasoning tokens.
 
-    :raises RemoteProtocolError: if it is no usage.
+    :raises RemoteProtocolError: if it is not a usage.
     """
     return _decode(data, UsageStatistics, "a run's usage")
 
 
 def decode_conversation(data: bytes) -> Conversation:
-    """The answer of ``GET /v1/conversations/{id}``, and of making one.
+    """Decode the response of ``GET /v1/conversations/{id}`` and of ``POST /v1/conversations/``.
 
-    :raises RemoteProtocolError: if it is no conversation.
+    :raises RemoteProtocolError: if it is not a conversation.
     """
     return _decode(data, Conversation, "a conversation")
 
 
 def decode_conversations(data: bytes) -> tuple[Conversation, ...]:
-    """The answer of ``GET /v1/conversations/``.
+    """Decode the response of ``GET /v1/conversations/``.
 
-    :raises RemoteProtocolError: if it is no list of conversations.
+    :raises RemoteProtocolError: if it is not a list of conversations.
     """
     return _decode(data, tuple[Conversation, ...], "a list of conversations")
 
 
 def decode_last_message(data: bytes) -> PendingApproval | None:
-    """What a conversation waits for, by its last message: the answer of its messages, newest first.
+    """Return the pending calls of a conversation, by the list of its messages, newest first.
 
-    Letta keeps a step as one message and lists it as several of one id, whatever the limit: reasoning, text,
-    and only then its calls.
+    Letta stores a step as one message, but lists it as several messages with one id, whatever the limit is:
+    reasoning, text, and then the calls.
 
-    :raises RemoteProtocolError: if it is no list of messages.
+    :raises RemoteProtocolError: if it is not a list of messages.
     """
     try:
         raw = [exactly(item, dict) for item in exactly(orjson.loads(data), list)]
@@ -197,9 +200,9 @@ def _listed(raw: Mapping[str, Any]) -> ListedMessage:
 
 
 def is_empty(data: bytes) -> bool:
-    """Whether nothing was said in a conversation yet, by its last message: what Letta puts first is its own.
+    """Return whether a conversation has no messages except the first one, which Letta adds.
 
-    :raises RemoteProtocolError: if it is no list of messages.
+    :raises RemoteProtocolError: if it is not a list of messages.
     """
     try:
         raw = exactly(orjson.loads(data), list)
@@ -209,9 +212,9 @@ def is_empty(data: bytes) -> bool:
 
 
 def decode_tools(data: bytes) -> tuple[Tool, ...]:
-    """The answer of ``GET /v1/tools/``.
+    """Decode the response of ``GET /v1/tools/``.
 
-    :raises RemoteProtocolError: if it is no list of tools.
+    :raises RemoteProtocolError: if it is not a list of tools.
     """
     try:
         return _tools(orjson.loads(data))
@@ -220,9 +223,9 @@ def decode_tools(data: bytes) -> tuple[Tool, ...]:
 
 
 def decode_tool(data: bytes) -> Tool:
-    """The answer of ``PUT /v1/tools/``.
+    """Decode the response of ``PUT /v1/tools/``.
 
-    :raises RemoteProtocolError: if it is no tool.
+    :raises RemoteProtocolError: if it is not a tool.
     """
     try:
         return _tools([orjson.loads(data)])[0]
@@ -231,9 +234,9 @@ def decode_tool(data: bytes) -> Tool:
 
 
 def decode_toolbox(data: bytes) -> Toolbox:
-    """The answer of ``GET /v1/agents/{id}``, with tools and tags.
+    """Decode the response of ``GET /v1/agents/{id}`` with tools and tags.
 
-    :raises RemoteProtocolError: if it is no agent with its tools.
+    :raises RemoteProtocolError: if it is not an agent with its tools.
     """
     try:
         return _toolbox(orjson.loads(data))
@@ -242,9 +245,9 @@ def decode_toolbox(data: bytes) -> Toolbox:
 
 
 def decode_toolboxes(data: bytes) -> tuple[Toolbox, ...]:
-    """The answer of ``GET /v1/agents/``, with tools and tags.
+    """Decode the response of ``GET /v1/agents/`` with tools and tags.
 
-    :raises RemoteProtocolError: if it is no list of agents with their tools.
+    :raises RemoteProtocolError: if it is not a list of agents with their tools.
     """
     try:
         return tuple(_toolbox(item) for item in exactly(orjson.loads(data), list))
@@ -274,9 +277,9 @@ def _tools(value: object) -> tuple[Tool, ...]:
 
 
 def decode_kept_messages(data: bytes) -> KeptMessages:
-    """The answer of ``GET /v1/runs/{id}/messages``, oldest first.
+    """Decode the response of ``GET /v1/runs/{id}/messages``, oldest first.
 
-    :raises RemoteProtocolError: if it is no list of messages.
+    :raises RemoteProtocolError: if it is not a list of messages.
     """
     try:
         raw = [exactly(item, dict) for item in exactly(orjson.loads(data), list)]
@@ -296,7 +299,7 @@ def decode_kept_messages(data: bytes) -> KeptMessages:
 def _kept_return(raw: Mapping[str, Any]) -> ToolReturn:
     return ToolReturn(
         tool_call_id=exactly(raw["tool_call_id"], str),
-        # Letta looks at the id alone when it has the result already; it may be made of parts.
+        # It may also be a list of parts. If Letta already has the result, it only reads the id.
         tool_return=raw["tool_return"] if isinstance(raw.get("tool_return"), str) else "",
         status="error" if raw.get("status") == "error" else "success",
     )
@@ -311,7 +314,7 @@ def _decode(data: bytes, kind: type[_T], what: str) -> _T:
 
 
 def decode_cancelled(data: bytes, run_id: str) -> bool:
-    """Whether the answer to a cancel request says that this run was cancelled: cancelled.jsonl, exchange 2."""
+    """Return whether a response confirms that the run was cancelled (cancelled.jsonl, exchange 2)."""
     try:
         raw = orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -323,12 +326,12 @@ def decode_cancelled(data: bytes, run_id: str) -> bool:
 
 
 def encode_stream_request(request: StreamRequest) -> bytes:
-    """The JSON body of ``POST /v1/agents/{id}/messages/stream``."""
+    """Encode the body of ``POST /v1/agents/{id}/messages/stream``."""
     return orjson.dumps(_wire.unstructure(request))
 
 
 def encode_run_request(request: StreamRequest) -> bytes:
-    """The JSON body of ``POST /v1/agents/{id}/messages/async``: the same run, without a stream."""
+    """Encode the body of ``POST /v1/agents/{id}/messages/async``, which starts a run without a stream."""
     body = _wire.unstructure(request)
     for name in ("stream_tokens", "include_pings", "streaming", "background"):
         body.pop(name, None)
@@ -336,19 +339,19 @@ def encode_run_request(request: StreamRequest) -> bytes:
 
 
 def encode_resume_request(seq_id: int) -> bytes:
-    """The JSON body of ``POST /v1/runs/{id}/stream``: what came after an item of a background run.
+    """Encode the body of ``POST /v1/runs/{id}/stream``, which resumes the stream of a background run.
 
-    :param seq_id: of the last item that was read; 0 for all of them.
+    :param seq_id: the number of the last item that was read; 0 to read all items.
     """
     return orjson.dumps({"starting_after": seq_id})
 
 
 def encode_conversation(summary: str) -> bytes:
-    """The JSON body of ``POST /v1/conversations/``, and of ``PATCH /v1/conversations/{id}``."""
+    """Encode the body of ``POST /v1/conversations/`` and of ``PATCH /v1/conversations/{id}``."""
     return orjson.dumps({"summary": summary})
 
 
-#: What a legacy agent is given in place of a tool's code; it never runs unless a human allows it at Letta.
+#: The source code of attached tools. It only runs if someone approves a call in Letta.
 _SOURCE: Final = '''def only_the_client_can_do_this(**arguments):
     """A tool of a client's of Letta Proxy, which deletes it."""
     raise RuntimeError("Only the client can carry out this call.")
@@ -356,7 +359,7 @@ _SOURCE: Final = '''def only_the_client_can_do_this(**arguments):
 
 
 def encode_tool(tool: ClientTool, tags: tuple[str, ...]) -> bytes:
-    """The JSON body of ``PUT /v1/tools/``: a tool whose calls wait for somebody, for any agent that gets it."""
+    """Encode the body of ``PUT /v1/tools/``, for a tool that requires approval in any agent."""
     schema = {"name": tool.name, "description": tool.description or "", "parameters": tool.parameters}
     return orjson.dumps(
         {
@@ -370,7 +373,7 @@ def encode_tool(tool: ClientTool, tags: tuple[str, ...]) -> bytes:
 
 
 def encode_toolbox(toolbox: Toolbox) -> bytes:
-    """The JSON body of ``PATCH /v1/agents/{id}``: all its tools, rules and tags at once."""
+    """Encode the body of ``PATCH /v1/agents/{id}``, which replaces all tools, rules and tags."""
     return orjson.dumps(
         {
             "tool_ids": [tool.id for tool in toolbox.tools],
@@ -381,17 +384,18 @@ def encode_toolbox(toolbox: Toolbox) -> bytes:
 
 
 def encode_answers(answers: ApprovalCreate) -> bytes:
-    """The JSON body of ``POST /v1/agents/{id}/messages``: note answers, and do not let the agent go on yet.
+    """Encode the body of ``POST /v1/agents/{id}/messages``, which stores answers without continuing the agent.
 
-    Of a legacy agent's run that is the first step; its model is not asked in it (legacy_answer_first.jsonl).
+    In a legacy agent, the answers are a step of their own, which does not call the model
+    (legacy_answer_first.jsonl).
     """
     return orjson.dumps({"messages": [_wire.unstructure(answers)], "max_steps": 1})
 
 
 def encode_cancel_request(run_id: str) -> bytes:
-    """The JSON body of ``POST /v1/agents/{id}/messages/cancel``.
+    """Encode the body of ``POST /v1/agents/{id}/messages/cancel``.
 
-    The run is always named: without it the newest is cancelled, which may be another (pending_stuck.jsonl).
+    It always has the id of the run. Without it, Letta cancels the newest one (pending_stuck.jsonl).
     """
     return orjson.dumps({"run_ids": [run_id]})
 
@@ -400,7 +404,7 @@ def encode_cancel_request(run_id: str) -> bytes:
 
 
 def _fold_content(value: object, _: object) -> str:
-    """``content`` of an assistant message: a string, or a list of parts of which the text counts."""
+    """Convert ``content`` of an assistant message, a string or a list of parts, to text."""
     if type(value) is not list:
         return exactly(value, str)
     texts = [part.get("text") for part in value if isinstance(part, dict)]
@@ -408,7 +412,7 @@ def _fold_content(value: object, _: object) -> str:
 
 
 def _fold_calls(value: object) -> object:
-    """``tool_calls``: one object while tokens stream, a list otherwise (client_tool, step_streaming.jsonl)."""
+    """Convert ``tool_calls`` to a list: it may be an object (client_tool, step_streaming.jsonl)."""
     if type(value) is not dict:
         return value
     calls = value.get("tool_calls")
@@ -418,9 +422,9 @@ def _fold_calls(value: object) -> object:
 
 
 def _fold_returns(value: object) -> object:
-    """``tool_returns``: a list; of an older server the one return is told by the message itself.
+    """Convert ``tool_returns`` to a list. In messages of older servers, the message itself is the only item.
 
-    What is odd in it is left out: it is only shown, and no turn should fail for it.
+    Invalid items are left out: results are only displayed, and no turn should fail because of them.
     """
     if type(value) is not dict:
         return value
@@ -442,7 +446,7 @@ def _fold_returns(value: object) -> object:
 
 
 def _fold_agent(value: object) -> object:
-    """What is odd in what is only shown is left out: no turn should fail for it."""
+    """Leave out invalid values that are only displayed: no turn should fail because of them."""
     if type(value) is not dict:
         return value
     config, hidden = value.get("llm_config"), value.get("hidden")
@@ -455,7 +459,7 @@ def _fold_agent(value: object) -> object:
 
 
 def _return_text(value: object) -> str:
-    """A string, or a list of parts of which the text counts: an image says nothing here."""
+    """Convert a result, a string or a list of parts, to text."""
     return _fold_content(value, None) if type(value) in (str, list) else ""
 
 
@@ -471,7 +475,7 @@ def _make_converter() -> Converter:
         structure = converter.get_structure_hook(cls)
         converter.register_structure_hook(cls, lambda value, _: structure(fold(value), cls))
 
-    # A schema goes out as it came in: cattrs would copy it, level by level.
+    # A schema is sent on unchanged: cattrs would copy it, level by level.
     converter.register_unstructure_hook_func(lambda kind: kind == Mapping[str, Any], lambda value: value)
     for cls in (ToolCallMessage, ApprovalRequestMessage, PendingApproval):
         first(_fold_calls, cls)

@@ -1,4 +1,4 @@
-"""The body of an answer with an error status, in whichever of Letta's forms it came."""
+"""Decode the body of an error response, in any of Letta's forms."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -9,32 +9,32 @@ from attrs import frozen
 
 @frozen(kw_only=True)
 class ErrorBody:
-    """What an answer with an error status says, in whichever of Letta's forms it came."""
+    """The contents of an error response."""
 
     code: str | None = None  #: like PENDING_APPROVAL
     message: str | None = None
-    run_id: str | None = None  #: of the run that is in the way
+    run_id: str | None = None  #: the run that keeps the conversation busy
     reasons: tuple[str, ...] = ()
 
     @property
     def text(self) -> str | None:
-        """All of it that a person can read; None if there is nothing."""
+        """The message and the reasons, or else the code; None if there is nothing."""
         reasons = ", ".join(self.reasons)
         if self.message and reasons:
             return f"{self.message} ({reasons})"
         return self.message or reasons or self.code
 
 
-#: Reasons, and faults of a body, that are told; one fault of a union is reported once for each of its types.
+#: Limit of reasons, and of faults in a body, since a fault in a union is reported once for each of its types.
 _MAX_REASON_COUNT: Final = 5
 
 
 def decode_error_body(data: bytes) -> ErrorBody:
-    """The body of an error answer: whatever a server or a gateway sent is taken.
+    """Decode the body of an error response. Accept anything that a server or a gateway sends.
 
-    Servers say ``{"detail": str}``, beside it ``run_id``; ``{"detail": {code, message, pending_request_id}}``
-    where no stream was asked for; ``{"detail": [{loc, msg}, ...]}`` of a body's faults; ``{"error": {type,
-    message}}``, whose own ``detail`` repeats the model's provider and is left out. Letta Cloud says
+    Servers send ``{"detail": str}``, maybe with ``run_id``; ``{"detail": {code, message, pending_request_id}}``
+    if no stream was requested; ``{"detail": [{loc, msg}, ...]}`` for an invalid body; ``{"error": {type,
+    message}}``, whose ``detail`` comes from the model provider and is left out. Letta Cloud sends
     ``{"error": str, "reasons": [...]}`` and ``{"message": str}``.
     """
     try:
@@ -70,7 +70,7 @@ def _error_body(raw: Mapping[str, Any], *, is_inner: bool = False) -> ErrorBody:
 
 
 def _fault(fault: object) -> str | None:
-    """One of a body's faults. Its ``input`` is the user's, and is left out."""
+    """Describe a fault of a body, without its ``input``, which is the user's."""
     if not isinstance(fault, dict):
         return None
     place = fault.get("loc")

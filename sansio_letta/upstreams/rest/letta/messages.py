@@ -1,7 +1,7 @@
 """The messages of a run's stream, and those of a thread when it is listed.
 
-Letta 0.16.7; every shape was seen on a real server, the recording that shows an odd one is named beside it.
-Only what is read is modelled, under Letta's own names.
+They are those of Letta 0.16.7. All were observed on a real server; where one is odd, the recording that shows
+it is named. Unused fields are left out. The names are Letta's.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from attrs import field, frozen
 
 @frozen(kw_only=True)
 class ToolCall:
-    """A call, or a fragment of one: the name comes once, the arguments in pieces."""
+    """A call, or a fragment of one: the name arrives once, the arguments in pieces."""
 
     tool_call_id: str
     name: str | None = None
@@ -21,7 +21,7 @@ class ToolCall:
 
 @frozen(kw_only=True)
 class Ping:
-    """Sent first, which names the run before its first token, and then every 20 s of silence."""
+    """The first item, with the id of the run; then sent after every 20 s of silence."""
 
     run_id: str | None = None
     seq_id: int | None = None
@@ -29,7 +29,7 @@ class Ping:
 
 @frozen(kw_only=True)
 class ReasoningMessage:
-    """What the agent thinks, whole or a fragment."""
+    """Reasoning of the agent, complete or a fragment."""
 
     id: str
     reasoning: str = field(repr=False)
@@ -40,7 +40,7 @@ class ReasoningMessage:
 
 @frozen(kw_only=True)
 class HiddenReasoningMessage:
-    """The model thought, and its provider does not show what."""
+    """Reasoning that the model provider does not show."""
 
     id: str
     run_id: str | None = None
@@ -50,7 +50,7 @@ class HiddenReasoningMessage:
 
 @frozen(kw_only=True)
 class AssistantMessage:
-    """Text the agent says, whole or a fragment of it."""
+    """Text of the agent, complete or a fragment."""
 
     id: str  #: shared by all fragments of one message
     content: str = field(repr=False)
@@ -72,7 +72,7 @@ class ToolCallMessage:
 
 @frozen(kw_only=True)
 class Returned:
-    """What one call gave."""
+    """The result of one call."""
 
     tool_call_id: str
     tool_return: str = field(repr=False)
@@ -81,10 +81,10 @@ class Returned:
 
 @frozen(kw_only=True)
 class ToolReturnMessage:
-    """What calls gave; the results that a client sent are repeated in one, too (mixed_tools.jsonl)."""
+    """Results of calls. The results that a client has sent are repeated, too (mixed_tools.jsonl)."""
 
     id: str
-    name: str | None = None  #: of one of the tools: which, is not said if there are several
+    name: str | None = None  #: of one of the tools; of several, it is unknown which
     tool_returns: tuple[Returned, ...] = ()
     run_id: str | None = None
     step_id: str | None = None
@@ -93,7 +93,7 @@ class ToolReturnMessage:
 
 @frozen(kw_only=True)
 class ApprovalRequestMessage:
-    """A call that waits for somebody else: a client's tool, or a server's tool that a human must allow."""
+    """A pending call: of a client tool, or of a server tool that needs approval."""
 
     id: str
     tool_calls: tuple[ToolCall, ...]
@@ -104,7 +104,7 @@ class ApprovalRequestMessage:
 
 @frozen(kw_only=True)
 class ApprovalResponseMessage:
-    """An echo of our own approvals."""
+    """An echo of the approvals in the request."""
 
     run_id: str | None = None
 
@@ -118,7 +118,7 @@ class UserMessage:
 
 @frozen(kw_only=True)
 class SystemMessage:
-    """An echo of the input, or a notice of Letta's to the agent."""
+    """An echo of the input, or a notice from Letta to the agent."""
 
     run_id: str | None = None
 
@@ -132,21 +132,21 @@ class SummaryMessage:
 
 @frozen(kw_only=True)
 class EventMessage:
-    """Something happened at Letta that is not part of the conversation."""
+    """An event in Letta that is not part of the conversation."""
 
     run_id: str | None = None
 
 
 @frozen(kw_only=True)
 class StopReason:
-    """Why the run stopped; can come twice (legacy_ephemeral_tool.jsonl)."""
+    """Why the run stopped; can occur twice (legacy_ephemeral_tool.jsonl)."""
 
     stop_reason: str
 
 
 @frozen(kw_only=True)
 class UsageStatistics:
-    """Tokens of all the run's steps together; a provider that does not count sends null."""
+    """The tokens of all steps of the run; null if the provider does not count them."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -154,13 +154,13 @@ class UsageStatistics:
     cached_input_tokens: int | None = None
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
-    context_tokens: int | None = None  #: not a sum: what the agent's context held after the last step
+    context_tokens: int | None = None  #: not a sum, but the size of the agent's context after the last step
     step_count: int | None = None
 
 
 @frozen(kw_only=True)
 class ErrorMessage:
-    """The run failed; HTTP had said 200 long before."""
+    """The run failed, after a response with status 200."""
 
     error_type: str
     message: str
@@ -170,7 +170,7 @@ class ErrorMessage:
 
 @frozen(kw_only=True)
 class UnknownMessage:
-    """A type of message that Letta learned after this was written; it means nothing to us."""
+    """A message of an unknown type, from a newer version of Letta."""
 
     message_type: str
     raw: Mapping[str, Any] = field(repr=False)
@@ -178,7 +178,7 @@ class UnknownMessage:
 
 @frozen(kw_only=True)
 class Done:
-    """``data: [DONE]``: Letta closed the stream; after a cancelled run it never comes (cancelled.jsonl)."""
+    """``data: [DONE]``: the end of the stream. Missing after a cancelled run (cancelled.jsonl)."""
 
 
 Message: TypeAlias = (

@@ -1,4 +1,4 @@
-"""The bodies of requests to Letta, under Letta's own names."""
+"""The bodies of requests to Letta, with Letta's names."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
@@ -40,13 +40,13 @@ class MessageCreate:
 
     content: Content = field(repr=False)
     role: Literal["user", "system", "assistant"] = "user"
-    name: str | None = field(default=None, repr=False)  #: of the person; models of OpenAI's wire are shown it
-    otid: str | None = None  #: kept with the message and listed with it; of assistant messages it is lost
+    name: str | None = field(default=None, repr=False)  #: of the person; sent on to models with OpenAI's API
+    otid: str | None = None  #: stored with the message and listed with it, unless it is the assistant's
 
 
 @frozen(kw_only=True)
 class ToolReturn:
-    """A client's result of one pending call; of parts Letta gives its model the images, if that sees any."""
+    """A client's result for one pending call. Its images are sent to models that support them."""
 
     tool_call_id: str
     tool_return: Content = field(repr=False)
@@ -56,7 +56,7 @@ class ToolReturn:
 
 @frozen(kw_only=True)
 class Approval:
-    """A pending call allowed or denied; the agent is told the reason."""
+    """The approval or denial of a pending call. The agent sees the reason."""
 
     tool_call_id: str
     approve: bool
@@ -66,36 +66,36 @@ class Approval:
 
 @frozen(kw_only=True)
 class ApprovalCreate:
-    """The answers to all pending calls at once; a part of them is refused (parallel_partial.jsonl).
+    """The answers to all pending calls. Letta rejects answers to some of them (parallel_partial.jsonl).
 
-    A legacy agent has one call pending, and looks at the last three fields alone: results are not for it.
+    A legacy agent has one pending call. It ignores results and reads only the last three fields.
     """
 
     approvals: tuple[ToolReturn | Approval, ...]
     type: Literal["approval"] = "approval"
-    approval_request_id: str | None = None  #: of the message that asks
+    approval_request_id: str | None = None  #: the id of the approval request
     approve: bool | None = None
     reason: str | None = None
 
 
 @frozen(kw_only=True)
 class ClientTool:
-    """A tool of the client's, offered for one request."""
+    """A client tool, offered in one request."""
 
     name: str
-    parameters: Mapping[str, Any]  #: JSON Schema, passed on untouched
+    parameters: Mapping[str, Any]  #: JSON Schema, sent on unchanged
     description: str | None = None
 
 
 @frozen(kw_only=True)
 class StreamRequest:
-    """The body that starts a run and asks for its stream, token by token."""
+    """The body of the request that starts a run and streams its tokens."""
 
     messages: tuple[MessageCreate | ApprovalCreate, ...]
     client_tools: tuple[ClientTool, ...] = ()
     stream_tokens: bool = True
     include_pings: bool = True
-    override_system: str | None = field(default=None, repr=False)  #: in place of the agent's, for this turn
-    streaming: bool = False  #: asked for by name in a conversation; an agent's own thread has a path for it
-    background: bool = False  #: the run's stream can be taken up again; needs Redis at the server, else 503
+    override_system: str | None = field(default=None, repr=False)  #: replaces the system prompt in this turn
+    streaming: bool = False  #: needed in conversations; an agent's own thread has a path for streams
+    background: bool = False  #: the stream can be resumed; without Redis, Letta responds with 503
     assistant_message_tool_kwarg: str | None = None  #: by default `message`; see `lookup`

@@ -1,4 +1,4 @@
-"""What Letta shows beside messages: agents, runs, conversations and tools. Only what is read is modelled."""
+"""Letta's resources other than messages: agents, runs, conversations and tools. Unused fields are left out."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -11,7 +11,7 @@ from .requests import ToolReturn
 
 @frozen(kw_only=True)
 class PendingApproval:
-    """The calls that an agent waits for; until each is answered it takes no new message."""
+    """The pending calls of an agent. Until all are answered, it accepts no new message."""
 
     id: str
     tool_calls: tuple[ToolCall, ...]
@@ -20,20 +20,20 @@ class PendingApproval:
 
 @frozen(kw_only=True)
 class OwnTool:
-    """A tool that an agent has at Letta."""
+    """A tool of an agent."""
 
     name: str | None = None
     tool_type: str | None = None  #: letta_core, letta_memory_core, custom, external_mcp...
 
 
-#: The tool by which an agent speaks whose model may only call tools, and the argument that holds the text.
+#: The tool with which an agent replies if its model can only call tools, and the argument with the text.
 SEND_MESSAGE: Final = "send_message"
 SEND_MESSAGE_ARGUMENT: Final = "message"
 
 
 @frozen(kw_only=True)
 class ModelConfig:
-    """What an agent's language model is; the rest of it is Letta's own."""
+    """The configuration of an agent's language model."""
 
     context_window: int | None = None  #: tokens
 
@@ -47,8 +47,8 @@ class Agent:
     agent_type: str
     created_at: str | None = None  #: ISO 8601
     description: str | None = None
-    pending_approval: PendingApproval | None = None  #: null, too, where it was not asked for
-    tools: tuple[OwnTool, ...] | None = None  #: None: not known
+    pending_approval: PendingApproval | None = None  #: also null if it was not requested
+    tools: tuple[OwnTool, ...] | None = None  #: None if unknown
     enable_sleeptime: bool | None = None
     llm_config: ModelConfig | None = None
     hidden: bool | None = None
@@ -56,7 +56,7 @@ class Agent:
 
 @frozen(kw_only=True)
 class Health:
-    """The answer of ``GET /v1/health/``."""
+    """The response of ``GET /v1/health/``."""
 
     status: str
     version: str | None = None
@@ -64,14 +64,14 @@ class Health:
 
 @frozen(kw_only=True)
 class RequestConfig:
-    """Of the request that a run was begun by, as Letta keeps it."""
+    """Fields of the request that started a run."""
 
     assistant_message_tool_kwarg: str | None = None
 
 
 @frozen(kw_only=True)
 class Run:
-    """One run of an agent, as Letta keeps it."""
+    """One run of an agent."""
 
     id: str
     status: str  #: created, running, completed, failed or cancelled
@@ -84,24 +84,24 @@ class Run:
 
     @property
     def failure(self) -> str | None:
-        """How it failed, in words that may be the model provider's, keys and all: not for the client."""
+        """Why it failed. The client must not see it, since it may contain the model provider's keys."""
         error = (self.metadata or {}).get("error")
         return error if isinstance(error, str) and self.status == "failed" else None
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will come of it."""
+        """Whether the run is over."""
         return self.status not in ("created", "running")
 
     @property
-    def asked_as(self) -> str | None:
-        """What its request named as the argument that holds text; None if Letta does not show that."""
+    def text_argument(self) -> str | None:
+        """The name of the text argument in its request; None if Letta does not show it."""
         return None if self.request_config is None else self.request_config.assistant_message_tool_kwarg
 
 
 @frozen(kw_only=True)
 class Conversation:
-    """One conversation of an agent, beside its own thread."""
+    """One conversation of an agent. The agent's own thread is not among them."""
 
     id: str
     agent_id: str | None = None
@@ -111,7 +111,7 @@ class Conversation:
 
 @frozen(kw_only=True)
 class Tool:
-    """A tool at Letta."""
+    """A tool."""
 
     id: str
     name: str
@@ -120,11 +120,11 @@ class Tool:
 
 @frozen(kw_only=True)
 class Toolbox:
-    """An agent's tools, and the agent's own rules and tags."""
+    """The tools, tool rules and tags of an agent."""
 
     agent_id: str
     tools: tuple[Tool, ...]
-    rules: tuple[Mapping[str, Any], ...]  #: each names a tool, and goes back as it came
+    rules: tuple[Mapping[str, Any], ...]  #: sent back unchanged
     tags: tuple[str, ...]
 
 
@@ -146,8 +146,8 @@ class ListedMessage:
 
 @frozen(kw_only=True)
 class KeptMessages:
-    """What the agent's memory holds of a run. Nothing, if the run failed in its first step."""
+    """The stored messages of a run. There are none if it failed in its first step."""
 
-    messages: tuple[Message, ...] = ()  #: in order, each whole
-    has_input: bool = False  #: the user's message among them
-    returns: tuple[ToolReturn, ...] = ()  #: of the calls that returned last
+    messages: tuple[Message, ...] = ()  #: complete, in order
+    has_input: bool = False  #: the user's message is one of them
+    returns: tuple[ToolReturn, ...] = ()  #: the results of the last calls
