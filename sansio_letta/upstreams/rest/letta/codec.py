@@ -161,10 +161,9 @@ def decode_last_message(data: bytes) -> PendingApproval | None:
 
 
 def decode_listing(data: bytes, *, newest_first: bool) -> tuple[ListedMessage, ...]:
-    """The messages of a thread, oldest first.
+    """Decode the messages of a thread, and return the oldest first.
 
-    :param newest_first: how Letta has sorted them: a conversation's so; the last of an agent's own thread from
-        the oldest on, though it was asked for the other order, too.
+    :param newest_first: how Letta sorts them: those of a conversation, but not those of an agent's own thread.
     :raises RemoteProtocolError: if it is no list of messages.
     """
     try:
@@ -176,19 +175,15 @@ def decode_listing(data: bytes, *, newest_first: bool) -> tuple[ListedMessage, .
 
 
 def _listed(raw: Mapping[str, Any]) -> ListedMessage:
-    """What is odd in it is left out: it is compared with what a client shows, and matches nothing then."""
+    """Leave out what is odd: it is compared with what a client sends, and matches nothing then."""
 
     def text(name: str) -> str | None:
         value = raw.get(name)
         return value if type(value) is str else None
 
-    kind = text("message_type") or ""
-    returns: tuple[Returned, ...] = ()
-    if kind == "tool_return_message":
-        folded = _fold_returns(raw)
-        assert isinstance(folded, dict)
-        returns = tuple(Returned(**item) for item in folded["tool_returns"])
-    content = raw.get("content")
+    kind, content = text("message_type") or "", raw.get("content")
+    folded = _fold_returns(raw) if kind == "tool_return_message" else None
+    returns = tuple(Returned(**item) for item in folded["tool_returns"]) if isinstance(folded, dict) else ()
     return ListedMessage(
         id=text("id") or "",
         message_type=kind,
