@@ -72,6 +72,7 @@ def turn_machine() -> Machine:
             "FINDING": (60, 300),
             "QUEUED": (196, 300),
             "SEARCHING": (352, 196),
+            "MATCHING": (212, 124),
             "REVIEWING": (330, 404),
             "LOOKING": (402, 34),
             "PREPARING": (500, 404),
@@ -88,6 +89,9 @@ def turn_machine() -> Machine:
         bends={
             ("SENDING", "FINDING"): (470, 640),
             ("PREPARING", "FINDING"): (240, 520),
+            ("MATCHING", "PREPARING"): (470, 150),
+            ("MATCHING", "SENDING"): (490, 90),
+            ("MATCHING", "FINDING"): (120, 190),
             ("REVIEWING", "LOOKING"): (440, 220),
             ("LOOKING", "PREPARING"): (560, 240),
             ("SEARCHING", "PREPARING"): (480, 330),

@@ -39,6 +39,7 @@ NOT_NEGATIVE = [
     "early_response_timeout",
     "max_approval_count",
     "lookback_count",
+    "pending_call_timeout",
 ]
 CHOICES = [
     "reasoning_field",

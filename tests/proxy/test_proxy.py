@@ -147,7 +147,7 @@ def test_stale_results_are_named_in_a_header() -> None:
         ],
     }
     request = HttpRequest(method="POST", target="/v1/chat/completions", body=orjson.dumps(body))
-    client = Client(request).answer([agent_json("call-1")]).stream(*HELLO)
+    client = Client(request).answer([agent_json("call-1")]).answer([]).stream(*HELLO)
     assert client.headers["x-ignored-parameters"] == "messages.tool_call_id"
     assert client.cycle.summary.settled is not None
     assert client.cycle.summary.settled.denied == ("call-1",)

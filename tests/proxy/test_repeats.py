@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
+from attrs import evolve
 
 from drive import AGENT, AGENT_ID, CONFLICT, DONE, PING, RUN_ID, USAGE, agent_json, error, make_turn, say, stop
 from drive_cycle import Client, chat
@@ -30,8 +31,8 @@ KEYED = {"idempotency-key": "k-1"}
 
 
 def proxy(config: Config | None = None) -> Proxy:
-    """One that knows the agent."""
-    made = Proxy(config or Config())
+    """One that knows the agent, and does not ask Letta what it has heard."""
+    made = Proxy(evolve(config or Config(), lookback_count=0))
     made.remember("Milo", AGENT, now=100.0)
     return made
 

@@ -521,7 +521,11 @@ def test_an_agent_that_was_remembered() -> None:
 
 def test_results_that_nobody_waits_for() -> None:
     passage = (
-        Played(results("call-1", "call-9"), remembering()).answer(agent_json("call-1")).stream(*HELLO).passage
+        Played(results("call-1", "call-9"), remembering())
+        .answer(agent_json("call-1"))
+        .answer([])
+        .stream(*HELLO)
+        .passage
     )
     [settled] = [item for row in passage.rows for item in row.outcomes if item.name == "CallsSettled"]
     assert settled.text == "not pending: call-9"

@@ -348,6 +348,7 @@ def test_all_that_an_answer_depends_on_is_in_the_head() -> None:
         "agent_ttl",
         "max_remembered_agent_count",
         "max_queue_count",
+        "pending_call_timeout",
         "repeat_ttl",
         "max_kept_answer_size",
         "repeat_wait_timeout",

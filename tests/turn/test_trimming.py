@@ -369,12 +369,23 @@ def waiting(*numbers: int, name: str = "run", **more: Any) -> dict[str, Any]:
     )
 
 
-def ask(proxy: Proxy, *messages: dict[str, Any], token: str = "abcdef12", **fields: Any) -> Client:
-    """A request whose agent is known to wait for three calls, if it brings results."""
+RETURNED = ({"message_type": "tool_return_message", "tool_call_id": "call-7", "tool_return": "result 7"},)
+
+
+def ask(
+    proxy: Proxy,
+    *messages: dict[str, Any],
+    token: str = "abcdef12",
+    has_result: bool = False,
+    **fields: Any,
+) -> Client:
+    """A request whose agent has heard the user, and is known to wait for three calls, if it brings results."""
+    said = (heard("hi"), *(RETURNED if has_result else ()))
     client = Client(chat(messages=list(messages), **{**ONE, **fields}), proxy, token=token)
+    client.show_heard(*said)
     if isinstance(client.commands[-1], FindAgent | FetchAgent):
         client.answer([waiting(1, 2, 3)] if isinstance(client.commands[-1], FindAgent) else waiting(1, 2, 3))
-    return client
+    return client.show_heard(*said)
 
 
 def calls_in(client: Client) -> list[tuple[str, str, str]]:
@@ -459,7 +470,7 @@ def test_a_result_that_was_lost_makes_no_call_a_second_time() -> None:
 )  # fmt: skip
 def test_a_message_ends_the_calls(messages: list[dict[str, Any]]) -> None:
     proxy = Proxy()
-    client = ask(proxy, *messages).show_heard(say("", id="message-2"), heard("hi"))
+    client = ask(proxy, *messages)
     if isinstance(client.commands[-1], FetchAgent):
         client.answer(waiting(1, 2, 3))  # the history shows a call without a result: it is looked for first
     assert approvals(client) == [("call-1", "result 1"), ("call-2", NO_RESULT), ("call-3", NO_RESULT)]
@@ -478,7 +489,13 @@ def test_a_call_that_is_no_longer_offered_is_not_told() -> None:
 
 
 def test_results_of_nothing_that_waits_are_refused() -> None:
-    assert ask(Proxy(), USER, call(7), result(7)).status == 400
+    assert ask(Proxy(), USER, call(7), result(7), has_result=True).status == 400
+
+
+def test_results_of_calls_that_another_model_made_are_told_as_text() -> None:
+    command = ask(Proxy(), USER, call(7), result(7)).commands[-1]
+    assert isinstance(command, OpenStream)
+    assert "result 7" in orjson.loads(command.body)["messages"][-1]["content"]
 
 
 @pytest.mark.parametrize("forced", [{"tool_choice": "required"}, {"response_format": {"type": "json_object"}}])
