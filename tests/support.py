@@ -12,6 +12,7 @@ from recordings import recording
 from sansio_letta.config import InstructionPolicy
 from sansio_letta.turn.ledger import ROOT, Heard, digest, find_new, next_chain
 from sansio_letta.turn.request import (
+    NO_INSTRUCTIONS,
     AgentMessage,
     Instructions,
     Mark,
@@ -98,7 +99,7 @@ def told_anew(request: TurnRequest) -> TurnRequest:
     if not request.transcript:
         return request
     new = find_new(request.transcript, Heard(is_whole=True))
-    return request.with_new_input(new.earlier, new.messages, ())
+    return request.with_new_input(new.earlier, new.messages, NO_INSTRUCTIONS)
 
 
 def heard(text: str, chain: str = ROOT) -> dict[str, Any]:

@@ -9,7 +9,15 @@ from attrs import define, field
 from ..errors import Kept
 from ..turn.events import Thread
 from ..turn.ledger import Heard, HeardMessage, Role, SentInput, ThreadKnowledge, digest, result_digest
-from ..turn.request import AgentMessage, Mark, Message, UserMessage
+from ..turn.request import (
+    NO_INSTRUCTIONS,
+    AgentMessage,
+    KnownInstructions,
+    Mark,
+    Message,
+    TurnRequest,
+    UserMessage,
+)
 
 #: Messages remembered of each thread: what a client has just said is among the last ones.
 _SIZE: Final = 32
@@ -21,7 +29,7 @@ class _Known:
 
     :param messages: the last ones, oldest first.
     :param is_known: False: something may have been said since; it must be looked up.
-    :param instructions: digests of the instructions that it was sent last.
+    :param instructions: those that it was sent last.
     :param unanswered: ids of calls that were answered without a result, the oldest first.
     :param unkept: marks of messages that were sent and are not known to be kept; True: known not to be.
     """
@@ -29,7 +37,7 @@ class _Known:
     messages: deque[HeardMessage]
     is_known: bool = False
     is_whole: bool = False
-    instructions: frozenset[str] = frozenset()
+    instructions: KnownInstructions = NO_INSTRUCTIONS
     unanswered: OrderedDict[str, None] = field(factory=OrderedDict)
     unkept: OrderedDict[Mark, bool] = field(factory=OrderedDict)
 
@@ -67,14 +75,13 @@ class HeardMemory:
         known.messages = deque(heard.messages, _SIZE)
         known.unanswered = OrderedDict.fromkeys(heard.unanswered)
         known.is_known, known.is_whole = True, heard.is_whole and len(heard.messages) <= _SIZE
-        if not known.instructions:
-            contents = (message.content for message in heard.messages if message.role is Role.SYSTEM)
-            known.instructions = frozenset(content for content in contents if content is not None)
+        if not known.instructions.digests:
+            known.instructions = heard.instructions
 
-    def learn_sent(self, thread: Thread, sent: SentInput, instructions: frozenset[str]) -> None:
+    def learn_sent(self, thread: Thread, sent: SentInput, request: TurnRequest) -> None:
         """A run has ended: its input was kept, or not, or that is not known.
 
-        :param instructions: digests of all that the client gives, whether sent now or before.
+        :param request: what it was made of.
         """
         known = self._find(thread)
         marks = [mark for message in sent.messages if (mark := _mark(message)) is not None]
@@ -87,7 +94,7 @@ class HeardMemory:
             return
         for mark in marks:
             known.unkept.pop(mark, None)
-        known.instructions = instructions & (known.instructions | {mark.content for mark in marks})
+        self._learn_instructions(known, marks, request)
         self._learn_calls(known, marks, sent.unanswered)
         known.is_whole = known.is_whole and len(known.messages) + len(sent.messages) <= _SIZE
         known.messages.extend(_heard(sent.messages))
@@ -95,6 +102,16 @@ class HeardMemory:
             # What the agent has said is not known here; that it has, is.
             known.messages.append(HeardMessage(role=Role.AGENT, content=None))
         known.is_known = True
+
+    def _learn_instructions(self, known: _Known, marks: Iterable[Mark], request: TurnRequest) -> None:
+        given = known.instructions.digests | {mark.content for mark in marks}
+        digests, before = request.instruction_digests & given, known.instructions
+        if digests != before.digests or not before.lines:
+            own = request.instructions
+            is_given = own is not None and own.digests <= digests
+            known.instructions = KnownInstructions(
+                digests=digests, lines=own.lines if own is not None and is_given else frozenset()
+            )
 
     def _learn_calls(self, known: _Known, marks: Iterable[Mark], unanswered: Iterable[str]) -> None:
         told = {mark.content for mark in marks}

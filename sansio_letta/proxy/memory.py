@@ -194,9 +194,8 @@ class ThreadMemory:
         if looked_up is not None and not turn.state.has_learned:
             self.heard.learn_heard(thread, looked_up)
         turn.state.has_learned = True
-        given = turn.request.instructions
         for sent in turn.state.sent:
-            self.heard.learn_sent(thread, sent, frozenset() if given is None else given.digests)
+            self.heard.learn_sent(thread, sent, turn.request)
         turn.state.sent.clear()
 
     def remember(self, agent_id: str | None, choice: ThreadChoice, thread: ConversationThread) -> None:

@@ -21,9 +21,11 @@ from attrs import field, frozen
 
 from ..errors import Kept
 from .request import (
+    NO_INSTRUCTIONS,
     AgentMessage,
     Content,
     Image,
+    KnownInstructions,
     Mark,
     Message,
     Part,
@@ -155,6 +157,12 @@ class Heard:
         ]
         return found[-1].run if found and len(found) == len(call_ids) else None
 
+    @property
+    def instructions(self) -> KnownInstructions:
+        """The system messages, any of which may be instructions that still hold."""
+        contents = (message.content for message in self.messages if message.role is Role.SYSTEM)
+        return KnownInstructions(digests=frozenset(content for content in contents if content is not None))
+
     def has_result(self, call_id: str) -> bool:
         """Whether the agent has had the result of a call, in time or later."""
         late = result_digest(call_id)
@@ -170,14 +178,14 @@ class ThreadKnowledge:
     """What is remembered of a thread.
 
     :param heard: None: nothing, or something may have been said since.
-    :param instructions: digests of the instructions that it was sent last.
+    :param instructions: those that it was sent last.
     :param unanswered: ids of calls that were answered without a result.
     :param attempts: marks of messages that were sent, and are not known to be kept.
     :param lost: those of them that are known not to be.
     """
 
     heard: Heard | None = None
-    instructions: Collection[str] = frozenset()
+    instructions: KnownInstructions = NO_INSTRUCTIONS
     unanswered: Collection[str] = frozenset()
     attempts: Collection[Mark] = frozenset()
     lost: Collection[Mark] = frozenset()

@@ -44,7 +44,10 @@ class MatchScript:
         late = [
             item for item in request.transcript if isinstance(item, ToolResult) and item.call_id in unanswered
         ]
-        request = request.with_new_input(new.earlier, new.messages, known.instructions)
+        instructions = known.instructions
+        if is_fresh and heard is not None and not instructions.digests:
+            instructions = heard.instructions
+        request = request.with_new_input(new.earlier, new.messages, instructions)
         state.request = request.with_late_results(
             tuple(late_result(result, is_own=True) for result in late), {result.call_id for result in late}
         )

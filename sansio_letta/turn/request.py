@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping
+from hashlib import sha256
 from math import ceil
 from typing import Any, Final, TypeAlias
 
@@ -203,16 +204,37 @@ def task_end(start: int, seconds: float) -> int:
 
 
 @frozen(kw_only=True)
+class KnownInstructions:
+    """What a thread has been given of the client's instructions.
+
+    :param digests: of those that the client sent last.
+    :param lines: digests of their lines; empty if these are not known.
+    """
+
+    digests: frozenset[str] = frozenset()
+    lines: frozenset[str] = frozenset()
+
+    def has(self, message: Message) -> bool:
+        """Whether a message is one of them."""
+        mark = message.mark if isinstance(message, SystemMessage) else None
+        return mark is not None and mark.content in self.digests
+
+
+#: What a thread knows that has been given none.
+NO_INSTRUCTIONS: Final = KnownInstructions()
+
+
+@frozen(kw_only=True)
 class Instructions:
     """The client's instructions to the agent.
 
-    :param messages: each with its mark: one that changes is given again, and not the others.
-    :param known: digests of those that the thread has been given and need not be given again.
+    :param messages: each with its mark: if one changes, the others are not sent again.
+    :param known: those that the thread has been given.
     """
 
     messages: tuple[SystemMessage, ...] = field(repr=False)
     policy: InstructionPolicy
-    known: Collection[str] = frozenset()
+    known: KnownInstructions = NO_INSTRUCTIONS
 
     @property
     def text(self) -> str:
@@ -221,13 +243,44 @@ class Instructions:
 
     @property
     def new(self) -> tuple[SystemMessage, ...]:
-        """Those that the thread must be given."""
-        return tuple(message for message in self.messages if not _is_known(message, self.known))
+        """Those that the thread must be given; of long ones that have hardly changed, the lines that have."""
+        new = [message for message in self.messages if not self.known.has(message)]
+        known = self.known.lines
+        # If lines are gone, no other line says so.
+        if not new or not known or len(known - self.lines) > len(self.lines - known):
+            return tuple(new)
+        return tuple(_changes(message, known) for message in new)
 
     @property
     def digests(self) -> frozenset[str]:
         """What they are recognised by."""
         return frozenset(message.mark.content for message in self.messages if message.mark is not None)
+
+    @property
+    def lines(self) -> frozenset[str]:
+        """Digests of their lines; empty if there are too many to remember."""
+        lines = [line for message in self.messages for line in message.content.splitlines()]
+        return frozenset(map(_digest_line, lines)) if len(lines) <= _MAX_LINE_COUNT else frozenset()
+
+
+#: Lines of instructions that are remembered.
+_MAX_LINE_COUNT: Final = 2000
+#: A message is sent whole if more than one of so many lines is new.
+_FEW: Final = 4
+_CHANGED: Final = "[These lines of your instructions have changed. They now read:]\n"
+
+
+def _changes(message: SystemMessage, known: Collection[str]) -> SystemMessage:
+    """Return a message with the lines that are not known, or the message itself if these are not few."""
+    lines = message.content.splitlines()
+    new = [line for line in lines if line.strip() and _digest_line(line) not in known]
+    if not new or len(new) * _FEW > len(lines):
+        return message
+    return evolve(message, content=_CHANGED + "\n".join(new))
+
+
+def _digest_line(line: str) -> str:
+    return sha256(line.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 #: A client's messages without its instructions, oldest first; none without content.
@@ -296,20 +349,27 @@ class TurnRequest:
             preamble=(),
         )
 
+    @property
+    def instruction_digests(self) -> frozenset[str]:
+        """What all system and developer messages are recognised by, those in their place included."""
+        marks = (item.mark for item in self.transcript if isinstance(item, SystemMessage))
+        in_place = frozenset(mark.content for mark in marks if mark is not None)
+        return in_place if self.instructions is None else in_place | self.instructions.digests
+
     def with_new_input(
-        self, earlier: tuple[Message, ...], messages: tuple[Message, ...], known: Collection[str]
+        self, earlier: tuple[Message, ...], messages: tuple[Message, ...], known: KnownInstructions
     ) -> "TurnRequest":
         """The request once it is known what the agent has heard.
 
         :param earlier: what it has not heard of what comes before the input.
         :param messages: the input.
-        :param known: digests of instructions that it has been given.
+        :param known: the instructions that it has been given.
         """
         given = self.instructions
         if given is not None and given.policy is InstructionPolicy.ONCE:
             given = evolve(given, known=known)
         if self.results or any(isinstance(message, UserMessage) for message in messages):
-            messages = tuple(message for message in messages if not _is_known(message, known))
+            messages = tuple(message for message in messages if not known.has(message))
         return evolve(self, history=earlier, messages=messages, instructions=given)
 
     def with_late_results(self, messages: tuple[Message, ...], call_ids: Collection[str]) -> "TurnRequest":
@@ -354,7 +414,3 @@ class TurnRequest:
         text = retry_message(self.reply_format, problem, in_full=in_full)
         message = SystemMessage(content=text)
         return evolve(self.without_input(), messages=(message,))
-
-
-def _is_known(message: Message, known: Collection[str]) -> bool:
-    return isinstance(message, SystemMessage) and message.mark is not None and message.mark.content in known
