@@ -6,13 +6,14 @@ call never gets its return, which model providers reject (legacy_answer_lost.jso
 ahead.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
 from attrs import field, frozen
 
 from ...config import InstructionPolicy
-from ...turn.events import Thread
+from ...turn.agent import Agent, PendingCall
+from ...turn.events import AgentThread, Thread
 from ...turn.reply_format import JsonReply
 from ...turn.request import (
     CallAnswer,
@@ -103,10 +104,10 @@ def build_run_request(
     instructions = given if is_due else None
     system = instructions.new if instructions else ()
     history = () if target.continues_task else request.history
-    approvals = (_approvals(answers, target),) if answers else ()
+    approvals = (build_approvals(answers, target.agent, target.pending or ()),) if answers else ()
     ahead = None
     if not can.message_with_answers and approvals and messages:
-        ahead = AnswerCalls(agent_id=target.agent.id, answers=approvals[0])
+        ahead = AnswerCalls(thread=AgentThread(agent_id=target.agent.id), answers=approvals[0])
     body = letta.StreamRequest(
         messages=(*(approvals if ahead is None else ()), *map(to_message, (*system, *history, *messages))),
         client_tools=tuple(map(to_client_tool, client_tools)),
@@ -125,12 +126,17 @@ def build_run_request(
     )
 
 
-def _approvals(answers: Answers, target: Target) -> letta.ApprovalCreate:
+def build_approvals(answers: Answers, agent: Agent, pending: Iterable[PendingCall]) -> letta.ApprovalCreate:
+    """Build the message that answers calls.
+
+    :param answers: to all pending calls; not empty.
+    :param pending: these calls.
+    """
     approvals = tuple(map(to_answer, answers))
-    if target.agent.capabilities.call_results:
+    if agent.capabilities.call_results:
         return letta.ApprovalCreate(approvals=approvals)
     answer = answers[0]
-    request_ids = (call.request_id for call in target.pending or () if call.call_id == answer.call_id)
+    request_ids = (call.request_id for call in pending if call.call_id == answer.call_id)
     return letta.ApprovalCreate(
         approvals=approvals,
         approval_request_id=next(request_ids, None),
