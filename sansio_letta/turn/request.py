@@ -42,7 +42,8 @@ Content: TypeAlias = str | tuple[Part, ...]
 
 #: Begins every mark; another version's are not read.
 _MARK_VERSION: Final = "lp1"
-_MARK: Final = re.compile(rf"{_MARK_VERSION}-([0-9a-f]{{32}})-([0-9a-f]{{32}})")
+#: An upstream may add what makes it unique.
+_MARK: Final = re.compile(rf"{_MARK_VERSION}-([0-9a-f]{{32}})-([0-9a-f]{{32}})(?:-[0-9A-Za-z-]{{1,80}})?")
 
 
 @frozen

@@ -177,6 +177,7 @@ def test_an_unknown_thread_goes_by_the_last_assistant_message() -> None:
 def test_a_mark_is_read_back_and_holds_no_text() -> None:
     mark = Mark(digest("user", "secret"), ROOT)
     assert Mark.read(mark.text) == mark
+    assert Mark.read(f"{mark.text}-{'r' * 64}-12") == mark
     assert "secret" not in mark.text
     for text in (None, "", "lp1-x-y", mark.text.upper(), f"{mark.text} ", mark.text.replace("lp1", "lp2")):
         assert Mark.read(text) is None

@@ -73,6 +73,7 @@ def build_run_request(
     client_tools: tuple[Tool, ...] = (),
     background: bool = False,
     mark: str | None = None,
+    request_id: str = "",
     is_verdict: bool = False,
 ) -> NewRun:
     """Build the request for a run.
@@ -81,6 +82,7 @@ def build_run_request(
     :param client_tools: to be offered in the request.
     :param background: whether to start a background run, whose stream can be resumed.
     :param mark: the mark by which the run can be found.
+    :param request_id: see `to_message`.
     :param is_verdict: whether the user's message is an approval or denial, and thus already in the answers.
     """
     thread, given = target.thread, request.instructions
@@ -108,8 +110,9 @@ def build_run_request(
     ahead = None
     if not can.message_with_answers and approvals and messages:
         ahead = AnswerCalls(thread=AgentThread(agent_id=target.agent.id), answers=approvals[0])
+    sent = (to_message(message, request_id) for message in (*system, *history, *messages))
     body = letta.StreamRequest(
-        messages=(*(approvals if ahead is None else ()), *map(to_message, (*system, *history, *messages))),
+        messages=(*(approvals if ahead is None else ()), *sent),
         client_tools=tuple(map(to_client_tool, client_tools)),
         stream_tokens=can.token_stream,
         override_system=given.text if given and policy is InstructionPolicy.OVERRIDE else None,
