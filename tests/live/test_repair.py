@@ -1,6 +1,7 @@
-"""`letta-proxy repair` on a real Letta server: an agent is made stuck in each way, and takes a message again."""
+"""`letta-proxy repair` on a real Letta server: agents that are stuck in each way take messages again."""
 
 import contextlib
+import itertools
 import json
 import os
 import subprocess
@@ -30,6 +31,9 @@ CHAT: Final = {"X-Letta-Chat-Key": "stuck"}
 LATER: Final = 120  # seconds: nothing that was left now is young by then
 
 
+_numbers = itertools.count(1)
+
+
 def repair(rig: Rig, agent: Agent, *options: str) -> tuple[int, list[dict[str, Any]]]:
     """Run the command as a person does; return its exit code and what it found."""
     command = (sys.executable, "-m", "letta_server", "repair", agent.name, "--json", "--letta-url", rig.url)
@@ -49,7 +53,7 @@ def repair_later(rig: Rig, agent: Agent, **options: Any) -> dict[str, Any]:
     """Run the same in this process, with its clock ahead."""
     with pytest.MonkeyPatch.context() as patch:
         now = int(time.time()) + LATER
-        patch.setattr(cli.time, "time", lambda: now)
+        patch.setattr("letta_server.cli.letta.time.time", lambda: now)
         status, body = trio.run(
             cli.repair_agent, Settings(letta_url=rig.url), agent.name, RepairOptions(**options)
         )
@@ -65,7 +69,7 @@ def outcomes(found: list[dict[str, Any]]) -> list[tuple[str, str | None, str]]:
 @pytest.fixture
 def stuck(letta: LettaApi, url: str, make_agent: MakeAgent) -> Iterator[Agent]:
     """An agent with a call in its own thread, one in a chat, and an approval in another chat."""
-    agent = make_agent(f"live-repair-{os.getpid()}")
+    agent = make_agent(f"live-repair-{os.getpid()}-{next(_numbers)}")
     tool_id = letta.create_tool(SOURCE, needs_approval=True)
     letta.attach_tool(agent, tool_id)
     assert ask(url, "sync", agent.name, CALL, tools=TOOLS).calls
