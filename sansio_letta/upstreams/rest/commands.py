@@ -173,7 +173,7 @@ class FetchUsage(_Get):
 class FindConversations(_Get):
     """List one page of the conversations with this text in their summary, the newest first."""
 
-    summary: str | None  #: None for all summaries
+    summary: str = ""  #: empty for all conversations
     agent_id: str | None = None  #: None for all agents
     after: str | None = None  #: the id of the last conversation of the previous page
 
@@ -181,7 +181,7 @@ class FindConversations(_Get):
     def target(self) -> str:
         query = {
             **({"agent_id": self.agent_id} if self.agent_id else {}),
-            **({} if self.summary is None else {"summary_search": self.summary}),
+            **({"summary_search": self.summary} if self.summary else {}),
         }
         after = {"after": self.after} if self.after else {}
         return f"/v1/conversations/?{urlencode({**query, 'limit': PAGE_COUNT, **after}, quote_via=quote)}"

@@ -142,11 +142,11 @@ def find_chats(agent_id: str, key: str) -> Generator[Command, Response | None, l
 
 
 def list_conversations(
-    mark: str | None = None, agent_id: str | None = None
+    mark: str = "", agent_id: str | None = None
 ) -> Generator[Command, Response | None, list[letta.Conversation]]:
     """List conversations page by page, newest first.
 
-    :param mark: that the summaries begin with; None for all.
+    :param mark: that the summaries begin with; empty for all conversations.
     :param agent_id: None for all agents.
     """
     found: list[letta.Conversation] = []
@@ -156,7 +156,7 @@ def list_conversations(
         assert response is not None
         page = letta.decode_conversations(response.data)
         # Letta searches for the text anywhere in a summary.
-        found += [item for item in page if (item.summary or "").startswith(mark or "")]
+        found += [item for item in page if (item.summary or "").startswith(mark)]
         # Without this, a page without anything new would be requested forever.
         if len(page) < PAGE_COUNT or page[-1].id == after:
             return found

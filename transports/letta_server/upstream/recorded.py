@@ -129,11 +129,7 @@ class RecordedLetta:
             case FindConversations(summary=summary, agent_id=agent_id):
                 made = self._conversations.values()
                 return _json(
-                    [
-                        each
-                        for each in made
-                        if each["agent_id"] == agent_id and (summary or "") in each["summary"]
-                    ]
+                    [each for each in made if each["agent_id"] == agent_id and summary in each["summary"]]
                 )
             case CreateConversation(agent_id=agent_id, summary=summary):
                 return _json(self._converse(agent_id, summary))
