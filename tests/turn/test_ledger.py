@@ -15,6 +15,7 @@ from sansio_letta.turn.ledger import (
     NewInput,
     Role,
     digest,
+    digest_answer,
     find_new,
     next_chain,
 )
@@ -63,9 +64,9 @@ def thread(*items: TranscriptItem, is_whole: bool = True, marked: bool = True) -
                 chain = mark.chain if mark and marked else None
                 messages.append(HeardMessage(role=Role.SYSTEM, content=digest("system", content), chain=chain))
             case AgentMessage(content=content):
-                messages.append(HeardMessage(role=Role.AGENT, content=digest("assistant", content)))
-            case _:
-                pass
+                messages.append(HeardMessage(role=Role.AGENT, content=digest_answer(content)))
+            case ToolResult(call_id=call_id):
+                messages.append(HeardMessage(role=Role.RESULT, content=call_id))
     return Heard(messages=messages, is_whole=is_whole)
 
 
@@ -122,6 +123,10 @@ def new(
         ("u1 a1 u2 a2 u3", "u8 a8 u9 a9", "u3"),
         # The client has compacted its history, without answers.
         ("u1 u-summary u2", "u1 a1", "u-summary u2"),
+        # A program that changes a message once it has been answered.
+        ("u1 a1 u2-changed a2 u3", "u1 a1 u2 a2", "u3"),
+        ("u1 a1 u2-changed c2 r2 a-joined u3", "u1 a1 u2 c2 r2 a2", "u3"),
+        ("u1 a1 u2-changed a2 u3 a-partial u4", "u1 a1 u2 a2", "u3 a-partial u4"),
         # Trimmed from the front: found by the messages themselves.
         ("u2 a2 u3", "u1 a1 u2 a2", "u3"),
         ("u2 a2 u3 a-partial u4", "u1 a1 u2 a2", "u3 a-partial u4"),
