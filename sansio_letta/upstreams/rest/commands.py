@@ -173,16 +173,13 @@ class FetchUsage(_Get):
 class FindConversations(_Get):
     """List one page of the conversations with this text in their summary, the newest first."""
 
-    summary: str = ""  #: empty for all conversations
+    summary: str
     agent_id: str | None = None  #: None for all agents
     after: str | None = None  #: the id of the last conversation of the previous page
 
     @property
     def target(self) -> str:
-        query = {
-            **({"agent_id": self.agent_id} if self.agent_id else {}),
-            **({"summary_search": self.summary} if self.summary else {}),
-        }
+        query = {**({"agent_id": self.agent_id} if self.agent_id else {}), "summary_search": self.summary}
         after = {"after": self.after} if self.after else {}
         return f"/v1/conversations/?{urlencode({**query, 'limit': PAGE_COUNT, **after}, quote_via=quote)}"
 
@@ -273,20 +270,19 @@ class FetchMessages(_Get):
 
 @frozen(kw_only=True)
 class AnswerCalls:
-    """Answer the pending calls of a thread, without continuing the agent."""
+    """Answer the pending calls of an agent's own thread, without continuing the agent."""
 
     method: ClassVar[Literal["POST"]] = "POST"
-    thread: Thread
+    agent_id: str
     answers: letta.ApprovalCreate
 
     @property
     def target(self) -> str:
-        return messages_target(self.thread).removesuffix("/stream")
+        return f"/v1/agents/{quote(self.agent_id, safe='')}/messages"
 
     @property
     def body(self) -> bytes:
-        # Letta 0.16.7 shows a run in a conversation as "created" for ever if its stream is not asked for.
-        return letta.encode_answers(self.answers, streaming=not isinstance(self.thread, AgentThread))
+        return letta.encode_answers(self.answers)
 
 
 _TOOLBOX = "include=agent.tools&include=agent.tags"
