@@ -7,7 +7,7 @@ assistant message is new: results of calls (after which Roo Code sends a user me
 from collections.abc import Mapping
 from typing import Final
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from .._convert import json_name
 from ..config import Config, Enforcement, InstructionPolicy, TaskPolicy
@@ -21,12 +21,14 @@ from ..turn.request import (
     CONVERSATION_HEADER,
     Chat,
     Content,
+    Instructions,
     NamedConversation,
     Text,
     ThreadChoice,
     Throwaway,
     Tool,
     ToolResult,
+    TranscriptItem,
     TurnRequest,
     task_end,
 )
@@ -103,10 +105,15 @@ def build_turn_request(request: ClientRequest, context: RequestContext | None = 
     instructions = parts.instructions
     is_ignored = instructions is not None and instructions.policy is InstructionPolicy.IGNORE
     return BuiltRequest(
-        turn_request=evolve(
-            parts,
+        turn_request=TurnRequest(
             model=request.model,
+            messages=parts.messages,
             results=results,
+            thread=parts.thread,
+            transcript=parts.transcript,
+            history=parts.history,
+            input_as_text=parts.input_as_text,
+            instructions=instructions,
             client_tools=tuple(_client_tool(tool) for tool in request.tools),
             client_tool_names={tool.alias: tool.name for tool in request.tools if tool.alias is not None},
             past_results=tuple(
@@ -131,15 +138,28 @@ def build_turn_request(request: ClientRequest, context: RequestContext | None = 
     )
 
 
+@frozen(kw_only=True)
+class _Input:
+    """What is said in a request, and where. See `TurnRequest`."""
+
+    messages: tuple[turn.Message, ...]
+    thread: ThreadChoice
+    transcript: tuple[TranscriptItem, ...] = ()
+    history: tuple[turn.Message, ...] = ()
+    input_as_text: tuple[turn.Message, ...] = ()
+    instructions: Instructions | None = None
+
+
 def _remembered(
     messages: tuple[Message, ...], speakers: SpeakerNames, thread: ThreadChoice, config: Config
-) -> TurnRequest:
-    """A request for a thread that the agent remembers; what is new is what follows the last assistant message,
-    until it is known what the agent has heard."""
+) -> _Input:
+    """Build the input for a thread that the agent remembers.
+
+    Until it is known what the agent has heard, what follows the last assistant message is new.
+    """
     instructions, said = split_instructions(messages, config.instructions)
     transcript = build_transcript(said, speakers)
-    return TurnRequest(
-        model="",
+    return _Input(
         messages=find_new(transcript, None).messages,
         transcript=transcript,
         thread=thread,
@@ -153,15 +173,14 @@ def _isolated(
     results: tuple[ToolResult, ...],
     speakers: SpeakerNames,
     context: RequestContext,
-) -> TurnRequest:
-    """A request for a conversation that holds nothing else: the whole history is told in it."""
+) -> _Input:
+    """Build the input for a conversation that holds nothing else, with the whole history."""
     thread = Throwaway(
         token=context.token,
         until=task_end(context.created, context.config.turn_timeout),
         call_ids=tuple(result.call_id for result in results),
     )
-    return TurnRequest(
-        model="",
+    return _Input(
         messages=tuple(speakers.convert(message) for message in tail if isinstance(message, UserMessage)),
         thread=thread,
         history=_history(earlier, speakers),

@@ -314,10 +314,16 @@ def _is_silent(message: Message) -> bool:
 def _by_chain(
     transcript: Transcript, inputs: Sequence[int], heard: Heard, lost: Collection[Mark]
 ) -> int | None:
-    marks = {message.mark for message in heard.messages}
+    contents = {mark.content for index in inputs if (mark := _mark(transcript[index])) is not None}
+    chains: defaultdict[str, set[str]] = defaultdict(set)
+    for message in heard.messages:
+        if message.content in contents and message.chain is not None:
+            chains[message.content].add(message.chain)
+    if not chains:
+        return None
     for index in reversed(inputs):
         mark = _mark(transcript[index])
-        if mark is not None and mark in marks and mark not in lost:
+        if mark is not None and mark.chain in chains.get(mark.content, ()) and mark not in lost:
             return index
     return None
 

@@ -373,6 +373,8 @@ class TurnRequest:
             given = evolve(given, known=known)
         if self.results or any(isinstance(message, UserMessage) for message in messages):
             messages = tuple(message for message in messages if not known.has(message))
+        if not earlier and not self.history and messages == self.messages and given is self.instructions:
+            return self
         return evolve(self, history=earlier, messages=messages, instructions=given)
 
     def with_late_results(self, messages: tuple[Message, ...], call_ids: Collection[str]) -> "TurnRequest":
