@@ -320,7 +320,7 @@ _COMMANDS: Final[Mapping[type[Any], rest_commands.Command]] = {
     rest_commands.FetchLast: rest_commands.FetchLast(conversation_id="CONVERSATION"),
     rest_commands.FetchMessages: rest_commands.FetchMessages(agent_id="ID", count=100),
     rest_commands.AnswerCalls: rest_commands.AnswerCalls(
-        agent_id="ID", answers=letta.ApprovalCreate(approvals=())
+        thread=_THREAD, answers=letta.ApprovalCreate(approvals=())
     ),
     rest_commands.FetchToolbox: rest_commands.FetchToolbox(agent_id="ID"),
     rest_commands.FindToolboxes: rest_commands.FindToolboxes(tag="MARK"),

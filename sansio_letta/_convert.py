@@ -1,6 +1,7 @@
 """Strict conversion from JSON: a wrong type is an error that names its location, and is never coerced."""
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any, TypeVar, get_args, get_origin
 
 import attrs
@@ -132,3 +133,12 @@ def _descend(error: BaseException) -> Iterator[tuple[str, BaseException]]:
         else:
             error = error.exceptions[0]
         yield step, error
+
+
+def unix_time(text: str | None) -> int:
+    """Return an ISO 8601 time in Unix seconds; 0 if it is none."""
+    try:
+        moment = datetime.fromisoformat(text or "")
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    except (ValueError, OverflowError):
+        return 0

@@ -105,9 +105,4 @@ def told_anew(request: TurnRequest) -> TurnRequest:
 def heard(text: str, chain: str = ROOT) -> dict[str, Any]:
     """A user message with its mark as Letta lists it."""
     mark = Mark(digest("user", text), chain)
-    return {
-        "message_type": "user_message",
-        "id": f"message-{mark.content}",
-        "content": text,
-        "otid": mark.text(),
-    }
+    return {"message_type": "user_message", "id": f"message-{mark.content}", "content": text, "otid": mark.text}

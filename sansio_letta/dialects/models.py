@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 import orjson
@@ -10,6 +9,7 @@ from attrs import frozen
 from cattrs import Converter
 from cattrs.gen import make_dict_unstructure_fn, override
 
+from .._convert import unix_time
 from ..turn.agent import Agent
 
 
@@ -79,12 +79,3 @@ def name_models(agents: Sequence[Agent]) -> list[tuple[str, Agent]]:
 def model_list(agents: Sequence[Agent]) -> ModelList:
     """List the agents as models."""
     return ModelList(data=tuple(encode_model(agent, model) for model, agent in name_models(agents)))
-
-
-def unix_time(created_at: str | None) -> int:
-    """Convert a time of Letta's to Unix seconds; 0 if it is not valid."""
-    try:
-        moment = datetime.fromisoformat(created_at or "")
-    except ValueError:
-        return 0
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())

@@ -1,37 +1,48 @@
-"""Endpoints that need no turn: models, health, readiness, and the clean-up after processes that died.
+"""Endpoints that need no turn: models, health, readiness, and the clean-up and repair of what is left at Letta.
 
 Each is a generator that yields commands, receives a `Response` for each, and returns its `Reply`.
 `HandlerRunner` has the same methods as a turn, so a transport cannot tell the two apart.
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Iterable
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from functools import partial
 from typing import TypeAlias
 
 import orjson
 from attrs import define, field
 
+from .._convert import unix_time
 from .._signal import Signal
 from ..config import Config
 from ..dialects import ollama
-from ..dialects.models import encode, encode_model, model_list, unix_time
-from ..errors import Failure, LettaError, LocalProtocolError, SansioLettaError, unknown_model
+from ..dialects.models import encode, encode_model, model_list
+from ..errors import (
+    Failure,
+    LettaError,
+    LocalProtocolError,
+    RequestError,
+    SansioLettaError,
+    quoted,
+    unknown_model,
+)
 from ..turn.agent import ANYONE, Agent, Caller
+from ..turn.events import ConversationThread
 from ..upstreams.rest import letta
 from ..upstreams.rest.agents import decode_agents, find_agent, found_agent
 from ..upstreams.rest.commands import (
-    PAGE_COUNT,
     CancelRun,
     CheckHealth,
     Command,
     DeleteConversation,
     DeleteTool,
-    FindConversations,
-    FindRuns,
     ListAgents,
 )
-from ..upstreams.rest.conversations import CHAT_MARK, TASK_MARK, chat_key, task_deadline
-from ..upstreams.rest.lookup import read_mark
+from ..upstreams.rest.conversations import CHAT_MARK, TASK_MARK, chat_key, list_conversations, task_deadline
+from ..upstreams.rest.lookup import active_runs, read_mark
+from ..upstreams.rest.repair import AgentRepair, Finding, Outcome, RepairOptions
 from ..upstreams.rest.response import Headers, Response
 from ..upstreams.rest.tool_attachment import sweep_tools
 from .response import Reply, error_reply, json_reply
@@ -90,18 +101,14 @@ class HandlerRunner:
             self._advance(self.handler, response)
 
     def receive_failure(self, failure: Failure, reason: str) -> None:
-        """Fail the exchange; since it changes nothing in Letta, it does not matter how far it got."""
+        """Fail the exchange; the handler decides what that means."""
         if not self._asking:
             raise LocalProtocolError("receive_failure called while no exchange is under way")
         self._response = None
         what = "cannot be reached" if failure is Failure.NOT_SENT else "did not answer"
-        assert isinstance(self.handler, Generator)
-        try:
-            self.handler.throw(LettaError(f"Letta {what}: {reason}."))
-        except StopIteration as stop:
-            self._end(stop.value)
-        except SansioLettaError as exc:
-            self._end(error_reply(exc))
+        handler = self.handler
+        assert isinstance(handler, Generator)
+        self._take(partial(handler.throw, LettaError(f"Letta {what}: {reason}.")))
 
     def client_disconnected(self) -> None:
         """Stop, since the client has disconnected; there is nothing to clean up."""
@@ -123,9 +130,13 @@ class HandlerRunner:
         return Signal.NEED_DATA if self._asking else Signal.FINISHED
 
     def _advance(self, handler: Handler, response: Response | None) -> None:
+        # Only None can be sent to a generator that has not started.
+        self._take(partial(next, handler) if response is None else partial(handler.send, response))
+
+    def _take(self, resume: Callable[[], Command]) -> None:
+        """Take the handler's next command, or its reply."""
         try:
-            # Only None can be sent to a generator that has not started.
-            self._items.append(next(handler) if response is None else handler.send(response))
+            self._items.append(resume())
             self._asking = True
         except StopIteration as stop:
             self._end(stop.value)
@@ -227,17 +238,10 @@ def sweep(
 
 def _sweep_runs(now: int, has_died: Callable[[str], bool]) -> Generator[Command, Response, int]:
     """Cancel abandoned runs: those of processes that died, and those whose turn must be over."""
-    lost: list[letta.Run] = []
-    after: str | None = None
     try:
-        while True:
-            page = letta.decode_runs((yield FindRuns(active=True, after=after)).data)
-            marked = [(run, mark) for run in page if (mark := read_mark(run)) is not None]
-            lost += [run for run, mark in marked if mark.until < now or has_died(mark.owner)]
-            # Without this, a page without anything new would be requested forever.
-            if len(page) < PAGE_COUNT or page[-1].id == after:
-                break
-            after = page[-1].id
+        runs = yield from active_runs()
+        marked = [(run, mark) for run in runs if (mark := read_mark(run)) is not None]
+        lost = [run for run, mark in marked if mark.until < now or has_died(mark.owner)]
         for run in lost:
             yield CancelRun(agent_id=run.agent_id or "", run_id=run.id)
     except SansioLettaError:
@@ -260,7 +264,7 @@ def _sweep_tools(now: int, names: Collection[str]) -> Generator[Command, Respons
 
 
 def _sweep_tasks(now: int, turn_timeout: float) -> Generator[Command, Response, int]:
-    found = yield from _find_conversations(TASK_MARK)
+    found = yield from list_conversations(TASK_MARK)
     old = [item for item in found if _is_over(item, now, turn_timeout)]
     for item in old:
         yield DeleteConversation(conversation_id=item.id)
@@ -278,7 +282,7 @@ def _is_over(conversation: letta.Conversation, now: int, turn_timeout: float) ->
 def list_threads(model: str) -> Handler:
     """List an agent's chats, newest first: the key, the conversation's id, and when it was created."""
     agent = found_agent(model, (yield find_agent(model))).agent
-    found = yield from _find_conversations(CHAT_MARK, agent.id)
+    found = yield from list_conversations(CHAT_MARK, agent.id)
     chats = [
         {
             "key": chat_key(item.summary or ""),
@@ -290,21 +294,66 @@ def list_threads(model: str) -> Handler:
     return json_reply(orjson.dumps({"agent_id": agent.id, "chats": chats}))
 
 
-def _find_conversations(
-    mark: str, agent_id: str | None = None
-) -> Generator[Command, Response, list[letta.Conversation]]:
-    """Fetch all conversations whose summary begins with a mark, page by page, newest first."""
-    found: list[letta.Conversation] = []
-    after: str | None = None
-    while True:
-        response = yield FindConversations(summary=mark, agent_id=agent_id, after=after)
-        page = letta.decode_conversations(response.data)
-        # Letta searches for the text anywhere in a summary.
-        found += [item for item in page if (item.summary or "").startswith(mark)]
-        # Without this, a page without anything new would be requested forever.
-        if len(page) < PAGE_COUNT or page[-1].id == after:
-            return found
-        after = page[-1].id
+def repair_agent(
+    model: str, options: RepairOptions, config: Config, now: int, has_died: Callable[[str], bool]
+) -> Handler:
+    """Settle what keeps an agent stuck, and report it.
+
+    :param now: Unix time, in seconds.
+    :param has_died: see `Proxy.sweep`.
+    """
+    try:
+        agent = found_agent(model, (yield find_agent(model))).agent
+    except RequestError as exc:
+        if exc.code != "model_not_found":
+            raise
+        agents = yield from _list_agents(config, ANYONE)
+        raise _no_such_agent(model, (known.name for known in agents)) from exc
+    repair = AgentRepair(
+        agent=agent,
+        options=options,
+        now=now,
+        call_timeout=config.pending_call_timeout,
+        turn_timeout=config.turn_timeout,
+        has_died=has_died,
+    )
+    found = yield from repair.repair()
+    return json_reply(
+        orjson.dumps(
+            {
+                "agent_id": agent.id,
+                "agent": agent.name,
+                "dry_run": options.is_dry_run,
+                "remaining": sum(item.outcome is not Outcome.SETTLED for item in found),
+                "found": [_encode_finding(item, now) for item in found],
+            }
+        )
+    )
+
+
+def _encode_finding(found: Finding, now: int) -> dict[str, object]:
+    thread, since = found.thread, found.since
+    return {
+        "kind": found.kind.value,
+        "id": found.id,
+        "tool": found.tool,
+        "conversation_id": thread.conversation_id if isinstance(thread, ConversationThread) else None,
+        "chat": found.chat,
+        "since": None if since is None else datetime.fromtimestamp(since, UTC).isoformat(),
+        "age": None if since is None else max(now - since, 0),
+        "remedy": found.remedy,
+        "outcome": found.outcome.value,
+        "reason": found.reason,
+    }
+
+
+def _no_such_agent(model: str, names: Iterable[str]) -> RequestError:
+    by_folded = {name.casefold(): name for name in names}
+    near = [by_folded[folded] for folded in get_close_matches(model.casefold(), by_folded)]
+    hint = f"Did you mean {' or '.join(map(quoted, near))}?" if near else "Names are exact and case-sensitive."
+    return RequestError(
+        f"No Letta agent has the name or id {quoted(model)}. {hint}", code="model_not_found", status=404
+    )
 
 
 def health() -> Reply:

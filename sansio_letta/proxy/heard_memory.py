@@ -8,7 +8,7 @@ from attrs import define, field
 
 from ..errors import Kept
 from ..turn.events import Thread
-from ..turn.ledger import Heard, HeardMessage, Role, SentInput, ThreadKnowledge, digest, result_digest
+from ..turn.ledger import Heard, HeardMessage, Role, SentInput, ThreadKnowledge, digest_answer, result_digest
 from ..turn.request import (
     NO_INSTRUCTIONS,
     AgentMessage,
@@ -29,6 +29,7 @@ class _Known:
 
     :param messages: the last ones, oldest first.
     :param is_known: False: something may have been said since; it must be looked up.
+    :param is_complete: it was looked up, and whatever was said since is remembered.
     :param instructions: those that it was sent last.
     :param unanswered: ids of calls that were answered without a result, the oldest first.
     :param unkept: marks of messages that were sent and are not known to be kept; True: known not to be.
@@ -36,10 +37,16 @@ class _Known:
 
     messages: deque[HeardMessage]
     is_known: bool = False
+    is_complete: bool = False
     is_whole: bool = False
     instructions: KnownInstructions = NO_INSTRUCTIONS
     unanswered: OrderedDict[str, None] = field(factory=OrderedDict)
     unkept: OrderedDict[Mark, bool] = field(factory=OrderedDict)
+
+    @property
+    def heard(self) -> Heard:
+        """The messages as the matching takes them."""
+        return Heard(messages=self.messages, is_whole=self.is_whole, is_complete=self.is_complete)
 
 
 @define
@@ -58,7 +65,7 @@ class HeardMemory:
         if known is None:
             return ThreadKnowledge()
         return ThreadKnowledge(
-            heard=Heard(messages=known.messages, is_whole=known.is_whole) if known.is_known else None,
+            heard=known.heard if known.is_known else None,
             instructions=known.instructions,
             unanswered=known.unanswered.keys(),
             attempts=known.unkept.keys(),
@@ -74,6 +81,7 @@ class HeardMemory:
         known = self._find(thread)
         known.messages = deque(heard.messages, _SIZE)
         known.unanswered = OrderedDict.fromkeys(heard.unanswered)
+        known.is_complete = True
         known.is_known, known.is_whole = True, heard.is_whole and len(heard.messages) <= _SIZE
         if not known.instructions.digests:
             known.instructions = heard.instructions
@@ -91,6 +99,7 @@ class HeardMemory:
             while len(known.unkept) > _SIZE:
                 known.unkept.popitem(last=False)
             known.is_known = known.is_known and sent.kept is Kept.NOTHING
+            known.is_complete = known.is_complete and known.is_known
             return
         for mark in marks:
             known.unkept.pop(mark, None)
@@ -139,7 +148,7 @@ def _mark(message: Message) -> Mark | None:
 def _heard(messages: Iterable[Message]) -> Iterable[HeardMessage]:
     for message in messages:
         if isinstance(message, AgentMessage):
-            yield HeardMessage(role=Role.AGENT, content=digest("assistant", message.content))
+            yield HeardMessage(role=Role.AGENT, content=digest_answer(message.content))
         elif message.mark is not None:
             role = Role.USER if isinstance(message, UserMessage) else Role.SYSTEM
             yield HeardMessage(role=role, content=message.mark.content, chain=message.mark.chain)

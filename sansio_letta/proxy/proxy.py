@@ -31,6 +31,7 @@ from ..turn.request import ThreadChoice, thread_kind
 from ..turn.script import nothing_earlier
 from ..turn.thread_queue import Ticket
 from ..turn.turn import Turn
+from ..upstreams.rest.repair import RepairOptions
 from ..upstreams.rest.upstream import RestUpstream
 from .cycle import Cycle
 from .deadlines import Deadlines
@@ -46,6 +47,7 @@ from .endpoints import (
     ollama_tags,
     ollama_version,
     readiness,
+    repair_agent,
     retrieve_model,
     root,
     sweep,
@@ -230,6 +232,26 @@ class Proxy:
         """
         summary = Summary(request_id=f"req_{token}", method="GET", path="")
         handler = list_threads(model)
+        return self._serve(handler, summary, now)
+
+    def repair(
+        self,
+        model: str,
+        options: RepairOptions,
+        *,
+        token: str,
+        created: int,
+        now: float,
+        has_died: Callable[[str], bool] = no_process_died,
+    ) -> Cycle:
+        """Find what keeps an agent stuck, and settle it; the report is JSON.
+
+        :param model: the agent's name or id.
+        :param created: Unix time, seconds.
+        :param has_died: see `sweep`.
+        """
+        summary = Summary(request_id=f"req_{token}", method="REPAIR", path="")
+        handler = repair_agent(model, options, self.config, created, has_died)
         return self._serve(handler, summary, now)
 
     def remember(self, model: str, agent: Agent, *, now: float) -> None:

@@ -84,6 +84,11 @@ def _text(part: Part) -> str:
     return part.text if isinstance(part, Text) else "[image]"
 
 
+def digest_answer(text: str) -> str:
+    """Return the digest of an assistant message. Programs strip the blanks around it."""
+    return digest("assistant", text.strip())
+
+
 def next_chain(chain: str, content: str) -> str:
     """Return the chain of what follows a user message.
 
@@ -133,10 +138,12 @@ class Heard:
 
     :param messages: the last ones, oldest first.
     :param is_whole: there are none before them.
+    :param is_complete: there are none between them either, as far as this process can know.
     """
 
     messages: Sequence[HeardMessage] = ()
     is_whole: bool = False
+    is_complete: bool = True
 
     @property
     def unanswered(self) -> frozenset[str]:
@@ -274,11 +281,11 @@ def find_new(
         basis, last = Basis.CONTENT, _by_content(transcript, inputs[:-1], heard, {*lost, *attempts})
     if last is None:
         return _unfound(transcript, tail, inputs, heard, {*lost, *attempts})
-    start = last + 1
+    found = _find(transcript[last], heard)
+    start = last + 1 if found is None else _behind_answers(transcript, last + 1, heard, found)
     while start < len(transcript) and isinstance(transcript[start], AgentMessage | ToolResult):
         start += 1  # the answer to it, and its calls
     earlier, messages = _messages(transcript[start:tail]), _messages(transcript[max(start, tail) :])
-    found = _find(transcript[last], heard)
     if (
         earlier
         or messages
@@ -376,9 +383,31 @@ def _behind_own_words(transcript: Transcript, heard: Heard) -> int:
         return first
     for index in range(first - 1, -1, -1):
         item = transcript[index]
-        if isinstance(item, AgentMessage) and digest("assistant", item.content) in known:
+        if isinstance(item, AgentMessage) and digest_answer(item.content) in known:
             return index + 1
     return 0
+
+
+def _behind_answers(transcript: Transcript, start: int, heard: Heard, found: HeardMessage) -> int:
+    """Where what follows begins to be new, if answers in it are the agent's own.
+
+    Some programs change a message once it has been answered, so that it is not found. Its answer shows that the
+    agent has heard it.
+
+    :param start: behind the last message that was found.
+    :param found: that message in the thread.
+    """
+    place = next(at for at, message in enumerate(heard.messages) if message is found)
+    later = [message for at, message in enumerate(heard.messages) if at > place]
+    answers = {message.content for message in later if message.role is Role.AGENT}
+    results = {message.content for message in later if message.role is Role.RESULT}
+    for index in range(len(transcript) - 1, start - 1, -1):
+        match transcript[index]:
+            case AgentMessage(content=content) if content and digest_answer(content) in answers:
+                return index + 1
+            case ToolResult(call_id=call_id) if call_id in results:
+                return index + 1
+    return start
 
 
 def _last_input(heard: Heard) -> HeardMessage | None:

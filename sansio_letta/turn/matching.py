@@ -36,8 +36,7 @@ class MatchScript:
         if heard is None and can_look and (state.is_retry or needs_lookup(request.transcript)):
             heard, is_fresh = (yield from self._look_up()), True
         new = find_new(request.transcript, heard, known.attempts, known.lost)
-        if can_look and not is_fresh and (new.earlier or (state.is_retry and new.is_said_again)):
-            # What is not remembered may have been said by others.
+        if can_look and heard is not None and not is_fresh and self._is_doubtful(new, heard):
             heard, is_fresh = (yield from self._look_up()), True
             new = find_new(request.transcript, heard, known.attempts, known.lost)
         unanswered = {*known.unanswered, *(heard.unanswered if is_fresh and heard is not None else ())}
@@ -57,6 +56,12 @@ class MatchScript:
         is_answered = state.is_retry and self.heard_in is not None
         if not is_answered and (how := _difference(new)) is not None:
             state.items.append(InputMatched(how=how))
+
+    def _is_doubtful(self, new: NewInput, heard: Heard) -> bool:
+        """Whether what is remembered does not suffice: others may have said what is not."""
+        if new.basis is Basis.TAIL and not heard.is_complete:
+            return len(new.messages) < len(self.state.request.transcript)
+        return bool(new.earlier) or (self.state.is_retry and new.is_said_again)
 
     def match_results(self) -> Script[None]:
         """Find out what results are of whose calls do not wait.

@@ -42,7 +42,8 @@ Content: TypeAlias = str | tuple[Part, ...]
 
 #: Begins every mark; another version's are not read.
 _MARK_VERSION: Final = "lp1"
-_MARK: Final = re.compile(rf"{_MARK_VERSION}-([0-9a-f]{{32}})-([0-9a-f]{{32}})(?:-[0-9A-Za-z-]{{1,64}})?")
+#: An upstream may add what makes it unique.
+_MARK: Final = re.compile(rf"{_MARK_VERSION}-([0-9a-f]{{32}})-([0-9a-f]{{32}})(?:-[0-9A-Za-z-]{{1,80}})?")
 
 
 @frozen
@@ -56,13 +57,10 @@ class Mark:
     content: str
     chain: str
 
-    def text(self, run: str = "") -> str:
-        """Return the mark as the upstream keeps it: no text of the message and no secret.
-
-        :param run: makes it differ from that of the same message in any other run: letters, digits and hyphens.
-        """
-        mark = f"{_MARK_VERSION}-{self.content}-{self.chain}"
-        return f"{mark}-{run}" if run else mark
+    @property
+    def text(self) -> str:
+        """The mark as the upstream keeps it: no text of the message and no secret."""
+        return f"{_MARK_VERSION}-{self.content}-{self.chain}"
 
     @classmethod
     def read(cls, text: str | None) -> "Mark | None":

@@ -194,6 +194,14 @@ def answer_automatically(calls: Iterable[PendingCall], *, approve: bool) -> tupl
     )
 
 
+def answer_abandoned(calls: Iterable[PendingCall]) -> tuple[CallAnswer, ...]:
+    """Answer calls whose clients are gone: a call of a client's tool gets no result, one of the agent's own is
+    denied."""
+    return tuple(
+        _denial(call, NOT_ALLOWED) if call.owner is ToolOwner.AGENT else _no_result(call) for call in calls
+    )
+
+
 def _missing(call: PendingCall, is_agents: bool, *, allows: bool) -> CallAnswer:
     return answer_automatically((call,), approve=allows)[0] if is_agents else _no_result(call)
 

@@ -262,6 +262,7 @@ def test_a_recorded_agent_tells_what_it_waits_for() -> None:
             ),
         ),
         run_id="run-a281bc01-b12f-422b-ae09-44f1ebe04a1d",
+        date="2026-11-22T08:00:35+00:00",
     )
 
 

@@ -90,18 +90,6 @@ def test_each_run_has_a_mark_of_its_own() -> None:
     assert orjson.loads(opened(client).body)["assistant_message_tool_kwarg"] == mark.text
 
 
-def test_equal_messages_are_marked_differently_in_each_run() -> None:
-    """In a conversation Letta answers a background request with equal marks with an earlier run's stream."""
-    marks = []
-    for token in ("t1", "t2"):
-        (message,) = opened(Client(chat(), house(), token=token)).request.messages
-        assert isinstance(message, letta.MessageCreate)
-        assert message.otid is not None
-        marks.append(message.otid)
-    assert [mark.rpartition("t")[2] for mark in marks] == ["1-1", "2-1"]
-    assert len({mark.rpartition("-t")[0] for mark in marks}) == 1
-
-
 @pytest.mark.parametrize(
     "text",
     [

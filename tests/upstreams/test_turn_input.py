@@ -1,12 +1,16 @@
 """A turn's messages, answers and tools as Letta's JSON."""
 
+import orjson
 import pytest
 
+from drive import CONFLICT, agent_json
+from drive_cycle import Client, chat
 from sansio_letta.turn.request import (
     AgentMessage,
     CallAnswer,
     Decision,
     Image,
+    Mark,
     Message,
     SystemMessage,
     Text,
@@ -15,6 +19,7 @@ from sansio_letta.turn.request import (
     UserMessage,
 )
 from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.commands import OpenStream
 from sansio_letta.upstreams.rest.turn_input import to_answer, to_client_tool, to_message, to_result
 
 MESSAGES: dict[str, tuple[Message, letta.MessageCreate]] = {
@@ -51,6 +56,21 @@ def test_an_image_is_sent_as_data_or_as_its_url(url: str, source: letta.Base64So
     assert to_answer(ToolResult(call_id="call-1", content=content)) == letta.ToolReturn(
         tool_call_id="call-1", tool_return=parts
     )
+
+
+def test_no_two_requests_have_the_same_otid() -> None:
+    """Letta 0.16.7 answers a background request in a conversation by its otids, whatever the agent."""
+    otids = []
+    for token in ("request1", "request2"):
+        client = Client(chat(stream=True), token=token)
+        client.answer([agent_json()])
+        client.stream(CONFLICT)
+        client.answer(agent_json("call-1"))
+        runs = [command for command in client.commands if isinstance(command, OpenStream)]
+        assert len(runs) == 2
+        otids += [orjson.loads(run.body)["messages"][-1]["otid"] for run in runs]
+    assert len(set(otids)) == 4
+    assert len({Mark.read(otid) for otid in otids}) == 1
 
 
 ANSWERS: dict[str, tuple[CallAnswer, letta.ToolReturn | letta.Approval]] = {

@@ -23,7 +23,7 @@ from sansio_letta.upstreams.rest.commands import (
 from sansio_letta.upstreams.rest.exchange import Exchange
 
 OPEN = OpenStream(thread=AgentThread(agent_id=AGENT_ID), request=letta.StreamRequest(messages=()))
-ANSWER = AnswerCalls(agent_id=AGENT_ID, answers=letta.ApprovalCreate(approvals=()))
+ANSWER = AnswerCalls(thread=AgentThread(agent_id=AGENT_ID), answers=letta.ApprovalCreate(approvals=()))
 
 # --- The agent may have heard it
 

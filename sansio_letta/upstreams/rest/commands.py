@@ -173,13 +173,16 @@ class FetchUsage(_Get):
 class FindConversations(_Get):
     """List one page of the conversations with this text in their summary, the newest first."""
 
-    summary: str
+    summary: str = ""  #: empty for all conversations
     agent_id: str | None = None  #: None for all agents
     after: str | None = None  #: the id of the last conversation of the previous page
 
     @property
     def target(self) -> str:
-        query = {**({"agent_id": self.agent_id} if self.agent_id else {}), "summary_search": self.summary}
+        query = {
+            **({"agent_id": self.agent_id} if self.agent_id else {}),
+            **({"summary_search": self.summary} if self.summary else {}),
+        }
         after = {"after": self.after} if self.after else {}
         return f"/v1/conversations/?{urlencode({**query, 'limit': PAGE_COUNT, **after}, quote_via=quote)}"
 
@@ -270,19 +273,20 @@ class FetchMessages(_Get):
 
 @frozen(kw_only=True)
 class AnswerCalls:
-    """Answer the pending calls of an agent's own thread, without continuing the agent."""
+    """Answer the pending calls of a thread, without continuing the agent."""
 
     method: ClassVar[Literal["POST"]] = "POST"
-    agent_id: str
+    thread: Thread
     answers: letta.ApprovalCreate
 
     @property
     def target(self) -> str:
-        return f"/v1/agents/{quote(self.agent_id, safe='')}/messages"
+        return messages_target(self.thread).removesuffix("/stream")
 
     @property
     def body(self) -> bytes:
-        return letta.encode_answers(self.answers)
+        # Letta 0.16.7 shows a run in a conversation as "created" for ever if its stream is not asked for.
+        return letta.encode_answers(self.answers, streaming=not isinstance(self.thread, AgentThread))
 
 
 _TOOLBOX = "include=agent.tools&include=agent.tags"

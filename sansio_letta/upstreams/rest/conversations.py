@@ -131,13 +131,41 @@ def _digest(key: str) -> str:
     return sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
+def find_chats(agent_id: str, key: str) -> Generator[Command, Response | None, list[letta.Conversation]]:
+    """Find a chat's conversation; several if processes created some at the same time, the one in use first."""
+    found = yield from _list(agent_id, _digest(key), chat_summary(key))
+    if found:
+        return found
+    # In Letta's search a backslash escapes the next character, and an underscore matches any character.
+    earlier = _summary_without_digest(key)
+    return (yield from _list(agent_id, earlier.replace("\\", "_"), earlier))
+
+
+def list_conversations(
+    mark: str = "", agent_id: str | None = None
+) -> Generator[Command, Response | None, list[letta.Conversation]]:
+    """List conversations page by page, newest first.
+
+    :param mark: that the summaries begin with; empty for all conversations.
+    :param agent_id: None for all agents.
+    """
+    found: list[letta.Conversation] = []
+    after: str | None = None
+    while True:
+        response = yield FindConversations(summary=mark, agent_id=agent_id, after=after)
+        assert response is not None
+        page = letta.decode_conversations(response.data)
+        # Letta searches for the text anywhere in a summary.
+        found += [item for item in page if (item.summary or "").startswith(mark)]
+        # Without this, a page without anything new would be requested forever.
+        if len(page) < PAGE_COUNT or page[-1].id == after:
+            return found
+        after = page[-1].id
+
+
 def _find_chat(agent_id: str, key: str, count: int) -> Search:
     summary = chat_summary(key)
-    found = yield from _list(agent_id, _digest(key), summary)
-    if not found:
-        # In Letta's search a backslash escapes the next character, and an underscore matches any character.
-        earlier = _summary_without_digest(key)
-        found = yield from _list(agent_id, earlier.replace("\\", "_"), earlier)
+    found = yield from find_chats(agent_id, key)
     if found:
         return (yield from _open_existing(found[0].id, count))
     created = (yield from _create(agent_id, summary)).thread

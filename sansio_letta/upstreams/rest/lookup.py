@@ -18,7 +18,7 @@ from attrs import frozen
 from ...errors import SansioLettaError
 from ...turn.upstream import Pause
 from . import letta
-from .commands import Command, FindRuns
+from .commands import PAGE_COUNT, Command, FindRuns
 from .exchange import PAUSES
 from .response import Response
 
@@ -110,6 +110,23 @@ def find_run(criteria: RunCriteria, timeout: float) -> RunSearch:
         pause = PAUSES[min(count, len(PAUSES) - 1)]
         yield Pause(seconds=pause)
         count, waited = count + 1, waited + pause
+
+
+def active_runs(agent_id: str | None = None) -> Generator[Command, Response, list[letta.Run]]:
+    """List the runs that are not over, page by page, newest first.
+
+    :param agent_id: None for all agents.
+    :raises SansioLettaError: if Letta does not tell.
+    """
+    runs: list[letta.Run] = []
+    after: str | None = None
+    while True:
+        page = letta.decode_runs((yield FindRuns(agent_id=agent_id, active=True, after=after)).data)
+        runs += page
+        # Without this, a page without anything new would be requested forever.
+        if len(page) < PAGE_COUNT or page[-1].id == after:
+            return runs
+        after = page[-1].id
 
 
 def runs_before(response: Response) -> frozenset[str] | None:

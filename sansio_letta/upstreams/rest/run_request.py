@@ -6,14 +6,14 @@ call never gets its return, which model providers reject (legacy_answer_lost.jso
 ahead.
 """
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
 from attrs import field, frozen
 
 from ...config import InstructionPolicy
-from ...turn.events import Thread
+from ...turn.agent import Agent, PendingCall
+from ...turn.events import AgentThread, Thread
 from ...turn.reply_format import JsonReply
 from ...turn.request import (
     CallAnswer,
@@ -72,8 +72,8 @@ def build_run_request(
     *,
     client_tools: tuple[Tool, ...] = (),
     background: bool = False,
-    token: str = "",
     mark: str | None = None,
+    request_id: str = "",
     is_verdict: bool = False,
 ) -> NewRun:
     """Build the request for a run.
@@ -81,8 +81,8 @@ def build_run_request(
     :param answers: to all pending calls.
     :param client_tools: to be offered in the request.
     :param background: whether to start a background run, whose stream can be resumed.
-    :param token: unique to the run.
     :param mark: the mark by which the run can be found.
+    :param request_id: see `to_message`.
     :param is_verdict: whether the user's message is an approval or denial, and thus already in the answers.
     """
     thread, given = target.thread, request.instructions
@@ -106,13 +106,13 @@ def build_run_request(
     instructions = given if is_due else None
     system = instructions.new if instructions else ()
     history = () if target.continues_task else request.history
-    approvals = (_approvals(answers, target),) if answers else ()
+    approvals = (build_approvals(answers, target.agent, target.pending or ()),) if answers else ()
     ahead = None
     if not can.message_with_answers and approvals and messages:
-        ahead = AnswerCalls(agent_id=target.agent.id, answers=approvals[0])
-    convert = partial(to_message, run=token)
+        ahead = AnswerCalls(thread=AgentThread(agent_id=target.agent.id), answers=approvals[0])
+    sent = (to_message(message, request_id) for message in (*system, *history, *messages))
     body = letta.StreamRequest(
-        messages=(*(approvals if ahead is None else ()), *map(convert, (*system, *history, *messages))),
+        messages=(*(approvals if ahead is None else ()), *sent),
         client_tools=tuple(map(to_client_tool, client_tools)),
         stream_tokens=can.token_stream,
         override_system=given.text if given and policy is InstructionPolicy.OVERRIDE else None,
@@ -129,12 +129,17 @@ def build_run_request(
     )
 
 
-def _approvals(answers: Answers, target: Target) -> letta.ApprovalCreate:
+def build_approvals(answers: Answers, agent: Agent, pending: Iterable[PendingCall]) -> letta.ApprovalCreate:
+    """Build the message that answers calls.
+
+    :param answers: to all pending calls; not empty.
+    :param pending: these calls.
+    """
     approvals = tuple(map(to_answer, answers))
-    if target.agent.capabilities.call_results:
+    if agent.capabilities.call_results:
         return letta.ApprovalCreate(approvals=approvals)
     answer = answers[0]
-    request_ids = (call.request_id for call in target.pending or () if call.call_id == answer.call_id)
+    request_ids = (call.request_id for call in pending if call.call_id == answer.call_id)
     return letta.ApprovalCreate(
         approvals=approvals,
         approval_request_id=next(request_ids, None),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from ...turn.ledger import Heard, HeardMessage, Role, digest
+from ...turn.ledger import Heard, HeardMessage, Role, digest, digest_answer
 from ...turn.request import Mark
 from ...turn.settlement import PLACEHOLDERS
 from . import letta
@@ -45,5 +45,6 @@ def _heard(
         if mark is not None:
             yield HeardMessage(role=role, content=mark.content, chain=mark.chain, run=run)
         else:
-            name = "assistant" if role is Role.AGENT else role.name.lower()
-            yield HeardMessage(role=role, content=digest(name, message.content), run=run)
+            text = message.content
+            content = digest_answer(text) if role is Role.AGENT else digest(role.name.lower(), text)
+            yield HeardMessage(role=role, content=content, run=run)

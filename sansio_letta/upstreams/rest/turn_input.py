@@ -6,6 +6,7 @@ from ...turn.request import (
     Content,
     Decision,
     Image,
+    Mark,
     Message,
     SystemMessage,
     Text,
@@ -16,21 +17,29 @@ from ...turn.request import (
 from . import letta
 
 
-def to_message(message: Message, run: str = "") -> letta.MessageCreate:
+def to_message(message: Message, request_id: str = "") -> letta.MessageCreate:
     """Convert a message.
 
-    :param run: unique to the run. In a conversation Letta starts no background run if one with equal marks was
-        started before, be it for another agent: it answers with the stream of that one.
+    :param request_id: unique to the request for a run; required if messages have marks.
     """
     match message:
         case UserMessage(content=content, name=name, mark=mark):
-            return letta.MessageCreate(
-                content=_content(content), name=name, otid=mark.text(run) if mark else None
-            )
+            return letta.MessageCreate(content=_content(content), name=name, otid=_otid(mark, request_id))
         case AgentMessage(content=content):
             return letta.MessageCreate(role="assistant", content=content)
         case SystemMessage(content=content, mark=mark):
-            return letta.MessageCreate(role="system", content=content, otid=mark.text(run) if mark else None)
+            return letta.MessageCreate(role="system", content=content, otid=_otid(mark, request_id))
+
+
+def _otid(mark: Mark | None, request_id: str) -> str | None:
+    """Convert a mark, and make it unique.
+
+    To a background request in a conversation Letta 0.16.7 answers with the stream of an earlier run, whatever
+    the agent, if that was asked for with the same otids within three hours. No two requests may have the same.
+    """
+    if mark is None:
+        return None
+    return f"{mark.text}-{request_id}" if request_id else mark.text
 
 
 def to_answer(answer: CallAnswer) -> letta.ToolReturn | letta.Approval:

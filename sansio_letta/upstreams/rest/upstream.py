@@ -215,7 +215,7 @@ class RestUpstream:
         agent, finds = self._target.agent, bool(self._token) and self._config.finds_runs
         is_marked = finds and agent.capabilities.marked_runs
         self._run_count += 1
-        token = f"{self._token}-{self._run_count}" if self._token else ""
+        request_id = f"{self._token}-{self._run_count}" if self._token else ""
         new_run = build_run_request(
             request.request,
             request.answers,
@@ -223,8 +223,8 @@ class RestUpstream:
             self._already_sent,
             client_tools=self._tools.in_request,
             background=self._background and self._memory.has_background,
-            token=token,
-            mark=self._run_mark(token) if is_marked else None,
+            mark=self._run_mark(request_id) if is_marked else None,
+            request_id=request_id,
             is_verdict=request.is_verdict,
         )
         conversation = self._target.conversation
@@ -258,9 +258,9 @@ class RestUpstream:
             result_ids=frozenset(result.call_id for result in results),
         )
 
-    def _run_mark(self, token: str) -> str:
+    def _run_mark(self, request_id: str) -> str:
         until = task_end(self._created, self._config.turn_timeout)
-        return RunMark(token=token, owner=self._owner, until=until).text
+        return RunMark(token=request_id, owner=self._owner, until=until).text
 
     def look_up(self, ref: EarlierTurn) -> Script[KeptRun]:
         """Wait until the run of an earlier turn is over, and return it."""

@@ -27,6 +27,7 @@ from .keys import keys_app
 from .options import Format, Host, LettaApiKey, LettaProject, LettaUrl, Port
 from .record import record_command
 from .recordings import recordings_app
+from .repair import repair_command
 from .threads import threads_command
 
 app = App(
@@ -39,6 +40,7 @@ app = App(
 app.command(recordings_app, name="*")
 app.command(keys_app)
 app.command(threads_command, name="threads")
+app.command(repair_command, name="repair")
 app.command(record_command, name="record")
 
 _SERVICE: Final = ServiceOptions()

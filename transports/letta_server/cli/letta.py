@@ -9,11 +9,13 @@ import orjson
 import trio
 
 from letta_recordings.expectations import Outcome, read_answer
-from sansio_letta import HttpRequest, Proxy
+from sansio_letta import Cycle, HttpRequest, Proxy
 from sansio_letta.recording.format import TextMode
 from sansio_letta.recording.writer import Recorder
+from sansio_letta.upstreams.rest.repair import RepairOptions
 
 from ..cycle_driver import CycleDriver, ask
+from ..process_identity import has_died
 from ..settings.server import Settings
 from ..upstream.base import Upstream
 from ..upstream.pool import LettaPool
@@ -21,13 +23,29 @@ from ..upstream.pool import LettaPool
 
 async def list_threads(settings: Settings, agent: str) -> tuple[int, bytes]:
     """List an agent's chats; return the response's status and body."""
+    proxy = Proxy(settings.config())
+    cycle = proxy.list_threads(agent, token=secrets.token_hex(8), now=trio.current_time())
+    return await _collect(settings, cycle)
+
+
+async def repair_agent(settings: Settings, agent: str, options: RepairOptions) -> tuple[int, bytes]:
+    """Settle what keeps an agent stuck; return the response's status and body."""
+    cycle = Proxy(settings.config()).repair(
+        agent,
+        options,
+        token=secrets.token_hex(8),
+        created=int(time.time()),
+        now=trio.current_time(),
+        has_died=has_died,
+    )
+    return await _collect(settings, cycle)
+
+
+async def _collect(settings: Settings, cycle: Cycle) -> tuple[int, bytes]:
     async with trio.open_nursery() as nursery:
         letta = LettaPool(settings)
         await nursery.start(letta.run)
         try:
-            cycle = Proxy(settings.config()).list_threads(
-                agent, token=secrets.token_hex(8), now=trio.current_time()
-            )
             return await CycleDriver(cycle, letta).collect(cancel_timeout=0.0)
         finally:
             letta.stop()

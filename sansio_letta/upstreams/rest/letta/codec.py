@@ -1,29 +1,26 @@
 """Convert Letta's JSON to values and back."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
 import orjson
-from cattrs import BaseValidationError, Converter
-from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+from cattrs import BaseValidationError
 
-from ...._convert import WrongType, exactly, first_error, strict_converter
+from ...._convert import WrongType, exactly, first_error
 from ....errors import RemoteProtocolError
+from .converter import STRUCTURE, fold_content, fold_returns, wire
 from .messages import (
     MESSAGE_TYPES,
     ApprovalRequestMessage,
-    AssistantMessage,
     Done,
     Message,
     Returned,
     SystemMessage,
-    ToolCallMessage,
-    ToolReturnMessage,
     UnknownMessage,
     UsageStatistics,
     UserMessage,
 )
-from .requests import Approval, ApprovalCreate, ClientTool, MessageCreate, StreamRequest, ToolReturn
+from .requests import ApprovalCreate, ClientTool, StreamRequest, ToolReturn
 from .resources import (
     Agent,
     Conversation,
@@ -59,7 +56,7 @@ def _message(raw: Mapping[str, Any]) -> Message:
     cls = MESSAGE_TYPES.get(tag)
     if cls is None:
         return UnknownMessage(message_type=tag, raw=raw)
-    message: Message = _STRUCTURE[cls](raw, cls)
+    message: Message = STRUCTURE[cls](raw, cls)
     return message
 
 
@@ -156,7 +153,9 @@ def decode_last_message(data: bytes) -> PendingApproval | None:
         raise _unreadable("messages of a conversation", exc) from exc
     for message in last:
         if isinstance(message, ApprovalRequestMessage):
-            return PendingApproval(id=message.id, tool_calls=message.tool_calls, run_id=message.run_id)
+            return PendingApproval(
+                id=message.id, tool_calls=message.tool_calls, run_id=message.run_id, date=message.date
+            )
     return None
 
 
@@ -182,12 +181,12 @@ def _listed(raw: Mapping[str, Any]) -> ListedMessage:
         return value if type(value) is str else None
 
     kind, content = text("message_type") or "", raw.get("content")
-    folded = _fold_returns(raw) if kind == "tool_return_message" else None
+    folded = fold_returns(raw) if kind == "tool_return_message" else None
     returns = tuple(Returned(**item) for item in folded["tool_returns"]) if isinstance(folded, dict) else ()
     return ListedMessage(
         id=text("id") or "",
         message_type=kind,
-        content=_fold_content(content if type(content) in (str, list) else "", None),
+        content=fold_content(content if type(content) in (str, list) else "", None),
         otid=text("otid"),
         run_id=text("run_id"),
         returns=returns,
@@ -302,7 +301,7 @@ def _kept_return(raw: Mapping[str, Any]) -> ToolReturn:
 
 def _decode(data: bytes, kind: type[_T], what: str) -> _T:
     try:
-        value: _T = _wire.structure(orjson.loads(data), kind)
+        value: _T = wire.structure(orjson.loads(data), kind)
         return value
     except (orjson.JSONDecodeError, WrongType, BaseValidationError) as exc:
         raise _unreadable(what, exc) from exc
@@ -322,12 +321,12 @@ def decode_cancelled(data: bytes, run_id: str) -> bool:
 
 def encode_stream_request(request: StreamRequest) -> bytes:
     """Encode the body of ``POST /v1/agents/{id}/messages/stream``."""
-    return orjson.dumps(_wire.unstructure(request))
+    return orjson.dumps(wire.unstructure(request))
 
 
 def encode_run_request(request: StreamRequest) -> bytes:
     """Encode the body of ``POST /v1/agents/{id}/messages/async``, which starts a run without a stream."""
-    body = _wire.unstructure(request)
+    body = wire.unstructure(request)
     for name in ("stream_tokens", "include_pings", "streaming", "background"):
         body.pop(name, None)
     return orjson.dumps(body)
@@ -378,13 +377,15 @@ def encode_toolbox(toolbox: Toolbox) -> bytes:
     )
 
 
-def encode_answers(answers: ApprovalCreate) -> bytes:
+def encode_answers(answers: ApprovalCreate, *, streaming: bool = False) -> bytes:
     """Encode the body of ``POST /v1/agents/{id}/messages``, which stores answers without continuing the agent.
 
-    In a legacy agent, the answers are a step of their own, which does not call the model
-    (legacy_answer_first.jsonl).
+    The answers are a step of their own, which does not call the model (legacy_answer_first.jsonl).
+
+    :param streaming: whether the response is a stream, as in ``POST /v1/conversations/{id}/messages``.
     """
-    return orjson.dumps({"messages": [_wire.unstructure(answers)], "max_steps": 1})
+    body = {"messages": [wire.unstructure(answers)], "max_steps": 1}
+    return orjson.dumps({**body, "streaming": True} if streaming else body)
 
 
 def encode_cancel_request(run_id: str) -> bytes:
@@ -393,106 +394,3 @@ def encode_cancel_request(run_id: str) -> bytes:
     It always has the id of the run. Without it, Letta cancels the newest one (pending_stuck.jsonl).
     """
     return orjson.dumps({"run_ids": [run_id]})
-
-
-# --- The converter --------------------------------------------------------------------------------------------
-
-
-def _fold_content(value: object, _: object) -> str:
-    """Convert ``content`` of an assistant message, a string or a list of parts, to text."""
-    if type(value) is not list:
-        return exactly(value, str)
-    texts = [part.get("text") for part in value if isinstance(part, dict)]
-    return "".join(text for text in texts if isinstance(text, str))
-
-
-def _fold_calls(value: object) -> object:
-    """Convert ``tool_calls`` to a list: it may be an object (client_tool, step_streaming.jsonl)."""
-    if type(value) is not dict:
-        return value
-    calls = value.get("tool_calls")
-    if calls is None:
-        calls = value.get("tool_call")
-    return {**value, "tool_calls": calls if type(calls) is list else [calls]}
-
-
-def _fold_returns(value: object) -> object:
-    """Convert ``tool_returns`` to a list. In messages of older servers, the message itself is the only item.
-
-    Invalid items are left out: results are only displayed, and no turn should fail because of them.
-    """
-    if type(value) is not dict:
-        return value
-    returns = value.get("tool_returns")
-    items = returns if type(returns) is list and returns else [value]
-    return {
-        **value,
-        "name": value["name"] if type(value.get("name")) is str else None,
-        "tool_returns": [
-            {
-                "tool_call_id": item["tool_call_id"],
-                "tool_return": _return_text(item.get("tool_return")),
-                "status": "error" if item.get("status") == "error" else "success",
-            }
-            for item in items
-            if type(item) is dict and type(item.get("tool_call_id")) is str
-        ],
-    }
-
-
-def _fold_agent(value: object) -> object:
-    """Leave out invalid values that are only displayed: no turn should fail because of them."""
-    if type(value) is not dict:
-        return value
-    config, hidden = value.get("llm_config"), value.get("hidden")
-    size = config.get("context_window") if type(config) is dict else None
-    return {
-        **value,
-        "llm_config": {"context_window": size} if type(size) is int and size > 0 else None,
-        "hidden": hidden if type(hidden) is bool else None,
-    }
-
-
-def _return_text(value: object) -> str:
-    """Convert a result, a string or a list of parts, to text."""
-    return _fold_content(value, None) if type(value) in (str, list) else ""
-
-
-def _omit_default(converter: Converter, cls: type[Any], names: tuple[str, ...]) -> None:
-    optional: Any = {name: override(omit_if_default=True) for name in names}
-    converter.register_unstructure_hook(cls, make_dict_unstructure_fn(cls, converter, **optional))
-
-
-def _make_converter() -> Converter:
-    converter = strict_converter()
-
-    def first(fold: Callable[[object], object], cls: type[Any]) -> None:
-        structure = converter.get_structure_hook(cls)
-        converter.register_structure_hook(cls, lambda value, _: structure(fold(value), cls))
-
-    # A schema is sent on unchanged: cattrs would copy it, level by level.
-    converter.register_unstructure_hook_func(lambda kind: kind == Mapping[str, Any], lambda value: value)
-    for cls in (ToolCallMessage, ApprovalRequestMessage, PendingApproval):
-        first(_fold_calls, cls)
-    first(_fold_returns, ToolReturnMessage)
-    first(_fold_agent, Agent)
-    converter.register_structure_hook(
-        AssistantMessage,
-        make_dict_structure_fn(AssistantMessage, converter, content=override(struct_hook=_fold_content)),
-    )
-    for request, optional in (
-        (MessageCreate, ("name", "otid")),
-        (Approval, ("reason",)),
-        (ApprovalCreate, ("approval_request_id", "approve", "reason")),
-        (ClientTool, ("description",)),
-        (
-            StreamRequest,
-            ("client_tools", "override_system", "streaming", "background", "assistant_message_tool_kwarg"),
-        ),
-    ):
-        _omit_default(converter, request, optional)
-    return converter
-
-
-_wire: Final = _make_converter()
-_STRUCTURE: Final = {cls: _wire.get_structure_hook(cls) for cls in MESSAGE_TYPES.values()}

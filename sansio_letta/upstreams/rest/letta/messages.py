@@ -97,6 +97,7 @@ class ApprovalRequestMessage:
 
     id: str
     tool_calls: tuple[ToolCall, ...]
+    date: str | None = None  #: ISO 8601
     run_id: str | None = None
     step_id: str | None = None
     seq_id: int | None = None

@@ -16,6 +16,7 @@ class PendingApproval:
     id: str
     tool_calls: tuple[ToolCall, ...]
     run_id: str | None = None
+    date: str | None = None  #: ISO 8601
 
 
 @frozen(kw_only=True)
@@ -79,6 +80,7 @@ class Run:
     background: bool | None = None
     agent_id: str | None = None
     conversation_id: str | None = None  #: null in the agent's own thread
+    created_at: str | None = None  #: ISO 8601
     request_config: RequestConfig | None = None
     metadata: dict[str, Any] | None = field(default=None, repr=False)
 
