@@ -18,6 +18,7 @@ from sansio_letta.upstreams.rest.commands import (
     Command,
     FetchAgent,
     FetchKept,
+    FetchMessages,
     FetchRun,
     FetchUsage,
     FindAgent,
@@ -29,6 +30,8 @@ from server.scripted import Script
 
 _C = TypeVar("_C")
 
+#: Of another conversation: what a client has said before is not searched for in it.
+OTHERS = {"message_type": "user_message", "id": "message-0", "content": "Something else."}
 PATIENCE = 5.0  # seconds until something that should have happened has not
 
 
@@ -39,6 +42,7 @@ class StandInAgent:
     :param runs: answers to `OpenStream`, in order; one more request is a surprise.
     :param pending: ids of the calls that the agent is waiting for.
     :param waits: what becomes of `pending` with each run.
+    :param heard: the last messages of its thread, the oldest first.
     :param book: the run whose stream is lost, as Letta's books have it; None: Letta does not tell.
     """
 
@@ -48,6 +52,7 @@ class StandInAgent:
     pending: tuple[str, ...] = ()
     waits: deque[tuple[str, ...]] = field(factory=deque)
     book: Run | None = None
+    heard: list[dict[str, Any]] = field(factory=lambda: [OTHERS])
     commands: list[Command] = field(factory=list, init=False)
     _changed: threading.Condition = field(factory=threading.Condition, init=False)
 
@@ -153,7 +158,9 @@ class StandInLetta:
                 return _json(FindRuns, {"detail": "This key may not list runs."}, 403)
             case FetchRun() | FetchKept() | FetchUsage():
                 return self._tell(command)
-            case FetchAgent(agent_id=agent_id) | CancelRun(agent_id=agent_id):
+            case (
+                FetchAgent(agent_id=agent_id) | FetchMessages(agent_id=agent_id) | CancelRun(agent_id=agent_id)
+            ):
                 pass
             case OpenStream(request=request) if request.background:
                 return _json(OpenStream, {"detail": "Background streaming needs Redis."}, 503)
@@ -172,6 +179,8 @@ class StandInLetta:
                 return known.runs.popleft()
             case CancelRun(run_id=run_id):
                 return _json(CancelRun, {run_id: "cancelled"})
+            case FetchMessages():
+                return _json(FetchMessages, known.heard)
             case _:
                 return _json(FetchAgent, known.shown())
 

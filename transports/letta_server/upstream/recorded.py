@@ -1,5 +1,6 @@
 """Recordings as an upstream: each scenario is served as an agent that answers as recorded."""
 
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -26,6 +27,7 @@ from sansio_letta.upstreams.rest.commands import (
     FetchConversation,
     FetchKept,
     FetchLast,
+    FetchMessages,
     FetchRun,
     FetchUsage,
     FindAgent,
@@ -52,6 +54,8 @@ DEMO_AGENTS: Final = {
 _CONFLICT: Final = ("pending_conflict", 2)
 #: Conversations stored; the oldest are dropped, as if they had been deleted.
 _MAX_CONVERSATION_COUNT: Final = 1000
+#: Messages listed of a thread; older ones are forgotten.
+_MAX_HEARD_COUNT: Final = 100
 
 
 @frozen(kw_only=True)
@@ -94,9 +98,12 @@ class RecordedLetta:
     _agents: dict[str, _RecordedAgent] = field(factory=dict, init=False)
     #: By id. A pending call belongs to the agent, whichever conversation it was made in.
     _conversations: dict[str, dict[str, str]] = field(factory=dict, init=False)
+    _heard: defaultdict[str, deque[dict[str, Any]]] = field(init=False)
+    """By id of the agent or the conversation: what was said there, newest first, without the texts."""
     _numbers: Iterator[int] = field(factory=count, init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._heard = defaultdict(lambda: deque(maxlen=_MAX_HEARD_COUNT))
         for number, (recording, name, description) in enumerate(self.agents):
             agent = letta.Agent(
                 id=f"agent-00000000-0000-4000-8000-{number:012x}",
@@ -138,6 +145,7 @@ class RecordedLetta:
                 return _json({"detail": "not found"}, 404) if found is None else _json(found)
             case DeleteConversation(conversation_id=conversation_id):
                 self._conversations.pop(conversation_id, None)
+                self._heard.pop(conversation_id, None)
                 return _json(None)
             case UpdateConversation(conversation_id=conversation_id, summary=summary):
                 found = self._conversations.get(conversation_id)
@@ -147,21 +155,24 @@ class RecordedLetta:
                 return _json(found)
             case FetchLast(conversation_id=conversation_id):
                 return self._show_last(conversation_id)
+            case FetchMessages(agent_id=agent_id):
+                # Letta lists an agent's own thread with the oldest message first.
+                return _json(list(self._heard[agent_id])[::-1])
             case FetchRun() | FetchKept() | FetchUsage() | ResumeRun():
                 return _json({"detail": "recordings have no runs"}, 404)
             case OpenStream(thread=thread, request=request):
-                agent_id = (
-                    thread.agent_id
-                    if isinstance(thread, AgentThread)
-                    else self._conversations[thread.conversation_id]["agent_id"]
-                )
-                return self._open(self._agents[agent_id], request)
+                if isinstance(thread, AgentThread):
+                    return self._open(self._agents[thread.agent_id], thread.agent_id, request)
+                found = self._conversations[thread.conversation_id]
+                return self._open(self._agents[found["agent_id"]], thread.conversation_id, request)
             case _:
                 return _json({"detail": "recordings have no tools"}, 404)
 
     def _converse(self, agent_id: str, summary: str) -> dict[str, str]:
         if len(self._conversations) >= _MAX_CONVERSATION_COUNT:
-            del self._conversations[next(iter(self._conversations))]
+            oldest = next(iter(self._conversations))
+            del self._conversations[oldest]
+            self._heard.pop(oldest, None)
         conversation_id = f"conv-00000000-0000-4000-8000-{next(self._numbers):012x}"
         made = {"id": conversation_id, "agent_id": agent_id, "summary": summary}
         self._conversations[conversation_id] = made
@@ -173,17 +184,23 @@ class RecordedLetta:
             return _json({"detail": "not found"}, 404)
         pending = self._agents[found["agent_id"]].pending
         waits = [] if pending is None else [{"message_type": "approval_request_message"} | asdict(pending)]
-        return _json(waits)
+        return _json([*waits, *self._heard[conversation_id]])
 
     @staticmethod
     def _show(known: _RecordedAgent) -> dict[str, Any]:
         return asdict(known.agent) | {"pending_approval": known.pending and asdict(known.pending)}
 
-    def _open(self, known: _RecordedAgent, request: letta.StreamRequest) -> "_RecordedResponse":
+    def _open(
+        self, known: _RecordedAgent, thread_id: str, request: letta.StreamRequest
+    ) -> "_RecordedResponse":
         messages = orjson.loads(letta.encode_stream_request(request))["messages"]
         if known.pending is not None and not any("approvals" in message for message in messages):
             return _RecordedResponse.of(self.conflict, self.pace)
         exchange = known.choose(messages)
+        for message in messages:
+            if message.get("otid"):
+                listed = {"message_type": f"{message['role']}_message", "content": "", "otid": message["otid"]}
+                self._heard[thread_id].appendleft(listed | {"id": f"message-{next(self._numbers)}"})
         known.pending = pending_after(exchange)
         return _RecordedResponse.of(exchange, self.pace)
 
