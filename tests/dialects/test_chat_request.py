@@ -404,6 +404,22 @@ MESSAGES: dict[str, tuple[dict[str, Any], Message]] = {
         },
         AssistantMessage(calls=(MadeCall(call_id="call-1", name="f", arguments="{}"),)),
     ),
+    "assistant, refusal": (
+        {"role": "assistant", "content": None, "refusal": "No."},
+        AssistantMessage(content="No."),
+    ),
+    "assistant, audio": (
+        {"role": "assistant", "content": None, "audio": {"id": "x"}},
+        AssistantMessage(content="[audio]"),
+    ),
+    "assistant, audio with a transcript": (
+        {"role": "assistant", "content": None, "audio": {"id": "x", "transcript": "Hi"}},
+        AssistantMessage(content="Hi"),
+    ),
+    "assistant, deprecated call": (
+        {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}},
+        AssistantMessage(calls=(MadeCall(call_id="", name="f", arguments="{}"),)),
+    ),
     "tool": (
         {"role": "tool", "tool_call_id": "call-1", "content": "18 C"},
         ToolMessage(tool_call_id="call-1", content="18 C"),

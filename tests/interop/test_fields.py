@@ -396,8 +396,6 @@ CALL = {"id": "call-1", "type": "function", "function": {"name": "get_weather", 
 
 ASSISTANT: Final[dict[str, Message]] = {
     "text": {"content": "Hello"},
-    "empty": {"content": ""},
-    "null": {"content": None},
     "text parts": {"content": [text("Hello")]},
     "refusal part": {"content": [{"type": "refusal", "refusal": "No."}]},
     "refusal": {"content": None, "refusal": "No."},
@@ -414,6 +412,12 @@ ASSISTANT: Final[dict[str, Message]] = {
 def test_assistant_messages_are_the_boundary(url: str, letta: StandInLetta, message: Message) -> None:
     history = [user("old"), {"role": "assistant", **message}, user("new")]
     assert told(url, letta, history) == ["new"]
+
+
+@pytest.mark.parametrize("content", ["", "\n", None, []], ids=["empty", "line break", "null", "no parts"])
+def test_an_empty_assistant_message_is_a_failed_answer(url: str, letta: StandInLetta, content: object) -> None:
+    history = [user("old"), {"role": "assistant", "content": content}, user("new")]
+    assert told(url, letta, history) == ["old", "new"]
 
 
 @both

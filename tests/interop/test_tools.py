@@ -202,6 +202,7 @@ def test_results_that_nobody_waits_for(url: str, letta: StandInLetta, form: Form
     first = ask(url, form, agent.name, "hi", tools=TOOLS)
     history = [user("hi"), first.message, result(first.calls[0], "18 C")]
     ask(url, form, agent.name, history, tools=TOOLS)
+    agent.heard = [{"message_type": "tool_return_message", "tool_call_id": "call-1", "tool_return": "18 C"}]
     again = attempt(url, form, agent.name, history, tools=TOOLS, max_retries=2)
     assert type(again.error) is BadRequestError
     assert again.error.param == "messages"

@@ -78,7 +78,11 @@ class History:
                 content, has_pictures=role in ("user", "tool"), keeps_parts=keeps_parts
             )
         if role == "assistant":
-            calls = value.get("tool_calls")
+            calls, deprecated = value.get("tool_calls"), value.get("function_call")
+            if not calls and deprecated:
+                calls = [{"id": "", "function": deprecated}]
+            if not calls and not content:
+                content = _other_content(value) or content
             return AssistantMessage(content=content, calls=self._made_calls(calls) if calls else ())
         if role == "user":
             self._has_user = True
@@ -165,6 +169,17 @@ class History:
             self._odd["messages.content.image_url"] = None
             return "[image]"
         return note_of_part(part, kind, self._odd)
+
+
+def _other_content(message: Mapping[str, Any]) -> str | None:
+    """Decode what an assistant message has in place of content."""
+    refusal, audio = message.get("refusal"), message.get("audio")
+    if type(refusal) is str:
+        return refusal
+    if type(audio) is not dict:
+        return None
+    transcript = audio.get("transcript")
+    return transcript if type(transcript) is str and transcript else _note("audio")
 
 
 def _joined(parts: Sequence[str | Image]) -> list[str | Image]:

@@ -190,9 +190,7 @@ class RecordedLetta:
     def _show(known: _RecordedAgent) -> dict[str, Any]:
         return asdict(known.agent) | {"pending_approval": known.pending and asdict(known.pending)}
 
-    def _open(
-        self, known: _RecordedAgent, thread_id: str, request: letta.StreamRequest
-    ) -> "_RecordedResponse":
+    def _open(self, known: _RecordedAgent, thread_id: str, request: letta.StreamRequest) -> "_RecordedResponse":
         messages = orjson.loads(letta.encode_stream_request(request))["messages"]
         if known.pending is not None and not any("approvals" in message for message in messages):
             return _RecordedResponse.of(self.conflict, self.pace)
