@@ -1,5 +1,6 @@
 """The limits and policies of the core."""
 
+import re
 from enum import Enum
 from typing import Any, Final
 
@@ -122,6 +123,20 @@ _positive: Final[Any] = validators.gt(0)
 _not_negative: Final[Any] = validators.ge(0)
 
 
+#: A field of a client's body, or of an object in it.
+_BODY_FIELD: Final = re.compile(r"[a-z_]{1,64}(\.[^\s]{1,64})?")
+
+
+def _check_body_fields(_: object, attribute: object, paths: tuple[str, ...]) -> None:
+    for path in paths:
+        if not _BODY_FIELD.fullmatch(path):
+            name = getattr(attribute, "name", "fields")
+            raise ValueError(
+                f"{name}: expected a field of a request's body, like `a_field` or `an_object.its_field`, got "
+                f"{path[:100]!r}"
+            )
+
+
 @frozen(kw_only=True)
 class Config:
     """Limits and policies of the core. Sizes are in bytes, timeouts in seconds."""
@@ -190,6 +205,9 @@ class Config:
     lookback_count: int = field(default=100, validator=_not_negative)
     #: How the agent learns who is speaking, if several people are.
     speakers: Speakers = Speakers.NAME
+    #: Fields of the body that name the person if neither the message nor a header does, in order of precedence.
+    #: Off by default: most programs send an account's id there, or nothing that is a name.
+    speaker_fields: tuple[str, ...] = field(default=(), validator=_check_body_fields)
     #: Threads remembered, with the conversation of their chat and the system prompt last sent to them.
     max_remembered_thread_count: int = field(default=4096, validator=_positive)
     #: A run whose stream was lost is cancelled if it still runs after this time, according to Letta. Letta
@@ -220,7 +238,11 @@ class Config:
         "x-session-id",
         "agent-session-id",
         "session-id",
+        "x-litellm-session-id",
     )
+    #: Fields of the body that name a chat if nothing else does, in order of precedence. Off by default: what
+    #: they mean depends on the program, and some send a constant.
+    chat_key_fields: tuple[str, ...] = field(default=(), validator=_check_body_fields)
     #: What usage counts. Programs that compact long chats compare it with the context window.
     usage: UsageCount = UsageCount.CONTEXT
     #: The field for reasoning.

@@ -48,6 +48,8 @@ CHOICES = [
     "joins_repeats",
     "finds_runs",
     "chat_key_headers",
+    "chat_key_fields",
+    "speaker_fields",
     "instructions",
     "speakers",
     "tasks",
@@ -87,6 +89,14 @@ def test_nothing_may_be_waited_for_and_nothing_kept(name: str) -> None:
     assert getattr(limited(name, 0), name) == 0
     with pytest.raises(ValueError, match=name):
         limited(name, -1)
+
+
+@pytest.mark.parametrize("path", ["", "a b", "a.", ".a", "a.b c", "A", "x-a", "a" * 65])
+@pytest.mark.parametrize("name", ["chat_key_fields", "speaker_fields"])
+def test_a_field_of_a_body_has_a_name(name: str, path: str) -> None:
+    chosen: dict[str, Any] = {name: ("user", "metadata.a-b.c", path)}
+    with pytest.raises(ValueError, match=f"^{name}: expected a field of a request's body"):
+        Config(**chosen)
 
 
 def test_a_fragment_must_hold_a_few_characters() -> None:

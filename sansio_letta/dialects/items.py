@@ -96,6 +96,18 @@ class JsonFormat:
 
 
 @frozen(kw_only=True)
+class BodyField:
+    """A field of the body that the operator has chosen to be read.
+
+    :param path: the client's name for it, like ``metadata.room``.
+    :param value: as it came: it may be anything.
+    """
+
+    path: str
+    value: object = field(repr=False)
+
+
+@frozen(kw_only=True)
 class ClientRequest:
     """A valid request.
 
@@ -115,4 +127,6 @@ class ClientRequest:
     stop: tuple[str, ...] = ()  #: stop sequences
     max_tokens: int | None = None  #: of the reply; identifies gateways' probes, and is not enforced
     metadata: Mapping[str, Any] = field(factory=dict, repr=False)  #: unchecked: it may contain anything
+    chat_keys: tuple[BodyField, ...] = ()  #: chosen to name the chat if nothing else does
+    speakers: tuple[BodyField, ...] = ()  #: chosen to name the author if nothing else does
     ignored: tuple[str, ...] = ()  #: names of fields without effect, each once

@@ -19,6 +19,7 @@ from ..turn.ledger import find_new
 from ..turn.reply_format import CallReply, JsonReply, ReplyFormat
 from ..turn.request import (
     CONVERSATION_HEADER,
+    OWN_THREAD,
     Chat,
     Content,
     Instructions,
@@ -34,8 +35,10 @@ from ..turn.request import (
 )
 from .background_prompts import is_probe, is_task, text_of
 from .base import RequestContext
+from .body_fields import as_text, is_blank
 from .items import (
     AssistantMessage,
+    BodyField,
     ClientRequest,
     FunctionTool,
     InstructionMessage,
@@ -94,7 +97,8 @@ def build_turn_request(request: ClientRequest, context: RequestContext | None = 
     )
     is_isolated = _is_isolated(request, context)
     # A background prompt comes from no person.
-    speakers = SpeakerNames(policy=config.speakers, person=None if is_isolated else named_in(context.headers))
+    person = None if is_isolated else named_in(context.headers, request.speakers)
+    speakers = SpeakerNames(policy=config.speakers, person=person)
     if is_isolated:
         parts = _isolated(earlier, _with_closing_prompt(tail), results, speakers, context)
     else:
@@ -253,17 +257,22 @@ def _reply_format(
 
 
 def _thread(request: ClientRequest, context: RequestContext) -> ThreadChoice:
-    """The thread that a request names, by the first header that is present, or else in its metadata."""
+    """The thread that a request names, by the first header that is present, or else in its body."""
     for name in context.config.chat_key_headers:
         value = context.headers.get(name, "").strip()
-        # A chat program that has no value sends its template.
-        if value and not value.startswith("{{"):
-            # All other headers name a chat, by the client's own key.
-            if name == CONVERSATION_HEADER.lower():
-                return NamedConversation(conversation_id=_check_key(value, header=name))
-            return Chat(key=_check_key(value, header=name))
-    key = _key_in(request.metadata)
-    return Chat(key=_check_key(key)) if key else None
+        if is_blank(value):
+            continue
+        # All other headers name a chat, by the client's own key.
+        if name != CONVERSATION_HEADER.lower():
+            return Chat(key=_check_key(value, param=name))
+        if value == OWN_THREAD:
+            return None
+        return NamedConversation(conversation_id=_check_key(value, param=name))
+    if key := _key_in(request.metadata):
+        return Chat(key=_check_key(key))
+    for each in request.chat_keys:
+        return Chat(key=_check_key(_to_key(each), param=each.path))
+    return None
 
 
 def _key_in(metadata: Mapping[str, object]) -> str:
@@ -271,27 +280,42 @@ def _key_in(metadata: Mapping[str, object]) -> str:
     value = metadata.get(CHAT_KEY_METADATA)
     if value is None or isinstance(value, str):
         return value or ""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    text = as_text(value)
+    if text is None:
         raise RequestError(
             f"`{{field}}`: expected a string or a number, got {json_name(value)}.",
             field=RequestField.CHAT_KEY,
             code="invalid_type",
         )
-    return str(value)
+    return text
 
 
-def _check_key(key: str, *, header: str | None = None) -> str:
+def _to_key(chosen: BodyField) -> str:
+    """The chat's key in a field that the operator has chosen."""
+    text = as_text(chosen.value)
+    if text is None:
+        raise RequestError(
+            f"`{chosen.path}`: expected a string or a number, got {json_name(chosen.value)}. This server takes "
+            "the chat's key from it.",
+            param=chosen.path,
+            code="invalid_type",
+        )
+    return text
+
+
+def _check_key(key: str, *, param: str | None = None) -> str:
     """Check a chat's key, and return it.
 
-    :param header: where it comes from; None: the body.
+    :param param: the header or the field that it comes from; None: the one in `metadata`.
     :raises RequestError: if it is too long, or not printable.
     """
     if not key.isprintable() or len(key) > _MAX_KEY_SIZE:
+        named = f"`{param or '{field}'}`"
         raise RequestError(
-            f"A chat's key is up to {_MAX_KEY_SIZE} printable characters; this one has {len(key)} characters"
-            f"{'' if key.isprintable() else ', some of them not printable'}.",
-            param=header,
-            field=RequestField.CHAT_KEY if header is None else None,
+            f"{named}: a chat's key is up to {_MAX_KEY_SIZE} printable characters; this one has {len(key)} "
+            f"characters{'' if key.isprintable() else ', some of them not printable'}.",
+            param=param,
+            field=RequestField.CHAT_KEY if param is None else None,
         )
     return key
 

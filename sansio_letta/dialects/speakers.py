@@ -3,7 +3,7 @@
 The name is only information for the agent. It never selects the thread, since a client can send any name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import unquote
 
@@ -12,7 +12,8 @@ from attrs import frozen
 from ..config import Speakers
 from ..turn import request as turn
 from ..turn.request import Mark, Text
-from .items import Message, UserMessage
+from .body_fields import as_text, is_blank
+from .items import BodyField, Message, UserMessage
 
 #: Headers that name the author of a request; the first one that is present counts. Open WebUI sends both, and
 #: percent-encodes what is not ASCII.
@@ -24,17 +25,17 @@ _MAX_TEXT_SIZE: Final = 512
 _UNFIT: Final = str.maketrans("", "", "<|\\/>")
 
 
-def named_in(headers: Mapping[str, str]) -> str | None:
-    """Return the author that a request's headers name.
+def named_in(headers: Mapping[str, str], chosen: Iterable[BodyField] = ()) -> str | None:
+    """Return the author that a request's headers name, or else its body.
 
     :param headers: by lower-case name.
+    :param chosen: fields of the body; what is no name is passed over.
     """
     for header in SPEAKER_HEADERS:
-        value = headers.get(header, "").strip()
-        # A chat program that has no value sends its template.
-        if value and not value.startswith("{{"):
-            return unquote(value)
-    return None
+        value = headers.get(header, "")
+        if not is_blank(value):
+            return unquote(value.strip())
+    return next((text for each in chosen if (text := as_text(each.value)) is not None), None)
 
 
 def readable(name: str | None) -> str | None:

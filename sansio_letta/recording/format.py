@@ -221,6 +221,17 @@ LIMITS: Final = (
 )
 
 
+#: The list before it was recorded: by then no other header named a chat unless it was chosen.
+_EARLIER_KEY_HEADERS: Final = (
+    "x-letta-conversation-id",
+    "x-letta-chat-key",
+    "x-openwebui-chat-id",
+    "x-session-id",
+    "agent-session-id",
+    "session-id",
+)
+
+
 @frozen(kw_only=True)
 class RecordedOptions:
     """Other fields of `Config` that a response depends on."""
@@ -228,7 +239,9 @@ class RecordedOptions:
     client_tools: str = ClientTools.AUTO.value
     finds_runs: bool = True
     lookback_count: int = 0
-    chat_key_headers: tuple[str, ...] = Config().chat_key_headers
+    chat_key_headers: tuple[str, ...] = _EARLIER_KEY_HEADERS
+    chat_key_fields: tuple[str, ...] = ()
+    speaker_fields: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -286,6 +299,8 @@ class RecordingHead:
                 finds_runs=config.finds_runs,
                 lookback_count=config.lookback_count,
                 chat_key_headers=config.chat_key_headers,
+                chat_key_fields=config.chat_key_fields,
+                speaker_fields=config.speaker_fields,
             ),
             initial=initial,
             text=text.value,
@@ -311,6 +326,8 @@ class RecordingHead:
             finds_runs=self.options.finds_runs,
             lookback_count=self.options.lookback_count,
             chat_key_headers=self.options.chat_key_headers,
+            chat_key_fields=self.options.chat_key_fields,
+            speaker_fields=self.options.speaker_fields,
         )
         return with_policies(config, {policy.field: policy.read(text) for policy, text in known})
 

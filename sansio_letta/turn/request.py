@@ -14,6 +14,8 @@ from .reply_format import CallReply, JsonReply, ReplyFormat, retry_message
 
 #: The header by which a client names an existing conversation.
 CONVERSATION_HEADER: Final = "X-Letta-Conversation-Id"
+#: What it holds for the agent's own thread; the agent's id means the same.
+OWN_THREAD: Final = "default"
 _YEAR: Final = 365 * 24 * 3600
 
 # --- Input ----------------------------------------------------------------------------------------------------

@@ -69,6 +69,33 @@ def test_no_header_chooses_the_thread() -> None:
     assert built(NAMELESS, headers=HEADERS).turn_request.thread is None
 
 
+CHOSEN: dict[str, tuple[dict[str, Any], dict[str, str], str | None]] = {
+    "a field": ({"user": "Ann Lee"}, {}, "Ann_Lee"),
+    "the first that is there": ({"user": "Bob", "metadata": {"person": "Ann"}}, {}, "Ann"),
+    "a header before it": ({"user": "Bob"}, HEADERS, "Zoë"),
+    "a number": ({"user": 17}, {}, "17"),
+    "no name": ({"user": {"id": 17}}, {}, None),
+    "no name, and then one": ({"metadata": {"person": [1]}, "user": "Ann"}, {}, "Ann"),
+    "a template": ({"user": "{{USER}}"}, {}, None),
+    "nothing": ({}, {}, None),
+}
+
+
+@pytest.mark.parametrize(("fields", "headers", "name"), CHOSEN.values(), ids=CHOSEN)
+def test_a_field_of_the_body_names_the_person_if_it_was_chosen(
+    fields: dict[str, Any], headers: dict[str, str], name: str | None
+) -> None:
+    def names(config: Config) -> list[str | None]:
+        body = orjson.dumps({"model": "Milo", "messages": [NAMELESS, SAID, NAMELESS, BOB], **fields})
+        given = RequestContext(config=config, headers=headers, token="abcdef12")
+        made = build_turn_request(decode_request(body, config), given).turn_request
+        assert made.thread is None
+        return [message.name for message in map(to_message, made.messages)]
+
+    assert names(Config(speaker_fields=("metadata.person", "user"))) == [name, "Bob"]
+    assert names(Config()) == ["Zoë" if headers else None, "Bob"]
+
+
 def test_off() -> None:
     result = built(ANN, BOB, speakers=Speakers.OFF, headers=HEADERS)
     assert heard(result.turn_request.messages) == [(None, "Hello!"), (None, "Hi!")]

@@ -273,6 +273,8 @@ HEAD_2 = {
     "text": "drop",
 }
 CLIENT = {**REQUEST, "x": 0, "headers": [["Host", "x"]]}
+#: What was heard was not looked up then, and there were six headers.
+EARLIER: dict[str, Any] = {"lookback_count": 0, "chat_key_headers": Config().chat_key_headers[:6]}
 
 
 def test_exchange_0_is_the_clients_own() -> None:
@@ -281,7 +283,7 @@ def test_exchange_0_is_the_clients_own() -> None:
     assert found.client.request.headers == (("host", "x"),)
     assert [exchange.x for exchange in found.exchanges] == [1]
     assert (found.head.token, found.head.created) == ("0123abcd", 5)
-    assert found.head.config == Config(reasoning_field=ReasoningField.OFF, finds_runs=False, lookback_count=0)
+    assert found.head.config == Config(reasoning_field=ReasoningField.OFF, finds_runs=False, **EARLIER)
 
 
 def test_a_failure_says_how_and_why() -> None:
@@ -308,7 +310,7 @@ def test_heads_with_unknown_words_are_refused(wrong: dict[str, object], message:
 def test_a_policy_of_a_later_version_is_left_out() -> None:
     policies = {"of-a-later-version": "x", "tasks": "pass"}
     config = read_recording(lines({**HEAD_2, "policies": policies})).head.config
-    assert config == Config(tasks=TaskPolicy.PASS, lookback_count=0)
+    assert config == Config(tasks=TaskPolicy.PASS, **EARLIER)
 
 
 def test_a_wait_is_kept_with_its_line() -> None:
@@ -337,7 +339,7 @@ def test_the_limits_and_policies_of_then_are_those_of_the_replay() -> None:
 def test_limits_that_are_missing_are_those_of_today() -> None:
     limits = {"max_event_size": 5, "of_a_later_version": 1}
     config = read_recording(lines({**HEAD, "limits": limits})).head.config
-    assert config == Config(max_event_size=5, lookback_count=0), "what was heard was not looked up then"
+    assert config == Config(max_event_size=5, **EARLIER)
 
 
 def test_all_that_an_answer_depends_on_is_in_the_head() -> None:

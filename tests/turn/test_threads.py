@@ -476,7 +476,7 @@ def test_instructions_are_ignored() -> None:
 def built(headers: dict[str, str] | None = None, config: Config | None = None, **body: Any) -> TurnRequest:
     raw = {"model": "Milo", "messages": [{"role": "user", "content": "hi"}], **body}
     given = RequestContext(config=config or Config(), headers=headers or {}, token="t-1")
-    return build_turn_request(decode_request(orjson.dumps(raw)), given).turn_request
+    return build_turn_request(decode_request(orjson.dumps(raw), given.config), given).turn_request
 
 
 @pytest.mark.parametrize(
@@ -491,6 +491,11 @@ def built(headers: dict[str, str] | None = None, config: Config | None = None, *
         ({"agent-session-id": "c-1"}, CHAT),
         ({"x-letta-chat-key": "", "session-id": "c-1"}, CHAT),
         ({"x-letta-chat-key": "{{CHAT_ID}}"}, None),
+        ({"x-litellm-session-id": "c-1"}, CHAT),
+        # A gateway's session may be of several chats of the program behind it.
+        ({"x-litellm-session-id": "c-2", "session-id": "c-1"}, CHAT),
+        ({"x-letta-conversation-id": "default"}, None),
+        ({"x-letta-conversation-id": "default", "x-letta-chat-key": "c-1"}, None),
     ],
 )
 def test_a_header_names_the_thread(headers: dict[str, str], thread: ThreadChoice) -> None:
@@ -501,6 +506,69 @@ def test_metadata_names_the_thread_where_no_header_does() -> None:
     named = {"letta_chat_key": "c-1"}
     assert built(metadata=named).thread == CHAT
     assert built({"session-id": "c-2"}, metadata=named).thread == Chat(key="c-2")
+
+
+def test_the_agent_s_id_names_its_own_thread() -> None:
+    turn = begin(NamedConversation(conversation_id=AGENT_ID))
+    assert not any(isinstance(item, FetchConversation) for item in drain(turn))
+    assert turn.upstream.thread == AgentThread(agent_id=AGENT_ID)
+    other = NamedConversation(conversation_id=AGENT_ID.replace("a", "b"))
+    assert drain(begin(other)) == [FetchConversation(conversation_id=other.conversation_id)]
+
+
+FIELDS = Config(chat_key_fields=("metadata.room", "user", "prompt_cache_key", "session_id"))
+CHOSEN: dict[str, tuple[dict[str, Any], str | None]] = {
+    "the first that is there": ({"user": "c-2", "metadata": {"room": "c-1"}}, "c-1"),
+    "a field": ({"user": "c-1"}, "c-1"),
+    "another one": ({"prompt_cache_key": "c-1", "session_id": "c-2"}, "c-1"),
+    "one that OpenAI does not have": ({"session_id": "c-1"}, "c-1"),
+    "a number": ({"metadata": {"room": 7}}, "7"),
+    "blanks around it": ({"user": " c-1 "}, "c-1"),
+    "nothing in the first": ({"metadata": {"room": " "}, "user": "c-1"}, "c-1"),
+    "null in the first": ({"metadata": {"room": None}, "user": "c-1"}, "c-1"),
+    "a template in the first": ({"metadata": {"room": "{{ROOM}}"}, "user": "c-1"}, "c-1"),
+    "no metadata at all": ({"metadata": "room", "user": "c-1"}, "c-1"),
+    "nothing": ({"metadata": {"user": "c-1"}}, None),
+}
+
+
+@pytest.mark.parametrize(("body", "key"), CHOSEN.values(), ids=CHOSEN)
+def test_a_field_that_was_chosen_names_the_chat(body: dict[str, Any], key: str | None) -> None:
+    assert built(None, FIELDS, **body).thread == (Chat(key=key) if key else None)
+    assert built(None, None, **body).thread is None
+
+
+def test_what_names_a_chat_on_purpose_comes_before_what_was_chosen() -> None:
+    body = {"user": "c-2", "metadata": {"letta_chat_key": "c-1"}}
+    assert built({}, FIELDS, **body).thread == CHAT
+    assert built({"x-session-id": "c-3"}, FIELDS, **body).thread == Chat(key="c-3")
+    assert built({"x-letta-conversation-id": "default"}, FIELDS, **body).thread is None
+
+
+@pytest.mark.parametrize(
+    ("body", "path", "what"),
+    [
+        ({"user": True}, "user", "expected a string or a number, got true or false"),
+        ({"metadata": {"room": ["c-1"]}}, "metadata.room", "expected a string or a number, got an array"),
+        ({"session_id": {}}, "session_id", "expected a string or a number, got an object"),
+        ({"prompt_cache_key": "x" * 513}, "prompt_cache_key", "up to 512 printable"),
+        ({"user": "a\u2028b"}, "user", "not printable"),
+    ],
+)
+def test_a_chosen_field_that_can_be_no_key_is_named(body: dict[str, Any], path: str, what: str) -> None:
+    with pytest.raises(RequestError, match=f"^`{path}`: .*{what}") as refusal:
+        built({}, FIELDS, **body)
+    assert refusal.value.param == path
+    # What has no effect is not judged.
+    assert built({"x-session-id": "c-1"}, FIELDS, **body).thread == CHAT
+    assert built({}, None, **body).thread is None
+
+
+def test_a_field_that_was_chosen_is_not_named_as_ignored() -> None:
+    body = orjson.dumps({"model": "x", "messages": [{"role": "user", "content": "hi"}], "session_id": "c-1"})
+    assert decode_request(body, FIELDS).ignored == ()
+    assert decode_request(body, Config(speaker_fields=("session_id",))).ignored == ()
+    assert decode_request(body, Config(chat_key_fields=("user",))).ignored == ("session_id",)
 
 
 @pytest.mark.parametrize("key", ["a\x01b", "x" * 513, "\u2028"], ids=["control", "long", "line"])

@@ -5,7 +5,19 @@ from typing import Any, Final, TypeVar
 
 from ...config import Config, Enforcement
 from ...errors import RequestError
-from ..fields import Notices, check_fields, checked, flag, missing, object_at, string_at, string_in
+from ..body_fields import choose_fields
+from ..fields import (
+    Field,
+    Notices,
+    Treatment,
+    check_fields,
+    checked,
+    flag,
+    missing,
+    object_at,
+    string_at,
+    string_in,
+)
 from ..items import ClientRequest, JsonFormat, JsonSchema
 from ..schemas import read_schema
 from ..tool_names import check_name
@@ -16,6 +28,8 @@ from .responses_body import as_chat_body, is_responses_body
 from .tools import choose_tools, decode_tools
 
 _T = TypeVar("_T")
+
+_CHOSEN: Final = Field(Treatment.QUIET)
 
 #: OpenAI's limit.
 _MAX_STOP_COUNT: Final = 4
@@ -34,7 +48,7 @@ def decode_request(data: bytes, config: Config | None = None) -> ClientRequest:
     body = read_body(data, config.max_value_count)
     given = as_chat_body(body.fields) if is_responses_body(body.fields) else body.fields
     notices = Notices()
-    check_fields(FIELDS, given, notices)
+    check_fields(_fields(config), given, notices)
     for name in ("model", "messages"):
         if given.get(name) is None:
             raise missing(name)
@@ -46,6 +60,7 @@ def decode_request(data: bytes, config: Config | None = None) -> ClientRequest:
     metadata = given.get("metadata")
     if metadata is not None and not isinstance(metadata, dict):
         notices.add("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
     return ClientRequest(
         model=given["model"],
         messages=messages,
@@ -57,9 +72,17 @@ def decode_request(data: bytes, config: Config | None = None) -> ClientRequest:
         stop=_decode_stop(_given(given, "stop", [])),
         parallel_tool_calls=_given(given, "parallel_tool_calls", True),
         max_tokens=_max_tokens(given),
-        metadata=metadata if isinstance(metadata, dict) else {},
+        metadata=metadata,
+        chat_keys=choose_fields(given, metadata, config.chat_key_fields),
+        speakers=choose_fields(given, metadata, config.speaker_fields),
         ignored=notices.names,
     )
+
+
+def _fields(config: Config) -> Mapping[str, Field]:
+    """The table of fields; what the operator has chosen is read, so it is not named as ignored."""
+    chosen = (*config.chat_key_fields, *config.speaker_fields)
+    return {**dict.fromkeys(chosen, _CHOSEN), **FIELDS} if chosen else FIELDS
 
 
 def _max_tokens(given: Mapping[str, Any]) -> int | None:

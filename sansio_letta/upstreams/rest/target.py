@@ -67,7 +67,12 @@ class Target:
 
         An agent without conversations has only this thread; all its chats take place there.
         """
-        return self.choice is None or not self.agent.capabilities.conversations
+        return self.choice is None or self._names_agent or not self.agent.capabilities.conversations
+
+    @property
+    def _names_agent(self) -> bool:
+        """Whether the conversation that is named is the agent itself, by its id."""
+        return isinstance(self.choice, NamedConversation) and self.choice.conversation_id == self.agent.id
 
     @property
     def continues_task(self) -> bool:
@@ -79,7 +84,7 @@ class Target:
 
         :raises RequestError: if the agent has no conversations.
         """
-        if self.agent.capabilities.conversations:
+        if self.agent.capabilities.conversations or self._names_agent:
             return
         why = f"an agent of type {self.agent.agent_type} has no thread but its own"
         match self.choice:

@@ -19,6 +19,8 @@ from ..parsed import parsed
 EXPECTED = ThreadSettings(
     task_prompts=("Name this chat", "Sum up:"),
     chat_key_headers=("X-Chat", "x-room-2"),
+    chat_key_fields=("user", "metadata.room"),
+    speaker_fields=("metadata.person", "user"),
 )
 
 
@@ -41,12 +43,18 @@ def test_options() -> None:
         words += ["--task-prompt", prompt]
     for header in EXPECTED.chat_key_headers:
         words += ["--chat-key-header", header]
+    for path in EXPECTED.chat_key_fields:
+        words += ["--chat-key-field", path]
+    for path in EXPECTED.speaker_fields:
+        words += ["--speaker-field", path]
     assert parsed(ThreadSettings, *words) == EXPECTED
 
 
 def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LETTA_PROXY_TASK_PROMPTS", "Name this chat\n\nSum up:\n")
     monkeypatch.setenv("LETTA_PROXY_CHAT_KEY_HEADERS", "X-Chat x-room-2")
+    monkeypatch.setenv("LETTA_PROXY_CHAT_KEY_FIELDS", "user metadata.room")
+    monkeypatch.setenv("LETTA_PROXY_SPEAKER_FIELDS", "metadata.person user")
     assert parsed(ThreadSettings) == EXPECTED
     assert parsed(ThreadSettings, "--chat-key-header", "a").chat_key_headers == ("a",)
 
@@ -54,7 +62,8 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "proxy.toml"
     file.write_text(
-        'task-prompt = ["Name this chat", "Sum up:"]\nchat-key-header = ["X-Chat", "x-room-2"]\n',
+        'task-prompt = ["Name this chat", "Sum up:"]\nchat-key-header = ["X-Chat", "x-room-2"]\n'
+        'chat-key-field = ["user", "metadata.room"]\nspeaker-field = ["metadata.person", "user"]\n',
         encoding="utf-8",
     )
     assert parsed(ThreadSettings, "--config", str(file)) == EXPECTED
@@ -74,6 +83,13 @@ def test_a_secret_is_no_chats_key(name: str) -> None:
         ThreadSettings(chat_key_headers=(name,))
 
 
+@pytest.mark.parametrize("path", ["", "model", "metadata", "metadata.", "user.name", "User", "x-chat"])
+@pytest.mark.parametrize("name", ["chat_key_fields", "speaker_fields"])
+def test_only_some_fields_can_be_chosen(name: str, path: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^{name}: expected user, prompt_cache_key, session_id or metad"):
+        ThreadSettings(**{name: ("user", path)})
+
+
 @pytest.mark.parametrize("prompt", ["", " \n"])
 def test_not_every_prompt_is_a_task(prompt: str) -> None:
     with pytest.raises(SettingsError, match=r"^task_prompts: expected the beginning of a prompt"):
@@ -84,6 +100,14 @@ def test_a_wrong_value_ends_the_command() -> None:
     done = run("serve", "--chat-key-header", "X Chat")
     assert (done.returncode, done.stdout) == (2, "")
     assert "chat_key_headers: expected a header's name" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_field_ends_the_command_and_is_named() -> None:
+    done = run("serve", "--chat-key-field", "user_id")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "chat_key_fields: expected user, prompt_cache_key, session_id or metadata.NAME" in done.stderr
+    assert "'user_id'" in done.stderr
     assert "Traceback" not in done.stderr
 
 

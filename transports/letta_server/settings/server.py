@@ -138,6 +138,8 @@ class Settings:
             repeat_ttl=turns.repeat_ttl,
             task_prompts=threads.task_prompts,
             chat_key_headers=tuple(map(str.lower, threads.chat_key_headers)),
+            chat_key_fields=threads.chat_key_fields,
+            speaker_fields=threads.speaker_fields,
         )
         chosen = {name: getattr(self.policies, name.replace("-", "_")) for name in POLICIES}
         return with_policies(config, {POLICIES[name].field: value for name, value in chosen.items()})

@@ -7,6 +7,7 @@ from attrs import field, frozen
 from cyclopts import Parameter
 
 from sansio_letta import Config
+from sansio_letta.dialects.body_fields import CHOOSABLE, is_choosable
 from sansio_letta.recording.redact import SECRET_HEADERS
 
 from .errors import SettingsError
@@ -36,6 +37,16 @@ def _check_headers(_: object, __: object, names: tuple[str, ...]) -> None:
             )
 
 
+def _check_fields(_: object, attribute: object, paths: tuple[str, ...]) -> None:
+    for path in paths:
+        if not is_choosable(path):
+            name = getattr(attribute, "name", "fields")
+            raise SettingsError(
+                f"{name}: expected {', '.join(CHOOSABLE)} or metadata.NAME, the field of a request's body to "
+                f"read, got {path[:100]!r}"
+            )
+
+
 def _check_prompts(_: object, __: object, prompts: tuple[str, ...]) -> None:
     # Every message begins with an empty text.
     if not all(prompt.strip() for prompt in prompts):
@@ -46,7 +57,8 @@ def _check_prompts(_: object, __: object, prompts: tuple[str, ...]) -> None:
 class ThreadSettings:
     """How the conversation that a request belongs to is found.
 
-    :raises SettingsError: if a header's name is invalid, or the beginning of a prompt is empty.
+    :raises SettingsError: if a header's name is invalid, a field cannot be chosen, or the beginning of a prompt
+        is empty.
     """
 
     task_prompts: Annotated[
@@ -71,3 +83,25 @@ class ThreadSettings:
             "list.",
         ),
     ] = field(default=_CORE.chat_key_headers, validator=_check_headers)
+    chat_key_fields: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--chat-key-field",
+            env_var="LETTA_PROXY_CHAT_KEY_FIELDS",
+            negative="",
+            show_default=False,
+            help="Field of the body that names the chat if no header does: user, prompt_cache_key, session_id "
+            "or metadata.NAME; can be repeated, in order of precedence.",
+        ),
+    ] = field(default=_CORE.chat_key_fields, validator=_check_fields)
+    speaker_fields: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--speaker-field",
+            env_var="LETTA_PROXY_SPEAKER_FIELDS",
+            negative="",
+            show_default=False,
+            help="Field of the body that names the person if neither the message nor a header does: one of the "
+            "same; can be repeated, in order of precedence.",
+        ),
+    ] = field(default=_CORE.speaker_fields, validator=_check_fields)
