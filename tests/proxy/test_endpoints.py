@@ -9,7 +9,7 @@ from sansio_letta._signal import Signal
 from sansio_letta.config import Config
 from sansio_letta.dialects.chat_completions.request import field_name
 from sansio_letta.dialects.errors import error_body
-from sansio_letta.errors import Failure, LocalProtocolError, RequestError
+from sansio_letta.errors import Failure, LettaError, LocalProtocolError, RequestError
 from sansio_letta.proxy.endpoints import (
     Handler,
     HandlerRunner,
@@ -212,6 +212,23 @@ def test_an_exchange_that_fails_is_an_error(failure: Failure, message: str, begu
     assert isinstance(reply, Reply)
     assert reply.status == 502
     assert body(reply)["error"]["message"] == message
+    assert inquiry.next_event() is Signal.FINISHED
+
+
+def test_a_handler_may_go_on_after_an_exchange_that_failed() -> None:
+    def handler() -> Handler:
+        with pytest.raises(LettaError):
+            yield CheckHealth()
+        return json_reply((yield FetchAgent(agent_id="agent-1")).data)
+
+    inquiry = HandlerRunner(handler(), 1000)
+    assert inquiry.next_event() == CheckHealth()
+    inquiry.receive_failure(Failure.BROKEN, "why")
+    assert inquiry.next_event() == FetchAgent(agent_id="agent-1")
+    answer(inquiry, {"id": "agent-1"})
+    reply = inquiry.next_event()
+    assert isinstance(reply, Reply)
+    assert body(reply) == {"id": "agent-1"}
     assert inquiry.next_event() is Signal.FINISHED
 
 

@@ -1,15 +1,15 @@
-"""What keeps an agent stuck: calls that nothing answers, and runs that nothing reads.
+"""Find and settle what keeps an agent stuck: calls that nothing answers, and runs that nothing reads.
 
-An agent takes no message in a thread while a call waits there (pending_conflict.jsonl), and a run goes on
-without a reader (disconnect.jsonl). A turn settles what it finds in its own thread. A repair looks through all
-threads of an agent.
+An agent accepts no message in a thread with a pending call (pending_conflict.jsonl), and a run continues
+without a reader (disconnect.jsonl). A turn settles the pending calls of its own thread; a repair looks through
+all threads of an agent.
 
-What may be in use is left alone: a call or a run that is young, a run that a proxy may still read, a thread in
-which such a run is at work. The rest is settled. The agent notes the answers and does not reply.
+What may be in use is left alone: calls and runs that are young, runs that a proxy may still read, and the calls
+of a thread with such a run. The agent stores the answers without replying to them.
 
-Letta 0.16.7 denies the calls that wait in the agent's own thread whenever a run of the agent is cancelled,
-whichever thread the run is in. So these calls are answered before a run is cancelled; if they are left alone,
-the runs are, too.
+When any run of an agent is cancelled, Letta 0.16.7 denies the pending calls of the agent's own thread, even if
+the run is in a conversation. So these calls are answered before a run is cancelled; if they are left alone, so
+are the runs.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -33,25 +33,25 @@ from .lookup import active_runs, read_mark
 from .response import Response
 from .run_request import build_approvals
 
-#: Seconds that a run must have lasted before it counts as one without a reader.
+#: Seconds in which a run counts as young.
 YOUNG_RUN: Final = 60
 
-_RUN_AT_WORK: Final = "a run is at work in this thread"
-_OWN_CALLS_WAIT: Final = "cancelling it would deny the calls that wait in the agent's own thread"
+_THREAD_IN_USE: Final = "a run is active in this thread"
+_OWN_CALLS_PENDING: Final = "cancelling it would deny the pending calls of the main thread"
 
 
 class Kind(Enum):
-    """What was found."""
+    """The kinds of things that keep an agent stuck."""
 
     CALL = "call"  #: of a client's tool
-    APPROVAL = "approval"  #: a call of the agent's own tool that a human must allow
+    APPROVAL = "approval"  #: a call of one of the agent's own tools that requires approval
     RUN = "run"
 
 
 class Outcome(Enum):
-    """What became of it."""
+    """The result for one of them."""
 
-    PLANNED = "planned"  #: it would be settled
+    PLANNED = "planned"  #: a dry run: it would be settled
     LEFT = "left"
     SETTLED = "settled"
     FAILED = "failed"
@@ -59,12 +59,12 @@ class Outcome(Enum):
 
 @frozen(kw_only=True)
 class RepairOptions:
-    """What to repair, and how.
+    """Options of a repair.
 
-    :param is_dry_run: change nothing.
-    :param forces: settle also what may be in use.
-    :param chat: only the chat with this key.
-    :param conversation_id: only this conversation; ``default`` is the agent's own thread.
+    :param is_dry_run: whether to change nothing.
+    :param forces: whether to settle also what may be in use.
+    :param chat: the key of the only chat to repair; None for all threads.
+    :param conversation_id: the only conversation to repair; ``default`` is the agent's own thread.
     """
 
     is_dry_run: bool = False
@@ -75,14 +75,14 @@ class RepairOptions:
 
 @define(kw_only=True)
 class Finding:
-    """One thing that may keep the agent stuck.
+    """A pending call or an active run.
 
-    :param thread: where.
-    :param chat: the key of the thread's chat, if it is one.
-    :param id: of the call or the run.
-    :param tool: that is called.
-    :param since: Unix time, seconds; None: not known.
-    :param reason: why it is settled, or left, or was not settled.
+    :param thread: the thread that it is in.
+    :param chat: the key of that thread's chat, if it is a chat.
+    :param id: the id of the call or the run.
+    :param tool: the name of the tool that is called.
+    :param since: Unix time, in seconds; None if unknown.
+    :param reason: the reason for its outcome.
     """
 
     kind: Kind
@@ -96,7 +96,7 @@ class Finding:
 
     @property
     def remedy(self) -> str:
-        """What settles it."""
+        """The action that settles it."""
         match self.kind:
             case Kind.CALL:
                 return "answer"
@@ -110,17 +110,17 @@ class Finding:
         self.outcome, self.reason = Outcome.LEFT, reason
 
     def settle(self, reason: str = "") -> None:
-        """It keeps the agent stuck no longer."""
+        """Note that it is settled."""
         self.outcome, self.reason = Outcome.SETTLED, reason or self.reason
 
     def fail(self, reason: str) -> None:
-        """It could not be settled."""
+        """Note that it could not be settled."""
         self.outcome, self.reason = Outcome.FAILED, reason
 
 
 @define(kw_only=True)
 class _ThreadState:
-    """A thread, the calls that wait in it, and its runs that are not over."""
+    """A thread with its pending calls and its active runs."""
 
     thread: Thread
     chat: str | None = None
@@ -128,8 +128,8 @@ class _ThreadState:
     runs: list[Finding] = field(factory=list)
 
     @property
-    def is_at_work(self) -> bool:
-        """Whether one of its runs is left."""
+    def is_in_use(self) -> bool:
+        """Whether one of its runs is left alone."""
         return any(run.outcome is Outcome.LEFT for run in self.runs)
 
 
@@ -138,12 +138,12 @@ RepairSteps: TypeAlias = Generator[Command, Response, tuple[Finding, ...]]
 
 @define(kw_only=True)
 class AgentRepair:
-    """Finds what keeps one agent stuck, and settles it.
+    """Finds and settles what keeps one agent stuck.
 
-    :param now: Unix time, seconds.
-    :param call_timeout: seconds for which a call may wait for its client.
-    :param turn_timeout: seconds after which any turn of a proxy is over.
-    :param has_died: whether the proxy of this name is known to run no more.
+    :param now: Unix time, in seconds.
+    :param call_timeout: seconds in which a pending call counts as young.
+    :param turn_timeout: seconds after which any turn is over.
+    :param has_died: tells whether the proxy process with this name is known to have ended.
     """
 
     agent: Agent
@@ -159,18 +159,18 @@ class AgentRepair:
         self._own = _ThreadState(thread=AgentThread(agent_id=self.agent.id))
 
     def repair(self) -> RepairSteps:
-        """Look, and settle what is found, unless it is a dry run.
+        """Find everything, then settle it, unless this is a dry run.
 
-        :raises RequestError: if the chat or the conversation is not there.
-        :raises SansioLettaError: if Letta does not tell what there is.
+        :raises RequestError: if the chat or the conversation does not exist.
+        :raises SansioLettaError: if a lookup fails.
         """
-        yield from self._look()
+        yield from self._find()
         self._judge()
         if not self.options.is_dry_run:
             yield from self._settle()
         return tuple(found for state in self._wanted for found in (*state.calls, *state.runs))
 
-    # --- Looking ------------------------------------------------------------------------------------------
+    # --- Finding ------------------------------------------------------------------------------------------
 
     @property
     def _includes_own(self) -> bool:
@@ -187,7 +187,7 @@ class AgentRepair:
     def _wanted(self) -> tuple[_ThreadState, ...]:
         return (*((self._own,) if self._includes_own else ()), *self._others.values())
 
-    def _look(self) -> Generator[Command, Response, None]:
+    def _find(self) -> Generator[Command, Response, None]:
         self._own.calls = self._calls((yield from self._waiting(self._own.thread)), self._own)
         for conversation in (yield from self._conversations()):
             summary = conversation.summary or ""
@@ -201,7 +201,7 @@ class AgentRepair:
             self._add_run(run)
 
     def _conversations(self) -> Generator[Command, Response, Sequence[letta.Conversation]]:
-        """The conversations to look into."""
+        """Find the conversations to repair."""
         options = self.options
         name = quoted(self.agent.name)
         if options.chat is not None:
@@ -225,12 +225,12 @@ class AgentRepair:
         return (yield from list_conversations(agent_id=self.agent.id))
 
     def _waiting(self, thread: Thread) -> Generator[Command, Response, letta.PendingApproval | None]:
-        """What waits for an answer in a thread."""
+        """Fetch the message that asks for a thread's pending calls."""
         if isinstance(thread, AgentThread):
             response = yield FetchAgent(agent_id=thread.agent_id)
             return letta.decode_agent(response.data).pending_approval
         response = yield FetchLast(conversation_id=thread.conversation_id)
-        # It may have been deleted since it was listed.
+        # The conversation may have been deleted since it was listed.
         return None if response.status == 404 else letta.decode_last_message(response.data)
 
     def _calls(self, request: letta.PendingApproval | None, state: _ThreadState) -> list[Finding]:
@@ -261,7 +261,7 @@ class AgentRepair:
         elif self._is_limited:
             return
         else:
-            # Of a conversation that was deleted, or made since they were listed.
+            # The conversation was deleted, or created since they were listed.
             state = self._others[ident] = _ThreadState(thread=ConversationThread(conversation_id=ident))
         found = Finding(
             kind=Kind.RUN,
@@ -283,16 +283,16 @@ class AgentRepair:
         if age < YOUNG_RUN and not self.options.forces:
             found.leave(f"younger than {YOUNG_RUN} s")
         elif mark is not None and mark.until < self.now:
-            found.reason = "the time of its turn is over"
+            found.reason = "its turn is over"
         elif mark is not None and self.has_died(mark.owner):
             found.reason = "the proxy that started it has ended"
         elif mark is None and age > self.turn_timeout:
-            found.reason = f"it is older than {self.turn_timeout:g} s"
+            found.reason = f"older than {self.turn_timeout:g} s"
         elif self.options.forces:
             found.reason = "forced"
         elif mark is not None:
             until = datetime.fromtimestamp(mark.until, UTC)
-            found.leave(f"a proxy may be reading it, until {until:%H:%M:%S} UTC at the latest")
+            found.leave(f"a proxy may be reading it until {until:%H:%M:%S} UTC")
         else:
             found.leave("another program may be reading it")
 
@@ -300,12 +300,12 @@ class AgentRepair:
         if self.options.forces:
             return
         self._judge_calls(self._own)
-        waits_on = not self._includes_own or any(call.outcome is Outcome.LEFT for call in self._own.calls)
-        if self._own.calls and waits_on:
+        is_left = not self._includes_own or any(call.outcome is Outcome.LEFT for call in self._own.calls)
+        if self._own.calls and is_left:
             for state in self._wanted:
                 for run in state.runs:
                     if run.outcome is Outcome.PLANNED:
-                        run.leave(_OWN_CALLS_WAIT)
+                        run.leave(_OWN_CALLS_PENDING)
         for state in self._others.values():
             self._judge_calls(state)
 
@@ -313,8 +313,8 @@ class AgentRepair:
         for call in state.calls:
             if self._age(call) < self.call_timeout:
                 call.leave(f"younger than {self.call_timeout:g} s")
-            elif state.is_at_work:
-                call.leave(_RUN_AT_WORK)
+            elif state.is_in_use:
+                call.leave(_THREAD_IN_USE)
 
     # --- Settling -----------------------------------------------------------------------------------------
 
@@ -340,17 +340,17 @@ class AgentRepair:
             run.settle()
 
     def _answer(self, state: _ThreadState) -> Generator[Command, Response, None]:
-        """Answer the calls that wait in a thread: all at once, a part is refused (parallel_partial.jsonl)."""
+        """Answer all pending calls of a thread at once: Letta refuses a part (parallel_partial.jsonl)."""
         planned = [call for call in state.calls if call.outcome is Outcome.PLANNED]
         if not planned:
             return
         ids = {call.id for call in planned}
         try:
-            # A result when nothing waits would make the agent speak (stale_tool_result.jsonl): look again.
+            # Without a pending call, a result would make the agent reply (stale_tool_result.jsonl).
             request = yield from self._waiting(state.thread)
             waiting = self._owned(request)
             if ids.isdisjoint(call.call_id for call in waiting):
-                _end(planned, "it waits no longer")
+                _end(planned, "it is no longer pending")
                 return
             answers = build_approvals(answer_abandoned(waiting), self.agent, waiting)
             response = yield AnswerCalls(thread=state.thread, answers=answers)
@@ -363,7 +363,7 @@ class AgentRepair:
         _end([call for call in planned if call.id not in left])
         for call in planned:
             if call.id in left:
-                call.fail("Letta did not take the answer.")
+                call.fail("Letta did not accept the answer.")
 
 
 def _end(calls: Sequence[Finding], reason: str = "") -> None:
