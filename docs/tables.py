@@ -502,7 +502,7 @@ def codes_in_source() -> set[str]:
 
 
 #: All commands of ``letta-proxy``.
-COMMANDS: Final = ("serve", "demo", "keys", "threads", "record", "replay", "inspect", "diff")
+COMMANDS: Final = ("serve", "demo", "keys", "threads", "repair", "record", "replay", "inspect", "diff")
 
 
 def _arguments(command: str) -> list[Any]:

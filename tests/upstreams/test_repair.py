@@ -482,3 +482,9 @@ def test_an_answer_that_letta_does_not_take() -> None:
     house = House(own=waiting("call-1"), takes_answers=False)
     [found] = house.repair()["found"]
     assert (found["outcome"], found["reason"]) == ("failed", "Letta did not accept the answer.")
+
+
+def test_a_key_that_letta_refuses() -> None:
+    status, body = House(refuses=lambda _: (401, {"detail": "Unauthorized"})).ask()
+    assert status == 502
+    assert "LETTA_API_KEY" in body["error"]["message"]

@@ -42,7 +42,7 @@ class StuckLetta:
             self.changes.append(path)
         if path.endswith("/messages/cancel"):
             self.runs = [each for each in self.runs if each["id"] not in body["run_ids"]]
-            return {run_id: "cancelled" for run_id in body["run_ids"]}
+            return dict.fromkeys(body["run_ids"], "cancelled")
         if path == "/v1/conversations/conv-1/messages":
             self.chat = None
             return {}
@@ -162,7 +162,7 @@ def test_no_letta() -> None:
     assert done.stderr == "letta-proxy: Letta cannot be reached: connection refused.\n"
 
 
-def test_a_key_that_letta_refuses() -> None:
+def test_a_key_that_cannot_be_one() -> None:
     with http_letta(lambda *_: ("application/json", b"{}")) as url:
         done = run("repair", "Milo", "--letta-url", url, "--letta-api-key", "a key with blanks")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
