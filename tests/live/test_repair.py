@@ -20,11 +20,14 @@ from live.conftest import MakeAgent
 from live.letta_api import Agent, LettaApi
 from live.proxy import serving
 from live.rig import Rig, without_settings
-from live.test_approvals import BERN, SOURCE
+from live.test_approvals import SOURCE
 from live.test_legacy import ROME, TYPES, WEATHER
 from sansio_letta.turn.settlement import NO_RESULT, NOT_ALLOWED
 from sansio_letta.upstreams.rest.repair import RepairOptions
 
+#: Of a name that no other test's tool has: Letta has one tool of a name.
+THERMOMETER: Final = SOURCE.replace("live_thermometer", "repair_thermometer")
+BERN: Final = 'call repair_thermometer {"city": "Bern"}'
 CALL: Final = 'call get_weather {"city": "Bern"}'
 LONG: Final = "slow 1\nwords 150"
 CHAT: Final = {"X-Letta-Chat-Key": "stuck"}
@@ -70,7 +73,7 @@ def outcomes(found: list[dict[str, Any]]) -> list[tuple[str, str | None, str]]:
 def stuck(letta: LettaApi, url: str, make_agent: MakeAgent) -> Iterator[Agent]:
     """An agent with a call in its own thread, one in a chat, and an approval in another chat."""
     agent = make_agent(f"live-repair-{os.getpid()}-{next(_numbers)}")
-    tool_id = letta.create_tool(SOURCE, needs_approval=True)
+    tool_id = letta.create_tool(THERMOMETER, needs_approval=True)
     letta.attach_tool(agent, tool_id)
     assert ask(url, "sync", agent.name, CALL, tools=TOOLS).calls
     with sync_client(url) as client:
@@ -85,7 +88,7 @@ def stuck(letta: LettaApi, url: str, make_agent: MakeAgent) -> Iterator[Agent]:
     letta.delete_tool(tool_id)
 
 
-EVERYTHING: Final = (("approval", "live_thermometer"), ("call", "get_weather"), ("call", "get_weather"))
+EVERYTHING: Final = (("approval", "repair_thermometer"), ("call", "get_weather"), ("call", "get_weather"))
 
 
 def test_calls_and_approvals_in_all_threads(rig: Rig, letta: LettaApi, url: str, stuck: Agent) -> None:
