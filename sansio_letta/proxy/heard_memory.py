@@ -46,7 +46,7 @@ class _Known:
     @property
     def heard(self) -> Heard:
         """The messages as the matching takes them."""
-        return Heard(messages=self.messages, is_whole=self.is_whole, is_complete=self.is_complete)
+        return Heard(messages=tuple(self.messages), is_whole=self.is_whole, is_complete=self.is_complete)
 
 
 @define
@@ -67,10 +67,21 @@ class HeardMemory:
         return ThreadKnowledge(
             heard=known.heard if known.is_known else None,
             instructions=known.instructions,
-            unanswered=known.unanswered.keys(),
-            attempts=known.unkept.keys(),
-            lost={mark for mark, is_sure in known.unkept.items() if is_sure},
+            unanswered=tuple(known.unanswered),
+            attempts=tuple(known.unkept),
+            lost=tuple(mark for mark, is_sure in known.unkept.items() if is_sure),
         )
+
+    def restore(self, thread: Thread, knowledge: ThreadKnowledge) -> None:
+        """Remember what another process knew of a thread."""
+        known, heard = self._find(thread), knowledge.heard
+        known.is_known, known.instructions = heard is not None, knowledge.instructions
+        if heard is not None:
+            known.messages = deque(heard.messages, _SIZE)
+            known.is_whole, known.is_complete = heard.is_whole, heard.is_complete
+        known.unanswered = OrderedDict.fromkeys(knowledge.unanswered)
+        lost = frozenset(knowledge.lost)
+        known.unkept = OrderedDict((mark, mark in lost) for mark in knowledge.attempts)
 
     def forget(self, thread: Thread) -> None:
         """Forget a thread that is gone."""

@@ -8,8 +8,9 @@ from attrs import define, field, frozen
 
 from ..config import Config
 from ..turn.agent import ANYONE, Agent, Caller
-from ..turn.events import ConversationThread, Thread
-from ..turn.request import Chat, StandingInstruction, ThreadChoice, Throwaway
+from ..turn.events import AgentThread, ConversationThread, Thread
+from ..turn.ledger import ThreadKnowledge
+from ..turn.request import Chat, NamedConversation, StandingInstruction, ThreadChoice, Throwaway
 from ..turn.settlement import Waiting
 from ..turn.thread_queue import ThreadQueue
 from ..turn.turn import Turn
@@ -50,6 +51,11 @@ class AgentMemory:
         """
         remembered = self._agents.get((caller.scope, model))
         return remembered.agent if remembered is not None and now < remembered.until else None
+
+    def recall_id(self, model: str, caller: Caller = ANYONE) -> str | None:
+        """Return the id of the agent that was last found by this name or id, however long ago."""
+        remembered = self._agents.get((caller.scope, model))
+        return None if remembered is None else remembered.agent.id
 
     def remember(self, model: str, agent: Agent, now: float, caller: Caller = ANYONE) -> None:
         """Store an agent that was just found, without transient state such as pending calls."""
@@ -106,6 +112,17 @@ class ThreadMemory:
         if not isinstance(choice, Chat):
             return {}
         return {agent_id: found for (agent_id, key), found in self._conversations.items() if key == choice.key}
+
+    def recall_heard(self, agent_id: str | None, choice: ThreadChoice) -> dict[Thread, ThreadKnowledge]:
+        """Return what is known of the threads that a request may be for."""
+        threads: list[Thread] = [*self.find(choice).values()]
+        if isinstance(choice, NamedConversation):
+            threads.append(ConversationThread(conversation_id=choice.conversation_id))
+        # A legacy agent has no thread but its own.
+        if agent_id is not None and not isinstance(choice, Throwaway):
+            threads.append(AgentThread(agent_id=agent_id))
+        known = {thread: self.heard.recall(thread) for thread in threads}
+        return {thread: knowledge for thread, knowledge in known.items() if knowledge != ThreadKnowledge()}
 
     def learn(self, turn: Turn, scope: Hashable, now: float) -> None:
         """Store what a finished turn has shown: its conversation, what was sent, and what is pending.

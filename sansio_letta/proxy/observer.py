@@ -9,7 +9,8 @@ from attrs import field, frozen
 from ..config import Config
 from ..errors import Failure
 from ..turn.agent import Agent
-from ..turn.events import ConversationThread, Event
+from ..turn.events import ConversationThread, Event, Thread
+from ..turn.ledger import ThreadKnowledge
 from ..upstreams.rest.commands import Command
 from ..upstreams.rest.response import Headers
 from .http import HttpRequest, ResponseBody, ResponseHead
@@ -22,6 +23,7 @@ class InitialState:
 
     agent: Agent | None = None  #: the agent that `model` resolves to
     threads: Mapping[str, ConversationThread] = field(factory=dict)  #: of the request's chat, by agent id
+    heard: Mapping[Thread, ThreadKnowledge] = field(factory=dict)  #: of the threads that it may be for
     has_background: bool = True  #: False: Letta has refused background runs
 
 

@@ -27,6 +27,7 @@ from ..dialects.ollama import decode_show
 from ..errors import FieldPath, RequestError, SansioLettaError
 from ..turn.agent import ANYONE, Agent, Caller
 from ..turn.events import ConversationThread, Thread
+from ..turn.ledger import ThreadKnowledge
 from ..turn.request import ThreadChoice, thread_kind
 from ..turn.script import nothing_earlier
 from ..turn.thread_queue import Ticket
@@ -177,6 +178,9 @@ class Proxy:
         return InitialState(
             agent=memory.agents.recall(turn_request.model, now, caller),
             threads=memory.threads.find(turn_request.thread),
+            heard=memory.threads.recall_heard(
+                memory.agents.recall_id(turn_request.model, caller), turn_request.thread
+            ),
             has_background=memory.letta.has_background,
         )
 
@@ -268,6 +272,10 @@ class Proxy:
     def remember_thread(self, agent_id: str, choice: ThreadChoice, thread: ConversationThread) -> None:
         """Set the conversation of an agent's chat, so that it is not looked up in Letta."""
         self._memory.threads.remember(agent_id, choice, thread)
+
+    def remember_heard(self, thread: Thread, knowledge: ThreadKnowledge) -> None:
+        """Set what is known of a thread, so that it is not looked up in Letta."""
+        self._memory.threads.heard.restore(thread, knowledge)
 
     def reject(
         self,

@@ -29,6 +29,7 @@ from ..errors import SansioLettaError
 from ..proxy.policies import POLICIES, with_policies
 from ..turn.agent import Agent, Capabilities
 from ..upstreams.rest import commands
+from .heard import RecordedThread
 
 #: The version that is written; versions 1 and 2 can be read as well.
 VERSION: Final = 3
@@ -250,6 +251,7 @@ class RecordedState:
 
     agent: RecordedAgent | None = None  #: the agent that the model's name resolves to
     threads: Mapping[str, str] = field(factory=dict)  #: the chat's conversation, by agent id
+    heard: tuple[RecordedThread, ...] = ()  #: what was remembered of threads
     background: bool = True  #: False: Letta had refused background runs
 
 

@@ -26,13 +26,22 @@ from ..proxy.observer import Change, LettaData, LettaFailure, LettaResponse, Obs
 from ..proxy.proxy import Proxy
 from ..proxy.response import Response
 from ..proxy.summary import Summary
-from ..turn.events import ConversationThread, Event
+from ..turn.events import ConversationThread, Event, Thread
+from ..turn.ledger import ThreadKnowledge
 from ..turn.request import TurnRequest
 from ..turn.turn import Turn
 from ..upstreams.rest.commands import Command
 from ..upstreams.rest.response import Headers
 from ..upstreams.rest.upstream import RestUpstream
-from .format import INTERRUPTED, RecordedExchange, RecordedRequest, Recording, RecordingError, RecordingHead
+from .format import (
+    INTERRUPTED,
+    RecordedExchange,
+    RecordedRequest,
+    RecordedState,
+    Recording,
+    RecordingError,
+    RecordingHead,
+)
 from .requests import client_request, client_turn_request, run_turn_request
 
 #: What is given to a cycle.
@@ -343,7 +352,13 @@ def play_unchecked(recording: Recording, client: RecordedExchange) -> Player:
         None if initial.agent is None else initial.agent.agent,
         thread=next((ConversationThread(conversation_id=each) for each in initial.threads.values()), None),
     )
-    turn = Turn(turn_request, upstream, config)
+    known = _known_threads(initial)
+    turn = Turn(
+        turn_request,
+        upstream,
+        config,
+        recall_heard=lambda thread: known.get(thread, ThreadKnowledge()),
+    )
     return Player(recording, _open(turn, asked, head.token or "replayed", head.created or 0, 0.0))
 
 
@@ -392,3 +407,9 @@ def _remember(proxy: Proxy, turn_request: TurnRequest, head: RecordingHead) -> N
         proxy.remember_thread(
             agent_id, turn_request.thread, ConversationThread(conversation_id=conversation_id)
         )
+    for thread, knowledge in _known_threads(initial).items():
+        proxy.remember_heard(thread, knowledge)
+
+
+def _known_threads(initial: RecordedState) -> dict[Thread, ThreadKnowledge]:
+    return {known.thread: known.knowledge for known in initial.heard if known.thread is not None}

@@ -50,6 +50,7 @@ _TEXT_FIELDS: Final = frozenset(
         "input",
         "instructions",
         "message",
+        "otid",
         "output",
         "prompt_template",
         "reason",

@@ -35,7 +35,14 @@ def client_turn_request(client: RecordedExchange, config: Config) -> tuple[Clien
 
     :raises RequestError: if it is refused.
     """
-    request = client_request(client)
+    return decode_turn_request(client_request(client), config)
+
+
+def decode_turn_request(request: HttpRequest, config: Config) -> tuple[ClientRequest, TurnRequest] | None:
+    """Decode a client's request; return None if it needs no turn.
+
+    :raises RequestError: if it is refused.
+    """
     dialect = DIALECTS.get(route(request.method, request.target).endpoint)
     if dialect is None:
         return None

@@ -5,14 +5,13 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 import orjson
-from attrs import asdict, define, field
+from attrs import asdict, define, evolve, field
 
-from ..errors import RemoteProtocolError
+from ..errors import RemoteProtocolError, RequestError
 from ..proxy.http import HttpRequest, ResponseBody, ResponseHead
 from ..proxy.observer import (
     Change,
     CycleOpened,
-    InitialState,
     LettaData,
     LettaFailure,
     LettaResponse,
@@ -30,6 +29,7 @@ from .format import (
     RecordingHead,
     TextMode,
 )
+from .heard import RecordedThread, redacted_digests
 from .redact import (
     StreamRedactor,
     redact_body,
@@ -38,6 +38,7 @@ from .redact import (
     redact_keys,
     redact_target,
 )
+from .requests import decode_turn_request
 
 #: Takes one line, including its newline.
 Sink: TypeAlias = Callable[[bytes], None]
@@ -203,7 +204,7 @@ class Recorder:
             token=opened.token,
             created=opened.created,
             config=opened.config,
-            initial=_recorded_state(opened.initial),
+            initial=_recorded_state(opened, self.text),
             text=self.text,
         )
         self._writer = RecordingWriter(self.sink, head)
@@ -238,12 +239,28 @@ class Recorder:
             self._writer.end(self._x, t, how, **more)
 
 
-def _recorded_state(initial: InitialState) -> RecordedState:
+def _recorded_state(opened: CycleOpened, mode: TextMode) -> RecordedState:
+    initial = opened.initial
+    heard = tuple(RecordedThread.of(thread, known) for thread, known in initial.heard.items())
+    if heard and mode is not TextMode.KEEP:
+        digests = _redacted_digests(opened, mode)
+        heard = tuple(known.translate(digests) for known in heard)
     return RecordedState(
         agent=None if initial.agent is None else RecordedAgent.of(initial.agent),
         threads={agent_id: thread.conversation_id for agent_id, thread in initial.threads.items()},
+        heard=heard,
         background=initial.has_background,
     )
+
+
+def _redacted_digests(opened: CycleOpened, mode: TextMode) -> dict[str, str]:
+    request, config = opened.request, opened.config
+    redacted = evolve(request, body=redact_body(request.body, mode))
+    try:
+        real, other = (decode_turn_request(each, config) for each in (request, redacted))
+    except RequestError:
+        return {}
+    return {} if real is None or other is None else redacted_digests(real[1], other[1])
 
 
 def _path(target: str) -> str:

@@ -9,7 +9,7 @@ from letta_server.observe.log import configure_log, log_request
 from letta_server.settings.log import LogFormat
 from sansio_letta import Summary
 from sansio_letta.proxy.summary import Repeat
-from sansio_letta.turn.events import CallsSettled, Usage
+from sansio_letta.turn.events import CallsSettled, Matched, Usage
 
 WHOLE = Summary(
     request_id="req_1",
@@ -29,6 +29,7 @@ WHOLE = Summary(
     cancel_count=1,
     usage=Usage(prompt_tokens=100, completion_tokens=20, total_tokens=120),
     ignored=("temperature",),
+    matched=Matched.CAUGHT_UP,
     settled=CallsSettled(missing=("call-1", "call-2"), denied=("call-3",)),
     waited=True,
     repeat=Repeat.JOINED,
@@ -70,6 +71,7 @@ def test_json_line_has_all_that_the_summary_has(capsys: pytest.CaptureFixture[st
         "completion_tokens": 20,
         "total_tokens": 120,
         "ignored": ["temperature"],
+        "matched": "caught-up",
         "missing_calls": 2,
         "denied_calls": 1,
         "waited": True,
