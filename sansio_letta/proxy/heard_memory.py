@@ -93,6 +93,9 @@ class HeardMemory:
         known.messages = deque(heard.messages, _SIZE)
         known.unanswered = OrderedDict.fromkeys(heard.unanswered)
         known.is_complete = True
+        for message in heard.messages:
+            if message.mark is not None:
+                known.unkept.pop(message.mark, None)
         known.is_known, known.is_whole = True, heard.is_whole and len(heard.messages) <= _SIZE
         if not known.instructions.digests:
             known.instructions = heard.instructions

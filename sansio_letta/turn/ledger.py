@@ -259,6 +259,12 @@ def needs_lookup(transcript: Transcript) -> bool:
     return len(transcript) > 1 and not any(isinstance(item, ToolResult) for item in tail)
 
 
+def ends_with_attempt(transcript: Transcript, attempts: Collection[Mark], lost: Collection[Mark]) -> bool:
+    """Return whether the last message was sent before, and it is not known whether it was kept."""
+    mark = _mark(transcript[-1]) if transcript else None
+    return mark is not None and mark in attempts and mark not in lost
+
+
 def find_new(
     transcript: Transcript, heard: Heard | None, attempts: Collection[Mark] = (), lost: Collection[Mark] = ()
 ) -> NewInput:

@@ -4,10 +4,21 @@ What the process remembers is enough in the ordinary case. The thread is looked 
 of it, and where the memory says that the agent has not heard something: others may have said it meanwhile.
 """
 
+from collections.abc import Callable, Sequence
+
 from attrs import define, evolve, field
 
 from .events import CallsSettled, InputMatched, Matched
-from .ledger import Basis, Heard, NewInput, find_new, late_result, needs_lookup
+from .ledger import (
+    Basis,
+    Heard,
+    NewInput,
+    ThreadKnowledge,
+    ends_with_attempt,
+    find_new,
+    late_result,
+    needs_lookup,
+)
 from .phases import Phase
 from .request import ToolResult
 from .settlement import match_results
@@ -17,11 +28,16 @@ from .upstream import RunRef, Script
 
 @define
 class MatchScript:
-    """Brings the client's transcript and the agent's thread together."""
+    """Brings the client's transcript and the agent's thread together.
+
+    :param has_earlier: whether the process knows an earlier turn for the same request.
+    """
 
     state: TurnState
+    has_earlier: Callable[[], bool]
     heard_in: RunRef | None = field(default=None, init=False)  #: the run whose input the request repeats
     is_next: bool = field(default=True, init=False)  #: the client has said what the thread has heard last
+    is_repeat: bool = field(default=False, init=False)  #: the request was sent before, its answer not received
 
     def match(self) -> Script[None]:
         """MATCHING: find the new input."""
@@ -33,16 +49,19 @@ class MatchScript:
         is_fresh = heard is not None
         if heard is None:
             heard = known.heard
-        if heard is None and can_look and (state.is_retry or needs_lookup(request.transcript)):
+        self.is_repeat = state.is_retry or (
+            ends_with_attempt(request.transcript, known.attempts, known.lost) and not self.has_earlier()
+        )
+        if heard is None and can_look and (self.is_repeat or needs_lookup(request.transcript)):
             heard, is_fresh = (yield from self._look_up()), True
-        new = find_new(request.transcript, heard, known.attempts, known.lost)
-        if can_look and heard is not None and not is_fresh and self._is_doubtful(new, heard):
-            heard, is_fresh = (yield from self._look_up()), True
-            new = find_new(request.transcript, heard, known.attempts, known.lost)
-        unanswered = {*known.unanswered, *(heard.unanswered if is_fresh and heard is not None else ())}
-        late = [
-            item for item in request.transcript if isinstance(item, ToolResult) and item.call_id in unanswered
-        ]
+        new, late = find_new(request.transcript, heard, known.attempts, known.lost), self._late(known, heard)
+        if can_look and heard is not None and not is_fresh and (late or self._is_doubtful(new, heard)):
+            heard = yield from self._look_up()
+            is_fresh = True
+            new, late = (
+                find_new(request.transcript, heard, known.attempts, known.lost),
+                self._late(known, heard),
+            )
         instructions = known.instructions
         if is_fresh and heard is not None and not instructions.digests:
             instructions = heard.instructions
@@ -53,15 +72,30 @@ class MatchScript:
         self.is_next, self.heard_in = heard is None or new.is_next, new.run
         if heard is not None and not new.messages:
             self.heard_in = heard.run_with_results([result.call_id for result in request.results])
-        is_answered = state.is_retry and self.heard_in is not None
+        if late:
+            state.items.append(CallsSettled(stale=tuple(result.call_id for result in late)))
+        is_answered = self.is_repeat and self.heard_in is not None
         if not is_answered and (how := _difference(new)) is not None:
             state.items.append(InputMatched(how=how))
+
+    def _late(self, known: ThreadKnowledge, heard: Heard | None) -> Sequence[ToolResult]:
+        """Results of calls that were answered without them, and that the agent has not had since."""
+        unanswered = set(known.unanswered)
+        if heard is not None:
+            unanswered |= heard.unanswered
+        return [
+            item
+            for item in self.state.request.transcript
+            if isinstance(item, ToolResult)
+            and item.call_id in unanswered
+            and not (heard is not None and heard.has_result(item.call_id))
+        ]
 
     def _is_doubtful(self, new: NewInput, heard: Heard) -> bool:
         """Whether what is remembered does not suffice: others may have said what is not."""
         if new.basis is Basis.TAIL and not heard.is_complete:
             return len(new.messages) < len(self.state.request.transcript)
-        return bool(new.earlier) or (self.state.is_retry and new.is_said_again)
+        return bool(new.earlier) or (self.is_repeat and new.is_said_again)
 
     def match_results(self) -> Script[None]:
         """Find out what results are of whose calls do not wait.
@@ -94,8 +128,16 @@ class MatchScript:
             if not heard.has_result(result.call_id)
             and (result.name is not None or result.call_id in unanswered)
         )
-        if late:
-            state.request = request.with_late_results(late, {result.call_id for result in strange})
+        if not late:
+            return
+        if any(result.call_id not in unanswered for result in strange):
+            # To another model, and what led to it may have been said to that one alone.
+            known = state.recall_heard(state.thread)
+            new = find_new(request.transcript, heard, known.attempts, known.lost)
+            instructions = known.instructions if known.instructions.digests else heard.instructions
+            request = request.with_new_input(new.earlier, new.messages, instructions)
+        state.request = request.with_late_results(late, {result.call_id for result in strange})
+        state.items.append(CallsSettled(stale=tuple(result.call_id for result in strange)))
 
     def _look_up(self) -> Script[Heard]:
         self.state.move(Phase.MATCHING)

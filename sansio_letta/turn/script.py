@@ -75,7 +75,7 @@ class TurnScript:
     _matching: MatchScript = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._matching = MatchScript(self.state)
+        self._matching = MatchScript(self.state, lambda: self.recall_earlier() is not None)
 
     def converse(self) -> Script[None]:
         """Hold the whole conversation."""
@@ -179,7 +179,7 @@ class TurnScript:
         """REVIEWING: look up an earlier turn for the same request; None if none of it was stored."""
         if self.state.earlier is None:
             self.state.earlier, self.recall_earlier = self.recall_earlier(), nothing_earlier
-            if self.state.earlier is None and self.state.is_retry:
+            if self.state.earlier is None and self._matching.is_repeat:
                 self.state.earlier = self._matching.heard_in
         # An earlier turn for a background prompt was deleted with its conversation.
         is_lost = self.state.upstream.is_new and isinstance(self.state.request.thread, Throwaway)

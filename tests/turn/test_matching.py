@@ -1,0 +1,103 @@
+"""A turn's match of its transcript with the thread: what is remembered, looked up, and sent."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import evolve
+
+from drive import AGENT, RUN_ID, agent_json, answer, drain, make_turn
+from sansio_letta import Turn
+from sansio_letta.turn.events import CallsSettled, Event
+from sansio_letta.turn.ledger import ROOT, Heard, HeardMessage, Role, ThreadKnowledge, result_digest
+from sansio_letta.turn.request import AgentMessage, Mark, ToolResult, TranscriptItem, TurnRequest, UserMessage
+from sansio_letta.upstreams.rest import letta
+from sansio_letta.upstreams.rest.commands import Command, FetchAgent, FetchMessages, FetchRun, OpenStream
+from support import heard, transcript
+
+CALL = AgentMessage(content="")
+RESULT = ToolResult(call_id="call-1", content="18 C", name="get_weather")
+
+
+def begin(*items: TranscriptItem, known: ThreadKnowledge, results: Sequence[ToolResult] = ()) -> Turn:
+    asked = TurnRequest(model="Milo", messages=(), transcript=items, results=tuple(results))
+    return make_turn(asked, agent=AGENT, recall_heard=lambda thread: known)
+
+
+def texts(items: Sequence[Event | Command]) -> list[tuple[str, Any]]:
+    """What is sent of messages."""
+    [command] = [item for item in items if isinstance(item, OpenStream)]
+    sent = command.request.messages
+    return [(item.role, item.content) for item in sent if isinstance(item, letta.MessageCreate)]
+
+
+def mark_of(item: TranscriptItem) -> Mark:
+    assert isinstance(item, UserMessage)
+    assert item.mark is not None
+    return item.mark
+
+
+def known(*items: TranscriptItem, **more: Any) -> ThreadKnowledge:
+    """What a process remembers of a thread in which it has said these."""
+    marks = map(mark_of, items)
+    messages = [HeardMessage(role=Role.USER, content=mark.content, chain=mark.chain) for mark in marks]
+    return ThreadKnowledge(heard=Heard(messages=messages, is_complete=True), **more)
+
+
+def test_a_message_that_may_have_been_kept_is_looked_up() -> None:
+    """Its client has left behind the last word, and sends it again in another form."""
+    items = transcript("u1")
+    turn = begin(*items, known=ThreadKnowledge(attempts={mark_of(items[0])}))
+    [command] = drain(turn)
+    assert isinstance(command, FetchMessages)
+    [command] = answer(turn, [heard("u1") | {"run_id": RUN_ID}])
+    assert isinstance(command, FetchRun)
+
+
+def test_a_message_that_may_have_been_kept_and_was_not_is_sent() -> None:
+    items = transcript("u1")
+    turn = begin(*items, known=ThreadKnowledge(attempts={mark_of(items[0])}))
+    drain(turn)
+    assert texts(answer(turn, [])) == [("user", "u1")]
+
+
+def test_a_message_that_was_not_kept_is_sent_at_once() -> None:
+    items = transcript("u1")
+    mark = mark_of(items[0])
+    turn = begin(*items, known=ThreadKnowledge(attempts={mark}, lost={mark}))
+    assert texts(drain(turn)) == [("user", "u1")]
+
+
+def test_a_late_result_that_another_replica_has_told_is_not_told_again() -> None:
+    u1, _, u2, answered, u3 = transcript("u1", "a1", "u2", "a2", "u3")
+    remembered = known(u1, u2, unanswered={"call-1"})
+    turn = begin(u1, CALL, RESULT, u2, answered, u3, known=remembered)
+    [command] = drain(turn)
+    assert isinstance(command, FetchMessages)
+    told = Mark(result_digest("call-1"), ROOT)
+    late = {"message_type": "system_message", "id": "message-9", "content": "18 C", "otid": told.text}
+    marks = [heard("u2", mark_of(u2).chain), heard("u1")]
+    assert texts(answer(turn, [late, *marks])) == [("user", "u3")]
+
+
+def test_a_late_result_is_told_and_named() -> None:
+    u1, _, u2, answered, u3 = transcript("u1", "a1", "u2", "a2", "u3")
+    turn = begin(u1, CALL, RESULT, u2, answered, u3, known=known(u1, u2, unanswered={"call-1"}))
+    drain(turn)
+    items = answer(turn, [heard("u2", mark_of(u2).chain), heard("u1")])
+    (system, said) = texts(items)
+    assert (system[0], said) == ("system", ("user", "u3"))
+    assert "18 C" in system[1]
+    assert CallsSettled(stale=("call-1",)) in items
+
+
+def test_what_led_to_the_call_of_another_model_is_told_with_its_result() -> None:
+    """A gateway has sent the first message to the other model alone."""
+    (u1,) = transcript("u1")
+    turn = begin(u1, CALL, RESULT, known=ThreadKnowledge(), results=[evolve(RESULT, name=None)])
+    [command] = drain(turn)
+    assert isinstance(command, FetchAgent)
+    [command] = answer(turn, agent_json())
+    assert isinstance(command, FetchMessages)
+    said, system = sorted(texts(answer(turn, [])), reverse=True)
+    assert said == ("user", "u1")
+    assert "18 C" in system[1]
