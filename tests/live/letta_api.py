@@ -148,6 +148,15 @@ class LettaApi:
         kept = self._messages(agent, None)
         return [message["content"] for message in kept if message["message_type"] == "system_message"]
 
+    def thread(self, agent: Agent, conversation: str | None = None) -> list[tuple[str, str]]:
+        """Return what a thread holds behind the agent's own prompt, oldest first.
+
+        Each is ``user``, ``system``, ``assistant`` or ``result`` with its text, or ``call`` with a tool's name.
+        """
+        held = [entry for message in self._messages(agent, conversation) for entry in _entries(message)]
+        assert held[0][0] == "system", held[0]
+        return held[1:]
+
     def user_texts(self, agent: Agent, conversation: str | None = None) -> list[Any]:
         """Return what users said to the agent, text or parts, as often as it was kept."""
         return [item["content"] for item in self._kept("user_message", agent, conversation)]
@@ -257,3 +266,15 @@ class LettaApi:
         request = urllib.request.Request(f"{self.url}{path}", data=data, headers=headers, method=method)
         with _opener.open(request, timeout=REQUEST_TIMEOUT) as response:
             return json.load(response)
+
+
+def _entries(message: Item) -> list[tuple[str, str]]:
+    kind = message["message_type"]
+    match kind:
+        case "user_message" | "system_message" | "assistant_message":
+            return [(kind.removesuffix("_message"), message["content"])]
+        case "approval_request_message" | "tool_call_message":
+            return [("call", call["name"]) for call in message["tool_calls"]]
+        case "tool_return_message":
+            return [("result", result["tool_return"]) for result in message["tool_returns"]]
+    return []
