@@ -195,6 +195,8 @@ class Connection(asyncio.Protocol):
                 self._json([] if "after" in query else [agent(0)])
             case ["GET", "v1", "agents", agent_id] if number := AGENT_ID.fullmatch(agent_id):
                 self._json(agent(int(number[1])))
+            case ["GET", "v1", "agents", _, "messages"]:
+                self._json([])
             case ["POST", "v1", "agents", _, "messages", "stream"]:
                 self._start_stream(last_user_text(json.loads(body)).split())
             case ["POST", "v1", "agents", _, "messages", "cancel"]:

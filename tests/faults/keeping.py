@@ -142,6 +142,7 @@ class Run:
     texts: Sequence[object]
     id: str = ""  #: as its items name it
     mark: str = "message"
+    told: Sequence[Mapping[str, Any]] = ()  #: its messages with their roles and marks, and answers to calls
     state: RunState = RunState.RUNNING
     stop_reason: str | None = None
     failed: bool = False
@@ -195,10 +196,33 @@ class Run:
         if not self.kept_count:
             return []
         told = [
-            {"message_type": "user_message", "id": f"message-u{at}", "content": text, "run_id": self.id}
-            for at, text in enumerate(self.texts)
+            {
+                "message_type": f"{message.get('role', 'user')}_message",
+                "id": f"message-u{at}",
+                "content": message["content"],
+                "otid": message.get("otid"),
+                "run_id": self.id,
+            }
+            for at, message in enumerate(self.told)
+            if not message.get("approvals")
         ]
         return told + joined(map(parse, self.script.items[: self.kept_count]))
+
+    def returns(self) -> list[dict[str, Any]]:
+        """The results that it was begun with: they are kept at once."""
+        return [
+            {
+                "message_type": "tool_return_message",
+                "id": f"message-{self.id}",
+                "tool_call_id": answer["tool_call_id"],
+                "tool_return": answer.get("tool_return", ""),
+                "status": answer.get("status", "error"),
+                "run_id": self.id,
+            }
+            for message in self.told
+            for answer in message.get("approvals") or ()
+            if answer["tool_call_id"] in self.agent.results
+        ]
 
     def usage(self) -> dict[str, Any]:
         """What it cost."""
@@ -283,6 +307,11 @@ class KeepingAgent:
     wanted: dict[str, None] = field(factory=dict)
     stream_count: int = 0
 
+    @property
+    def heard(self) -> list[dict[str, Any]]:
+        """Its memory as Letta lists it, the oldest message first."""
+        return [message for run in self.runs for message in (*run.returns(), *run.messages())]
+
     def running(self) -> list[Run]:
         """Runs that go on."""
         return [run for run in self.runs if run.state is RunState.RUNNING]
@@ -335,6 +364,8 @@ class KeepingLetta:
         match method, path[3:]:
             case "GET", []:
                 return _whole(200, _shown(agent))
+            case "GET", ["messages"]:
+                return _whole(200, agent.heard[-int(query["limit"][0]) :])
             case "POST", ["messages", "stream"]:
                 return self._stream(agent, told, size)
             case "POST", ["messages", "cancel"]:
@@ -361,9 +392,10 @@ class KeepingLetta:
                 del self.conversations[id]
                 return _whole(200, None)
             case "GET", [_, "messages"] if known is not None:
-                calls = [{"tool_call_id": call} for call in self.agents[known["agent_id"]].pending]
+                agent = self.agents[known["agent_id"]]
+                calls = [{"tool_call_id": call} for call in agent.pending]
                 waits = {"message_type": "approval_request_message", "id": "m", "tool_calls": calls}
-                return _whole(200, [waits] if calls else [])
+                return _whole(200, [*([waits] if calls else []), *agent.heard[::-1]])
             case "POST", [_, "messages"] if known is not None:
                 return self._stream(self.agents[known["agent_id"]], told, size)
         return _whole(404, {"detail": "Conversation not found"})
@@ -444,7 +476,7 @@ class KeepingLetta:
         self._run_count += 1
         run_id = f"run-{self._run_count:08x}-0000-4000-8000-000000000000"
         mark = told.get("assistant_message_tool_kwarg", "message")
-        run = Run(agent, script.renamed(run_id), texts, run_id, mark)
+        run = Run(agent, script.renamed(run_id), texts, run_id, mark, told["messages"])
         agent.runs.append(run)
         return run
 

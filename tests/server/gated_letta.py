@@ -45,6 +45,8 @@ class GatedLetta:
             return {RUN_ID: "cancelled"}
         if path.startswith("/v1/conversations/?"):
             return self.conversations
+        if "/messages?" in path:
+            return []
         agent = agent_json()
         return [agent] if path.startswith("/v1/agents/?") else agent
 
