@@ -56,6 +56,15 @@ class TaskPolicy(Enum):
     """Every request is isolated: the agent answers it and remembers nothing."""
 
 
+class Threads(Enum):
+    """Where a request goes that does not name its chat."""
+
+    AGENT = "agent"
+    """To the agent's main thread."""
+    TRANSCRIPT = "transcript"
+    """To a conversation of its transcript, recognised by its messages."""
+
+
 class Speakers(Enum):
     """How the agent learns which person a user message is from."""
 
@@ -196,6 +205,8 @@ class Config:
     resume_timeout: float = field(default=30.0, validator=_not_negative)
     #: How system and developer messages are handled. Coding agents depend on theirs.
     instructions: InstructionPolicy = InstructionPolicy.ONCE
+    #: Where a request goes that does not name its chat.
+    threads: Threads = Threads.AGENT
     #: How background prompts are handled, such as a chat program's request for a title.
     tasks: TaskPolicy = TaskPolicy.ISOLATE
     #: Beginnings of further background prompts: of a system message, or of the last user message.

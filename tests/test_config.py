@@ -52,6 +52,7 @@ CHOICES = [
     "speaker_fields",
     "instructions",
     "speakers",
+    "threads",
     "tasks",
     "task_prompts",
     "approvals",

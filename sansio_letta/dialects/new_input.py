@@ -10,7 +10,7 @@ from typing import Final
 from attrs import frozen
 
 from .._convert import json_name
-from ..config import Config, Enforcement, InstructionPolicy, TaskPolicy
+from ..config import Config, Enforcement, InstructionPolicy, TaskPolicy, Threads
 from ..errors import RequestError, RequestField
 from ..turn import request as turn
 from ..turn.approval import Verdict, read_verdict
@@ -47,7 +47,15 @@ from .items import (
     UserMessage,
 )
 from .speakers import SpeakerNames, named_in
-from .transcript import build_transcript, drop_empty, split_instructions, tail_start, to_instructions, to_result
+from .transcript import (
+    build_transcript,
+    drop_empty,
+    split_instructions,
+    tail_start,
+    to_chat,
+    to_instructions,
+    to_result,
+)
 
 #: The key in `metadata` that names a chat, if no header does.
 CHAT_KEY_METADATA: Final = "letta_chat_key"
@@ -155,7 +163,7 @@ class _Input:
 
 
 def _remembered(
-    messages: tuple[Message, ...], speakers: SpeakerNames, thread: ThreadChoice, config: Config
+    messages: tuple[Message, ...], speakers: SpeakerNames, named: ThreadChoice | Threads, config: Config
 ) -> _Input:
     """Build the input for a thread that the agent remembers.
 
@@ -163,6 +171,11 @@ def _remembered(
     """
     instructions, said = split_instructions(messages, config.instructions)
     transcript = build_transcript(said, speakers)
+    thread: ThreadChoice = None
+    if named is Threads.TRANSCRIPT:
+        thread = to_chat(transcript)
+    elif not isinstance(named, Threads):
+        thread = named
     return _Input(
         messages=find_new(transcript, None).messages,
         transcript=transcript,
@@ -256,8 +269,11 @@ def _reply_format(
     return JsonReply(schema=schema, name=wanted.name, description=wanted.description or ""), ()
 
 
-def _thread(request: ClientRequest, context: RequestContext) -> ThreadChoice:
-    """The thread that a request names, by the first header that is present, or else in its body."""
+def _thread(request: ClientRequest, context: RequestContext) -> ThreadChoice | Threads:
+    """The thread that a request names, by the first header that is present, or else in its body.
+
+    :return: the policy if it names none.
+    """
     for name in context.config.chat_key_headers:
         value = context.headers.get(name, "").strip()
         if is_blank(value):
@@ -272,7 +288,7 @@ def _thread(request: ClientRequest, context: RequestContext) -> ThreadChoice:
         return Chat(key=_check_key(key))
     for each in request.chat_keys:
         return Chat(key=_check_key(_to_key(each), param=each.path))
-    return None
+    return context.config.threads
 
 
 def _key_in(metadata: Mapping[str, object]) -> str:

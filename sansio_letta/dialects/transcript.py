@@ -1,14 +1,28 @@
 """A client's messages as the transcript that is matched with what the agent has heard."""
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from ..config import InstructionPolicy
 from ..turn import request as turn
 from ..turn.ledger import ROOT, digest, next_chain
-from ..turn.request import Content, Instructions, Mark, Text, ToolResult, TranscriptItem
+from ..turn.ledger import tail_start as ledger_tail_start
+from ..turn.request import (
+    Content,
+    Instructions,
+    Mark,
+    Step,
+    Text,
+    ToolResult,
+    TranscriptChat,
+    TranscriptItem,
+)
 from .background_prompts import text_of
 from .items import AssistantMessage, InstructionMessage, Message, ToolMessage, UserMessage
 from .speakers import SpeakerNames
+
+#: The user messages by which a chat is recognised that does not name itself.
+_MAX_STEP_COUNT: Final = 64
 
 
 def drop_empty(messages: Sequence[Message]) -> tuple[Message, ...]:
@@ -105,6 +119,40 @@ def build_transcript(messages: Sequence[Message], speakers: SpeakerNames) -> tup
                 name = names.get(call_id)
                 items.append(ToolResult(call_id=call_id, content=to_result(content), name=name))
     return tuple(items)
+
+
+def to_chat(transcript: Sequence[TranscriptItem]) -> TranscriptChat | None:
+    """Return the chat of a transcript that does not name it; None if nothing is said in it."""
+    marked = [
+        (index, item.mark)
+        for index, item in enumerate(transcript)
+        if isinstance(item, turn.UserMessage) and item.mark is not None
+    ]
+    ends = [*(index for index, _ in marked[1:]), len(transcript)]
+    steps = tuple(
+        Step(
+            mark=mark,
+            chain=next_chain(mark.chain, mark.content),
+            reply=_last_reply(transcript[index + 1 : end]),
+        )
+        for (index, mark), end in list(zip(marked, ends, strict=True))[-_MAX_STEP_COUNT:]
+    )
+    firsts = [mark for _, mark in marked[:1]] or [
+        item.mark for item in transcript if isinstance(item, turn.SystemMessage) and item.mark is not None
+    ]
+    if not firsts:
+        return None
+    results = transcript[ledger_tail_start(transcript) :]
+    return TranscriptChat(
+        first=firsts[0].content,
+        steps=steps,
+        call_ids=frozenset(item.call_id for item in results if isinstance(item, ToolResult)),
+    )
+
+
+def _last_reply(items: Sequence[TranscriptItem]) -> str | None:
+    texts = [item.content for item in items if isinstance(item, turn.AgentMessage) and item.content]
+    return texts[-1] if texts else None
 
 
 def to_result(content: Content) -> Content:

@@ -25,6 +25,7 @@ from ..turn.events import (
     TurnFailed,
     TurnFinished,
 )
+from ..turn.request import TranscriptChat
 from ..turn.thread_queue import no_wake, thread_busy
 from ..turn.turn import Turn
 from ..upstreams.rest.commands import CancelRun, Command, OpenStream, ResumeRun
@@ -365,7 +366,9 @@ class Cycle:
             case TurnFinished(reason=reason, usage=usage):
                 summary.outcome, summary.usage = reason.value, usage
                 if isinstance(self._source, Turn):
-                    memory.threads.learn(self._source, self._caller.scope, now)
+                    is_unnamed = isinstance(self._source.request.thread, TranscriptChat)
+                    reply = self._owned.entry.text if self._owned and is_unnamed else None
+                    memory.threads.learn(self._source, self._caller.scope, now, reply)
             case TurnFailed(error=error, kept=kept):
                 summary.outcome, summary.kept = error.code, kept.value
                 if isinstance(self._source, Turn):

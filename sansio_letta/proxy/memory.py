@@ -10,12 +10,13 @@ from ..config import Config
 from ..turn.agent import ANYONE, Agent, Caller
 from ..turn.events import AgentThread, ConversationThread, Thread
 from ..turn.ledger import ThreadKnowledge
-from ..turn.request import Chat, NamedConversation, StandingInstruction, ThreadChoice, Throwaway
+from ..turn.request import Chat, NamedConversation, StandingInstruction, ThreadChoice, Throwaway, TranscriptChat
 from ..turn.settlement import Waiting
 from ..turn.thread_queue import ThreadQueue
 from ..turn.turn import Turn
 from ..upstreams.rest.live_run import LettaMemory
 from .heard_memory import HeardMemory
+from .transcript_memory import TranscriptMemory
 from .turn_registry import TurnRegistry
 
 #: Slots of one thread: its instructions, and schemas by their names.
@@ -79,6 +80,7 @@ class ThreadMemory:
 
     max_count: int
     heard: HeardMemory = field(init=False)
+    transcripts: TranscriptMemory = field(init=False)
     _conversations: OrderedDict[tuple[str, str], ConversationThread] = field(factory=OrderedDict, init=False)
     _sent: OrderedDict[Thread, OrderedDict[str, bytes]] = field(factory=OrderedDict, init=False)
     """Digests of what was sent last, by slot."""
@@ -92,12 +94,15 @@ class ThreadMemory:
 
     def __attrs_post_init__(self) -> None:
         self.heard = HeardMemory(self.max_count)
+        self.transcripts = TranscriptMemory(self.max_count)
 
     def recall(self, agent: Agent, choice: ThreadChoice) -> ConversationThread | None:
         """Return the conversation of a chat, or the one that tool results belong to, if it is known."""
         match choice:
             case Chat(key=key):
                 return self._conversations.get((agent.id, key))
+            case TranscriptChat() as chat:
+                return self.transcripts.recall(agent.id, chat)
             case Throwaway(call_ids=call_ids):
                 # Each result arrives once; a retry finds the conversation in Letta.
                 found = [self._tasks.pop((agent.id, call_id), None) for call_id in call_ids]
@@ -109,6 +114,8 @@ class ThreadMemory:
 
     def find(self, choice: ThreadChoice) -> dict[str, ConversationThread]:
         """Return the known conversations of a chat by agent id, since the agent may not be known yet."""
+        if isinstance(choice, TranscriptChat):
+            return self.transcripts.find(choice)
         if not isinstance(choice, Chat):
             return {}
         return {agent_id: found for (agent_id, key), found in self._conversations.items() if key == choice.key}
@@ -124,14 +131,15 @@ class ThreadMemory:
         known = {thread: self.heard.recall(thread) for thread in threads}
         return {thread: knowledge for thread, knowledge in known.items() if knowledge != ThreadKnowledge()}
 
-    def learn(self, turn: Turn, scope: Hashable, now: float) -> None:
+    def learn(self, turn: Turn, scope: Hashable, now: float, reply: str | None = None) -> None:
         """Store what a finished turn has shown: its conversation, what was sent, and what is pending.
 
         :param scope: that of its caller.
         :param now: monotonic seconds.
+        :param reply: the answer, as the client has received it.
         """
         if turn.state.conversation is not None:
-            self.remember(turn.agent_id, turn.request.thread, turn.state.conversation)
+            self.remember(turn.agent_id, turn.request.thread, turn.state.conversation, reply)
             self._learn_background(turn, turn.state.conversation, scope, now)
         self.learn_sent(turn)
         if (left := turn.state.left_waiting) is not None:
@@ -201,8 +209,17 @@ class ThreadMemory:
         # A temporary conversation is never used again.
         if not isinstance(turn.request.thread, Throwaway):
             self._learn_heard(turn)
+            self._learn_transcript(turn)
             for thread, standing in turn.state.instructions_sent:
                 self.note_sent(thread, standing)
+
+    def _learn_transcript(self, turn: Turn) -> None:
+        """Note how far a conversation has come, even if the turn failed: the client shows it next time."""
+        chat, conversation = turn.request.thread, turn.state.conversation
+        if turn.agent_id is None or conversation is None or not isinstance(chat, TranscriptChat):
+            return
+        if not self.transcripts.is_at(turn.agent_id, chat, conversation):
+            self.transcripts.remember(turn.agent_id, chat, conversation)
 
     def _learn_heard(self, turn: Turn) -> None:
         thread, looked_up = turn.upstream.thread, turn.upstream.heard
@@ -215,8 +232,16 @@ class ThreadMemory:
             self.heard.learn_sent(thread, sent, turn.request)
         turn.state.sent.clear()
 
-    def remember(self, agent_id: str | None, choice: ThreadChoice, thread: ConversationThread) -> None:
+    def remember(
+        self,
+        agent_id: str | None,
+        choice: ThreadChoice,
+        thread: ConversationThread,
+        reply: str | None = None,
+    ) -> None:
         """Store a conversation that was just found, if it belongs to a chat."""
+        if agent_id is not None and isinstance(choice, TranscriptChat):
+            self.transcripts.remember(agent_id, choice, thread, reply)
         if agent_id is None or not isinstance(choice, Chat):
             return
         self._conversations[agent_id, choice.key] = thread
@@ -229,6 +254,7 @@ class ThreadMemory:
         self._sent.pop(thread, None)
         self._waiting.pop(thread, None)
         self.heard.forget(thread)
+        self.transcripts.forget(thread)
         for name in [name for name, known in self._conversations.items() if known == thread]:
             del self._conversations[name]
 

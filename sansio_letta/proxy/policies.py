@@ -20,6 +20,7 @@ from ..config import (
     ServerTools,
     Speakers,
     TaskPolicy,
+    Threads,
     UsageCount,
 )
 from ..errors import RequestError
@@ -97,6 +98,8 @@ POLICIES: Final[Mapping[str, Policy]] = {
     ),
     # A client can name the speaker in any case, for example in the text.
     "speakers": Policy(field="speakers", levels=(tuple(Speakers),), shapes=True),
+    # A client that wants another thread can name it, or the agent's own.
+    "threads": Policy(field="threads", levels=(tuple(Threads),), shapes=True),
     # It costs one more run at most, which a client could also cause by sending a second request.
     "enforcement": Policy(field="enforcement", levels=(tuple(Enforcement),), shapes=True),
     # The two field names are a matter of taste, but reasoning may contain what should stay private.

@@ -16,7 +16,7 @@ The loop of a transport is::
 from collections.abc import Callable
 from functools import partial
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from ..config import Background, Config
 from ..dialects.base import Dialect, RequestContext
@@ -28,7 +28,7 @@ from ..errors import FieldPath, RequestError, SansioLettaError
 from ..turn.agent import ANYONE, Agent, Caller
 from ..turn.events import ConversationThread, Thread
 from ..turn.ledger import ThreadKnowledge
-from ..turn.request import ThreadChoice, thread_kind
+from ..turn.request import ThreadChoice, TranscriptChat, TurnRequest, thread_kind
 from ..turn.script import nothing_earlier
 from ..turn.thread_queue import Ticket
 from ..turn.turn import Turn
@@ -338,6 +338,8 @@ class Proxy:
         else:
             agent = self._memory.agents.recall(asked.model, now, caller)
             summary.agent_id = agent.id if agent else None
+            may_repeat = retry.is_repeat or (known is not None and not known.is_answered)
+            turn_request = _in_scope(turn_request, caller, is_retry=may_repeat)
             upstream = RestUpstream(
                 turn_request,
                 config,
@@ -417,6 +419,14 @@ class Proxy:
                 return root()
             case _:
                 return Reply(status=204, body=b"", headers=(("allow", "GET, HEAD, POST, OPTIONS"),))
+
+
+def _in_scope(turn_request: TurnRequest, caller: Caller, *, is_retry: bool) -> TurnRequest:
+    """Complete the chat of a transcript: two keys never share one."""
+    if not isinstance(turn_request.thread, TranscriptChat):
+        return turn_request
+    scope = f"{caller.name or ''} {caller.realm}".strip()
+    return evolve(turn_request, thread=evolve(turn_request.thread, scope=scope, is_retry=is_retry))
 
 
 def _wants_background(asked: ClientRequest, config: Config) -> bool:

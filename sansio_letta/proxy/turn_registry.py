@@ -213,6 +213,11 @@ class TurnEntry:
             self._earlier = None if nothing or is_done else turn.earlier
 
     @property
+    def text(self) -> str:
+        """The text of the answer so far, as the client gets it."""
+        return "".join(event.text for event in self.events if isinstance(event, TextDelta))
+
+    @property
     def is_answered(self) -> bool:
         """Whether the turn has a complete answer."""
         return type(self._last) is TurnFinished

@@ -178,8 +178,57 @@ class Throwaway:
         return f"task {self.call_ids if self.call_ids else self.token}"
 
 
+@frozen(kw_only=True)
+class Step:
+    """A user message of a transcript, and what the client shows as the answer to it.
+
+    :param chain: of what follows the message, see `Mark`: the same for all transcripts that go so far.
+    :param reply: the last text before the next user message; None if there is none.
+    """
+
+    mark: Mark
+    chain: str
+    reply: str | None = field(default=None, repr=False)
+
+
+@frozen(kw_only=True)
+class TranscriptChat:
+    """The chat of a transcript that does not name it.
+
+    :param first: the digest of the first user message, or of the first message if there is none.
+    :param steps: the last user messages, oldest first.
+    :param call_ids: of the calls whose results the request brings.
+    :param scope: of the caller: another one's transcript is another chat.
+    :param is_retry: the request may have been sent before.
+    """
+
+    first: str
+    steps: tuple[Step, ...] = field(default=(), repr=False)
+    call_ids: frozenset[str] = frozenset()
+    scope: str = ""
+    is_retry: bool = False
+
+    @property
+    def root(self) -> str:
+        """What its conversation is found by."""
+        return self._digest(self.first)
+
+    @property
+    def begins(self) -> bool:
+        """Whether it is a new chat, even if another one has begun with the same message."""
+        return len(self.steps) < 2 and not self.call_ids and not self.is_retry
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        """What a transcript is remembered by that goes as far as each step, the last one first."""
+        return tuple(self._digest(step.chain) for step in reversed(self.steps)) or (self.root,)
+
+    def _digest(self, text: str) -> str:
+        return sha256(f"{self.scope}\n{text}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
 #: None: the agent's own thread.
-ThreadChoice: TypeAlias = Chat | NamedConversation | Throwaway | None
+ThreadChoice: TypeAlias = Chat | NamedConversation | TranscriptChat | Throwaway | None
 
 
 def thread_kind(choice: ThreadChoice) -> str:
@@ -189,6 +238,8 @@ def thread_kind(choice: ThreadChoice) -> str:
             return "chat"
         case NamedConversation():
             return "conversation"
+        case TranscriptChat():
+            return "transcript"
         case Throwaway():
             return "task"
         case None:

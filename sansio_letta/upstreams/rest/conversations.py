@@ -19,7 +19,14 @@ from attrs import field, frozen
 
 from ...errors import RequestError, SansioLettaError
 from ...turn.events import ConversationThread
-from ...turn.request import CONVERSATION_HEADER, Chat, NamedConversation, Throwaway, task_end
+from ...turn.request import (
+    CONVERSATION_HEADER,
+    Chat,
+    NamedConversation,
+    Throwaway,
+    TranscriptChat,
+    task_end,
+)
 from . import letta
 from .commands import (
     PAGE_COUNT,
@@ -31,6 +38,7 @@ from .commands import (
     FindConversations,
 )
 from .response import Response
+from .transcript_search import MAX_CANDIDATE_COUNT, TRANSCRIPT_MARK, Fit, compare
 
 #: Prefix of the summaries of chats. The key follows in quotes, then its digest.
 CHAT_MARK: Final = "letta-proxy chat: "
@@ -92,7 +100,9 @@ class FoundThread:
 Search: TypeAlias = Generator[Command, Response | None, FoundThread]
 
 
-def find_thread(agent_id: str, choice: Chat | NamedConversation | Throwaway, count: int = 0) -> Search:
+def find_thread(
+    agent_id: str, choice: Chat | NamedConversation | TranscriptChat | Throwaway, count: int = 0
+) -> Search:
     """Find a conversation, or create it.
 
     :param count: the number of messages of a chat to read, to find out what the agent has heard.
@@ -102,6 +112,8 @@ def find_thread(agent_id: str, choice: Chat | NamedConversation | Throwaway, cou
     match choice:
         case Chat(key=key):
             return _find_chat(agent_id, key, count)
+        case TranscriptChat() as chat:
+            return _find_transcript(agent_id, chat, count)
         case NamedConversation(conversation_id=conversation_id):
             return _find_named(agent_id, conversation_id)
         case Throwaway() as task:
@@ -175,6 +187,38 @@ def _find_chat(agent_id: str, key: str, count: int) -> Search:
         yield DeleteConversation(conversation_id=created.conversation_id)
         return (yield from _open_existing(found[0].id, count))
     return FoundThread(thread=created, is_new=True)
+
+
+def _find_transcript(agent_id: str, chat: TranscriptChat, count: int) -> Search:
+    """Find the conversation that a transcript continues, of those that began with its first message.
+
+    The newest are looked at, until one fits exactly.
+    """
+    summary = TRANSCRIPT_MARK + chat.root
+    best, best_fit = None, Fit.NONE
+    for item in () if chat.begins else (yield from _newest(agent_id, chat.root, summary)):
+        response = yield FetchLast(conversation_id=item.id, count=max(count, 1))
+        assert response is not None
+        if response.status == 404:
+            continue  # deleted meanwhile
+        fit = compare(chat, response.data)
+        if fit > best_fit:
+            thread = ConversationThread(conversation_id=item.id)
+            best = FoundThread(thread=thread, is_new=fit is Fit.EMPTY, listing=response.data)
+            best_fit = fit
+        if fit is Fit.EXACT:
+            break
+    return best or (yield from _create(agent_id, summary))
+
+
+def _newest(
+    agent_id: str, search: str, summary: str
+) -> Generator[Command, Response | None, list[letta.Conversation]]:
+    response = yield FindConversations(agent_id=agent_id, summary=search)
+    assert response is not None
+    same = [item for item in letta.decode_conversations(response.data) if item.summary == summary]
+    same.sort(key=lambda item: (item.created_at or "", item.id), reverse=True)
+    return same[:MAX_CANDIDATE_COUNT]
 
 
 def _find_task(agent_id: str, task: Throwaway) -> Search:

@@ -14,7 +14,7 @@ from ...errors import RequestError, RequestField, unknown_model
 from ...turn.agent import ANYONE, Agent, Caller, PendingCall
 from ...turn.events import AgentGone, AgentThread, ConversationThread, Thread, ThreadGone
 from ...turn.ledger import Heard
-from ...turn.request import Chat, NamedConversation, ThreadChoice, Throwaway
+from ...turn.request import Chat, NamedConversation, ThreadChoice, Throwaway, TranscriptChat
 from . import letta
 from .agents import find_agent, found_agent, pending_calls
 from .commands import Command, FetchAgent, FetchLast, FetchMessages
@@ -196,7 +196,7 @@ class Target:
         :raises RequestError: if it had not been remembered, but looked up.
         """
         if self.conversation is not None:
-            if not isinstance(self.choice, Chat | Throwaway) or self._searched:
+            if not isinstance(self.choice, Chat | TranscriptChat | Throwaway) or self._searched:
                 raise no_conversation("the conversation was deleted in Letta")
             thread, self.conversation = self.conversation, None
             return ThreadGone(thread=thread)

@@ -9,7 +9,7 @@ from ...errors import SansioLettaError
 from ...turn.agent import ANYONE, Agent, Caller, PendingCall, ToolOwner
 from ...turn.events import AgentThread, ConversationThread, Thread
 from ...turn.ledger import Heard
-from ...turn.request import Chat, NamedConversation, Throwaway, TurnRequest, task_end
+from ...turn.request import Chat, NamedConversation, Throwaway, TranscriptChat, TurnRequest, task_end
 from ...turn.upstream import Gone, RunRequest, Script, TimedOut
 from .attached_tools import strip_heartbeat
 from .calls import owner_of
@@ -122,6 +122,9 @@ class RestUpstream:
         match choice:
             case Chat():
                 return ((agent.id, choice), *conversation)
+            case TranscriptChat(points=points, begins=begins):
+                # Chats that begin with the same message do not wait for each other.
+                return ((agent.id, points[0], self._token if begins else ""), *conversation)
             case Throwaway(call_ids=call_ids):
                 # Results of the same calls belong to the same conversation.
                 return ((agent.id, call_ids), *conversation) if call_ids else (choice.token, *conversation)

@@ -25,7 +25,9 @@ def read_config(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
                 table = read_table(argument.convert())
             except SettingsError as exc:
                 stop(str(exc))
-            Dict(_settings_of(table), use_commands_as_keys=False, source=path)(app, commands, arguments)
+            # No command's table is looked for: options have the names of commands, `record` and `threads`, and
+            # would be dropped as such.
+            Dict(_settings_of(table), source=path)(app, (), arguments)
 
 
 def _settings_of(table: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from attrs import frozen
 from cyclopts import Parameter
 
 from sansio_letta import Approvals, Background, Config, ReasoningField, ServerTools
-from sansio_letta.config import Enforcement, InstructionPolicy, Speakers, TaskPolicy, UsageCount
+from sansio_letta.config import Enforcement, InstructionPolicy, Speakers, TaskPolicy, Threads, UsageCount
 
 _CORE: Final = Config()
 
@@ -38,6 +38,14 @@ class PolicySettings:
             "always, let them override the agent's own system prompt, or ignore them.",
         ),
     ] = _CORE.instructions
+    threads: Annotated[
+        Threads,
+        Parameter(
+            env_var="LETTA_PROXY_THREADS",
+            help="Where a request goes that does not name its chat: to the agent's main thread, or to a "
+            "conversation of its transcript, recognised by its messages.",
+        ),
+    ] = _CORE.threads
     tasks: Annotated[
         TaskPolicy,
         Parameter(
