@@ -1,4 +1,4 @@
-"""Which conversation a request comes to with a real Letta server: by its transcript, by its body, by its header."""
+"""Which conversation a request comes to with a real Letta server: by transcript, by body, by header."""
 
 import json
 from typing import Any
