@@ -15,6 +15,7 @@ from ..turn.request import (
     KnownInstructions,
     Mark,
     Message,
+    ToolResult,
     TurnRequest,
     UserMessage,
 )
@@ -115,8 +116,10 @@ class HeardMemory:
             known.is_known = known.is_known and sent.kept is Kept.NOTHING
             known.is_complete = known.is_complete and known.is_known
             return
-        for mark in marks:
-            known.unkept.pop(mark, None)
+        # All that leads to what was kept has been heard, be it through another process.
+        for item in (*sent.messages, *request.transcript):
+            if not isinstance(item, ToolResult) and (mark := _mark(item)) is not None:
+                known.unkept.pop(mark, None)
         self._learn_instructions(known, marks, request)
         self._learn_calls(known, marks, sent.unanswered)
         known.is_whole = known.is_whole and len(known.messages) + len(sent.messages) <= _SIZE

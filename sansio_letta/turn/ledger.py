@@ -230,6 +230,7 @@ class NewInput:
     :param is_said_again: the last user message has been heard, and is sent once more for another answer.
     :param is_edited: another message was heard in the place of the first new one.
     :param run: of the last user message, if it has been heard, as in `HeardMessage`.
+    :param old_results: those before the last message that was heard.
     :param is_next: what comes before it is the last that the thread has heard: nobody else has spoken since.
     """
 
@@ -240,6 +241,19 @@ class NewInput:
     is_edited: bool = False
     run: object = None
     is_next: bool = False
+    old_results: tuple[ToolResult, ...] = field(default=(), repr=False)
+
+    def is_doubtful(self, attempts: Collection[Mark]) -> bool:
+        """Return whether this may be wrong if others have spoken in the thread.
+
+        An earlier message seems to be unheard, or it is not known whether one was stored. A client that sends
+        no assistant messages shows an earlier one beside the new one.
+
+        :param attempts: marks of messages that were sent, and may have been stored.
+        """
+        if self.earlier or sum(isinstance(message, UserMessage) for message in self.messages) > 1:
+            return True
+        return any(_mark(message) in attempts for message in self.messages)
 
 
 def tail_start(transcript: Transcript) -> int:
@@ -292,6 +306,7 @@ def find_new(
     while start < len(transcript) and isinstance(transcript[start], AgentMessage | ToolResult):
         start += 1  # the answer to it, and its calls
     earlier, messages = _messages(transcript[start:tail]), _messages(transcript[max(start, tail) :])
+    old_results = tuple(item for item in transcript[tail:last] if isinstance(item, ToolResult))
     if (
         earlier
         or messages
@@ -304,6 +319,7 @@ def find_new(
             messages=messages,
             basis=basis,
             is_edited=is_edited,
+            old_results=old_results,
             is_next=found is not None and found is _last_input(heard),
         )
     return NewInput(
@@ -311,6 +327,7 @@ def find_new(
         basis=basis,
         is_said_again=True,
         run=found.run if found else None,
+        old_results=old_results,
         is_next=found is not None and found is _last_input(heard),
     )
 
@@ -336,9 +353,25 @@ def _by_chain(
         return None
     for index in reversed(inputs):
         mark = _mark(transcript[index])
-        if mark is not None and mark.chain in chains.get(mark.content, ()) and mark not in lost:
+        if mark is None or mark.chain not in chains.get(mark.content, ()):
+            continue
+        if mark not in lost or _is_answered(transcript, index, mark, heard):
             return index
     return None
+
+
+def _is_answered(transcript: Transcript, index: int, mark: Mark, heard: Heard) -> bool:
+    """Whether the thread holds a message with the answer that the transcript shows.
+
+    A message that was lost here has been sent again through another process then. Otherwise the same was said
+    before, at the beginning of another transcript.
+    """
+    shown = transcript[index + 1] if index + 1 < len(transcript) else None
+    if not isinstance(shown, AgentMessage) or not shown.content:
+        return False
+    answer = digest_answer(shown.content)
+    last = max(place for place, message in enumerate(heard.messages) if message.mark == mark)
+    return any(message.content == answer for place, message in enumerate(heard.messages) if place > last)
 
 
 def _by_content(

@@ -36,6 +36,7 @@ class MatchScript:
     state: TurnState
     has_earlier: Callable[[], bool]
     heard_in: RunRef | None = field(default=None, init=False)  #: the run whose input the request repeats
+    results_in: RunRef | None = field(default=None, init=False)  #: the run that was given the same results
     is_next: bool = field(default=True, init=False)  #: the client has said what the thread has heard last
     is_repeat: bool = field(default=False, init=False)  #: the request was sent before, its answer not received
 
@@ -55,7 +56,7 @@ class MatchScript:
         if heard is None and can_look and (self.is_repeat or needs_lookup(request.transcript)):
             heard, is_fresh = (yield from self._look_up()), True
         new, late = find_new(request.transcript, heard, known.attempts, known.lost), self._late(known, heard)
-        if can_look and heard is not None and not is_fresh and (late or self._is_doubtful(new, heard)):
+        if can_look and heard is not None and not is_fresh and (late or self._is_doubtful(new, known)):
             heard = yield from self._look_up()
             is_fresh = True
             new, late = (
@@ -65,6 +66,7 @@ class MatchScript:
         instructions = known.instructions
         if is_fresh and heard is not None and not instructions.digests:
             instructions = heard.instructions
+        request = request.without_results({result.call_id for result in new.old_results})
         request = request.with_new_input(new.earlier, new.messages, instructions)
         state.request = request.with_late_results(
             tuple(late_result(result, is_own=True) for result in late), {result.call_id for result in late}
@@ -91,11 +93,13 @@ class MatchScript:
             and not (heard is not None and heard.has_result(item.call_id))
         ]
 
-    def _is_doubtful(self, new: NewInput, heard: Heard) -> bool:
+    def _is_doubtful(self, new: NewInput, known: ThreadKnowledge) -> bool:
         """Whether what is remembered does not suffice: others may have said what is not."""
-        if new.basis is Basis.TAIL and not heard.is_complete:
-            return len(new.messages) < len(self.state.request.transcript)
-        return bool(new.earlier) or (self.is_repeat and new.is_said_again)
+        transcript = self.state.request.transcript
+        if self.is_repeat or (new.basis is Basis.TAIL and needs_lookup(transcript)):
+            return True
+        # A first message that comes again is found among the turns, not in the thread.
+        return len(transcript) > 1 and new.is_doubtful(known.attempts)
 
     def match_results(self) -> Script[None]:
         """Find out what results are of whose calls do not wait.
@@ -109,15 +113,20 @@ class MatchScript:
         if not strange or not request.transcript:
             return
         shown = {item.call_id: item for item in request.transcript if isinstance(item, ToolResult)}
-        if len(strange) == len(request.results):
+        heard, can_look = state.upstream.heard, state.config.lookback_count > 0
+        is_known = self.is_next and state.recall_heard(state.thread).heard is not None
+        if heard is None and can_look and not is_known:
+            heard = yield from self._look_up()
+            self.is_next = find_new(request.transcript, heard).is_next
+        # Calls that another client's message has led to wait for that client.
+        if len(strange) == len(request.results) and self.is_next:
             named = [shown.get(result.call_id, result) for result in request.results]
             if (matched := match_results(named, calls)) is not None:
                 state.request = evolve(request, results=matched)
                 state.items.append(CallsSettled(stale=tuple(result.call_id for result in strange)))
                 return
-        if state.config.lookback_count == 0:
+        if not can_look:
             return
-        heard = state.upstream.heard
         if heard is None:
             heard = yield from self._look_up()
         unanswered = heard.unanswered
@@ -129,6 +138,8 @@ class MatchScript:
             and (result.name is not None or result.call_id in unanswered)
         )
         if not late:
+            if not calls and not request.messages:
+                self.results_in = heard.run_with_results([result.call_id for result in request.results])
             return
         if any(result.call_id not in unanswered for result in strange):
             # To another model, and what led to it may have been said to that one alone.

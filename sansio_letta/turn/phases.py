@@ -91,6 +91,7 @@ TRANSITIONS: Final[dict[Phase, dict[Phase, str]]] = {
     Phase.LOOKING: {
         **_ENDS,
         Phase.MATCHING: "results of other calls",
+        Phase.REVIEWING: "results sent before",
         **_RUNS,
         Phase.FINDING: "agent gone",
         Phase.SEARCHING: "conversation gone",

@@ -428,6 +428,14 @@ class TurnRequest:
             return self
         return evolve(self, history=earlier, messages=messages, instructions=given)
 
+    def without_results(self, call_ids: Collection[str]) -> "TurnRequest":
+        """Return the request once it is known that results are older than what the agent has heard last."""
+        if not call_ids:
+            return self
+        old = (each for each in self.results if each.call_id in call_ids and isinstance(each, ToolResult))
+        new = tuple(each for each in self.results if each.call_id not in call_ids)
+        return evolve(self, results=new, past_results=(*self.past_results, *old))
+
     def with_late_results(self, messages: tuple[Message, ...], call_ids: Collection[str]) -> "TurnRequest":
         """The request once it is known that calls do not wait for their results any more.
 

@@ -148,17 +148,26 @@ class TurnScript:
         yield from self._matching.match()
         yield from self._wait_for_results()
         past = yield from self._review()
+        # If calls are pending, a message is refused and leaves a failed run, so they are looked up first.
+        waits = self.state.request.leaves_calls or self.state.recall_waiting(self.state.thread) is not None
+        if past is None and (waits or self._must_look):
+            yield from self._look()
+            yield from self._matching.match_results()
+            if (ref := self._matching.results_in) is not None:
+                self.state.earlier = ref
+                past = yield from self._review()
         if past is None:
-            # If calls are pending, a message is refused and leaves a failed run, so they are looked up first.
-            waits = self.state.request.leaves_calls or self.state.recall_waiting(self.state.thread) is not None
-            if waits or self._must_look:
-                yield from self._look()
-                yield from self._matching.match_results()
             return self._settle()
         if past.is_complete:
             return (yield from self._follow_up(self.state.add_rest(past.events())))
-        if past.results:
+        if past.results and self.state.recall_waiting(self.state.thread) is not None:
+            yield from self._look(again=True)
+        if past.results and not self.state.upstream.calls:
             return self._continue_from(past)
+        if past.results and not past.has_input:
+            # The agent has made other calls since. It has the results; the message is new.
+            self.state.earlier = None
+            return self._settle()
         return (yield from self._end_with(past))
 
     def _wait_for_results(self) -> Script[None]:
@@ -170,7 +179,9 @@ class TurnScript:
             if state.phase is not Phase.QUEUED:
                 state.move(Phase.QUEUED)
             state.ticket.step_aside()
-            yield Wait(seconds)
+            while state.ticket.is_aside and seconds > 0:
+                yield Wait(seconds)
+                seconds = state.recall_reserved(state.thread)
             yield from self._wait()
             upstream.forget_calls()
             yield from self._matching.match()

@@ -48,8 +48,11 @@ class ThreadQueue:
             raise thread_busy(f"{self.max_waiting_count} others wait for it already")
         tickets.append(ticket)
 
-    def leave(self, thread: Hashable, ticket: "Ticket") -> None:
-        """Remove a ticket. If it was first, the next one is woken."""
+    def leave(self, thread: Hashable, ticket: "Ticket", *, is_over: bool) -> None:
+        """Give up a place, first or not; the next in line is woken.
+
+        :param is_over: whether the turn is: those that stepped aside look again.
+        """
         tickets = self._tickets[thread]
         came_first = tickets[0] is ticket
         tickets.remove(ticket)
@@ -57,7 +60,9 @@ class ThreadQueue:
             del self._tickets[thread]
         elif came_first:
             tickets[0].wake()
-        for watcher in self._watchers.get(thread, ()):
+        # One that steps aside itself must not wake the others, which would step aside again, and so on.
+        for watcher in self._watchers.get(thread, ()) if is_over else ():
+            watcher.is_aside = False
             watcher.wake()
 
     def watch(self, thread: Hashable, ticket: "Ticket") -> None:
@@ -94,6 +99,7 @@ class Ticket:
     queue: ThreadQueue = field(factory=lambda: ThreadQueue(0))
     wake: Callable[[], None] = no_wake
     waited: bool = field(default=False, init=False)  #: what is known of the thread may be out of date
+    is_aside: bool = field(default=False, init=False)  #: it has stepped aside, and no turn has ended since
     _threads: tuple[Hashable, ...] = field(default=(), init=False)
     _watched: tuple[Hashable, ...] = field(default=(), init=False)
 
@@ -103,7 +109,7 @@ class Ticket:
         :raises LettaError: 409 ``agent_busy`` if too many wait already.
         """
         self._unwatch()
-        self._leave(thread for thread in self._threads if thread not in threads)
+        self._leave([thread for thread in self._threads if thread not in threads], is_over=False)
         for thread in threads:
             if thread not in self._threads:
                 self.queue.enter(thread, self)
@@ -127,22 +133,22 @@ class Ticket:
 
     def step_aside(self) -> None:
         """Let others speak first, until `enter` is called again; each time that one has, the turn is woken."""
-        self._watched, threads = self._threads, self._threads
-        self._leave(threads)
+        self._watched, threads, self.is_aside = self._threads, self._threads, True
+        self._leave(threads, is_over=False)
         for thread in threads:
             self.queue.watch(thread, self)
 
     def leave(self) -> None:
         """Leave all queues. May be called at any time, and repeatedly."""
         self._unwatch()
-        self._leave(self._threads)
+        self._leave(self._threads, is_over=True)
 
     def _unwatch(self) -> None:
         for thread in self._watched:
             self.queue.unwatch(thread, self)
-        self._watched = ()
+        self._watched, self.is_aside = (), False
 
-    def _leave(self, threads: Iterable[Hashable]) -> None:
+    def _leave(self, threads: Iterable[Hashable], *, is_over: bool) -> None:
         for thread in tuple(threads):
             self._threads = tuple(kept for kept in self._threads if kept != thread)
-            self.queue.leave(thread, self)
+            self.queue.leave(thread, self, is_over=is_over)
