@@ -7,8 +7,10 @@ import pytest
 from openai import BadRequestError, OpenAI
 
 from letta_server import Settings, ThreadSettings
+from letta_server.cli.app import app
 from letta_server.settings.errors import SettingsError
 from sansio_letta import Config
+from sansio_letta.config import Threads
 from sansio_letta.recording.redact import SECRET_HEADERS
 
 from ..commands import command, run
@@ -120,3 +122,12 @@ def test_tasks_are_refused_if_the_operator_says_so() -> None:
                 model="Milo", messages=[{"role": "user", "content": "Name this chat in three words."}]
             )
         assert refused.value.code == "task_refused"
+
+
+def test_an_option_in_a_file_may_have_the_name_of_a_command(tmp_path: Path) -> None:
+    file = tmp_path / "proxy.toml"
+    file.write_text('record = "recordings"\nthreads = "transcript"\n', encoding="utf-8")
+    words = ["serve", "--config", str(file)]
+    bound = app.parse_args(words, exit_on_error=False, print_error=False)[1]
+    assert bound.arguments["record"] == Path("recordings")
+    assert bound.arguments["policies"].threads is Threads.TRANSCRIPT
