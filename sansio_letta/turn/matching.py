@@ -53,7 +53,9 @@ class MatchScript:
         self.is_repeat = state.is_retry or (
             ends_with_attempt(request.transcript, known.attempts, known.lost) and not self.has_earlier()
         )
-        if heard is None and can_look and (self.is_repeat or needs_lookup(request.transcript)):
+        # Beside results, too, where it is not known whether a message before them was stored.
+        must_look = needs_lookup(request.transcript) or (len(request.transcript) > 1 and bool(known.attempts))
+        if heard is None and can_look and (self.is_repeat or must_look):
             heard, is_fresh = (yield from self._look_up()), True
         new, late = find_new(request.transcript, heard, known.attempts, known.lost), self._late(known, heard)
         if can_look and heard is not None and not is_fresh and (late or self._is_doubtful(new, known)):

@@ -1,0 +1,225 @@
+"""What threads have heard: looked up, remembered, waited for."""
+
+from typing import Any
+
+import pytest
+
+from drive import JSON, PING, USAGE, agent_json, stop, want
+from drive_cycle import Client, chat
+from faults.keeping import Head
+from ledger.core import CoreSide, Ending, How, Reply
+from ledger.letta import Pace
+from sansio_letta import Config, Proxy
+from sansio_letta.errors import Failure, Kept
+from sansio_letta.proxy.heard_memory import HeardMemory
+from sansio_letta.turn.events import AgentThread
+from sansio_letta.turn.ledger import ROOT, Heard, SentInput, digest
+from sansio_letta.turn.request import Mark, TurnRequest, UserMessage
+from sansio_letta.upstreams.rest.commands import FetchAgent, FetchMessages, OpenStream
+
+TOOLS = [{"type": "function", "function": {"name": "get_weather"}}]
+
+
+def ask(side: CoreSide, *messages: dict[str, Any], replica: int = 0, ending: Ending | None = None) -> Reply:
+    """Ask for an answer to these messages."""
+    body = {"model": "Milo", "stream": True, "messages": list(messages), "tools": TOOLS}
+    return side.ask(body, {}, replica=replica, ending=ending or Ending())
+
+
+def user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def agent(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": text}
+
+
+def called(*call_ids: str) -> dict[str, Any]:
+    calls = [
+        {"id": call_id, "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
+        for call_id in call_ids
+    ]
+    return {"role": "assistant", "content": None, "tool_calls": calls}
+
+
+def result(call_id: str, text: str) -> dict[str, Any]:
+    return {"role": "tool", "tool_call_id": call_id, "content": text}
+
+
+def test_a_message_of_another_client_waits_for_a_call_until_the_time_is_up() -> None:
+    side = CoreSide()
+    ask(side, user("call A"))
+    reply = ask(side, agent("hello"), user("talk B"))
+    assert reply.is_whole
+    assert side.now == pytest.approx(side.config.pending_call_timeout)
+
+
+def test_a_message_of_the_same_client_does_not_wait() -> None:
+    side = CoreSide()
+    (call_id,) = ask(side, user("call A")).calls
+    assert ask(side, user("call A"), called(call_id), user("talk on")).is_whole
+    assert side.now == 0.0
+
+
+def test_a_message_that_waits_goes_on_when_the_results_have_come() -> None:
+    proxy = Proxy(Config())
+    first = Client(chat(tools=TOOLS, content="A"), proxy).answer([agent_json()])
+    first.stream(PING, want("call-1", "get_weather", "{}"), stop("requires_approval"), USAGE, "[DONE]").more()
+    assert first.ended
+    other = Client(chat(messages=[agent("hello"), user("B")]), proxy, token="second12")
+    other.show_heard()
+    assert other.waits
+    count = len(other.commands)
+    assert other.go_on(now=104.0).waits, "woken for nothing, it asks nothing"
+    assert len(other.commands) == count
+    messages = [user("A"), called("call-1"), result("call-1", "18 C")]
+    results = Client(chat(messages=messages, tools=TOOLS), proxy, token="third123", now=105.0)
+    results.answer(agent_json("call-1"), now=106.0)
+    assert [type(command) for command in results.commands] == [FetchAgent, OpenStream]
+    assert other.woken == 0
+    results.stream(PING, stop(), USAGE, "[DONE]", now=107.0).more()
+    assert results.ended
+    assert other.woken
+    other.go_on(now=108.0)
+    other.show_heard()
+    while not isinstance(other.commands[-1], OpenStream):
+        other.answer(agent_json(), now=109.0)
+    assert not other.waits
+
+
+def test_a_late_result_is_told_as_text_and_named_in_the_response() -> None:
+    side = CoreSide()
+    (call_id,) = ask(side, user("call A")).calls
+    ask(side, agent("hello"), user("talk B"))
+    reply = ask(side, user("call A"), called(call_id), result(call_id, "18 C"))
+    assert reply.is_whole
+    assert "tool_call_id" in reply.headers["x-ignored-parameters"]
+    (told,) = [text for text in side.thread(None).texts("system_message") if "18 C" in text]
+    assert told.startswith("[Result of get_weather;")
+
+
+def test_results_under_other_ids_are_matched_while_their_calls_wait_and_not_given_to_anothers() -> None:
+    side = CoreSide()
+    ask(side, user("call A"))
+    reply = ask(side, user("call A"), called("toolu_1"), result("toolu_1", "18 C"))
+    assert reply.is_whole
+    assert [text for _, text in side.thread(None).returns()] == ["18 C"]
+    ask(side, agent("hello"), user("call B"))
+    ask(side, user("call A"), called("toolu_1"), result("toolu_1", "18 C"), user("talk on"))
+    assert [text for _, text in side.thread(None).returns()].count("18 C") == 1
+
+
+def test_results_of_another_models_calls_are_told_as_text() -> None:
+    side = CoreSide()
+    ask(side, user("talk A"))
+    reply = ask(side, user("talk A"), called("call_of_gpt"), result("call_of_gpt", "18 C"))
+    assert reply.is_whole
+    (told,) = [text for text in side.thread(None).texts("system_message") if "18 C" in text]
+    assert "another model" in told
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_results_that_come_again_are_answered_from_what_letta_has(is_restarted: bool) -> None:
+    side = CoreSide()
+    (call_id,) = ask(side, user("call A")).calls
+    messages = user("call A"), called(call_id), result(call_id, "18 C")
+    first = ask(side, *messages)
+    if is_restarted:
+        side.restart(0)
+    assert ask(side, *messages).text == first.text
+    assert [text for _, text in side.thread(None).returns()] == ["18 C"]
+
+
+def test_a_retry_after_a_restart_is_answered_from_what_letta_has() -> None:
+    side = CoreSide()
+    body = {"model": "Milo", "stream": True, "messages": [user("talk A")]}
+    side.ask(body, {"x-stainless-retry-count": "0"}, ending=Ending(how=How.STOPPED, at=6, pace=Pace.ENDED))
+    side.restart(0)
+    reply = side.ask(body, {"x-stainless-retry-count": "1"})
+    assert reply.is_whole
+    assert side.thread(None).texts("user_message") == ["talk A"]
+    assert "x-letta-input" not in reply.headers
+
+
+def test_the_response_says_that_a_message_was_said_again_or_edited() -> None:
+    side = CoreSide()
+    ask(side, user("talk A"))
+    answer = ask(side, user("talk A"), agent("answer"), user("talk B"))
+    again = ask(side, user("talk A"), agent("answer"), user("talk B"))
+    edited = ask(side, user("talk A"), agent("answer"), user("talk C"))
+    headers = [reply.headers.get("x-letta-input") for reply in (answer, again, edited)]
+    assert headers == [None, "repeated", "edited"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Failure.BROKEN, Head(status=500, headers=JSON), b'[{"message_type": "user_mess', b"[1]", b"{}"],
+    ids=["broken", "status", "cut", "numbers", "object"],
+)
+def test_a_look_up_that_fails_fails_the_turn_and_nothing_is_lost(fault: Head | Failure | bytes) -> None:
+    side = CoreSide()
+    ask(side, user("talk A"))
+    side.restart(0)
+    side.letta.look_up_fault = fault
+    messages = user("talk A"), agent("cut"), user("talk B")
+    reply = ask(side, *messages)
+    assert reply.status is not None
+    assert reply.status >= 500
+    assert reply.headers.get("x-should-retry") != "false"
+    assert side.thread(None).texts("user_message") == ["talk A"]
+    side.letta.look_up_fault = None
+    assert ask(side, *messages).is_whole
+    assert side.thread(None).texts("user_message") == ["talk A", "talk B"]
+
+
+def test_a_thread_longer_than_what_is_listed_goes_by_the_last_messages() -> None:
+    side = CoreSide(config=Config(lookback_count=4))
+    said: list[dict[str, Any]] = []
+    for number in range(6):
+        said.append(user(f"talk {number}"))
+        said.append(agent(ask(side, *said).text))
+    side.restart(0)
+    assert ask(side, *said, user("talk 6")).is_whole
+    assert side.thread(None).texts("user_message") == [f"talk {number}" for number in range(7)]
+
+
+def test_a_mark_that_another_program_has_forged_hides_no_message() -> None:
+    side = CoreSide()
+    ask(side, user("talk A"))
+    forged = [message for message in side.thread(None).messages if message["message_type"] == "user_message"]
+    side.thread(None).messages.append({**forged[0], "otid": "lp1-" + "0" * 32 + "-" + "f" * 32})
+    side.thread(None).messages.append({**forged[0], "otid": "lp1-not-a-mark", "content": "else"})
+    side.restart(0)
+    assert ask(side, user("talk A"), agent("answer"), user("talk B"), user("talk C")).is_whole
+    heard = side.thread(None).texts("user_message")
+    assert heard[-2:] == ["talk B", "talk C"]
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    memory = HeardMemory(max_count=3)
+    request = TurnRequest(model="Milo")
+    for number in range(10):
+        thread = AgentThread(agent_id=f"agent-{number}")
+        for index in range(100):
+            message = UserMessage(content="x", mark=Mark(digest("user", f"{index}"), ROOT))
+            for kept in (Kept.SOMETHING, Kept.NOTHING, Kept.UNKNOWN):
+                memory.learn_sent(thread, SentInput(messages=(message,), kept=kept), request)
+            memory.learn_heard(thread, Heard(messages=memory._threads[thread].messages))
+    assert len(memory._threads) == 3
+    known = memory._threads[thread]
+    assert len(known.messages) <= 32
+    assert len(known.unkept) <= 32
+
+
+def test_a_client_that_stops_behind_the_last_word_gets_the_kept_answer_when_it_asks_again() -> None:
+    side = CoreSide()
+    stopped = ask(side, user("talk A"), ending=Ending(how=How.STOPPED, at=4, pace=Pace.STEP_KEPT))
+    reply = ask(side, user("talk A"))
+    assert reply.is_whole
+    assert reply.text == stopped.text
+    assert side.thread(None).texts("user_message") == ["talk A"]
+
+
+def test_the_first_message_of_a_chat_costs_no_look_up() -> None:
+    client = Client(chat(), Proxy(Config())).answer([agent_json()])
+    assert not any(isinstance(command, FetchMessages) for command in client.commands)
