@@ -311,7 +311,7 @@ def find_new(
         earlier
         or messages
         or last != inputs[-1]
-        or any(isinstance(item, ToolResult) for item in transcript[tail:])
+        or any(isinstance(item, ToolResult) for item in transcript[max(last, tail) :])
     ):
         is_edited = _is_edited((*earlier, *messages), heard)
         return NewInput(

@@ -384,7 +384,9 @@ class World:
         tail = shown[answers[-1] if answers else 0 :]
         tail = [item for item in tail if item.content not in self._attempts[client.replica ^ 1]]
         few = sum(item.role == "user" for item in tail) < 2
-        twice = (item.content for item in tail[:-1] if few or item.role == "system")
+        twice = [item.content for item in tail[:-1] if few or item.role == "system"]
+        # Which of several it is that a process has sent, the text does not tell.
+        twice += [text for text in client.users()[:-1] if text == "yes"]
         self.asked_again.update((client.habits.key, text) for text in twice)
 
     # --- What the agent must have heard -------------------------------------------------------------------

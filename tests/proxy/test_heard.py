@@ -223,3 +223,15 @@ def test_a_client_that_stops_behind_the_last_word_gets_the_kept_answer_when_it_a
 def test_the_first_message_of_a_chat_costs_no_look_up() -> None:
     client = Client(chat(), Proxy(Config())).answer([agent_json()])
     assert not any(isinstance(command, FetchMessages) for command in client.commands)
+
+
+def test_a_message_behind_late_results_may_be_asked_again_and_again() -> None:
+    side = CoreSide()
+    first = ask(side, user("calls A"))
+    late = [result(call_id, f"{number} C") for number, call_id in enumerate(first.calls)]
+    ask(side, user("calls A"), called(*first.calls), user("talk B"))
+    messages = user("calls A"), called(*first.calls), *late, user("talk B")
+    for _ in range(2):
+        assert ask(side, *messages).headers["x-letta-input"] == "repeated"
+    (told, _) = [text for text in side.thread(None).texts("system_message") if " C" in text]
+    assert told.endswith("0 C")
