@@ -30,3 +30,15 @@ def test_code_is_run(programs: Path, desk: Desk, url: str, letta: LettaApi, agen
     said, result = letta.user_texts(agent)
     assert said == TASK
     assert result.startswith("Code output: 42")
+
+
+def test_a_function_is_called(programs: Path, desk: Desk, url: str, letta: LettaApi, agent: Agent) -> None:
+    """It gives calls ids of its own, and brings their results under these."""
+    task = 'call execute {"language": "python", "code": "print(6 * 7)"}\nthen\nsay It is 42.'
+    messages = desk.run_script(
+        programs, "open_interpreter_task.py", url, agent.name, task, "calls", settings=QUIET
+    )
+    assert [message["content"].strip() for message in messages] == ["print(6 * 7)", "42", "It is 42."]
+    thread = letta.thread(agent)
+    assert thread[1:] == [("user", task), ("call", "execute"), ("result", "42"), ("assistant", "It is 42.")]
+    assert thread[0][1].startswith("You are Open Interpreter")
