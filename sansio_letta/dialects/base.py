@@ -42,12 +42,14 @@ class RequestContext:
     :param headers: by lower-case name.
     :param token: unique.
     :param created: when it arrived, in Unix seconds.
+    :param client: the name of the client's key; what different clients have said is kept apart.
     """
 
     config: Config = field(factory=Config)
     headers: Mapping[str, str] = field(factory=dict, repr=False)
     token: str = ""
     created: int = 0
+    client: str = ""
 
 
 @frozen(kw_only=True)

@@ -10,7 +10,7 @@ from typing import Final
 from attrs import frozen
 
 from .._convert import json_name
-from ..config import Config, Enforcement, InstructionPolicy, TaskPolicy, Threads
+from ..config import Enforcement, InstructionPolicy, TaskPolicy, Threads
 from ..errors import RequestError, RequestField
 from ..turn import request as turn
 from ..turn.approval import Verdict, read_verdict
@@ -110,7 +110,7 @@ def build_turn_request(request: ClientRequest, context: RequestContext | None = 
     if is_isolated:
         parts = _isolated(earlier, _with_closing_prompt(tail), results, speakers, context)
     else:
-        parts = _remembered(messages, speakers, _thread(request, context), config)
+        parts = _remembered(messages, speakers, _thread(request, context), context)
     if not parts.messages and not results:
         raise RequestError(_NOTHING_NEW, field=RequestField.INPUT)
     reply_format, ignored_formats = _reply_format(request, config.enforcement)
@@ -163,14 +163,17 @@ class _Input:
 
 
 def _remembered(
-    messages: tuple[Message, ...], speakers: SpeakerNames, named: ThreadChoice | Threads, config: Config
+    messages: tuple[Message, ...],
+    speakers: SpeakerNames,
+    named: ThreadChoice | Threads,
+    context: RequestContext,
 ) -> _Input:
     """Build the input for a thread that the agent remembers.
 
     Until it is known what the agent has heard, what follows the last assistant message is new.
     """
-    instructions, said = split_instructions(messages, config.instructions)
-    transcript = build_transcript(said, speakers)
+    instructions, said = split_instructions(messages, context.config.instructions)
+    transcript = build_transcript(said, speakers, context.client)
     thread: ThreadChoice = None
     if named is Threads.TRANSCRIPT:
         thread = to_chat(transcript)

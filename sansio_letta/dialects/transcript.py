@@ -5,7 +5,7 @@ from typing import Final
 
 from ..config import InstructionPolicy
 from ..turn import request as turn
-from ..turn.ledger import ROOT, digest, next_chain
+from ..turn.ledger import ROOT, digest, next_chain, root
 from ..turn.ledger import tail_start as ledger_tail_start
 from ..turn.request import (
     Content,
@@ -91,12 +91,15 @@ def tail_start(messages: Sequence[Message]) -> int:
     return 0
 
 
-def build_transcript(messages: Sequence[Message], speakers: SpeakerNames) -> tuple[TranscriptItem, ...]:
+def build_transcript(
+    messages: Sequence[Message], speakers: SpeakerNames, client: str = ""
+) -> tuple[TranscriptItem, ...]:
     """Return the items of a transcript, each input with its mark.
 
     :param messages: none of them empty, without instructions that are not said in their place.
+    :param client: the name of the client's key.
     """
-    start, chain = tail_start(messages), ROOT
+    start, chain = tail_start(messages), root(client)
     names = {
         call.call_id: call.name
         for message in messages

@@ -198,6 +198,7 @@ class Proxy:
                     headers=dict(request.headers),
                     token=token,
                     created=created,
+                    client=caller.name or "",
                 )
                 return self._open_turn(request, dialect, context, summary, now, caller)
             handler = self._handler(wanted, caller, request)

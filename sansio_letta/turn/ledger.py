@@ -41,7 +41,7 @@ Transcript: TypeAlias = Sequence[TranscriptItem]
 
 #: Hexadecimal digits of a digest: too many for a collision to be found.
 _DIGEST_SIZE: Final = 32
-#: The chain of a transcript's first user message.
+#: The chain of the first user message in a transcript of a client without a name.
 ROOT: Final = "0" * _DIGEST_SIZE
 
 
@@ -89,10 +89,18 @@ def digest_answer(text: str) -> str:
     return digest("assistant", text.strip())
 
 
+def root(client: str) -> str:
+    """Return the chain of the first user message in a client's transcripts.
+
+    :param client: the name of its key; empty if it has none.
+    """
+    return next_chain(ROOT, digest("client", client)) if client else ROOT
+
+
 def next_chain(chain: str, content: str) -> str:
     """Return the chain of what follows a user message.
 
-    :param chain: the message's own; `ROOT` for the first one of a transcript.
+    :param chain: the message's own; see `root`.
     :param content: its digest.
     """
     return sha256(f"{chain} {content}".encode()).hexdigest()[:_DIGEST_SIZE]
@@ -313,7 +321,7 @@ def find_new(
         or last != inputs[-1]
         or any(isinstance(item, ToolResult) for item in transcript[max(last, tail) :])
     ):
-        is_edited = _is_edited((*earlier, *messages), heard)
+        is_edited = _is_edited(transcript, (*earlier, *messages), heard)
         return NewInput(
             earlier=earlier,
             messages=messages,
@@ -463,12 +471,14 @@ def _find(item: TranscriptItem, heard: Heard) -> HeardMessage | None:
     return next((message for message in same if message.chain == mark.chain), same[0] if same else None)
 
 
-def _is_edited(messages: Sequence[Message], heard: Heard) -> bool:
+def _is_edited(transcript: Transcript, messages: Sequence[Message], heard: Heard) -> bool:
     """Whether the thread holds another message in the place of the first new one."""
-    first = next((message for message in messages if isinstance(message, UserMessage)), None)
-    if first is None or first.mark is None or first.mark.chain == ROOT:
+    new = next((message for message in messages if isinstance(message, UserMessage)), None)
+    # Many transcripts begin in one thread: their first messages are in nobody's place.
+    begins = next((item for item in transcript if isinstance(item, UserMessage)), None)
+    if new is None or new.mark is None or new is begins:
         return False
-    return any(message.role is Role.USER and message.chain == first.mark.chain for message in heard.messages)
+    return any(message.role is Role.USER and message.chain == new.mark.chain for message in heard.messages)
 
 
 def _mark(item: TranscriptItem) -> Mark | None:

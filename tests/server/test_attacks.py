@@ -1,7 +1,7 @@
 """Attacks and their results. What is sent and what is expected is in `attacks`."""
 
 import io
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,6 +23,8 @@ from letta_server.access.keys import toml_lines
 from letta_server.observe.log import configure_log
 from letta_server.settings.log import LogFormat
 from sansio_letta import Proxy, read_recording
+from sansio_letta.turn.ledger import digest, root
+from sansio_letta.turn.request import Mark
 
 from .access.test_keys import test_guessing_compares_all_keys_over_digests_of_one_length
 from .attacks import ATTACKS, BODY, CHAT, NEAR_PAGES, SUBDOMAINS, TRIALS, Attack
@@ -41,8 +43,11 @@ def gone(_: str, __: str) -> tuple[int, str, bytes]:
     return 404, "application/json", b"{}"
 
 
-def somebody(**agent: Any) -> Answer:
-    """A Letta with one agent, which greets."""
+def somebody(listed: Sequence[Any] = (), **agent: Any) -> Answer:
+    """A Letta with one agent, which greets.
+
+    :param listed: the messages of its thread.
+    """
     shown = {**agent_json(), **agent}
     said = b"".join(encode(message) for message in (PING, say("Hello"), stop(), USAGE, DONE))
 
@@ -50,7 +55,7 @@ def somebody(**agent: Any) -> Answer:
         if method == "POST":
             return 200, "text/event-stream", said
         if "/messages?" in target:
-            return 200, "application/json", b"[]"
+            return 200, "application/json", orjson.dumps(listed)
         return 200, "application/json", orjson.dumps([shown] if "/?" in target else shown)
 
     return answer
@@ -270,7 +275,16 @@ async def test_another_clients_answer(first: str, second: str, autojump_clock: M
     """The same body, sent as a repeat: with the same key it gets the answer that was given."""
     access = Access(key_list=f"alice={KEY} bob={OTHER}")
     asked = []
-    async with attacked(somebody(), access=access) as (server, letta):
+    text = orjson.loads(BODY)["messages"][0]["content"]
+    mark = Mark(digest("user", text), root("alice")).text
+    heard = {
+        "message_type": "user_message",
+        "id": "message-1",
+        "content": text,
+        "otid": mark,
+        "run_id": "run-1",
+    }
+    async with attacked(somebody([heard]), access=access) as (server, letta):
         for key, count in ((first, 0), (first, 1), (second, 1)):
             sent = asking("Milo", key, f"x-stainless-retry-count: {count}")
             [(status, _, _)] = responses((await exchange(server, sent))[0])

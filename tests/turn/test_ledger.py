@@ -18,6 +18,7 @@ from sansio_letta.turn.ledger import (
     digest_answer,
     find_new,
     next_chain,
+    root,
 )
 from sansio_letta.turn.request import (
     AgentMessage,
@@ -177,6 +178,11 @@ def test_a_transcript_that_ends_with_the_agent_has_nothing_new() -> None:
 def test_an_unknown_thread_goes_by_the_last_assistant_message() -> None:
     found = find_new(transcript("u1", "a1", "u2"), None)
     assert (words(found), found.basis) == (["u2"], Basis.TAIL)
+
+
+def test_what_two_clients_say_is_marked_differently() -> None:
+    assert root("alice") != root("bob") != ROOT
+    assert root("") == ROOT
 
 
 def test_a_mark_is_read_back_and_holds_no_text() -> None:

@@ -268,7 +268,9 @@ class FetchMessages(_Get):
 
     @property
     def target(self) -> str:
-        return f"/v1/agents/{quote(self.agent_id, safe='')}/messages?limit={self.count}&order=desc"
+        # Without its name those of the conversations are listed, too.
+        query = f"limit={self.count}&order=desc&conversation_id=default"
+        return f"/v1/agents/{quote(self.agent_id, safe='')}/messages?{query}"
 
 
 @frozen(kw_only=True)
