@@ -228,8 +228,12 @@ def test_an_answer_that_broke_off(any_program: Program) -> None:
     assert program.thread() == [*heard, ("assistant", "Three.")]
 
 
-def test_a_stop_behind_the_last_word(program: Program) -> None:
-    """The reason why it ended has not come; then the same request comes again."""
+def test_a_stop_behind_the_last_word(letta: LettaApi, agent: Agent, url: str) -> None:
+    """The reason why it ended has not come; then the same request comes again.
+
+    Another process takes it for the first message of a new chat, which may well be equal.
+    """
+    program = Program(letta=letta, agent=agent, address=lambda: url, headers={})
     said = "slow 0.4\nwords 6"
     whole = "w0 w1 w2 w3 w4 w5"
     assert program.stop(user(said), behind="w5") == whole
