@@ -227,6 +227,17 @@ class LettaApi:
             assert time.monotonic() < deadline, f"still going on at Letta after {timeout:.0f} s: {unfinished}"
             time.sleep(POLL_INTERVAL)
 
+    def wait_until_kept(self, agent: Agent, *, timeout: float = RUN_TIMEOUT) -> None:
+        """Wait until the agent's own thread has a message.
+
+        A cancelled run is over at once. If its step has come to its end, it is kept some tenths of a second
+        later.
+        """
+        deadline = time.monotonic() + timeout
+        while not self.thread(agent):
+            assert time.monotonic() < deadline, self.runs(agent)
+            time.sleep(POLL_INTERVAL)
+
     def wait_for_run(self, agent: Agent, *, timeout: float = RUN_TIMEOUT) -> Item:
         """Wait until the agent has a run, and return the newest.
 

@@ -237,6 +237,7 @@ def test_a_stop_behind_the_last_word(letta: LettaApi, agent: Agent, url: str) ->
     said = "slow 0.4\nwords 6"
     whole = "w0 w1 w2 w3 w4 w5"
     assert program.stop(user(said), behind="w5") == whole
+    letta.wait_until_kept(agent)
     assert program.say(user(said)) == whole
     assert program.thread() == [("user", said), ("assistant", whole)]
     assert program.say(user(said), assistant(whole), user("say Two.")) == "Two."
@@ -246,6 +247,7 @@ def test_a_stop_behind_the_last_word(letta: LettaApi, agent: Agent, url: str) ->
 def test_a_stop_behind_the_last_word_then_a_new_message(program: Program) -> None:
     said = "slow 0.4\nwords 6"
     whole = program.stop(user(said), behind="w5")
+    program.letta.wait_until_kept(program.agent)
     assert program.say(user(said), assistant(whole), user("say Two.")) == "Two."
     assert program.thread() == [
         ("user", said),
