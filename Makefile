@@ -52,7 +52,7 @@ wheel: $(STAMP)  ## Build a wheel, and run its command in a new environment
 golden: $(STAMP)  ## Rewrite fixtures/expected; review the difference before you commit it
 	PYTHONPATH=tests $(BIN)/python tests/update_golden.py
 
-live: $(STAMP)  ## Test with a real Letta server, which is installed on first use; PART=1/4 runs a quarter
+live: $(STAMP)  ## Test with a real Letta server, which is installed on first use; PART=1/8 runs an eighth
 	$(BIN)/python tests/live/rig.py up
 	status=0; \
 	$(BIN)/python -m pytest -p no:cacheprovider tests/live || status=1; \

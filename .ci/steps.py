@@ -49,7 +49,7 @@ class Step:
 def live(name: str, *command: str) -> Step:
     """A step with a real Letta, which is stopped whatever happens."""
     stop = (".venv/bin/python", "tests/live/rig.py", "down")
-    return Step(f"live, {name}", command, 290, needs=("letta",), after=stop)
+    return Step(f"live, {name}", command, 260, needs=("letta",), after=stop)
 
 
 ALWAYS = (
@@ -59,17 +59,21 @@ ALWAYS = (
 )
 #: By what they are worth, and mixed: those that fit into one run should be of several kinds.
 SLOW = (
-    live("part 1 of 4", "make", "live", "PART=1/4"),
+    live("part 1 of 8", "make", "live", "PART=1/8"),
     Step("thorough, with coverage", ("make", "thorough"), 800),
+    live("part 2 of 8", "make", "live", "PART=2/8"),
     Step("load: 1,000 streams, 2 minutes of mixed traffic", ("make", "load", "MINUTES=2"), 210),
     Step("programs, part 1 of 2", ("make", "programs", "PART=1/2"), 250, needs=("letta", "node")),
-    live("part 2 of 4", "make", "live", "PART=2/4"),
+    live("part 3 of 8", "make", "live", "PART=3/8"),
     Step("client libraries in-process", ("make", "clients"), 150),
+    live("part 4 of 8", "make", "live", "PART=4/8"),
     Step("fuzzing, 25 s a target", ("make", "fuzz", "SECONDS=25"), 150),
-    live("part 3 of 4", "make", "live", "PART=3/4"),
+    live("part 5 of 8", "make", "live", "PART=5/8"),
     Step("Open WebUI in a headless browser", ("make", "open-webui"), 150, needs=("letta", "open-webui")),
     Step("programs, part 2 of 2", ("make", "programs", "PART=2/2"), 250, needs=("letta", "node")),
-    live("part 4 of 4", "make", "live", "PART=4/4"),
+    live("part 6 of 8", "make", "live", "PART=6/8"),
+    live("part 7 of 8", "make", "live", "PART=7/8"),
+    live("part 8 of 8", "make", "live", "PART=8/8"),
     live("client libraries in-process", "make", "live-clients"),
 )
 
