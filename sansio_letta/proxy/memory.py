@@ -222,6 +222,8 @@ class ThreadMemory:
             self.transcripts.remember(turn.agent_id, chat, conversation)
 
     def _learn_heard(self, turn: Turn) -> None:
+        if turn.state.has_learned and not turn.state.sent:
+            return
         thread, looked_up = turn.upstream.thread, turn.upstream.heard
         if thread is None:
             return

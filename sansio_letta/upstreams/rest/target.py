@@ -56,6 +56,7 @@ class Target:
     heard: Heard | None = field(default=None, init=False)  #: what the thread has heard, if it was looked up
     is_confirmed: bool = field(default=False, init=False)  #: Letta returned the agent, or accepted input for it
     _recall_thread: RecallThread = field(default=no_known_thread, alias="recall_thread")
+    _own_thread: AgentThread | None = field(default=None, init=False)
     _searched: bool = field(default=False, init=False)  #: the conversation was looked up in this turn
 
     def __attrs_post_init__(self) -> None:
@@ -108,7 +109,11 @@ class Target:
     @property
     def thread(self) -> Thread:
         """The thread; the agent must be known."""
-        return self.conversation or AgentThread(agent_id=self.agent.id)
+        if self.conversation is not None:
+            return self.conversation
+        if self._own_thread is None or self._own_thread.agent_id != self.agent.id:
+            self._own_thread = AgentThread(agent_id=self.agent.id)
+        return self._own_thread
 
     def agent_command(self, *, with_pending: bool) -> Command:
         """Return the command that looks up the agent.
