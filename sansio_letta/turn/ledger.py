@@ -386,9 +386,12 @@ def _by_content(
     transcript: Transcript, inputs: Sequence[int], heard: Heard, unkept: Collection[Mark]
 ) -> int | None:
     """The last of the messages that are found in the thread in their order."""
+    if not inputs:
+        return None
     places: defaultdict[str, list[int]] = defaultdict(list)
     for place, message in enumerate(heard.messages):
-        if message.role in (Role.USER, Role.SYSTEM) and message.content is not None:
+        role = message.role
+        if (role is Role.USER or role is Role.SYSTEM) and message.content is not None:
             places[message.content].append(place)
     last, at = None, 0
     for index in inputs:
