@@ -20,6 +20,8 @@ from typing import Final
 
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parents[1]
+#: While it is imported, LiteLLM asks for its list of prices in a thread, which may block the import.
+LITELLM: Final = {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
 INSTALL_TIMEOUT: Final = 600.0  # seconds for one environment
 TEST_TIMEOUT: Final = 300.0  # seconds for the tests in one
 
@@ -36,7 +38,9 @@ ENVIRONMENTS: Final = {
 def run(argv: list[str], timeout: float, **environment: str) -> bool:
     """Run a step within its time limit; whether it went well."""
     try:
-        done = subprocess.run(argv, timeout=timeout, cwd=ROOT, env=os.environ | environment, check=False)
+        done = subprocess.run(
+            argv, timeout=timeout, cwd=ROOT, env=os.environ | LITELLM | environment, check=False
+        )
     except subprocess.TimeoutExpired:
         print(f"{' '.join(argv[:6])} ...: not done after {timeout:.0f} s", flush=True)
         return False

@@ -61,8 +61,11 @@ def letta(rig: Rig) -> LettaApi:
 
 @pytest.fixture(scope="session")
 def proxy(rig: Rig) -> Iterator[Proxy]:
-    """The proxy most tests share; it must end well when they are done."""
-    with serving(rig.url) as proxy:
+    """The proxy most tests share; it must end well when they are done.
+
+    Where one test leaves a call pending and goes on as another client, it does not wait a minute.
+    """
+    with serving(rig.url, "--pending-call-timeout", "1") as proxy:
         yield proxy
 
 

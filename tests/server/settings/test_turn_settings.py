@@ -18,6 +18,8 @@ from ..parsed import check_refused, parsed
 OTHER: dict[str, tuple[str, Any]] = {
     "queue_timeout": ("7.5", 7.5),
     "max_queue_count": ("3", 3),
+    "pending_call_timeout": ("5", 5.0),
+    "lookback_count": ("20", 20),
     "turn_timeout": ("90", 90.0),
     "early_response_timeout": ("2.5", 2.5),
     "keepalive_timeout": ("5", 5.0),
@@ -60,7 +62,8 @@ def test_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "proxy.toml"
     file.write_text(
         "queue-timeout = 7.5\nmax-queue-count = 3\nturn-timeout = 90\nresume-timeout = 0\nrepeat-ttl = 0\n"
-        'client-tools = "attach"\nclient-tool-ttl = 20\nearly-response = 2.5\nkeepalive = 5\n',
+        'client-tools = "attach"\nclient-tool-ttl = 20\nearly-response = 2.5\nkeepalive = 5\n'
+        "pending-call-timeout = 5\nlookback-count = 20\n",
         encoding="utf-8",
     )
     assert parsed(TurnSettings, "--config", str(file)) == EXPECTED

@@ -129,6 +129,8 @@ class Settings:
             letta_silence_timeout=self.letta_timeout,
             queue_timeout=turns.queue_timeout,
             max_queue_count=turns.max_queue_count,
+            pending_call_timeout=turns.pending_call_timeout,
+            lookback_count=turns.lookback_count,
             turn_timeout=turns.turn_timeout,
             early_response_timeout=turns.early_response_timeout,
             keepalive_timeout=turns.keepalive_timeout,

@@ -35,6 +35,24 @@ class TurnSettings:
             help="Maximum turns that wait in one thread; beyond it, 409 at once.",
         ),
     ] = field(default=_CORE.max_queue_count, validator=_not_negative)
+    pending_call_timeout: Annotated[
+        float,
+        Parameter(
+            env_var="LETTA_PROXY_PENDING_CALL_TIMEOUT",
+            validator=Number(gte=0),
+            help="Seconds that a message from another client waits for the results of a pending call. 0: it "
+            "does not wait.",
+        ),
+    ] = field(default=_CORE.pending_call_timeout, validator=_not_negative)
+    lookback_count: Annotated[
+        int,
+        Parameter(
+            env_var="LETTA_PROXY_LOOKBACK_COUNT",
+            validator=Number(gte=0),
+            help="Messages of a thread that are read to find out what the agent has heard. 0: none; what "
+            "follows the last assistant message is new.",
+        ),
+    ] = field(default=_CORE.lookback_count, validator=_not_negative)
     turn_timeout: Annotated[
         float,
         Parameter(
