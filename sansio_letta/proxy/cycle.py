@@ -306,11 +306,11 @@ class Cycle:
             if not self._finished:
                 self._finished = True
                 self._observe(Change.FINISHED)
-        elif signal is Signal.WAITING and self._deadlines.resume_at is None and isinstance(self._source, Turn):
+        elif signal is Signal.WAITING and isinstance(self._source, Turn):
             pause = self._source.pause
             if pause is None:
-                if not self._source.ticket.is_queued:
-                    # Its upstream wakes it.
+                if self._deadlines.resume_at is not None or not self._source.ticket.is_queued:
+                    # It waits already, or its upstream wakes it.
                     return
                 pause = self.config.queue_timeout
             self.summary.waited = True

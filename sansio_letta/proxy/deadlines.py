@@ -51,8 +51,8 @@ class Deadlines:
             self._awaits_stream, self._silence_timeout = False, self._config.letta_silence_timeout
 
     def pause(self, seconds: float) -> None:
-        """Pause for some seconds, unless `wake` is called."""
-        self.resume_at = self.now + seconds
+        """Pause for some seconds, unless `wake` is called, or a pause that has begun ends before."""
+        self.resume_at = min(self.now + seconds, inf if self.resume_at is None else self.resume_at)
 
     def extend_turn(self) -> None:
         """Give the clean-up of a turn that has timed out some time for its next step."""

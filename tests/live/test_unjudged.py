@@ -48,9 +48,10 @@ OLD: dict[str, Message] = {
 
 @pytest.mark.parametrize("form", PAIR)
 def test_a_chat_goes_on_whatever_was_said(url: str, letta: LettaApi, agent: Agent, form: Form) -> None:
+    assert ask(url, form, agent.name, "say Something else.").text == "Something else."
     messages = [*OLD.values(), REPLY, user("say Hello.")]
     assert ask(url, form, agent.name, messages).text == "Hello."
-    assert letta.user_texts(agent) == ["say Hello."]
+    assert letta.user_texts(agent) == ["say Something else.", "say Hello."]
 
 
 def test_a_new_conversation_is_told_what_was_there(url: str, letta: LettaApi, agent: Agent) -> None:

@@ -98,6 +98,18 @@ def test_a_late_result_is_told_as_text_and_named_in_the_response() -> None:
     assert told.startswith("[Result of get_weather;")
 
 
+def test_a_message_that_was_queued_waits_for_results_no_longer_than_others() -> None:
+    proxy = Proxy(Config(pending_call_timeout=1.0))
+    first = Client(chat(tools=TOOLS, content="A"), proxy).answer([agent_json()])
+    other = Client(chat(content="B"), proxy, token="second12", now=101.0)
+    assert other.waits
+    first.stream(PING, want("call-1", "get_weather", "{}"), stop("requires_approval"), USAGE, "[DONE]").more()
+    assert first.ended
+    assert other.go_on(now=102.0).waits
+    assert other.commands == []
+    assert other.cycle.next_deadline() <= 103.0
+
+
 def test_results_under_other_ids_are_matched_while_their_calls_wait_and_not_given_to_anothers() -> None:
     side = CoreSide()
     ask(side, user("call A"))
