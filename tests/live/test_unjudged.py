@@ -167,4 +167,5 @@ def test_half_an_emoji(url: str, letta: LettaApi, agent: Agent) -> None:
     assert response.status == 200
     assert json.loads(response.body)["choices"][0]["message"]["content"] == "cut \ufffd"
     assert response.headers["x-ignored-parameters"] == "seed, messages.content.surrogate"
-    assert letta.user_texts(agent) == ["say cut \ufffd"]
+    # An empty thread is told all of the history.
+    assert letta.user_texts(agent) == ["\ufffd", "say cut \ufffd"]
