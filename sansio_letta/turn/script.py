@@ -175,9 +175,6 @@ class TurnScript:
         state, upstream = self.state, self.state.upstream
         if state.request.results or state.request.verdict is not None:
             return
-        # The tools of a client are attached to such an agent: others do not wait, but take its place.
-        if upstream.agent is not None and not upstream.agent.capabilities.client_tools:
-            return
         while not self._matching.is_next and (seconds := state.recall_reserved(state.thread)) > 0:
             if state.phase is not Phase.QUEUED:
                 state.move(Phase.QUEUED)

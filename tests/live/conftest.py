@@ -14,7 +14,7 @@ import openai
 import pytest
 
 from live.letta_api import Agent, LettaApi
-from live.proxy import Proxy, serving, started
+from live.proxy import SHORT_WAIT, Proxy, serving, started
 from live.rig import LETTA_VERSION, Rig, RigError, from_environment, running
 
 TAG = "live-test"  #: of agents that go when their test ends
@@ -61,11 +61,8 @@ def letta(rig: Rig) -> LettaApi:
 
 @pytest.fixture(scope="session")
 def proxy(rig: Rig) -> Iterator[Proxy]:
-    """The proxy most tests share; it must end well when they are done.
-
-    Where one test leaves a call pending and goes on as another client, it does not wait a minute.
-    """
-    with serving(rig.url, "--pending-call-timeout", "1") as proxy:
+    """The proxy most tests share; it must end well when they are done."""
+    with serving(rig.url, *SHORT_WAIT) as proxy:
         yield proxy
 
 

@@ -15,6 +15,8 @@ from attrs import define, field
 from live.rig import without_settings
 
 START_TIMEOUT: Final = 30.0  # seconds until the base URL is printed
+#: For clients that go on while another one's call is pending: they do not wait a minute.
+SHORT_WAIT: Final = ("--pending-call-timeout", "1")
 STOP_TIMEOUT: Final = 10.0  # seconds from SIGTERM to the end of the process
 BASE_URL: Final = re.compile(r"http://127\.0\.0\.1:\d+/v1")
 

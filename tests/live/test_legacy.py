@@ -30,7 +30,7 @@ from live.asking import (
 )
 from live.conftest import MakeAgent
 from live.letta_api import Agent, LettaApi
-from live.proxy import Proxy, serving
+from live.proxy import SHORT_WAIT, Proxy, serving
 from live.rig import Rig
 from sansio_letta.dialects.chat_completions.decode import decode_request
 from sansio_letta.dialects.new_input import build_turn_request
@@ -55,7 +55,7 @@ ROME = '{"city": "Rome", "note": "caf\\u00e9 \\"x\\" {1: [2.50, null]}"}'
 @pytest.fixture(scope="module")
 def proxy(rig: Rig) -> Iterator[Proxy]:
     """A proxy of its own: what it keeps at Letta ends with it."""
-    with serving(rig.url) as proxy:
+    with serving(rig.url, *SHORT_WAIT) as proxy:
         yield proxy
 
 
