@@ -30,7 +30,6 @@ class _Known:
 
     :param messages: the last ones, oldest first.
     :param is_known: False: something may have been said since; it must be looked up.
-    :param is_complete: it was looked up, and whatever was said since is remembered.
     :param instructions: those that it was sent last.
     :param unanswered: ids of calls that were answered without a result, the oldest first.
     :param unkept: marks of messages that were sent and are not known to be kept; True: known not to be.
@@ -38,7 +37,6 @@ class _Known:
 
     messages: deque[HeardMessage]
     is_known: bool = False
-    is_complete: bool = False
     is_whole: bool = False
     instructions: KnownInstructions = NO_INSTRUCTIONS
     unanswered: OrderedDict[str, None] = field(factory=OrderedDict)
@@ -47,7 +45,7 @@ class _Known:
     @property
     def heard(self) -> Heard:
         """The messages as the matching takes them."""
-        return Heard(messages=tuple(self.messages), is_whole=self.is_whole, is_complete=self.is_complete)
+        return Heard(messages=tuple(self.messages), is_whole=self.is_whole)
 
 
 @define
@@ -79,7 +77,7 @@ class HeardMemory:
         known.is_known, known.instructions = heard is not None, knowledge.instructions
         if heard is not None:
             known.messages = deque(heard.messages, _SIZE)
-            known.is_whole, known.is_complete = heard.is_whole, heard.is_complete
+            known.is_whole = heard.is_whole
         known.unanswered = OrderedDict.fromkeys(knowledge.unanswered)
         lost = frozenset(knowledge.lost)
         known.unkept = OrderedDict((mark, mark in lost) for mark in knowledge.attempts)
@@ -93,7 +91,6 @@ class HeardMemory:
         known = self._find(thread)
         known.messages = deque(heard.messages, _SIZE)
         known.unanswered = OrderedDict.fromkeys(heard.unanswered)
-        known.is_complete = True
         for message in heard.messages:
             if message.mark is not None:
                 known.unkept.pop(message.mark, None)
@@ -114,7 +111,6 @@ class HeardMemory:
             while len(known.unkept) > _SIZE:
                 known.unkept.popitem(last=False)
             known.is_known = known.is_known and sent.kept is Kept.NOTHING
-            known.is_complete = known.is_complete and known.is_known
             return
         # All that leads to what was kept has been heard, be it through another process.
         for item in (*sent.messages, *request.transcript):

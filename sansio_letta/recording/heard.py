@@ -37,7 +37,6 @@ class RecordedThread:
     conversation: str | None = None
     is_known: bool = False  #: False: what it had heard had to be looked up
     is_whole: bool = False
-    is_complete: bool = True
     messages: tuple[RecordedMessage, ...] = ()
     instructions: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
@@ -54,7 +53,6 @@ class RecordedThread:
             conversation=thread.conversation_id if isinstance(thread, ConversationThread) else None,
             is_known=heard is not None,
             is_whole=heard is not None and heard.is_whole,
-            is_complete=heard is None or heard.is_complete,
             messages=tuple(map(_recorded, heard.messages)) if heard is not None else (),
             instructions=tuple(sorted(known.instructions.digests)),
             lines=tuple(sorted(known.instructions.lines)),
@@ -74,7 +72,7 @@ class RecordedThread:
     def knowledge(self) -> ThreadKnowledge:
         """What was known. What a later version knew besides is left out."""
         messages = tuple(_restored(message) for message in self.messages if message.role in _ROLES)
-        heard = Heard(messages=messages, is_whole=self.is_whole, is_complete=self.is_complete)
+        heard = Heard(messages=messages, is_whole=self.is_whole)
         return ThreadKnowledge(
             heard=heard if self.is_known else None,
             instructions=KnownInstructions(digests=frozenset(self.instructions), lines=frozenset(self.lines)),

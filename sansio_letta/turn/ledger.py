@@ -146,12 +146,10 @@ class Heard:
 
     :param messages: the last ones, oldest first.
     :param is_whole: there are none before them.
-    :param is_complete: there are none between them either, as far as this process can know.
     """
 
     messages: Sequence[HeardMessage] = ()
     is_whole: bool = False
-    is_complete: bool = True
 
     @property
     def unanswered(self) -> frozenset[str]:

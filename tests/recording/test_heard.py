@@ -111,7 +111,7 @@ def test_all_that_is_known_of_a_thread_is_recorded() -> None:
         HeardMessage(role=Role.RESULT, content="call-1", is_placeholder=True),
     )
     known = ThreadKnowledge(
-        heard=Heard(messages=messages, is_whole=True, is_complete=False),
+        heard=Heard(messages=messages, is_whole=True),
         instructions=KnownInstructions(digests=frozenset({"e" * 32}), lines=frozenset({"f" * 32})),
         unanswered=("call-1",),
         attempts=(mark, other),

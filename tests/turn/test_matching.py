@@ -40,7 +40,7 @@ def known(*items: TranscriptItem, **more: Any) -> ThreadKnowledge:
     """What a process remembers of a thread in which it has said these."""
     marks = map(mark_of, items)
     messages = [HeardMessage(role=Role.USER, content=mark.content, chain=mark.chain) for mark in marks]
-    return ThreadKnowledge(heard=Heard(messages=messages, is_complete=True), **more)
+    return ThreadKnowledge(heard=Heard(messages=messages), **more)
 
 
 def test_a_message_that_may_have_been_kept_is_looked_up() -> None:
