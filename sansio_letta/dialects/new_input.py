@@ -1,7 +1,8 @@
 """Conversion of a client's request to a turn's request: its new input, its thread, its instructions.
 
-A client sends the whole history with every request, but Letta has it already. Only what follows the last
-assistant message is new: results of calls (after which Roo Code sends a user message), and the user's messages.
+A client sends the whole history with every request, but the agent has heard most of it. What is new is known
+once the history has been compared with the agent's thread. Until then it is what follows the last assistant
+message: results of calls (after which Roo Code sends a user message), and the user's messages.
 """
 
 from collections.abc import Mapping
@@ -21,7 +22,6 @@ from ..turn.request import (
     CONVERSATION_HEADER,
     OWN_THREAD,
     Chat,
-    Content,
     Instructions,
     NamedConversation,
     Text,
@@ -371,7 +371,9 @@ def _history(
                     if call is None
                     else f"The tool {call.name} was called with {call.arguments}"
                 )
-                converted.append(turn.UserMessage(content=f"[{what}. It returned:]\n{_result_text(content)}"))
+                converted.append(
+                    turn.UserMessage(content=f"[{what}. It returned:]\n{turn.content_text(content)}")
+                )
     return tuple(converted)
 
 
@@ -385,12 +387,6 @@ def _verdict(earlier: tuple[Message, ...], tail: tuple[Message, ...]) -> Verdict
     last = earlier[-1] if earlier else None
     seen = text_of(last.content) if isinstance(last, AssistantMessage) else None
     return read_verdict([text_of(content) for content in written], seen)
-
-
-def _result_text(content: Content) -> str:
-    if isinstance(content, str):
-        return content
-    return "\n".join(part.text if isinstance(part, Text) else "[image]" for part in content)
 
 
 def _client_tool(tool: FunctionTool) -> Tool:

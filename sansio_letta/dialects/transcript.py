@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from ..config import InstructionPolicy
+from ..turn import ledger
 from ..turn import request as turn
 from ..turn.ledger import ROOT, digest, next_chain, root
-from ..turn.ledger import tail_start as ledger_tail_start
 from ..turn.request import (
     Content,
     Instructions,
@@ -85,10 +85,7 @@ def to_instructions(messages: Iterable[Message], policy: InstructionPolicy) -> I
 
 def tail_start(messages: Sequence[Message]) -> int:
     """Return the index of what follows the last assistant message; 0 if the agent has not spoken yet."""
-    for index in range(len(messages) - 1, -1, -1):
-        if isinstance(messages[index], AssistantMessage):
-            return index + 1
-    return 0
+    return ledger.tail_start(messages, AssistantMessage)
 
 
 def build_transcript(
@@ -145,7 +142,7 @@ def to_chat(transcript: Sequence[TranscriptItem]) -> TranscriptChat | None:
     ]
     if not firsts:
         return None
-    results = transcript[ledger_tail_start(transcript) :]
+    results = transcript[ledger.tail_start(transcript) :]
     return TranscriptChat(
         first=firsts[0].content,
         steps=steps,

@@ -28,12 +28,12 @@ from .request import (
     KnownInstructions,
     Mark,
     Message,
-    Part,
     SystemMessage,
     Text,
     ToolResult,
     TranscriptItem,
     UserMessage,
+    content_text,
 )
 
 #: A client's messages, oldest first. Messages without content are absent.
@@ -72,16 +72,10 @@ def late_result(result: ToolResult, *, is_own: bool) -> SystemMessage:
 
     :param is_own: whether the agent has made the call; otherwise another model has.
     """
-    content = result.content
-    text = content if isinstance(content, str) else "\n".join(map(_text, content))
     what = result.name or "a tool"
     why = "it arrived after the conversation had gone on" if is_own else "another model had called it"
     mark = Mark(result_digest(result.call_id), ROOT)
-    return SystemMessage(content=f"[Result of {what}; {why}:]\n{text}", mark=mark)
-
-
-def _text(part: Part) -> str:
-    return part.text if isinstance(part, Text) else "[image]"
+    return SystemMessage(content=f"[Result of {what}; {why}:]\n{content_text(result.content)}", mark=mark)
 
 
 def digest_answer(text: str) -> str:
@@ -262,10 +256,13 @@ class NewInput:
         return any(_mark(message) in attempts for message in self.messages)
 
 
-def tail_start(transcript: Transcript) -> int:
-    """Return the index of what follows the last assistant message; 0 if there is none."""
-    for index in range(len(transcript) - 1, -1, -1):
-        if isinstance(transcript[index], AgentMessage):
+def tail_start(messages: Sequence[object], kind: type[object] = AgentMessage) -> int:
+    """Return the index of what follows the last assistant message; 0 if there is none.
+
+    :param kind: what an assistant message is.
+    """
+    for index in range(len(messages) - 1, -1, -1):
+        if isinstance(messages[index], kind):
             return index + 1
     return 0
 

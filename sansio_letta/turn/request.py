@@ -42,6 +42,16 @@ Part: TypeAlias = Text | Image
 Content: TypeAlias = str | tuple[Part, ...]
 
 
+def content_text(content: Content, image: str = "[image]") -> str:
+    """Return content as text, a part a line.
+
+    :param image: what stands in place of each image.
+    """
+    if isinstance(content, str):
+        return content
+    return "\n".join(part.text if isinstance(part, Text) else image for part in content)
+
+
 #: Begins every mark; another version's are not read.
 _MARK_VERSION: Final = "lp1"
 #: An upstream may add what makes it unique.

@@ -17,17 +17,16 @@ from ...turn.events import AgentThread, Thread
 from ...turn.reply_format import JsonReply
 from ...turn.request import (
     CallAnswer,
-    Content,
     Decision,
     Message,
     StandingInstruction,
     SystemMessage,
-    Text,
     Tool,
     ToolResult,
     TurnRequest,
+    content_text,
 )
-from ...turn.settlement import NO_RESULT, NO_RESULT_YET, TAKEN
+from ...turn.settlement import PLACEHOLDERS
 from . import letta
 from .commands import AnswerCalls, OpenStream
 from .target import Target
@@ -151,12 +150,5 @@ def build_approvals(answers: Answers, agent: Agent, pending: Iterable[PendingCal
 def _reason(answer: CallAnswer) -> str | None:
     if isinstance(answer, Decision):
         return answer.reason
-    is_result = answer.content not in (NO_RESULT, NO_RESULT_YET, TAKEN)
-    return (RESULT_PREFACE if is_result else _NO_DENIAL) + _text(answer.content)
-
-
-def _text(content: Content) -> str:
-    """Return content as text, since a reason cannot have parts."""
-    if isinstance(content, str):
-        return content
-    return "\n".join(part.text if isinstance(part, Text) else _NO_IMAGE for part in content)
+    is_result = answer.content not in PLACEHOLDERS
+    return (RESULT_PREFACE if is_result else _NO_DENIAL) + content_text(answer.content, _NO_IMAGE)
