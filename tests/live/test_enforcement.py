@@ -11,7 +11,7 @@ from openai import APIError, APIStatusError
 from live.asking import FORMS, PAIR, STREAMED, TOOLS, Form, ask, attempt, fetch, result, sync_client, user
 from live.embedded import Embedded, embedding
 from live.letta_api import Agent, LettaApi
-from live.proxy import Proxy, serving
+from live.proxy import SHORT_WAIT, Proxy, serving
 from live.relay import Cut, relaying
 from live.rig import Rig, free_port
 from live.test_tools import quoted_results
@@ -39,7 +39,7 @@ NEVER: Final = 'say Sam is four.\nagain\nsay {"name": "Sam", "age": "four"}'
 @pytest.fixture(scope="module")
 def proxy(rig: Rig) -> Iterator[Proxy]:
     """A proxy that checks replies, in place of the one that most tests share."""
-    with serving(rig.url, "--enforcement", "validate") as proxy:
+    with serving(rig.url, "--enforcement", "validate", *SHORT_WAIT) as proxy:
         yield proxy
 
 
