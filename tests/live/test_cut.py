@@ -13,7 +13,7 @@ from openai import APIError
 from live.asking import FORMS, PAIR, STREAMED, TOOLS, Answer, Form, ask, attempt, result, user
 from live.embedded import Embedded, embedding
 from live.letta_api import Agent, LettaApi
-from live.proxy import serving
+from live.proxy import SHORT_WAIT, serving
 from live.relay import Cut, Relay, relaying
 from live.rig import Rig, free_port
 from live.test_tools import quoted_results
@@ -52,9 +52,10 @@ WAYS: tuple[tuple[str, Form, bool], ...] = (
     ("background", "sync", False),
     ("background", "async-stream", True),
 )
+#: Some of these tests leave a call pending and go on as another client.
 CONFIGS = {
-    "foreground": Config(background=Background.NEVER),
-    "background": Config(background=Background.ALWAYS),
+    "foreground": Config(background=Background.NEVER, pending_call_timeout=0.5),
+    "background": Config(background=Background.ALWAYS, pending_call_timeout=0.5),
 }
 
 
@@ -90,7 +91,8 @@ def ways(open_relay: Relay) -> Iterator[Ways]:
         embedded = {
             way: stack.enter_context(embedding(open_relay.url, config)) for way, config in CONFIGS.items()
         }
-        yield Ways(command_url=stack.enter_context(serving(open_relay.url)).base_url, embedded=embedded)
+        command = stack.enter_context(serving(open_relay.url, *SHORT_WAIT))
+        yield Ways(command_url=command.base_url, embedded=embedded)
 
 
 # --- The run is known
