@@ -55,7 +55,7 @@ golden: $(STAMP)  ## Rewrite fixtures/expected; review the difference before you
 live: $(STAMP)  ## Test with a real Letta server, which is installed on first use; PART=1/8 runs an eighth
 	$(BIN)/python tests/live/rig.py up
 	status=0; \
-	$(BIN)/python -m pytest -p no:cacheprovider tests/live || status=1; \
+	$(BIN)/python -m pytest -p no:cacheprovider -o faulthandler_timeout=120 tests/live || status=1; \
 	$(BIN)/python tests/live/rig.py down; \
 	exit $$status
 
