@@ -12,7 +12,8 @@ from sansio_letta.dialects.items import AssistantMessage, InstructionMessage, Me
 from sansio_letta.dialects.speakers import SpeakerNames
 from sansio_letta.dialects.transcript import build_transcript, drop_empty, split_instructions
 from sansio_letta.turn import request as turn
-from sansio_letta.turn.ledger import ROOT, Heard, HeardMessage, NewInput, Role, digest, find_new, next_chain
+from sansio_letta.turn.ledger import ROOT, Heard, HeardMessage, Role, digest, next_chain
+from sansio_letta.turn.new_input import NewInput, find_new
 
 Said = tuple[str, str]  # role, text
 

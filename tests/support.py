@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from recordings import recording
 from sansio_letta.config import InstructionPolicy
-from sansio_letta.turn.ledger import ROOT, Heard, digest, find_new, next_chain
+from sansio_letta.turn.ledger import ROOT, Heard, digest, next_chain
+from sansio_letta.turn.new_input import find_new
 from sansio_letta.turn.request import (
     NO_INSTRUCTIONS,
     AgentMessage,

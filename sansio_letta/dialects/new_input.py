@@ -16,7 +16,7 @@ from ..errors import RequestError, RequestField
 from ..turn import request as turn
 from ..turn.approval import Verdict, read_verdict
 from ..turn.json_schema import Schema
-from ..turn.ledger import find_new
+from ..turn.new_input import find_new
 from ..turn.reply_format import CallReply, JsonReply, ReplyFormat
 from ..turn.request import (
     CONVERSATION_HEADER,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from ..config import InstructionPolicy
-from ..turn import ledger
+from ..turn import new_input
 from ..turn import request as turn
 from ..turn.ledger import ROOT, digest, next_chain, root
 from ..turn.request import (
@@ -85,7 +85,7 @@ def to_instructions(messages: Iterable[Message], policy: InstructionPolicy) -> I
 
 def tail_start(messages: Sequence[Message]) -> int:
     """Return the index of what follows the last assistant message; 0 if the agent has not spoken yet."""
-    return ledger.tail_start(messages, AssistantMessage)
+    return new_input.tail_start(messages, AssistantMessage)
 
 
 def build_transcript(
@@ -142,7 +142,7 @@ def to_chat(transcript: Sequence[TranscriptItem]) -> TranscriptChat | None:
     ]
     if not firsts:
         return None
-    results = transcript[ledger.tail_start(transcript) :]
+    results = transcript[new_input.tail_start(transcript) :]
     return TranscriptChat(
         first=firsts[0].content,
         steps=steps,

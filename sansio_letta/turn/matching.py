@@ -9,16 +9,8 @@ from collections.abc import Callable, Sequence
 from attrs import define, evolve, field
 
 from .events import CallsSettled, InputMatched, Matched
-from .ledger import (
-    Basis,
-    Heard,
-    NewInput,
-    ThreadKnowledge,
-    ends_with_attempt,
-    find_new,
-    late_result,
-    needs_lookup,
-)
+from .ledger import Heard, ThreadKnowledge, late_result
+from .new_input import Basis, NewInput, ends_with_attempt, find_new, needs_lookup
 from .phases import Phase
 from .request import ToolResult
 from .settlement import match_results

@@ -1,0 +1,292 @@
+"""What of a client's transcript is new to an agent: found by comparing it with what the thread has heard.
+
+The last message that the thread has heard is looked for from the end of the transcript; what comes behind it is
+new. It is found by its mark, else by what it says.
+"""
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from enum import Enum, auto
+from typing import TypeAlias
+
+from attrs import field, frozen
+
+from .ledger import Heard, HeardMessage, Role, digest_answer
+from .request import AgentMessage, Mark, Message, SystemMessage, ToolResult, TranscriptItem, UserMessage
+
+#: A client's messages, oldest first. Messages without content are absent.
+Transcript: TypeAlias = Sequence[TranscriptItem]
+
+
+class Basis(Enum):
+    """How the new input was found."""
+
+    CHAIN = auto()  #: behind the last message that was heard, found by its chain
+    CONTENT = auto()  #: the same, found by the message itself
+    ATTEMPT = auto()  #: from the first message that was sent and not kept
+    BLANK = auto()  #: the thread is empty: all of it
+    TAIL = auto()  #: behind the last assistant message: nothing else was found
+
+
+@frozen(kw_only=True)
+class NewInput:
+    """What of a transcript an agent has to hear.
+
+    :param earlier: what comes before the last assistant message.
+    :param messages: what comes behind it, without results of calls.
+    :param basis: how it was found.
+    :param is_said_again: the last user message has been heard, and is sent once more for another answer.
+    :param is_edited: another message was heard in the place of the first new one.
+    :param run: of the last user message, if it has been heard, as in `HeardMessage`.
+    :param old_results: those before the last message that was heard.
+    :param is_next: what comes before it is the last that the thread has heard: nobody else has spoken since.
+    """
+
+    earlier: tuple[Message, ...] = field(default=(), repr=False)
+    messages: tuple[Message, ...] = field(repr=False)
+    basis: Basis
+    is_said_again: bool = False
+    is_edited: bool = False
+    run: object = None
+    is_next: bool = False
+    old_results: tuple[ToolResult, ...] = field(default=(), repr=False)
+
+    def is_doubtful(self, attempts: Collection[Mark]) -> bool:
+        """Return whether this may be wrong if others have spoken in the thread.
+
+        An earlier message seems to be unheard, or it is not known whether one was stored. A client that sends
+        no assistant messages shows an earlier one beside the new one.
+
+        :param attempts: marks of messages that were sent, and may have been stored.
+        """
+        if self.earlier or sum(isinstance(message, UserMessage) for message in self.messages) > 1:
+            return True
+        return any(_mark(message) in attempts for message in self.messages)
+
+
+def tail_start(messages: Sequence[object], kind: type[object] = AgentMessage) -> int:
+    """Return the index of what follows the last assistant message; 0 if there is none.
+
+    :param kind: what an assistant message is.
+    """
+    for index in range(len(messages) - 1, -1, -1):
+        if isinstance(messages[index], kind):
+            return index + 1
+    return 0
+
+
+def needs_lookup(transcript: Transcript) -> bool:
+    """Return whether what the thread has heard makes a difference.
+
+    It does not for a first message alone, nor beside results: the agent has heard what led to its calls.
+    """
+    tail = transcript[tail_start(transcript) :]
+    return len(transcript) > 1 and not any(isinstance(item, ToolResult) for item in tail)
+
+
+def ends_with_attempt(transcript: Transcript, attempts: Collection[Mark], lost: Collection[Mark]) -> bool:
+    """Return whether the last message was sent before, and it is not known whether it was kept."""
+    mark = _mark(transcript[-1]) if transcript else None
+    return mark is not None and mark in attempts and mark not in lost
+
+
+def find_new(
+    transcript: Transcript, heard: Heard | None, attempts: Collection[Mark] = (), lost: Collection[Mark] = ()
+) -> NewInput:
+    """Find out what of a transcript is new to an agent.
+
+    :param heard: what is known of the thread; None: nothing is, and what follows the last assistant message
+        counts as new.
+    :param attempts: marks of messages that were sent, and may not have been kept.
+    :param lost: marks of messages that were sent, and are known not to have been kept.
+    """
+    tail = tail_start(transcript)
+    if tail == len(transcript):
+        # The agent does not go on from its own last message.
+        return NewInput(messages=(), basis=Basis.TAIL)
+    if heard is None:
+        return NewInput(messages=_messages(transcript[tail:]), basis=Basis.TAIL)
+    inputs = [index for index, item in enumerate(transcript) if isinstance(item, UserMessage | SystemMessage)]
+    basis, last = Basis.CHAIN, _by_chain(transcript, inputs, heard, lost)
+    if last is None:
+        basis, last = Basis.CONTENT, _by_content(transcript, inputs[:-1], heard, {*lost, *attempts})
+    if last is None:
+        return _unfound(transcript, tail, inputs, heard, {*lost, *attempts})
+    found = _find(transcript[last], heard)
+    start = last + 1 if found is None else _behind_answers(transcript, last + 1, heard, found)
+    while start < len(transcript) and isinstance(transcript[start], AgentMessage | ToolResult):
+        start += 1  # the answer to it, and its calls
+    earlier, messages = _messages(transcript[start:tail]), _messages(transcript[max(start, tail) :])
+    old_results = tuple(item for item in transcript[tail:last] if isinstance(item, ToolResult))
+    if (
+        earlier
+        or messages
+        or last != inputs[-1]
+        or any(isinstance(item, ToolResult) for item in transcript[max(last, tail) :])
+    ):
+        is_edited = _is_edited(transcript, (*earlier, *messages), heard)
+        return NewInput(
+            earlier=earlier,
+            messages=messages,
+            basis=basis,
+            is_edited=is_edited,
+            old_results=old_results,
+            is_next=found is not None and found is _last_input(heard),
+        )
+    return NewInput(
+        messages=_messages(transcript[last:]),
+        basis=basis,
+        is_said_again=True,
+        run=found.run if found else None,
+        old_results=old_results,
+        is_next=found is not None and found is _last_input(heard),
+    )
+
+
+def _messages(items: Iterable[TranscriptItem]) -> tuple[Message, ...]:
+    return tuple(item for item in items if not isinstance(item, ToolResult) and not _is_silent(item))
+
+
+def _is_silent(message: Message) -> bool:
+    """Whether it is an assistant message of calls alone."""
+    return isinstance(message, AgentMessage) and not message.content
+
+
+def _by_chain(
+    transcript: Transcript, inputs: Sequence[int], heard: Heard, lost: Collection[Mark]
+) -> int | None:
+    contents = {mark.content for index in inputs if (mark := _mark(transcript[index])) is not None}
+    chains: defaultdict[str, set[str]] = defaultdict(set)
+    for message in heard.messages:
+        if message.content in contents and message.chain is not None:
+            chains[message.content].add(message.chain)
+    if not chains:
+        return None
+    for index in reversed(inputs):
+        mark = _mark(transcript[index])
+        if mark is None or mark.chain not in chains.get(mark.content, ()):
+            continue
+        if mark not in lost or _is_answered(transcript, index, mark, heard):
+            return index
+    return None
+
+
+def _is_answered(transcript: Transcript, index: int, mark: Mark, heard: Heard) -> bool:
+    """Whether the thread holds a message with the answer that the transcript shows.
+
+    A message that was lost here has been sent again through another process then. Otherwise the same was said
+    before, at the beginning of another transcript.
+    """
+    shown = transcript[index + 1] if index + 1 < len(transcript) else None
+    if not isinstance(shown, AgentMessage) or not shown.content:
+        return False
+    answer = digest_answer(shown.content)
+    last = max(place for place, message in enumerate(heard.messages) if message.mark == mark)
+    return any(message.content == answer for place, message in enumerate(heard.messages) if place > last)
+
+
+def _by_content(
+    transcript: Transcript, inputs: Sequence[int], heard: Heard, unkept: Collection[Mark]
+) -> int | None:
+    """The last of the messages that are found in the thread in their order."""
+    if not inputs:
+        return None
+    places: defaultdict[str, list[int]] = defaultdict(list)
+    for place, message in enumerate(heard.messages):
+        role = message.role
+        if (role is Role.USER or role is Role.SYSTEM) and message.content is not None:
+            places[message.content].append(place)
+    last, at = None, 0
+    for index in inputs:
+        mark = _mark(transcript[index])
+        if mark is None or mark in unkept:
+            continue
+        found = places.get(mark.content, ())
+        after = bisect_left(found, at)
+        if after < len(found):
+            last, at = index, found[after] + 1
+    return last
+
+
+def _unfound(
+    transcript: Transcript, tail: int, inputs: Sequence[int], heard: Heard, unkept: Collection[Mark]
+) -> NewInput:
+    """Nothing of the transcript was found in the thread."""
+    attempted = next((index for index in inputs if _mark(transcript[index]) in unkept), None)
+    if not any(message.role is Role.USER for message in heard.messages) and heard.is_whole:
+        start, basis = _behind_own_words(transcript, heard), Basis.BLANK
+    elif attempted is not None:
+        start, basis = min(attempted, tail), Basis.ATTEMPT
+    else:
+        start, basis = tail, Basis.TAIL
+        if not any(index < tail for index in inputs):
+            start = _behind_own_words(transcript, heard)
+    earlier, messages = _messages(transcript[start:tail]), _messages(transcript[max(start, tail) :])
+    return NewInput(earlier=earlier, messages=messages, basis=basis)
+
+
+def _behind_own_words(transcript: Transcript, heard: Heard) -> int:
+    """Where a greeting begins that the client wrote itself, if the transcript begins with one.
+
+    What the agent said itself, asked by an instruction alone, is not told to it.
+    """
+    first = next((index for index, item in enumerate(transcript) if not isinstance(item, AgentMessage)), 0)
+    known = {message.content for message in heard.messages if message.role is Role.AGENT}
+    if None in known:
+        return first
+    for index in range(first - 1, -1, -1):
+        item = transcript[index]
+        if isinstance(item, AgentMessage) and digest_answer(item.content) in known:
+            return index + 1
+    return 0
+
+
+def _behind_answers(transcript: Transcript, start: int, heard: Heard, found: HeardMessage) -> int:
+    """Where what follows begins to be new, if answers in it are the agent's own.
+
+    Some programs change a message once it has been answered, so that it is not found. Its answer shows that the
+    agent has heard it.
+
+    :param start: behind the last message that was found.
+    :param found: that message in the thread.
+    """
+    place = next(at for at, message in enumerate(heard.messages) if message is found)
+    later = [message for at, message in enumerate(heard.messages) if at > place]
+    answers = {message.content for message in later if message.role is Role.AGENT}
+    results = {message.content for message in later if message.role is Role.RESULT}
+    for index in range(len(transcript) - 1, start - 1, -1):
+        match transcript[index]:
+            case AgentMessage(content=content) if content and digest_answer(content) in answers:
+                return index + 1
+            case ToolResult(call_id=call_id) if call_id in results:
+                return index + 1
+    return start
+
+
+def _last_input(heard: Heard) -> HeardMessage | None:
+    inputs = (message for message in reversed(heard.messages) if message.role in (Role.USER, Role.SYSTEM))
+    return next(inputs, None)
+
+
+def _find(item: TranscriptItem, heard: Heard) -> HeardMessage | None:
+    """The last message of the thread that is this one: by its mark, else by what it says."""
+    mark = _mark(item)
+    if mark is None:
+        return None
+    same = [message for message in reversed(heard.messages) if message.content == mark.content]
+    return next((message for message in same if message.chain == mark.chain), same[0] if same else None)
+
+
+def _is_edited(transcript: Transcript, messages: Sequence[Message], heard: Heard) -> bool:
+    """Whether the thread holds another message in the place of the first new one."""
+    new = next((message for message in messages if isinstance(message, UserMessage)), None)
+    # Many transcripts begin in one thread: their first messages are in nobody's place.
+    begins = next((item for item in transcript if isinstance(item, UserMessage)), None)
+    if new is None or new.mark is None or new is begins:
+        return False
+    return any(message.role is Role.USER and message.chain == new.mark.chain for message in heard.messages)
+
+
+def _mark(item: TranscriptItem) -> Mark | None:
+    return item.mark if isinstance(item, UserMessage | SystemMessage) else None
