@@ -334,11 +334,11 @@ def test_a_late_result_of_the_same_program(program: Program) -> None:
     assert program.thread() == [*thread, ("user", "say Bye."), ("assistant", "Bye.")]
 
 
-def test_anothers_message_waits_for_a_result(letta: LettaApi, agent: Agent, url: str) -> None:
+def test_anothers_message_waits_for_a_result(rig: Rig, letta: LettaApi, agent: Agent) -> None:
     """In one process: what another one waits for is not known."""
-    program = Program(letta=letta, agent=agent, address=lambda: url, headers={})
-    (made,) = program.ask(user(CALLING)).tool_calls
-    with ThreadPoolExecutor(1) as pool:
+    with embedding(rig.url, Config(pending_call_timeout=60.0)) as embedded, ThreadPoolExecutor(1) as pool:
+        program = Program(letta=letta, agent=agent, address=lambda: embedded.base_url, headers={})
+        (made,) = program.ask(user(CALLING)).tool_calls
         other = pool.submit(program.ask, user("say Me, too."), key="second")
         with pytest.raises(TimeoutError):
             other.result(2.0)
