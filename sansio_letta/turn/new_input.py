@@ -213,7 +213,7 @@ def _unfound(
     transcript: Transcript, tail: int, inputs: Sequence[int], heard: Heard, unkept: Collection[Mark]
 ) -> NewInput:
     """Nothing of the transcript was found in the thread."""
-    attempted = next((index for index in inputs if _mark(transcript[index]) in unkept), None)
+    attempted = _attempted(transcript, inputs, unkept)
     if not any(message.role is Role.USER for message in heard.messages) and heard.is_whole:
         start, basis = _behind_own_words(transcript, heard), Basis.BLANK
     elif attempted is not None:
@@ -224,6 +224,13 @@ def _unfound(
             start = _behind_own_words(transcript, heard)
     earlier, messages = _messages(transcript[start:tail]), _messages(transcript[max(start, tail) :])
     return NewInput(earlier=earlier, messages=messages, basis=basis)
+
+
+def _attempted(transcript: Transcript, inputs: Sequence[int], unkept: Collection[Mark]) -> int | None:
+    """The first message that was sent and not kept: by its mark, else, in a history that was trimmed, by itself."""
+    contents = {mark.content for mark in unkept}
+    said = [(index, mark) for index in inputs if (mark := _mark(transcript[index])) and mark.content in contents]
+    return next((index for index, mark in said if mark in unkept), said[0][0] if said else None)
 
 
 def _behind_own_words(transcript: Transcript, heard: Heard) -> int:

@@ -140,6 +140,13 @@ def test_what_was_sent_and_is_not_in_the_thread_is_new() -> None:
     assert found.basis is Basis.ATTEMPT
 
 
+def test_what_was_sent_and_not_kept_is_found_in_a_history_without_its_beginning() -> None:
+    attempt = marks(transcript("u1", "a1", "u2")[2:])
+    found = find_new(transcript("u2", "a-partial", "u3"), thread(*transcript("u1", "a1")), attempt, attempt)
+    assert words(found) == ["u2", "a-partial", "u3"]
+    assert found.basis is Basis.ATTEMPT
+
+
 def test_the_last_message_again_asks_for_another_answer() -> None:
     found = new("u1 a1 u2", "u1 a1 u2 a2")
     assert words(found) == ["u2"]
