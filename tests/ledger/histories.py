@@ -24,10 +24,12 @@ What nothing at Letta tells apart is allowed:
   the same as the thread's first message.
 - A late result is not told if another process has answered in its place, and a result under an id of the
   client's own is told again, as text, if its run has failed.
+- A lost answer is not told if another client has said the same before it in the same place of the same thread:
+  its transcript is taken for that client's.
 - Instructions in front are told again if it is not known whether they were stored.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from itertools import count, takewhile
@@ -39,6 +41,8 @@ from ledger.core import WHOLE, Ending, How, Reply
 from ledger.letta import Thread
 
 Message: TypeAlias = dict[str, Any]
+#: What a message says, behind the user messages that come before it.
+Place: TypeAlias = tuple[tuple[str, ...], str]
 TOOLS: Final = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}]
 
 
@@ -192,6 +196,14 @@ class Client:
         """The user messages that it shows."""
         return [item.content for item in self.items if item.role == "user"]
 
+    def places(self) -> Iterator[tuple[Place, Item]]:
+        """What it shows, each in its place."""
+        users: tuple[str, ...] = ()
+        for item in self.shown():
+            yield (users, item.content), item
+            if item.role == "user":
+                users = (*users, item.content)
+
     @property
     def open_calls(self) -> Item | None:
         """Its last calls, if they have no results."""
@@ -215,9 +227,11 @@ class World:
     asked_again: Counter[tuple[str | None, str]] = field(factory=Counter)
     excused: set[tuple[int, str]] = field(factory=set)  #: what a client shows and the agent need not hear
     is_split: bool = False  #: a message was sent again through another process
+    said: defaultdict[tuple[str | None, Place], set[int]] = field(factory=lambda: defaultdict(set))
+    """Numbers of the clients that have sent a message, by thread and place."""
     firsts: set[str] = field(factory=set)  #: what has come first in a transcript
     limits: int = 0  #: how often something was excused
-    _attempts: list[set[str]] = field(factory=lambda: [set(), set()])  #: what each process has sent
+    _attempts: list[set[Place]] = field(factory=lambda: [set(), set()])  #: what each process has sent
     _last: dict[str | None, tuple[int, bool]] = field(factory=dict)
     """By thread: the replica that served it last, and whether all has gone well there."""
     _numbers: "count[int]" = field(factory=lambda: count(1))
@@ -338,7 +352,9 @@ class World:
             and not self._lacks(client)
             and ending.how is How.WHOLE
         )
-        self._attempts[replica] |= {item.content for item in client.items}
+        for place, _ in client.places():
+            self._attempts[replica].add(place)
+            self.said[key, place].add(client.number)
         reply = self.side.ask(body, headers, replica=replica, ending=ending)
         self._take(client, step, body, reply)
         self._last[key] = replica, client.is_plain
@@ -379,10 +395,10 @@ class World:
 
         It is looked up where more than one user message seems to be new; a system message beside one is not.
         """
-        shown = client.shown()
-        answers = [at + 1 for at, item in enumerate(shown) if item.role == "assistant" and _says(item)]
-        tail = shown[answers[-1] if answers else 0 :]
-        tail = [item for item in tail if item.content not in self._attempts[client.replica ^ 1]]
+        shown = list(client.places())
+        answers = [at + 1 for at, (_, item) in enumerate(shown) if item.role == "assistant" and _says(item)]
+        sent = self._attempts[client.replica ^ 1]
+        tail = [item for place, item in shown[answers[-1] if answers else 0 :] if place not in sent]
         few = sum(item.role == "user" for item in tail) < 2
         twice = [item.content for item in tail[:-1] if few or item.role == "system"]
         # Which of several it is that a process has sent, the text does not tell.
@@ -399,7 +415,7 @@ class World:
         inputs = [item.content for item in shown if item.role != "assistant"]
         if not thread.texts("user_message") or known & set(inputs):
             return
-        attempts = self._attempts[replica]
+        attempts = {text for _, text in self._attempts[replica]}
         first = next(
             (at for at, item in enumerate(shown) if item.content in attempts and item.role == "user"), None
         )
@@ -456,9 +472,12 @@ class World:
             assert any(text == other for other in heard), f"{text!r} is not in the thread, or out of order"
         said, systems = thread.texts("assistant_message"), thread.texts("system_message")
         results = _results(thread)
-        for item in client.shown():
+        is_shared = False
+        for place, item in client.places():
             excused = (client.number, item.content) in self.excused
-            if item.is_lost and item.content and not excused:
+            if item.role == "user":
+                is_shared = len(self.said[client.habits.key, place]) > 1
+            if item.is_lost and item.content and not excused and not is_shared:
                 is_told = any(f"{text} ".startswith(item.begin) for text in said)
                 assert is_told, f"{item.begin!r} is not in the thread"
             if item.role == "system" and not excused:
