@@ -229,7 +229,9 @@ def _unfound(
 def _attempted(transcript: Transcript, inputs: Sequence[int], unkept: Collection[Mark]) -> int | None:
     """The first message that was sent and not kept: by its mark, else, in a history that was trimmed, by itself."""
     contents = {mark.content for mark in unkept}
-    said = [(index, mark) for index in inputs if (mark := _mark(transcript[index])) and mark.content in contents]
+    said = [
+        (index, mark) for index in inputs if (mark := _mark(transcript[index])) and mark.content in contents
+    ]
     return next((index for index, mark in said if mark in unkept), said[0][0] if said else None)
 
 
