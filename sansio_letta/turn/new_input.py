@@ -79,10 +79,9 @@ def tail_start(messages: Sequence[object], kind: type[object] = AgentMessage) ->
 def needs_lookup(transcript: Transcript) -> bool:
     """Return whether what the thread has heard makes a difference.
 
-    It does not for a first message alone, nor beside results: the agent has heard what led to its calls.
+    It does not for a first message alone, nor if results come last: the agent has heard what led to its calls.
     """
-    tail = transcript[tail_start(transcript) :]
-    return len(transcript) > 1 and not any(isinstance(item, ToolResult) for item in tail)
+    return len(transcript) > 1 and not isinstance(transcript[-1], ToolResult)
 
 
 def ends_with_attempt(transcript: Transcript, attempts: Collection[Mark], lost: Collection[Mark]) -> bool:
@@ -227,7 +226,7 @@ def _unfound(
 
 
 def _attempted(transcript: Transcript, inputs: Sequence[int], unkept: Collection[Mark]) -> int | None:
-    """The first message that was sent and not kept: by its mark, else, in a history that was trimmed, by itself."""
+    """The first message that was sent and not kept: by its mark, or by itself in a history that was trimmed."""
     contents = {mark.content for mark in unkept}
     said = [
         (index, mark) for index in inputs if (mark := _mark(transcript[index])) and mark.content in contents

@@ -7,7 +7,7 @@ If anything was stored by the upstream, or may have been, a failure becomes a `k
 invite a retry that the agent would receive as a second message.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias
 
 from attrs import define, evolve, field
@@ -31,8 +31,8 @@ from .events import (
 from .matching import MatchScript
 from .one_run import RunScript
 from .phases import Phase
-from .request import Throwaway, ToolResult, TurnRequest
-from .settlement import answer_automatically, next_call, settle_request
+from .request import CallAnswer, Throwaway, ToolResult, TurnRequest
+from .settlement import answer_automatically, is_substitute, next_call, settle_request
 from .state import Failed, TurnState
 from .upstream import (
     ClientDisconnected,
@@ -220,11 +220,23 @@ class TurnScript:
         if any(not isinstance(event, TurnStarted) for event in events):
             self.state.add(events)
             self.state.answer.end_run()
-        if past.has_input or self.state.request.verdict is not None:
-            # An approval is not stored as input: it was the answer to the calls that were pending then.
+        if past.has_input or self._was_decision(past.results):
             self.state.request = self.state.request.without_input()
         # If results are sent that are stored already, the agent continues from them (kept_results.jsonl).
         return RunRequest(request=self.state.request, answers=past.results, has_results=True)
+
+    def _was_decision(self, answers: Iterable[CallAnswer]) -> bool:
+        """Whether the message was the answer to calls that waited for approval. It is not stored as input then.
+
+        Otherwise the calls were the client's, and there are its results or substitutes for them.
+
+        :param answers: what the agent has got for the calls.
+        """
+        request = self.state.request
+        brought = {result.call_id for result in (*request.past_results, *request.results)}
+        return request.verdict is not None and any(
+            answer.call_id not in brought and not is_substitute(answer) for answer in answers
+        )
 
     @property
     def _must_look(self) -> bool:

@@ -10,7 +10,7 @@ from ..errors import RequestError, RequestField
 from .agent import PendingCall, ToolOwner
 from .approval import Verdict
 from .events import CallsSettled
-from .request import CallAnswer, Decision, ToolResult, TurnRequest
+from .request import CallAnswer, Decision, ToolResult, TurnRequest, content_text
 
 #: The result of a call for which the client sent none.
 NO_RESULT: Final = "The client gave no result for this call."
@@ -33,6 +33,15 @@ NOT_ALLOWED: Final = "Nobody allowed this call."
 
 #: What stands in the thread for a result that had not come: it may come yet.
 PLACEHOLDERS: Final = frozenset({NO_RESULT, NO_RESULT_YET, TAKEN})
+
+
+def is_substitute(answer: CallAnswer) -> bool:
+    """Whether it stands for an answer that had not come, since the user wrote about something else."""
+    if isinstance(answer, Decision):
+        return not answer.approve and answer.reason == MOVED_ON
+    text = content_text(answer.content)
+    # A denial is stored as a result that quotes the reason.
+    return text in PLACEHOLDERS or MOVED_ON in text
 
 
 @frozen(kw_only=True)

@@ -13,6 +13,7 @@ from drive import (
     DONE,
     PING,
     RUN_ID,
+    TOOL_RETURN,
     USAGE,
     WEATHER,
     agent_json,
@@ -43,6 +44,7 @@ from sansio_letta.turn.events import (
     Usage,
 )
 from sansio_letta.turn.request import Chat, ThreadChoice, Throwaway, UserMessage
+from sansio_letta.turn.settlement import NO_RESULT_YET
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.commands import (
     CancelRun,
@@ -258,6 +260,19 @@ def test_an_earlier_turn_in_a_conversation_waits_for_nobody(waits: bool) -> None
     else:
         assert isinstance(items[-1], TurnFailed)
         assert "went on meanwhile" in items[-1].error.message
+
+
+@pytest.mark.parametrize(("result", "said"), [("Removed.", []), (NO_RESULT_YET, ["yes"])])
+def test_a_yes_is_said_again_unless_it_was_the_answer_to_a_call(result: str, said: list[str]) -> None:
+    """Of the earlier turn Letta has kept the result alone."""
+    asked = evolve(turn_request("yes"), verdict=Verdict(approve=True))
+    turn = make_turn(asked, ALLOW, AGENT, earlier=EarlierTurn(run_id="run-0"))
+    drain(turn)
+    answer(turn, {"id": "run-0", "status": "cancelled", "stop_reason": "cancelled"})
+    answer(turn, [TOOL_RETURN | {"tool_call_id": "call-1", "status": "success", "tool_return": result}])
+    again, *messages = sent(answer(turn, USAGE))
+    assert [each["tool_return"] for each in again["approvals"]] == [result]
+    assert [each["content"] for each in messages] == said
 
 
 @pytest.mark.parametrize("failing", [(error("llm_error"),), (CONFLICT,)], ids=["failure", "refusal"])

@@ -90,6 +90,15 @@ def test_a_late_result_is_told_and_named() -> None:
     assert CallsSettled(stale=("call-1",)) in items
 
 
+def test_what_comes_behind_results_is_looked_up_in_a_thread_that_is_not_known() -> None:
+    """The client has left out the answer to the second message, which another replica has sent."""
+    u1, _, u2, _, u3 = transcript("u1", "a1", "u2", "a2", "u3")
+    turn = begin(u1, CALL, RESULT, u2, u3, known=ThreadKnowledge(), results=[RESULT])
+    [command] = drain(turn)
+    assert isinstance(command, FetchMessages)
+    assert texts(answer(turn, [heard("u2", mark_of(u2).chain), heard("u1")])) == [("user", "u3")]
+
+
 def test_what_led_to_the_call_of_another_model_is_told_with_its_result() -> None:
     """A gateway has sent the first message to the other model alone."""
     (u1,) = transcript("u1")
