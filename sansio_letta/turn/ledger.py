@@ -38,19 +38,24 @@ ROOT: Final = "0" * _DIGEST_SIZE
 
 
 def digest(role: str, content: Content) -> str:
-    """Return the digest of a message: the same for a text and for one text part.
+    """Return the digest of a message.
+
+    Adjacent texts are one text: it makes no difference in how many parts a client sends it, and the parts of
+    older messages are joined.
 
     :param role: ``user``, ``system`` or ``assistant``.
     """
     found = sha256(role.encode())
+    follows_text = False
     for part in (Text(text=content),) if isinstance(content, str) else content:
         match part:
             case Text(text=text):
-                found.update(b"\ntext ")
+                found.update(b"\n" if follows_text else b"\ntext ")
                 found.update(text.encode("utf-8", "surrogatepass"))
             case Image(url=url):
                 found.update(b"\nimage ")
                 found.update(url.encode("utf-8", "surrogatepass"))
+        follows_text = isinstance(part, Text)
     return found.hexdigest()[:_DIGEST_SIZE]
 
 

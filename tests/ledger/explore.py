@@ -38,6 +38,7 @@ def draw_history(random: Random) -> History:
             renames_calls=random.random() < 0.25,
             greets=random.random() < 0.5,
             counts=random.random() < 0.5,
+            sends_parts=random.random() < 0.5,
         )
         for _ in range(random.randint(1, 2))
     )

@@ -115,6 +115,7 @@ class Habits:
     :param renames_calls: results come under ids of its own.
     :param greets: its transcript begins with an answer that it wrote itself.
     :param counts: it says how often it has sent a request.
+    :param sends_parts: each word of a user message is a part of its own.
     """
 
     key: str | None = None
@@ -123,6 +124,7 @@ class Habits:
     renames_calls: bool = False
     greets: bool = False
     counts: bool = True
+    sends_parts: bool = False
 
 
 @define(eq=False)
@@ -179,7 +181,7 @@ class Client:
         if self.instructions:
             yield {"role": "system", "content": self.instructions}
         for item in self.shown():
-            message: Message = {"role": item.role, "content": item.content}
+            message: Message = {"role": item.role, "content": self._content(item)}
             if item.calls:
                 message["tool_calls"] = [
                     {"id": self._id(call_id), "type": "function", "function": {"name": name, "arguments": "{}"}}
@@ -188,6 +190,11 @@ class Client:
             yield message
             for call_id, result in item.results.items():
                 yield {"role": "tool", "tool_call_id": self._id(call_id), "content": result}
+
+    def _content(self, item: Item) -> str | list[Message]:
+        if item.role != "user" or not self.habits.sends_parts:
+            return item.content
+        return [{"type": "text", "text": word} for word in item.content.split("\n")]
 
     def _id(self, call_id: str) -> str:
         return f"toolu_{call_id[-4:]}" if self.habits.renames_calls else call_id
@@ -285,6 +292,8 @@ class World:
                     self._send(client, step, is_retry=True)
 
     def _type(self, client: Client, text: str) -> None:
+        if client.habits.sends_parts:
+            text = text.replace(" ", "\n")
         client.items.append(Item("user", text))
         self.typed[client.habits.key, text] += 1
 

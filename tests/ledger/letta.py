@@ -77,7 +77,7 @@ class Thread:
 
     def texts(self, kind: str) -> list[str]:
         """What the messages of a kind say."""
-        return [message["content"] for message in self.messages if message["message_type"] == kind]
+        return [_text(message["content"]) for message in self.messages if message["message_type"] == kind]
 
     def returns(self) -> list[tuple[str, str]]:
         """Ids of calls and their results."""
@@ -323,7 +323,7 @@ class ThreadLetta:
         elif brought and not brought <= {call_id for call_id, _ in thread.returns()}:
             self.empty_runs.append(run_id)
         unkept = [self._input(message, run_id) for message in said]
-        users = [message["content"] for message in said if message["role"] == "user"]
+        users = [_text(message["content"]) for message in said if message["role"] == "user"]
         items = self._made(users[-1] if users else "", run_id)
         if fault is not None and fault.fails:
             items = [*items[: min(max(fault.at, 1), len(items) - 2)], stop("error"), error()]
@@ -376,7 +376,7 @@ class ThreadLetta:
         )
         words = [f"answer {number}", " goes", " on"]
         said = [{"message_type": "assistant_message", "content": word} for word in words]
-        match text.partition(" ")[0]:
+        match text.replace("\n", " ").partition(" ")[0]:
             case "call" | "calls" as word:
                 calls = [
                     {"tool_call_id": self._id("call"), "name": "get_weather", "arguments": "{}"}
@@ -414,6 +414,10 @@ class ThreadLetta:
             yield encode(run.items[number])
         yield encode(DONE)
         yield b""
+
+
+def _text(content: str | Sequence[Message]) -> str:
+    return content if isinstance(content, str) else "\n".join(part["text"] for part in content)
 
 
 def _whole(value: object) -> Iterator[Head | bytes | Failure]:

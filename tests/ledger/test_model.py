@@ -40,6 +40,7 @@ HABITS = st.builds(
     renames_calls=st.sampled_from([False, False, True]),
     greets=st.booleans(),
     counts=st.booleans(),
+    sends_parts=st.booleans(),
 )
 
 

@@ -18,6 +18,7 @@ from sansio_letta.turn.request import Mark, TurnRequest, UserMessage
 from sansio_letta.upstreams.rest.commands import FetchAgent, FetchMessages, OpenStream
 
 TOOLS = [{"type": "function", "function": {"name": "get_weather"}}]
+STOPPED = Ending(how=How.STOPPED, at=3)
 
 
 def ask(side: CoreSide, *messages: dict[str, Any], replica: int = 0, ending: Ending | None = None) -> Reply:
@@ -182,6 +183,19 @@ def test_a_look_up_that_fails_fails_the_turn_and_nothing_is_lost(fault: Head | F
     side.letta.look_up_fault = None
     assert ask(side, *messages).is_whole
     assert side.thread(None).texts("user_message") == ["talk A", "talk B"]
+
+
+def test_messages_of_several_parts_are_known_again_when_they_are_older() -> None:
+    """Coding agents add the state of the editor to each user message, as a part of its own."""
+    side = CoreSide()
+    said: list[dict[str, Any]] = []
+    for name, ending in (("A", Ending()), ("B", STOPPED), ("C", STOPPED), ("D", Ending())):
+        parts = [{"type": "text", "text": text} for text in (f"talk {name}", "state")]
+        said.append({"role": "user", "content": parts})
+        said.append(agent(ask(side, *said, ending=ending).text))
+    thread = side.thread(None)
+    assert thread.texts("user_message") == [f"talk {name}\nstate" for name in "ABCD"]
+    assert thread.texts("assistant_message") == [message["content"] for message in said[1::2]]
 
 
 def test_a_thread_longer_than_what_is_listed_goes_by_the_last_messages() -> None:

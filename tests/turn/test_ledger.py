@@ -18,7 +18,10 @@ def test_a_mark_is_read_back_and_holds_no_text() -> None:
         assert Mark.read(text) is None
 
 
-def test_a_text_and_one_text_part_are_the_same_message() -> None:
+def test_a_text_and_its_parts_are_the_same_message() -> None:
     assert digest("user", "x") == digest("user", (Text(text="x"),))
+    assert digest("user", "x\ny") == digest("user", (Text(text="x"), Text(text="y")))
     assert digest("user", "x") != digest("system", "x")
-    assert digest("user", (Text(text="x"), Image(url="https://x/"))) != digest("user", "x")
+    image = Image(url="https://x/")
+    assert digest("user", (Text(text="x"), image)) != digest("user", "x")
+    assert digest("user", (Text(text="x"), image, Text(text="y"))) != digest("user", (Text(text="x\ny"), image))
