@@ -107,17 +107,19 @@ def find_new(
     if heard is None:
         return NewInput(messages=_messages(transcript[tail:]), basis=Basis.TAIL)
     inputs = [index for index, item in enumerate(transcript) if isinstance(item, UserMessage | SystemMessage)]
-    basis, last = Basis.CHAIN, _by_chain(transcript, inputs, heard, lost)
-    if last is None:
-        basis, last = Basis.CONTENT, _by_content(transcript, inputs[:-1], heard, {*lost, *attempts})
-    if last is None:
+    basis, found = Basis.CHAIN, _by_chain(transcript, inputs, heard, lost)
+    if found is None:
+        basis, found = Basis.CONTENT, _by_content(transcript, inputs[:-1], heard, {*lost, *attempts})
+    if found is None:
         return _unfound(transcript, tail, inputs, heard, {*lost, *attempts})
-    found = _find(transcript[last], heard)
-    start = last + 1 if found is None else _behind_answers(transcript, last + 1, heard, found)
+    last, place = found
+    later = heard.messages[place + 1 :]
+    start = _behind_answers(transcript, last + 1, later)
     while start < len(transcript) and isinstance(transcript[start], AgentMessage | ToolResult):
         start += 1  # the answer to it, and its calls
     earlier, messages = _messages(transcript[start:tail]), _messages(transcript[max(start, tail) :])
     old_results = tuple(item for item in transcript[tail:last] if isinstance(item, ToolResult))
+    is_next = not any(map(_is_input, later))
     if (
         earlier
         or messages
@@ -131,15 +133,15 @@ def find_new(
             basis=basis,
             is_edited=is_edited,
             old_results=old_results,
-            is_next=found is not None and found is _last_input(heard),
+            is_next=is_next,
         )
     return NewInput(
         messages=_messages(transcript[last:]),
         basis=basis,
         is_said_again=True,
-        run=found.run if found else None,
+        run=heard.messages[place].run,
         old_results=old_results,
-        is_next=found is not None and found is _last_input(heard),
+        is_next=is_next,
     )
 
 
@@ -154,25 +156,21 @@ def _is_silent(message: Message) -> bool:
 
 def _by_chain(
     transcript: Transcript, inputs: Sequence[int], heard: Heard, lost: Collection[Mark]
-) -> int | None:
-    contents = {mark.content for index in inputs if (mark := _mark(transcript[index])) is not None}
-    chains: defaultdict[str, set[str]] = defaultdict(set)
-    for message in heard.messages:
-        if message.content in contents and message.chain is not None:
-            chains[message.content].add(message.chain)
-    if not chains:
-        return None
+) -> tuple[int, int] | None:
+    """The last of the messages whose marks the thread holds, and its place there."""
+    places = {(message.content, message.chain): place for place, message in enumerate(heard.messages)}
     for index in reversed(inputs):
         mark = _mark(transcript[index])
-        if mark is None or mark.chain not in chains.get(mark.content, ()):
+        place = None if mark is None else places.get((mark.content, mark.chain))
+        if place is None:
             continue
-        if mark not in lost or _is_answered(transcript, index, mark, heard):
-            return index
+        if mark not in lost or _is_answered(transcript, index, heard.messages[place + 1 :]):
+            return index, place
     return None
 
 
-def _is_answered(transcript: Transcript, index: int, mark: Mark, heard: Heard) -> bool:
-    """Whether the thread holds a message with the answer that the transcript shows.
+def _is_answered(transcript: Transcript, index: int, later: Iterable[HeardMessage]) -> bool:
+    """Whether the thread holds, behind a message, the answer that the transcript shows.
 
     A message that was lost here has been sent again through another process then. Otherwise the same was said
     before, at the beginning of another transcript.
@@ -181,30 +179,30 @@ def _is_answered(transcript: Transcript, index: int, mark: Mark, heard: Heard) -
     if not isinstance(shown, AgentMessage) or not shown.content:
         return False
     answer = digest_answer(shown.content)
-    last = max(place for place, message in enumerate(heard.messages) if message.mark == mark)
-    return any(message.content == answer for place, message in enumerate(heard.messages) if place > last)
+    return any(message.content == answer for message in later)
 
 
 def _by_content(
     transcript: Transcript, inputs: Sequence[int], heard: Heard, unkept: Collection[Mark]
-) -> int | None:
-    """The last of the messages that are found in the thread in their order."""
+) -> tuple[int, int] | None:
+    """The last of the messages that are found in the thread in their order, and its last place there."""
     if not inputs:
         return None
     places: defaultdict[str, list[int]] = defaultdict(list)
     for place, message in enumerate(heard.messages):
-        role = message.role
-        if (role is Role.USER or role is Role.SYSTEM) and message.content is not None:
+        if _is_input(message) and message.content is not None:
             places[message.content].append(place)
-    last, at = None, 0
+    last: tuple[int, int] | None = None
+    at = 0
     for index in inputs:
         mark = _mark(transcript[index])
         if mark is None or mark in unkept:
             continue
-        found = places.get(mark.content, ())
+        found = places.get(mark.content, [])
         after = bisect_left(found, at)
         if after < len(found):
-            last, at = index, found[after] + 1
+            last = index, found[-1]
+            at = found[after] + 1
     return last
 
 
@@ -250,17 +248,15 @@ def _behind_own_words(transcript: Transcript, heard: Heard) -> int:
     return 0
 
 
-def _behind_answers(transcript: Transcript, start: int, heard: Heard, found: HeardMessage) -> int:
+def _behind_answers(transcript: Transcript, start: int, later: Sequence[HeardMessage]) -> int:
     """Where what follows begins to be new, if answers in it are the agent's own.
 
     Some programs change a message once it has been answered, so that it is not found. Its answer shows that the
     agent has heard it.
 
     :param start: behind the last message that was found.
-    :param found: that message in the thread.
+    :param later: what the thread holds behind that message.
     """
-    place = next(at for at, message in enumerate(heard.messages) if message is found)
-    later = [message for at, message in enumerate(heard.messages) if at > place]
     answers = {message.content for message in later if message.role is Role.AGENT}
     results = {message.content for message in later if message.role is Role.RESULT}
     for index in range(len(transcript) - 1, start - 1, -1):
@@ -272,18 +268,8 @@ def _behind_answers(transcript: Transcript, start: int, heard: Heard, found: Hea
     return start
 
 
-def _last_input(heard: Heard) -> HeardMessage | None:
-    inputs = (message for message in reversed(heard.messages) if message.role in (Role.USER, Role.SYSTEM))
-    return next(inputs, None)
-
-
-def _find(item: TranscriptItem, heard: Heard) -> HeardMessage | None:
-    """The last message of the thread that is this one: by its mark, else by what it says."""
-    mark = _mark(item)
-    if mark is None:
-        return None
-    same = [message for message in reversed(heard.messages) if message.content == mark.content]
-    return next((message for message in same if message.chain == mark.chain), same[0] if same else None)
+def _is_input(message: HeardMessage) -> bool:
+    return message.role is Role.USER or message.role is Role.SYSTEM
 
 
 def _is_edited(transcript: Transcript, messages: Sequence[Message], heard: Heard) -> bool:
@@ -293,7 +279,8 @@ def _is_edited(transcript: Transcript, messages: Sequence[Message], heard: Heard
     begins = next((item for item in transcript if isinstance(item, UserMessage)), None)
     if new is None or new.mark is None or new is begins:
         return False
-    return any(message.role is Role.USER and message.chain == new.mark.chain for message in heard.messages)
+    chain = new.mark.chain
+    return any(message.chain == chain and message.role is Role.USER for message in heard.messages)
 
 
 def _mark(item: TranscriptItem) -> Mark | None:
