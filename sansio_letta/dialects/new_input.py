@@ -278,8 +278,7 @@ def _thread(request: ClientRequest, context: RequestContext) -> ThreadChoice | T
     :return: the policy if it names none.
     """
     for name in context.config.chat_key_headers:
-        value = context.headers.get(name, "").strip()
-        if is_blank(value):
+        if name not in context.headers or is_blank(value := context.headers[name].strip()):
             continue
         # All other headers name a chat, by the client's own key.
         if name != CONVERSATION_HEADER.lower():

@@ -68,7 +68,7 @@ class SpeakerNames:
         """Convert a user message."""
         content = message.content
         name = message.name or (self.person if is_new else None)
-        if self.policy is Speakers.OFF or readable(name) is None:
+        if not name or self.policy is Speakers.OFF or readable(name) is None:
             return turn.UserMessage(content=content, mark=mark)
         if self.policy is Speakers.TEXT:
             prefix = f"{readable(name)}: "

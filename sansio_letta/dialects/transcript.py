@@ -31,6 +31,8 @@ def drop_empty(messages: Sequence[Message]) -> tuple[Message, ...]:
     A failed or stopped answer is left by chat programs as an empty assistant message, or as a line break.
     Before a result it stands for the calls.
     """
+    if not any(map(_is_empty, messages)):
+        return tuple(messages)
     following = (*messages[1:], None)
     return tuple(
         message
@@ -110,11 +112,11 @@ def build_transcript(
                 mark = Mark(digest("user", content), chain)
                 items.append(speakers.convert(message, is_new=index >= start, mark=mark))
                 chain = next_chain(chain, mark.content)
+            case AssistantMessage(content=content):
+                items.append(turn.AgentMessage(content=text_of(content)))
             case InstructionMessage(content=content):
                 text = text_of(content)
                 items.append(turn.SystemMessage(content=text, mark=Mark(digest("system", text), chain)))
-            case AssistantMessage(content=content):
-                items.append(turn.AgentMessage(content=text_of(content)))
             case ToolMessage(tool_call_id=call_id, content=content):
                 name = names.get(call_id)
                 items.append(ToolResult(call_id=call_id, content=to_result(content), name=name))

@@ -21,7 +21,6 @@ from ..errors import Kept
 from .request import (
     NO_INSTRUCTIONS,
     Content,
-    Image,
     KnownInstructions,
     Mark,
     Message,
@@ -45,18 +44,20 @@ def digest(role: str, content: Content) -> str:
 
     :param role: ``user``, ``system`` or ``assistant``.
     """
-    found = sha256(role.encode())
-    follows_text = False
-    for part in (Text(text=content),) if isinstance(content, str) else content:
-        match part:
-            case Text(text=text):
-                found.update(b"\n" if follows_text else b"\ntext ")
-                found.update(text.encode("utf-8", "surrogatepass"))
-            case Image(url=url):
-                found.update(b"\nimage ")
-                found.update(url.encode("utf-8", "surrogatepass"))
+    if isinstance(content, str):
+        return _digest(f"{role}\ntext {content}")
+    lines, follows_text = [role], False
+    for part in content:
+        if isinstance(part, Text):
+            lines.append(part.text if follows_text else f"text {part.text}")
+        else:
+            lines.append(f"image {part.url}")
         follows_text = isinstance(part, Text)
-    return found.hexdigest()[:_DIGEST_SIZE]
+    return _digest("\n".join(lines))
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_SIZE]
 
 
 def result_digest(call_id: str) -> str:
@@ -94,7 +95,7 @@ def next_chain(chain: str, content: str) -> str:
     :param chain: the message's own; see `root`.
     :param content: its digest.
     """
-    return sha256(f"{chain} {content}".encode()).hexdigest()[:_DIGEST_SIZE]
+    return _digest(f"{chain} {content}")
 
 
 class Role(Enum):
@@ -145,12 +146,11 @@ class Heard:
     @property
     def unanswered(self) -> frozenset[str]:
         """Ids of calls that were answered without a result, which has not come since."""
+        answered = [message.content for message in self.messages if message.is_placeholder and message.content]
+        if not answered:
+            return frozenset()
         told = {message.content for message in self.messages if message.role is Role.SYSTEM}
-        return frozenset(
-            message.content
-            for message in self.messages
-            if message.is_placeholder and message.content and result_digest(message.content) not in told
-        )
+        return frozenset(call_id for call_id in answered if result_digest(call_id) not in told)
 
     def run_with_results(self, call_ids: Collection[str]) -> object:
         """Return how the run is found that was started with these results; None if that is not known."""
