@@ -113,7 +113,7 @@ class HeardMemory:
             known.is_known = known.is_known and sent.kept is Kept.NOTHING
             return
         # All that leads to what was kept has been heard, be it through another process.
-        for item in (*sent.messages, *request.transcript):
+        for item in (*sent.messages, *request.transcript) if known.unkept else ():
             if not isinstance(item, ToolResult) and (mark := _mark(item)) is not None:
                 known.unkept.pop(mark, None)
         self._learn_instructions(known, marks, request)

@@ -79,6 +79,8 @@ class MatchScript:
         unanswered = set(known.unanswered)
         if heard is not None:
             unanswered |= heard.unanswered
+        if not unanswered:
+            return []
         return [
             item
             for item in self.state.request.transcript

@@ -108,6 +108,8 @@ class Ticket:
 
         :raises LettaError: 409 ``agent_busy`` if too many wait already.
         """
+        if threads == self._threads:
+            return
         self._unwatch()
         self._leave([thread for thread in self._threads if thread not in threads], is_over=False)
         for thread in threads:
