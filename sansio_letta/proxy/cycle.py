@@ -192,6 +192,8 @@ class Cycle:
         self._response.items.clear()
         if isinstance(self._source, Turn):
             self._source.ticket.leave()
+            # Else the two would refer to each other, and only the garbage collector could free them.
+            self._source.ticket.wake = no_wake
         else:
             self._source.client_disconnected()
         self._end_turn()
@@ -318,15 +320,13 @@ class Cycle:
 
     def _end_turn(self) -> None:
         """Store how the turn has ended, for a retry of the request."""
-        if self._owned is not None:
-            turn = self._owned.entry.turn
-            if turn is not None:
-                self.summary.resume_count = turn.state.resume_count
-                if turn.state.reviewed_earlier:
-                    self.summary.repeat = Repeat.TAKEN_UP
-            if isinstance(self._source, Turn):
-                self._memory.threads.learn_sent(self._source)
-            self._memory.turns.end(self._owned.fingerprint, self._owned.entry, self._deadlines.now)
+        if self._owned is None or (turn := self._owned.entry.turn) is None:
+            return
+        self.summary.resume_count = turn.state.resume_count
+        if turn.state.reviewed_earlier:
+            self.summary.repeat = Repeat.TAKEN_UP
+        self._memory.threads.learn_sent(turn)
+        self._memory.turns.end(self._owned.fingerprint, self._owned.entry, self._deadlines.now)
 
     def _take_text(self, event: TextDelta) -> ResponseBody | None:
         """Send a piece of text, together with the rest of the text from the same read, as one item.

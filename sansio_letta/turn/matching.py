@@ -4,7 +4,7 @@ What the process remembers is enough in the ordinary case. The thread is looked 
 of it, and where the memory says that the agent has not heard something: others may have said it meanwhile.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from attrs import define, evolve, field
 
@@ -20,20 +20,19 @@ from .upstream import RunRef, Script
 
 @define
 class MatchScript:
-    """Brings the client's transcript and the agent's thread together.
-
-    :param has_earlier: whether the process knows an earlier turn for the same request.
-    """
+    """Brings the client's transcript and the agent's thread together."""
 
     state: TurnState
-    has_earlier: Callable[[], bool]
     heard_in: RunRef | None = field(default=None, init=False)  #: the run whose input the request repeats
     results_in: RunRef | None = field(default=None, init=False)  #: the run that was given the same results
     is_next: bool = field(default=True, init=False)  #: the client has said what the thread has heard last
     is_repeat: bool = field(default=False, init=False)  #: the request was sent before, its answer not received
 
-    def match(self) -> Script[None]:
-        """MATCHING: find the new input."""
+    def match(self, *, has_earlier: bool) -> Script[None]:
+        """MATCHING: find the new input.
+
+        :param has_earlier: whether the process knows an earlier turn for the same request.
+        """
         state, request = self.state, self.state.request
         if not request.transcript:
             return
@@ -43,7 +42,7 @@ class MatchScript:
         if heard is None:
             heard = known.heard
         self.is_repeat = state.is_retry or (
-            ends_with_attempt(request.transcript, known.attempts, known.lost) and not self.has_earlier()
+            ends_with_attempt(request.transcript, known.attempts, known.lost) and not has_earlier
         )
         # Beside results, too, where it is not known whether a message before them was stored.
         must_look = needs_lookup(request.transcript) or (len(request.transcript) > 1 and bool(known.attempts))

@@ -75,7 +75,7 @@ class TurnScript:
     _matching: MatchScript = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._matching = MatchScript(self.state, lambda: self.recall_earlier() is not None)
+        self._matching = MatchScript(self.state)
 
     def converse(self) -> Script[None]:
         """Hold the whole conversation."""
@@ -145,7 +145,7 @@ class TurnScript:
 
     def _first_request(self) -> Script[RunRequest | None]:
         """Return the input of the first run; None if the turn ends without one."""
-        yield from self._matching.match()
+        yield from self._matching.match(has_earlier=self.recall_earlier() is not None)
         yield from self._wait_for_results()
         past = yield from self._review()
         # If calls are pending, a message is refused and leaves a failed run, so they are looked up first.
@@ -184,7 +184,7 @@ class TurnScript:
                 seconds = state.recall_reserved(state.thread)
             yield from self._wait()
             upstream.forget_calls()
-            yield from self._matching.match()
+            yield from self._matching.match(has_earlier=self.recall_earlier() is not None)
 
     def _review(self) -> Script[PastRun | None]:
         """REVIEWING: look up an earlier turn for the same request; None if none of it was stored."""

@@ -1,6 +1,8 @@
 """The fast path of a text through a cycle has the same effects as the other path, and is only for texts."""
 
 import contextlib
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -258,6 +260,18 @@ def test_data_after_the_end_is_refused_as_ever() -> None:
     client.cycle.receive_data(b"", 103.0)
     with pytest.raises(LocalProtocolError):
         client.cycle.receive_data(encode(say("lo")), 104.0)
+
+
+def test_nothing_of_a_closed_cycle_is_left_to_the_garbage_collector() -> None:
+    client = speaking().more(*END)
+    turn = weakref.ref(client.cycle.turn)
+    client.cycle.close()
+    gc.disable()
+    try:
+        del client.cycle
+        assert turn() is None
+    finally:
+        gc.enable()
 
 
 # --- An upstream without exchanges ----------------------------------------------------------------------------
