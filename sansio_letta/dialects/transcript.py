@@ -43,13 +43,10 @@ def drop_empty(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 
 def _is_empty(message: Message) -> bool:
-    match message:
-        case AssistantMessage(content=content, calls=calls):
-            return not calls and not text_of(content).strip()
-        # Letta refuses an empty message, and with it the whole turn.
-        case UserMessage(content=content) | InstructionMessage(content=content):
-            return not content
-    return False
+    if isinstance(message, AssistantMessage):
+        return not message.calls and not text_of(message.content).strip()
+    # Letta refuses an empty message, and with it the whole turn.
+    return not isinstance(message, ToolMessage) and not message.content
 
 
 def split_instructions(
