@@ -57,12 +57,42 @@ async function regenerate(how) {
   await page.getByText(how, { exact: true }).click();
 }
 
-async function edit(text) {
-  await questions.last().hover();
-  await questions.last().getByRole('button', { name: 'Edit' }).click();
-  await questions.last().getByRole('textbox').fill(text);
-  await questions.last().getByRole('button', { name: 'Send' }).click();
+async function edit(text, question = questions.last()) {
+  await question.hover();
+  await question.getByRole('button', { name: 'Edit' }).click();
+  await questions.getByRole('textbox').fill(text);
+  await questions.getByRole('button', { name: 'Send' }).click();
 }
+
+/** What a user does in a chat; each step returns the text of the newest answer afterwards. */
+const steps = {
+  async say({ text, end }) {
+    await send(text);
+    return answered(end);
+  },
+  /** Stop when the answer has `behind` in it; without that, before there is an answer. */
+  async stop({ text, behind }) {
+    await send(text);
+    await questions.last().getByText(text.split('\n').at(-1)).waitFor();
+    if (behind) return interrupt(behind);
+    await stop.click();
+    await stop.waitFor({ state: 'hidden' });
+    return answers.last().innerText();
+  },
+  async edit({ old, text, end }) {
+    await edit(text, questions.filter({ has: page.getByText(old, { exact: true }) }));
+    return answered(end);
+  },
+  async regenerate({ end }) {
+    await regenerate('Try Again');
+    return answered(end);
+  },
+  /** Show the answer before a regeneration again. */
+  async goBack({ end }) {
+    await page.getByRole('button', { name: 'Previous message' }).last().click();
+    return answered(end);
+  },
+};
 
 const scenarios = {
   /** Two chats; in the first an answer that grows, whose reasoning is folded, and one that is stopped. */
@@ -134,6 +164,22 @@ const scenarios = {
     seen.push(await answered(ends[2]));
     await page.getByText('3/3', { exact: true }).waitFor();
     await look('third');
+    return { seen };
+  },
+
+  /** A chat, step by step. Between two steps the proxy is restarted, if there is something that does so. */
+  async talk({ name, script, restartUrl }) {
+    await page.setViewportSize({ width: 1280, height: 1800 }); // messages out of sight are not in the page
+    await openChat();
+    const seen = [];
+    for (const { step, ...given } of script) {
+      if (seen.length && restartUrl) {
+        const { status } = await fetch(restartUrl, { method: 'POST' });
+        if (status !== 204) throw new Error(`no restart: ${status}`);
+      }
+      seen.push(await steps[step](given));
+    }
+    await look(name);
     return { seen };
   },
 

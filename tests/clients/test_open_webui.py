@@ -14,11 +14,11 @@ from attrs import frozen
 
 from clients.documented import AGENT, BASE_URL, commands
 from clients.programs import Desk, install_npm, install_pypi, serving
+from clients.restarts import RestartableProxy, restartable
 from clients.tool_server import ToolServer, tool_server
-from live import proxy as letta_proxy
 from live.letta_api import Agent, LettaApi
-from live.proxy import Proxy
 from live.rig import Rig, free_port
+from sansio_letta import read_recording
 
 VERSION: Final = "0.12.4"
 BROWSER_DRIVER: Final = "playwright-core@1.65.1"
@@ -62,10 +62,17 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="module")
-def proxy(rig: Rig) -> Iterator[Proxy]:
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the proxy records what it is asked and what it answers."""
+    return tmp_path_factory.mktemp("recorded")
+
+
+@pytest.fixture(scope="module")
+def proxy(rig: Rig, recorded: Path) -> Iterator[RestartableProxy]:
     """A proxy as the page has it started."""
     _, ((*_, option, value),) = commands("open-webui", "The agent's own tools", base_url=BASE_URL, agent=AGENT)
-    with letta_proxy.serving(rig.url, option, value) as proxy:
+    recording = ("--record", str(recorded), "--record-text", "keep")
+    with restartable(rig.url, option, value, *recording) as proxy:
         yield proxy
 
 
@@ -78,7 +85,11 @@ def tools() -> Iterator[ToolServer]:
 
 @pytest.fixture(scope="module")
 def user(
-    installed: Path, chromium: str, proxy: Proxy, tools: ToolServer, tmp_path_factory: pytest.TempPathFactory
+    installed: Path,
+    chromium: str,
+    proxy: RestartableProxy,
+    tools: ToolServer,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[User]:
     """Somebody in front of an Open WebUI that is connected to proxy and tool server, with nothing in it yet."""
     programs, modules = (
@@ -185,6 +196,130 @@ def test_what_was_stopped_is_asked_for_again_or_edited(user: User, letta: LettaA
     conversation = only_conversation(letta, agent)
     assert letta.user_texts(agent, conversation) == [said, edited]
     assert letta.assistant_texts(agent, conversation) == [whole, changed]
+
+
+@pytest.fixture(params=["same process", "restarted"])
+def restart_url(request: pytest.FixtureRequest, proxy: RestartableProxy) -> str:
+    """What restarts the proxy between two steps of a script; empty: it goes on."""
+    return proxy.restart_url if request.param == "restarted" else ""
+
+
+def headers_of_input(recorded: Path, agent: Agent) -> dict[str, str]:
+    """Return what the answers to an agent's users said of their input in a header, by the last message."""
+    found: dict[str, str] = {}
+    for path in recorded.iterdir():
+        exchange = read_recording(path.read_bytes()).client
+        assert exchange is not None
+        body, how = exchange.request.json, dict(exchange.headers).get("x-letta-input")
+        if body and body.get("model") == agent.name and how is not None:
+            found[body["messages"][-1]["content"]] = how
+    return found
+
+
+Thread = list[tuple[str, str]]
+
+
+def conversed(*pairs: tuple[str, str]) -> Thread:
+    """Return the thread of these messages and answers."""
+    return [(role, text) for pair in pairs for role, text in zip(("user", "assistant"), pair, strict=True)]
+
+
+def test_typing_on_after_a_stop(
+    user: User, letta: LettaApi, agent: Agent, recorded: Path, restart_url: str
+) -> None:
+    nothing = "wait 30\nsay Never."
+    thought = f"slow 0.3\nthink {WORDS} {WORDS}\nsay Never, too."
+    long = "slow 0.3\nwords 60"
+    script = [
+        {"step": "stop", "text": nothing},
+        {"step": "say", "text": "say One.", "end": "One."},
+        {"step": "stop", "text": thought, "behind": "Thinking"},
+        {"step": "say", "text": "say Two.", "end": "Two."},
+        {"step": "stop", "text": long, "behind": "w2 w3"},
+        {"step": "say", "text": "say Three.", "end": "Three."},
+        {"step": "say", "text": "say Four.\nheard", "end": "heard 1 times"},
+    ]
+    seen = user.does("talk", agent, name="stops", script=script, restartUrl=restart_url)["seen"]
+    part = seen[4]
+    assert part.startswith("w0 w1 w2 w3")
+    conversation = only_conversation(letta, agent)
+    print("HISTORY", restart_url, json.dumps(letta.thread(agent, conversation), indent=1))
+    print("HEADERS", json.dumps(headers_of_input(recorded, agent), indent=1))
+    assert letta.thread(agent, conversation) == [
+        ("user", nothing),
+        ("user", "say One."),
+        ("assistant", "One."),
+        ("user", thought),
+        ("user", "say Two."),
+        ("assistant", "Two."),
+        ("user", long),
+        ("assistant", part),
+        *conversed(("say Three.", "Three."), ("say Four.\nheard", "Four.\nheard 1 times")),
+    ]
+    # Nothing is left of an answer without text. What was said before it is new with the message behind it.
+    assert headers_of_input(recorded, agent) == {"say Three.": "caught-up"}
+
+
+def test_typing_on_after_edits(
+    user: User, letta: LettaApi, agent: Agent, recorded: Path, restart_url: str
+) -> None:
+    """Of the last message, of an earlier one, and of the first."""
+    script = [
+        {"step": "say", "text": "say One.", "end": "One."},
+        {"step": "say", "text": "say Two.", "end": "Two."},
+        {"step": "edit", "old": "say Two.", "text": "say Two, edited.", "end": "Two, edited."},
+        {"step": "say", "text": "say Three.", "end": "Three."},
+        {"step": "edit", "old": "say Two, edited.", "text": "say Two, again.", "end": "Two, again."},
+        {"step": "say", "text": "say Four.", "end": "Four."},
+        {"step": "edit", "old": "say One.", "text": "say One, edited.", "end": "One, edited."},
+        {"step": "say", "text": "say Five.\nheard", "end": "heard 1 times"},
+    ]
+    user.does("talk", agent, name="edits", script=script, restartUrl=restart_url)
+    conversation = only_conversation(letta, agent)
+    print("HISTORY", restart_url, json.dumps(letta.thread(agent, conversation), indent=1))
+    print("HEADERS", json.dumps(headers_of_input(recorded, agent), indent=1))
+    assert letta.thread(agent, conversation) == conversed(
+        ("say One.", "One."),
+        ("say Two.", "Two."),
+        ("say Two, edited.", "Two, edited."),
+        ("say Three.", "Three."),
+        ("say Two, again.", "Two, again."),
+        ("say Four.", "Four."),
+        ("say One, edited.", "One, edited."),
+        ("say Five.\nheard", "Five.\nheard 1 times"),
+    )
+    assert headers_of_input(recorded, agent) == {"say Two, edited.": "edited", "say Two, again.": "edited"}
+
+
+def test_typing_on_after_regenerations(
+    user: User, letta: LettaApi, agent: Agent, recorded: Path, restart_url: str
+) -> None:
+    """Behind the new answer, and behind the one before it."""
+    first, second = "say One.\nheard", "say Three.\nheard"
+    script = [
+        {"step": "say", "text": first, "end": "heard 1 times"},
+        {"step": "regenerate", "end": "heard 2 times"},
+        {"step": "say", "text": "say Two.", "end": "Two."},
+        {"step": "say", "text": second, "end": "heard 1 times"},
+        {"step": "regenerate", "end": "heard 2 times"},
+        {"step": "goBack", "end": "heard 1 times"},
+        {"step": "say", "text": "say Four.", "end": "Four."},
+    ]
+    user.does("talk", agent, name="regenerations", script=script, restartUrl=restart_url)
+    conversation = only_conversation(letta, agent)
+    print("HISTORY", restart_url, json.dumps(letta.thread(agent, conversation), indent=1))
+    print("HEADERS", json.dumps(headers_of_input(recorded, agent), indent=1))
+    assert letta.thread(agent, conversation) == conversed(
+        (first, "One.\nheard 1 times"),
+        (first, "One.\nheard 2 times"),
+        ("say Two.", "Two."),
+        (second, "Three.\nheard 1 times"),
+        (second, "Three.\nheard 2 times"),
+        ("say Four.", "Four."),
+    )
+    # A new process takes a message alone for the first one of a chat, as it is most of the time.
+    repeated = {second} if restart_url else {first, second}
+    assert headers_of_input(recorded, agent) == dict.fromkeys(repeated, "repeated")
 
 
 def picture() -> bytes:
