@@ -69,7 +69,7 @@ SLOW = (
     live("part 4 of 8", "make", "live", "PART=4/8"),
     Step("fuzzing, 25 s a target", ("make", "fuzz", "SECONDS=25"), 150),
     live("part 5 of 8", "make", "live", "PART=5/8"),
-    Step("Open WebUI in a headless browser", ("make", "open-webui"), 150, needs=("letta", "open-webui")),
+    Step("Open WebUI in a headless browser", ("make", "open-webui"), 340, needs=("letta", "open-webui")),
     Step("programs, part 2 of 2", ("make", "programs", "PART=2/2"), 250, needs=("letta", "node")),
     live("part 6 of 8", "make", "live", "PART=6/8"),
     live("part 7 of 8", "make", "live", "PART=7/8"),
