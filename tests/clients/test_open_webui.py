@@ -311,9 +311,7 @@ def test_typing_on_after_regenerations(
         (second, "Three.\nheard 2 times"),
         ("say Four.", "Four."),
     )
-    # A new process takes a message alone for the first one of a chat, as it is most of the time.
-    repeated = {second} if restart_url else {first, second}
-    assert headers_of_input(recorded, agent) == dict.fromkeys(repeated, "repeated")
+    assert headers_of_input(recorded, agent) == {first: "repeated", second: "repeated"}
 
 
 def picture() -> bytes:
