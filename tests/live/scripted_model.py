@@ -11,7 +11,7 @@ Runs in the rig's own environment: ``python scripted_model.py PORT``. One comman
 ``repeat N TEXT``   TEXT N times over, each a piece of its own
 ``slow SECONDS``    a pause after every piece
 ``wait SECONDS``    a pause before the answer begins
-``fail STATUS``     that HTTP status instead of an answer
+``fail STATUS``     that HTTP status instead of an answer; ``fail STATUS xN`` to N requests of these words
 ``break``           the connection breaks where a streamed answer would end
 ``then``            what follows is for the next step, once the calls before it have their results
 ``task TEXT``       nothing here; but a chat program's own prompt that quotes it is answered with TEXT
@@ -30,6 +30,7 @@ Two habits of Roo Code are known: a user text behind results that only shows its
 and where it offers ``attempt_completion``, the quoted results are handed to it: Roo Code takes no plain text.
 Two of Letta's legacy agents, too: their heartbeats behind results say nothing, and where they offer
 ``send_message``, text without a call is handed to it, and reasoning becomes an argument of the first call.
+What Letta itself says where an agent is to go on from results that it has, says nothing either.
 
 ``GET /seen?text=T`` counts the requests whose last user text holds T: a test can tell how often it was asked.
 """
@@ -40,6 +41,7 @@ import re
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,6 +58,7 @@ EMBEDDING_SIZE = 1_536
 OWN_PROMPT = "### Task:"
 EDITOR_STATE = "<environment_details>"
 HEARTBEAT = '{\n  "type": "heartbeat"'
+GO_ON = "<system-alert>Automated keep-alive ping."
 COMPLETION = "attempt_completion"
 SAYING = "send_message"
 ARGUMENTS_PIECE_SIZE = 6  # characters: small, so that every test sees arguments in fragments
@@ -69,6 +72,9 @@ USAGE = {
 
 #: Every last user text that arrived, in order.
 seen: list[str] = []
+#: How often these words have had a failure for an answer.
+failures: Counter[str] = Counter()
+FAILURE = re.compile(r"fail (\d{3})(?: x(\d+))?")
 
 
 @dataclass(kw_only=True)
@@ -132,13 +138,22 @@ def script_of_user(text: str, heard: int) -> Script:
         elif verb == "wait":
             script.wait = float(rest)
         elif verb == "fail":
-            script.failure = int(rest)
+            script.failure = failure_in(line, text)
         elif verb == "break":
             script.breaks = True
     script.text += pieces("\n".join(said))
     if not script.text and not script.calls and script.failure is None:
         script.text = pieces(f"You said: {text}")
     return script
+
+
+def failure_in(words: str, text: str) -> int | None:
+    """Return the status that these words ask for, unless the whole text has had it often enough."""
+    found = FAILURE.search(words)
+    if found is None or (found[2] and failures[text] >= int(found[2])):
+        return None
+    failures[text] += 1
+    return int(found[1])
 
 
 def script_of_own_prompt(text: str) -> Script:
@@ -150,8 +165,9 @@ def script_of_own_prompt(text: str) -> Script:
 def script_of_results(results: list[str], offered: set[str]) -> Script:
     """Answer tool results: quote them, or fail as one of them says."""
     # No word boundary: Letta hands results over as JSON, a line may begin behind the letter of an escaped \n.
-    if found := re.search(r"fail (\d{3})", "\n".join(results)):
-        return Script(failure=int(found[1]))
+    quoted = "\n".join(results)
+    if (failure := failure_in(quoted, quoted)) is not None:
+        return Script(failure=failure)
     script = Script(text=pieces("results: " + " | ".join(results)))
     if COMPLETION in offered:
         script.calls.append((new_call_id(), COMPLETION, json.dumps({"result": "".join(script.text)})))
@@ -172,7 +188,7 @@ def script_of(body: dict[str, Any]) -> Script:
             answer_count += 1
         elif message["role"] == "user":
             text = content_text(message.get("content"))
-            if not text.startswith((EDITOR_STATE, HEARTBEAT)):
+            if not text.startswith((EDITOR_STATE, HEARTBEAT, GO_ON)):
                 break
     offered = {tool["function"]["name"] for tool in body.get("tools") or ()}
     users = (message for message in body["messages"] if message["role"] == "user")
