@@ -62,7 +62,11 @@ class NewInput:
         """
         if self.earlier or sum(isinstance(message, UserMessage) for message in self.messages) > 1:
             return True
-        return any(_mark(message) in attempts for message in self.messages)
+        if any(_mark(message) in attempts for message in self.messages):
+            return True
+        # In a history that was trimmed, a message has another mark than when it was sent.
+        contents = {mark.content for mark in attempts}
+        return any((mark := _mark(message)) and mark.content in contents for message in self.messages[:-1])
 
 
 def tail_start(messages: Sequence[object], kind: type[object] = AgentMessage) -> int:
@@ -192,6 +196,7 @@ def _by_content(
     for place, message in enumerate(heard.messages):
         if _is_input(message) and message.content is not None:
             places[message.content].append(place)
+    lost = {mark.content for mark in unkept}
     last: tuple[int, int] | None = None
     at = 0
     for index in inputs:
@@ -203,6 +208,8 @@ def _by_content(
         if after < len(found):
             last = index, found[-1]
             at = found[after] + 1
+        elif mark.content in lost:
+            break  # what follows it says the same as an earlier message
     return last
 
 

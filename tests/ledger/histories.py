@@ -20,8 +20,9 @@ What nothing at Letta tells apart is allowed:
   restarted). The agent does not hear it: it is `excused`.
 - A message that was lost in one process and stored through another is told once more by the first if no answer
   shows that it was stored (`asked_again`); so is a system message that another process has sent beside a user
-  message, and all that a client has left that drops the beginning of its history if what comes first then says
-  the same as the thread's first message.
+  message, and that message if the system message comes last; and all that a client has left that drops the
+  beginning of its history if what comes first then says the same as the thread's first message.
+- "yes" says the same as another "yes", which a client without the beginning of its history seems to continue.
 - A late result is not told if another process has answered in its place, and a result under an id of the
   client's own is told again, as text, if its run has failed.
 - A lost answer is not told if another client has said the same before it in the same place of the same thread:
@@ -160,6 +161,7 @@ class Client:
     body: Mapping[str, Any] | None = None  #: of its last request, if that had no whole answer
     kept: Item | None = None  #: what it has kept of that answer
     replica: int = 0  #: that has served it last
+    is_trimmed: bool = False
     is_plain: bool = False  #: its last request had a whole answer, and it has changed nothing since
 
     def __attrs_post_init__(self) -> None:
@@ -233,7 +235,8 @@ class World:
     typed: Counter[tuple[str | None, str]] = field(factory=Counter)  #: user messages, by thread and text
     asked_again: Counter[tuple[str | None, str]] = field(factory=Counter)
     excused: set[tuple[int, str]] = field(factory=set)  #: what a client shows and the agent need not hear
-    is_split: bool = False  #: a message was sent again through another process
+    _lost: list[set[tuple[str | None, Place]]] = field(factory=lambda: [set(), set()])
+    """What was lost, by thread and place, for each process that has sent it."""
     said: defaultdict[tuple[str | None, Place], set[int]] = field(factory=lambda: defaultdict(set))
     """Numbers of the clients that have sent a message, by thread and place."""
     firsts: set[str] = field(factory=set)  #: what has come first in a transcript
@@ -261,7 +264,7 @@ class World:
         match step.do:
             case Do.RESTART:
                 self.side.restart(step.replica)
-                self._attempts[step.replica] = set()
+                self._attempts[step.replica], self._lost[step.replica] = set(), set()
                 for one in self.clients:
                     one.is_plain = one.is_plain and one.replica != step.replica
                 self._last = {key: (at, ok and at != step.replica) for key, (at, ok) in self._last.items()}
@@ -305,7 +308,7 @@ class World:
         while rest and rest[0].role != "user":
             rest = rest[1:]
         if rest:
-            client.items, client.body = rest, None
+            client.items, client.body, client.is_trimmed = rest, None, True
             if rest[0].content == "yes":
                 # It is taken for the first message of the thread, if that says the same.
                 self.asked_again.update((client.habits.key, text) for text in client.users())
@@ -342,11 +345,7 @@ class World:
         counted = habits.counts and step.is_counted
         if asks_again or (is_retry and not counted):
             self.asked_again[key, client.items[-1].content] += 1
-        shows_answer = step.ending is WHOLE and habits.keeps_answers and not habits.hides_calls
-        if is_retry and step.replica != client.replica and not shows_answer:
-            # Sent through one process and lost, then through another: no answer shows that it was heard.
-            self.asked_again.update((key, item.content) for item in client.items if item.role != "assistant")
-            self.is_split = True
+        self._allow_lost(client, step.replica)
         if (calls := client.open_calls) is not None:
             calls.is_split = calls.is_split or step.replica != calls.replica
         if step.replica != client.replica:
@@ -365,6 +364,7 @@ class World:
             self._attempts[replica].add(place)
             self.said[key, place].add(client.number)
         reply = self.side.ask(body, headers, replica=replica, ending=ending)
+        self._note_lost(client, replica, reply)
         self._take(client, step, body, reply)
         self._last[key] = replica, client.is_plain
         self.side.check_settled()
@@ -395,9 +395,31 @@ class World:
             client.kept = Item("assistant", text, is_lost=self._is_lost(client))
             client.items.append(client.kept)
 
+    def _note_lost(self, client: Client, replica: int, reply: Reply) -> None:
+        thread = self.side.thread(client.habits.key)
+        kept = {*thread.texts("user_message"), *thread.texts("system_message")} - {"yes"}
+        key = client.habits.key
+        sent = [(key, place) for place, item in client.places() if item.role != "assistant"]
+        if reply.is_whole:
+            self._lost[replica].difference_update(sent)
+        else:
+            self._lost[replica].update((key, place) for key, place in sent if place[1] not in kept)
+
     def _is_lost(self, client: Client) -> bool:
         heard = self.side.thread(client.habits.key).texts("user_message")
         return bool(client.items) and client.items[-1].role == "user" and client.items[-1].content not in heard
+
+    def _allow_lost(self, client: Client, replica: int) -> None:
+        """What was lost in this process was stored through another, and no answer shows it."""
+        key, lost = client.habits.key, self._lost[replica]
+        thread = self.side.thread(key)
+        kept = {*thread.texts("user_message"), *thread.texts("system_message")}
+        shown = list(client.places())
+        for (place, item), (_, following) in zip(shown, [*shown[1:], ((), None)], strict=True):
+            is_answered = following is not None and following.content in thread.texts("assistant_message")
+            if (key, place) in lost and item.content in kept and not is_answered:
+                lost.discard((key, place))
+                self.asked_again[key, item.content] += 1
 
     def _allow_twice(self, client: Client) -> None:
         """Another process has served the client before, and no answer shows what it has sent.
@@ -407,11 +429,14 @@ class World:
         shown = list(client.places())
         answers = [at + 1 for at, (_, item) in enumerate(shown) if item.role == "assistant" and _says(item)]
         sent = self._attempts[client.replica ^ 1]
-        tail = [item for place, item in shown[answers[-1] if answers else 0 :] if place not in sent]
+        texts = {text for _, text in sent} - {"yes"}
+        tail = [
+            item
+            for place, item in shown[answers[-1] if answers else 0 :]
+            if place not in sent and item.content not in texts
+        ]
         few = sum(item.role == "user" for item in tail) < 2
         twice = [item.content for item in tail[:-1] if few or item.role == "system"]
-        # Which of several it is that a process has sent, the text does not tell.
-        twice += [text for text in client.users()[:-1] if text == "yes"]
         self.asked_again.update((client.habits.key, text) for text in twice)
 
     # --- What the agent must have heard -------------------------------------------------------------------
@@ -422,6 +447,11 @@ class World:
         known = {*thread.texts("user_message"), *thread.texts("system_message")}
         shown = client.shown()
         inputs = [item.content for item in shown if item.role != "assistant"]
+        # The thread may hold another one.
+        ends = len(inputs) - 1
+        inputs = [
+            text for at, text in enumerate(inputs) if text != "yes" or (at < ends and not client.is_trimmed)
+        ]
         if not thread.texts("user_message") or known & set(inputs):
             return
         attempts = {text for _, text in self._attempts[replica]}
@@ -458,7 +488,7 @@ class World:
         ]
         for message in told:
             # An answer to what counts as instructions later is no answer to a message.
-            if message["message_type"] == "assistant_message" and not self.firsts and not self.is_split:
+            if message["message_type"] == "assistant_message" and not self.firsts:
                 begin = Item("assistant", message["content"]).begin
                 assert not any(f"{text} ".startswith(begin) for text in own), f"{begin!r} is the agent's own"
         if any(client.habits.renames_calls and client.habits.key == key for client in self.clients):

@@ -147,6 +147,21 @@ def test_what_was_sent_and_not_kept_is_found_in_a_history_without_its_beginning(
     assert found.basis is Basis.ATTEMPT
 
 
+def test_what_follows_a_lost_message_is_no_earlier_message_that_says_the_same() -> None:
+    attempt = marks(transcript("u1", "u2")[1:])
+    said = transcript("u2", "a-partial", "u1", "a-other", "u3")
+    found = find_new(said, thread(*transcript("u0", "u1", "a1")), attempt, attempt)
+    assert words(found) == ["u2", "a-partial", "u1", "a-other", "u3"]
+
+
+def test_a_message_that_was_sent_before_the_history_was_trimmed_may_have_been_stored() -> None:
+    attempt = marks(transcript("u1", "u2")[1:])
+    found = find_new(transcript("u2", "s1"), thread(*transcript("u1", "a1")), attempt)
+    assert words(found) == ["u2", "s1"]
+    assert found.is_doubtful(attempt)
+    assert not found.is_doubtful(marks(transcript("u1")))
+
+
 def test_the_last_message_again_asks_for_another_answer() -> None:
     found = new("u1 a1 u2", "u1 a1 u2 a2")
     assert words(found) == ["u2"]
