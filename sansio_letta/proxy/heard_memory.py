@@ -2,6 +2,7 @@
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable
+from itertools import islice
 from typing import Final
 
 from attrs import define, field
@@ -9,6 +10,7 @@ from attrs import define, field
 from ..errors import Kept
 from ..turn.events import Thread
 from ..turn.ledger import Heard, HeardMessage, Role, SentInput, ThreadKnowledge, digest_answer, result_digest
+from ..turn.new_input import RESULT_COUNT
 from ..turn.request import (
     NO_INSTRUCTIONS,
     AgentMessage,
@@ -22,6 +24,8 @@ from ..turn.request import (
 
 #: Messages remembered of each thread: what a client has just said is among the last ones.
 _SIZE: Final = 32
+#: Results: those of several clients that take turns.
+_RESULT_COUNT: Final = 4 * RESULT_COUNT
 
 
 @define
@@ -32,6 +36,7 @@ class _Known:
     :param is_known: False: something may have been said since; it must be looked up.
     :param instructions: those that it was sent last.
     :param unanswered: ids of calls that were answered without a result, the oldest first.
+    :param results: digests of results that it was sent, the oldest first.
     :param unkept: marks of messages that were sent and are not known to be kept; True: known not to be.
     """
 
@@ -40,6 +45,7 @@ class _Known:
     is_whole: bool = False
     instructions: KnownInstructions = NO_INSTRUCTIONS
     unanswered: OrderedDict[str, None] = field(factory=OrderedDict)
+    results: OrderedDict[str, None] = field(factory=OrderedDict)
     unkept: OrderedDict[Mark, bool] = field(factory=OrderedDict)
 
     @property
@@ -67,6 +73,7 @@ class HeardMemory:
             heard=known.heard if known.is_known else None,
             instructions=known.instructions,
             unanswered=tuple(known.unanswered),
+            results=tuple(known.results),
             attempts=tuple(known.unkept),
             lost=tuple(mark for mark, is_sure in known.unkept.items() if is_sure),
         )
@@ -79,6 +86,7 @@ class HeardMemory:
             known.messages = deque(heard.messages, _SIZE)
             known.is_whole = heard.is_whole
         known.unanswered = OrderedDict.fromkeys(knowledge.unanswered)
+        known.results = OrderedDict.fromkeys(knowledge.results)
         lost = frozenset(knowledge.lost)
         known.unkept = OrderedDict((mark, mark in lost) for mark in knowledge.attempts)
 
@@ -89,7 +97,7 @@ class HeardMemory:
     def learn_heard(self, thread: Thread, heard: Heard) -> None:
         """A thread was looked up."""
         known = self._find(thread)
-        known.messages = deque(heard.messages, _SIZE)
+        known.messages = deque((message for message in heard.messages if message.role is not Role.CALL), _SIZE)
         known.unanswered = OrderedDict.fromkeys(heard.unanswered)
         for message in heard.messages:
             if message.mark is not None:
@@ -118,6 +126,7 @@ class HeardMemory:
                 known.unkept.pop(mark, None)
         self._learn_instructions(known, marks, request)
         self._learn_calls(known, marks, sent.unanswered)
+        self._learn_results(known, request)
         known.is_whole = known.is_whole and len(known.messages) + len(sent.messages) <= _SIZE
         known.messages.extend(_heard(sent.messages))
         if sent.messages and not any(isinstance(message, UserMessage) for message in sent.messages):
@@ -142,6 +151,15 @@ class HeardMemory:
         known.unanswered.update(dict.fromkeys(unanswered))
         while len(known.unanswered) > _SIZE:
             known.unanswered.popitem(last=False)
+
+    def _learn_results(self, known: _Known, request: TurnRequest) -> None:
+        results = (item for item in reversed(request.transcript) if isinstance(item, ToolResult))
+        for result in reversed(list(islice(results, RESULT_COUNT))):
+            digest = result_digest(result.call_id)
+            known.results[digest] = None
+            known.results.move_to_end(digest)
+        while len(known.results) > _RESULT_COUNT:
+            known.results.popitem(last=False)
 
     def _find(self, thread: Thread) -> _Known:
         known = self._threads.get(thread)

@@ -41,6 +41,7 @@ class RecordedThread:
     instructions: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
     unanswered: tuple[str, ...] = ()
+    results: tuple[str, ...] = ()
     attempts: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
 
@@ -57,6 +58,7 @@ class RecordedThread:
             instructions=tuple(sorted(known.instructions.digests)),
             lines=tuple(sorted(known.instructions.lines)),
             unanswered=tuple(known.unanswered),
+            results=tuple(known.results),
             attempts=_texts(known.attempts),
             lost=_texts(known.lost),
         )
@@ -77,6 +79,7 @@ class RecordedThread:
             heard=heard if self.is_known else None,
             instructions=KnownInstructions(digests=frozenset(self.instructions), lines=frozenset(self.lines)),
             unanswered=self.unanswered,
+            results=self.results,
             attempts=_marks(self.attempts),
             lost=_marks(self.lost),
         )

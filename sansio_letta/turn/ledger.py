@@ -68,10 +68,10 @@ def result_digest(call_id: str) -> str:
 def late_result(result: ToolResult, *, is_own: bool) -> SystemMessage:
     """Return the message by which a result is told whose call does not wait any more.
 
-    :param is_own: whether the agent has made the call; otherwise another model has.
+    :param is_own: whether the agent has made the call; otherwise another model has, or the client itself.
     """
     what = result.name or "a tool"
-    why = "it arrived after the conversation had gone on" if is_own else "another model had called it"
+    why = "it arrived after the conversation had gone on" if is_own else "its call is not in your history"
     mark = Mark(result_digest(result.call_id), ROOT)
     return SystemMessage(content=f"[Result of {what}; {why}:]\n{content_text(result.content)}", mark=mark)
 
@@ -104,6 +104,7 @@ class Role(Enum):
     USER = auto()
     SYSTEM = auto()
     AGENT = auto()
+    CALL = auto()  #: of a client's tool, or of one that needs approval
     RESULT = auto()  #: of a call
 
 
@@ -111,11 +112,13 @@ class Role(Enum):
 class HeardMessage:
     """A message that a thread holds.
 
-    :param content: its digest, or the id of a result's call; None if it is not known, as that of a reply which
-        was only passed on.
+    :param content: its digest, or the id of a call, also of a result's; None if it is not known, as that of a
+        reply which was only passed on.
     :param chain: from its mark; None without one: it was sent before there were marks, or by another program.
     :param run: how its run is found, in the upstream's own terms; None if that is not known.
     :param is_placeholder: the agent was told that there is no result.
+    :param is_error: the tool has failed, or its call was cancelled.
+    :param name: of the called tool, as the agent has it.
     """
 
     role: Role
@@ -123,6 +126,8 @@ class HeardMessage:
     chain: str | None = None
     run: object = None
     is_placeholder: bool = False
+    is_error: bool = False
+    name: str | None = None
 
     @property
     def mark(self) -> Mark | None:
@@ -184,6 +189,7 @@ class ThreadKnowledge:
     :param heard: None: nothing, or something may have been said since.
     :param instructions: those that it was sent last.
     :param unanswered: ids of calls that were answered without a result.
+    :param results: digests of the last results that it was sent, see `result_digest`.
     :param attempts: marks of messages that were sent, and are not known to be kept.
     :param lost: those of them that are known not to be.
     """
@@ -191,6 +197,7 @@ class ThreadKnowledge:
     heard: Heard | None = None
     instructions: KnownInstructions = NO_INSTRUCTIONS
     unanswered: Collection[str] = frozenset()
+    results: Collection[str] = frozenset()
     attempts: Collection[Mark] = frozenset()
     lost: Collection[Mark] = frozenset()
 

@@ -10,9 +10,9 @@ from attrs import define, evolve, field
 
 from .events import CallsSettled, InputMatched, Matched
 from .ledger import Heard, ThreadKnowledge, late_result
-from .new_input import Basis, NewInput, ends_with_attempt, find_new, needs_lookup
+from .new_input import Basis, NewInput, ends_with_attempt, find_new, find_unheard, needs_lookup
 from .phases import Phase
-from .request import ToolResult
+from .request import SystemMessage, ToolResult
 from .settlement import match_results
 from .state import TurnState
 from .upstream import RunRef, Script
@@ -27,6 +27,9 @@ class MatchScript:
     results_in: RunRef | None = field(default=None, init=False)  #: the run that was given the same results
     is_next: bool = field(default=True, init=False)  #: the client has said what the thread has heard last
     is_repeat: bool = field(default=False, init=False)  #: the request was sent before, its answer not received
+    _told: tuple[SystemMessage, ...] = field(default=(), init=False)  #: results that came late
+    _new: NewInput | None = field(default=None, init=False)
+    _heard: Heard | None = field(default=None, init=False)  #: what the new input was found with
 
     def match(self, *, has_earlier: bool) -> Script[None]:
         """MATCHING: find the new input.
@@ -61,9 +64,9 @@ class MatchScript:
             instructions = heard.instructions
         request = request.without_results({result.call_id for result in new.old_results})
         request = request.with_new_input(new.earlier, new.messages, instructions)
-        state.request = request.with_late_results(
-            tuple(late_result(result, is_own=True) for result in late), {result.call_id for result in late}
-        )
+        self._told = tuple(late_result(result, is_own=True) for result in late)
+        state.request = request.with_late_results(self._told, {result.call_id for result in late})
+        self._new, self._heard = new, heard
         self.is_next, self.heard_in = heard is None or new.is_next, new.run
         if heard is not None and not new.messages:
             self.heard_in = heard.run_with_results([result.call_id for result in request.results])
@@ -108,6 +111,8 @@ class MatchScript:
         if not strange or not request.transcript:
             return
         shown = {item.call_id: item for item in request.transcript if isinstance(item, ToolResult)}
+        # A call whose result the client shows elsewhere gets that one.
+        waiting = tuple(call for call in calls if call.call_id not in shown)
         heard, can_look = state.upstream.heard, state.config.lookback_count > 0
         is_known = self.is_next and state.recall_heard(state.thread).heard is not None
         if heard is None and can_look and not is_known:
@@ -116,7 +121,7 @@ class MatchScript:
         # Calls that another client's message has led to wait for that client.
         if len(strange) == len(request.results) and self.is_next:
             named = [shown.get(result.call_id, result) for result in request.results]
-            if (matched := match_results(named, calls)) is not None:
+            if (matched := match_results(named, waiting)) is not None:
                 state.request = evolve(request, results=matched)
                 state.items.append(CallsSettled(stale=tuple(result.call_id for result in strange)))
                 return
@@ -142,8 +147,37 @@ class MatchScript:
             new = find_new(request.transcript, heard, known.attempts, known.lost)
             instructions = known.instructions if known.instructions.digests else heard.instructions
             request = request.with_new_input(new.earlier, new.messages, instructions)
+            late = (*self._told, *late)
         state.request = request.with_late_results(late, {result.call_id for result in strange})
         state.items.append(CallsSettled(stale=tuple(result.call_id for result in strange)))
+
+    def tell_unheard(self) -> Script[None]:
+        """Tell the results that the client shows in an answer of the agent and that it has not had.
+
+        Their calls are the client's own, as those of tools that run in the background.
+        """
+        state, new, heard = self.state, self._new, self._heard
+        if new is None or heard is None or not new.results or state.config.lookback_count == 0:
+            return
+        known, transcript = state.recall_heard(state.thread), state.request.transcript
+        shown = {item.call_id for item in transcript if isinstance(item, ToolResult)}
+        pending = {call.call_id for call in state.upstream.calls or ()}
+        told = set(known.results)
+
+        def find(new: NewInput, heard: Heard) -> list[ToolResult]:
+            results = find_unheard(new, shown, heard, told, state.upstream.client_name)
+            return [result for result in results if result.call_id not in pending]
+
+        unheard = find(new, heard)
+        if unheard and heard is not state.upstream.heard:
+            listed = state.upstream.heard or (yield from self._look_up())
+            unheard = find(find_new(transcript, listed, known.attempts, known.lost), listed)
+        if not unheard:
+            return
+        messages = tuple(late_result(result, is_own=False) for result in unheard)
+        stale = tuple(result.call_id for result in unheard)
+        state.request = state.request.with_late_results(messages, stale)
+        state.items.append(CallsSettled(stale=stale))
 
     def _look_up(self) -> Script[Heard]:
         self.state.move(Phase.MATCHING)

@@ -5,18 +5,21 @@ new. It is found by its mark, else by what it says.
 """
 
 from bisect import bisect_left
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import Enum, auto
-from typing import TypeAlias
+from itertools import dropwhile, islice, takewhile
+from typing import Final, TypeAlias
 
 from attrs import field, frozen
 
-from .ledger import Heard, HeardMessage, Role, digest_answer
+from .ledger import Heard, HeardMessage, Role, digest_answer, result_digest
 from .request import AgentMessage, Mark, Message, SystemMessage, ToolResult, TranscriptItem, UserMessage
 
 #: A client's messages, oldest first. Messages without content are absent.
 Transcript: TypeAlias = Sequence[TranscriptItem]
+#: The last results of a transcript, which are compared with what the agent has had. It has had those before.
+RESULT_COUNT: Final = 32
 
 
 class Basis(Enum):
@@ -40,6 +43,8 @@ class NewInput:
     :param is_edited: another message was heard in the place of the first new one.
     :param run: of the last user message, if it has been heard, as in `HeardMessage`.
     :param old_results: those before the last message that was heard.
+    :param results: the last ones between that message and the last assistant message.
+    :param after: that message, as the thread has it.
     :param is_next: what comes before it is the last that the thread has heard: nobody else has spoken since.
     """
 
@@ -51,6 +56,8 @@ class NewInput:
     run: object = None
     is_next: bool = False
     old_results: tuple[ToolResult, ...] = field(default=(), repr=False)
+    results: tuple[ToolResult, ...] = field(default=(), repr=False)
+    after: HeardMessage | None = None
 
     def is_doubtful(self, attempts: Collection[Mark]) -> bool:
         """Return whether this may be wrong if others have spoken in the thread.
@@ -137,6 +144,8 @@ def find_new(
             basis=basis,
             is_edited=is_edited,
             old_results=old_results,
+            results=_results(transcript[last + 1 : tail], start - last - 1, {*attempts, *lost}),
+            after=found,
             is_next=is_next,
         )
     return NewInput(
@@ -147,6 +156,69 @@ def find_new(
         old_results=old_results,
         is_next=is_next,
     )
+
+
+def find_unheard(
+    new: NewInput,
+    shown: Collection[str],
+    heard: Heard,
+    told: Collection[str],
+    client_name: Callable[[str], str] = lambda name: name,
+) -> tuple[ToolResult, ...]:
+    """Return the results among `NewInput.results` that the agent has not had.
+
+    Programs whose tools run in the background bring a result under a call of their own, which they put before
+    an answer that was given meanwhile.
+
+    :param shown: ids of all calls that have a result in the transcript.
+    :param heard: what `new` was found with.
+    :param told: digests of results that the agent is known to have had, see `result_digest`.
+    :param client_name: returns the client's name of a tool.
+    """
+    results = [result for result in new.results if result_digest(result.call_id) not in told]
+    if not results:
+        return ()
+    # A call that waits for its result, or was answered without one, is settled elsewhere.
+    had = {
+        message.content for message in heard.messages if message.role in (Role.SYSTEM, Role.CALL, Role.RESULT)
+    }
+    hidden = {
+        message.content
+        for message in heard.messages
+        if message.role is Role.RESULT
+        and not (message.is_placeholder or message.is_error or message.content in shown)
+    }
+    behind = islice(dropwhile(lambda message: message is not new.after, heard.messages), 1, None)
+    own = Counter(
+        client_name(message.name)
+        for message in takewhile(lambda message: message.role is not Role.USER, behind)
+        if message.role is Role.CALL and message.name and message.content in hidden
+    )
+    unheard = []
+    for result in results:
+        # Of calls without a name the client shows no call; they may be older than they seem.
+        if result.name is None or result.call_id in had or result_digest(result.call_id) in had:
+            continue
+        if own[result.name] > 0:
+            own[result.name] -= 1  # one of the agent's calls, under an id of the client's
+        else:
+            unheard.append(result)
+    return tuple(unheard)
+
+
+def _results(items: Transcript, start: int, attempts: Collection[Mark]) -> tuple[ToolResult, ...]:
+    """The last results among what follows the last message that was heard.
+
+    :param start: where it begins to be new.
+    :param attempts: marks of messages that were sent. What follows another message is another model's answer.
+    """
+    found: deque[ToolResult] = deque(maxlen=RESULT_COUNT)
+    for index, item in enumerate(items):
+        if isinstance(item, ToolResult):
+            found.append(item)
+        elif index >= start and isinstance(item, UserMessage) and item.mark not in attempts:
+            break
+    return tuple(found)
 
 
 def _messages(items: Iterable[TranscriptItem]) -> tuple[Message, ...]:

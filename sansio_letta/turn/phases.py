@@ -87,7 +87,12 @@ TRANSITIONS: Final[dict[Phase, dict[Phase, str]]] = {
         Phase.FINDING: "agent gone",
         Phase.SEARCHING: "conversation gone",
     },
-    Phase.REVIEWING: {**_ENDS, **_RUNS, Phase.LOOKING: "results came"},
+    Phase.REVIEWING: {
+        **_ENDS,
+        **_RUNS,
+        Phase.LOOKING: "results came",
+        Phase.MATCHING: "results of other calls",
+    },
     Phase.LOOKING: {
         **_ENDS,
         Phase.MATCHING: "results of other calls",

@@ -157,6 +157,7 @@ class TurnScript:
                 self.state.earlier = ref
                 past = yield from self._review()
         if past is None:
+            yield from self._matching.tell_unheard()
             return self._settle()
         if past.is_complete:
             return (yield from self._follow_up(self.state.add_rest(past.events())))

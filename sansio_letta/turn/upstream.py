@@ -401,6 +401,12 @@ class Upstream(Protocol):
     def heard(self) -> Heard | None:
         """What the thread has heard, if it was looked up in this turn."""
 
+    def client_name(self, name: str) -> str:
+        """Return the client's name of a tool; the name itself if the client does not offer it.
+
+        :param name: the agent's name of it.
+        """
+
     def look_up_heard(self) -> "Script[None]":
         """Find out what the thread has heard, by its last messages.
 

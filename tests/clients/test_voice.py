@@ -63,7 +63,7 @@ def test_livekit_is_interrupted(livekit: Path, desk: Desk, url: str, letta: Lett
 def test_livekits_user_talks_on_while_a_tool_runs(
     livekit: Path, desk: Desk, url: str, letta: LettaApi, agent: Agent
 ) -> None:
-    """It says first that the tool still runs, and tells of the result in a system message."""
+    """It says that the tool still runs, and shows the result later, before an answer and under another call."""
     texts = (WEATHER, "say Going on.", "say Done.")
     items = desk.run_script(livekit, "livekit_slow_tool.py", url, agent.name, *texts)
     thread = letta.thread(agent)
@@ -72,6 +72,9 @@ def test_livekits_user_talks_on_while_a_tool_runs(
         text for role, text in items if role == "assistant"
     ]
     assert [text for role, text in thread if role == "result"] == ["The tool call is still in progress."]
+    _, result, news = [text for role, text in thread if role == "system"]
+    assert result == "[Result of get_weather; its call is not in your history:]\n18 C in Oslo"
+    assert news.startswith("New results arrived from background tool calls")
     assert letta.pending_call_ids(agent) == []
 
 

@@ -75,6 +75,7 @@ class Do(Enum):
     EDIT = "edit"  #: another message in the place of an earlier one, and nothing behind it
     TRIM = "trim"
     RESULTS = "results"  #: of its last calls: at once, or in their place with its next message
+    FINISH = "finish"  #: a tool of its calls ran in the background: its result comes before the last answer
     INSTRUCT = "instruct"  #: other instructions in front from now on
     RESTART = "restart"  #: of a replica
 
@@ -141,6 +142,7 @@ class Item:
     calls: dict[str, str] = field(factory=dict)
     results: dict[str, str] = field(factory=dict)
     replica: int = 0  #: that has made it
+    is_background: bool = False  #: calls of the client's own
     is_split: bool = False  #: another replica has served the client between its calls and their results
     is_lost: bool = False  #: what it answers was not kept when its request was over
 
@@ -288,6 +290,8 @@ class World:
                 self._regenerate(client, step)
             case Do.RESULTS:
                 self._bring_results(client, step)
+            case Do.FINISH:
+                self._finish(client)
             case Do.RETRY:
                 if client.body is not None:
                     if client.kept is not None:
@@ -330,6 +334,20 @@ class World:
         calls.results = {call_id: f"result {next(self._numbers)}" for call_id in calls.calls}
         if is_last:
             self._send(client, step)
+
+    def _finish(self, client: Client) -> None:
+        """A result under a call of the client's own, before the last answer."""
+        called = [item for item in client.items if item.results and not item.is_background]
+        last = client.items[-1] if client.items else None
+        if not called or last is None or last.role != "assistant" or last.calls:
+            return
+        if not client.habits.keeps_answers or client.habits.renames_calls:
+            return
+        finals = {f"{call_id}_final": name for call_id, name in called[-1].calls.items()}
+        if not any(item.calls == finals for item in client.items):
+            results = {call_id: f"result {next(self._numbers)}" for call_id in finals}
+            client.items.insert(-1, Item("assistant", "", finals, results, is_background=True))
+            client.body = client.kept = None
 
     # --- A request ----------------------------------------------------------------------------------------
 
@@ -461,6 +479,7 @@ class World:
         answers = [at + 1 for at, item in enumerate(shown) if item.role == "assistant" and _says(item)]
         end = min(first if first is not None else len(shown), answers[-1] if answers else 0)
         lost = {(client.number, item.content) for item in shown[:end]}
+        lost |= {(client.number, result) for item in shown[:end] for result in item.results.values()}
         self.limits += bool(lost - self.excused)
         self.excused |= lost
 
@@ -523,6 +542,7 @@ class World:
                 assert item.content in systems, f"{item.content!r} is not in the thread"
             # What waits for a late result is not looked up if another process has answered in its place.
             for result in () if is_retry or item.is_split else item.results.values():
+                excused = excused or (client.number, result) in self.excused
                 assert excused or result in results, f"{result!r} is not in the thread"
         if client.instructions and not is_retry:
             assert client.instructions in systems, "the instructions are not in the thread"

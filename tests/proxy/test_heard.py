@@ -14,7 +14,7 @@ from sansio_letta.errors import Failure, Kept
 from sansio_letta.proxy.heard_memory import HeardMemory
 from sansio_letta.turn.events import AgentThread
 from sansio_letta.turn.ledger import ROOT, Heard, SentInput, digest
-from sansio_letta.turn.request import Mark, TurnRequest, UserMessage
+from sansio_letta.turn.request import Mark, ToolResult, TurnRequest, UserMessage
 from sansio_letta.upstreams.rest.commands import FetchAgent, FetchMessages, OpenStream
 
 TOOLS = [{"type": "function", "function": {"name": "get_weather"}}]
@@ -128,7 +128,7 @@ def test_results_of_another_models_calls_are_told_as_text() -> None:
     reply = ask(side, user("talk A"), called("call_of_gpt"), result("call_of_gpt", "18 C"))
     assert reply.is_whole
     (told,) = [text for text in side.thread(None).texts("system_message") if "18 C" in text]
-    assert "another model" in told
+    assert told.startswith("[Result of get_weather; its call is not in your history:]")
 
 
 @pytest.mark.parametrize("is_restarted", [False, True])
@@ -221,12 +221,115 @@ def test_a_mark_that_another_program_has_forged_hides_no_message() -> None:
     assert heard[-2:] == ["talk B", "talk C"]
 
 
+def in_the_background(side: CoreSide) -> tuple[dict[str, Any], ...]:
+    """A tool goes on behind its first result, and ends while the agent answers something else.
+
+    :return: the messages up to that answer, before which the client puts the result.
+    """
+    (call_id,) = ask(side, user("call A")).calls
+    running = user("call A"), called(call_id), result(call_id, "It is running.")
+    answer = ask(side, *running, user("talk on"))
+    final = f"{call_id}_final"
+    return (*running, user("talk on"), called(final), result(final, "18 C"), agent(answer.text))
+
+
+def told_results(side: CoreSide) -> list[str]:
+    return [text for text in side.thread(None).texts("system_message") if text.startswith("[Result")]
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+@pytest.mark.parametrize("last", [{"role": "system", "content": "A result is in."}, user("talk of it")])
+def test_a_result_before_an_answer_is_told_once(last: dict[str, Any], is_restarted: bool) -> None:
+    side = CoreSide()
+    shown = in_the_background(side)
+    if is_restarted:
+        side.restart(0)
+    reply = ask(side, *shown, last)
+    assert reply.is_whole
+    assert "tool_call_id" in reply.headers["x-ignored-parameters"]
+    (told,) = told_results(side)
+    assert told == "[Result of get_weather; its call is not in your history:]\n18 C"
+    reply_2 = ask(side, *shown, last, agent(reply.text), user("talk on"))
+    side.restart(0)
+    ask(side, *shown, last, agent(reply.text), user("talk on"), agent(reply_2.text), user("bye"))
+    assert told_results(side) == [told]
+
+
+def test_a_result_before_an_answer_is_told_by_one_replica_alone() -> None:
+    side = CoreSide()
+    shown = in_the_background(side)
+    nudge = {"role": "system", "content": "A result is in."}
+    stopped = ask(side, *shown, nudge, ending=Ending(how=How.STOPPED, at=4, pace=Pace.ENDED))
+    ask(side, *shown, nudge, agent(stopped.text), user("talk on"), replica=1)
+    ask(side, *shown, nudge, agent(stopped.text), user("talk on"), agent("cut"), user("bye"))
+    assert len(told_results(side)) == 1
+
+
+def test_a_result_before_an_answer_is_told_again_if_its_run_was_lost() -> None:
+    side = CoreSide()
+    shown = in_the_background(side)
+    stopped = ask(side, *shown, user("talk of it"), ending=Ending(how=How.STOPPED, at=2))
+    assert told_results(side) == []
+    assert ask(side, *shown, user("talk of it"), agent(stopped.text), user("talk on")).is_whole
+    assert len(told_results(side)) == 1
+
+
+def test_a_result_behind_that_of_a_call_that_waits_is_not_taken_for_it() -> None:
+    side = CoreSide()
+    (call_id,) = ask(side, user("call A")).calls
+    final = "call_of_before_final"
+    shown = user("call A"), called(call_id), result(call_id, "in time"), called(final), result(final, "18 C")
+    assert ask(side, *shown).is_whole
+    assert side.thread(None).returns() == [(call_id, "in time")]
+    assert len(told_results(side)) == 1
+
+
+def test_a_result_before_that_of_a_call_that_waits_is_told_beside_it() -> None:
+    side = CoreSide()
+    (call_id,) = ask(side, user("call A")).calls
+    final = "call_of_before_final"
+    shown = user("call A"), called(final), result(final, "18 C"), called(call_id), result(call_id, "in time")
+    assert ask(side, *shown).is_whole
+    assert side.thread(None).returns() == [(call_id, "in time")]
+    assert len(told_results(side)) == 1
+
+
+def test_results_under_other_ids_are_not_told_again_after_a_restart() -> None:
+    side = CoreSide()
+    ask(side, user("call A"))
+    shown = user("call A"), called("toolu_1"), result("toolu_1", "18 C")
+    answer = ask(side, *shown)
+    side.restart(0)
+    assert ask(side, *shown, agent(answer.text), user("talk on")).is_whole
+    assert told_results(side) == []
+
+
+def test_an_agents_many_calls_cost_no_look_up() -> None:
+    side = CoreSide()
+    said = [user("calls A")]
+    for number in range(50):
+        reply = ask(side, *said)
+        assert reply.look_up_count == 0
+        said += [called(*reply.calls), *(result(call_id, f"{number} C") for call_id in reply.calls)]
+        said += [agent(ask(side, *said).text)] if number % 2 else []
+        said += [user(f"calls {number}")]
+    assert told_results(side) == []
+
+
+def test_a_thread_that_is_not_read_is_told_no_result_before_an_answer() -> None:
+    side = CoreSide(config=Config(lookback_count=0))
+    shown = in_the_background(side)
+    assert ask(side, *shown, user("talk on")).is_whole
+    assert told_results(side) == []
+
+
 def test_what_is_remembered_is_bounded() -> None:
     memory = HeardMemory(max_count=3)
-    request = TurnRequest(model="Milo")
     for number in range(10):
         thread = AgentThread(agent_id=f"agent-{number}")
         for index in range(100):
+            results = tuple(ToolResult(call_id=f"{index} {at}", content="") for at in range(100))
+            request = TurnRequest(model="Milo", transcript=results)
             message = UserMessage(content="x", mark=Mark(digest("user", f"{index}"), ROOT))
             for kept in (Kept.SOMETHING, Kept.NOTHING, Kept.UNKNOWN):
                 memory.learn_sent(thread, SentInput(messages=(message,), kept=kept), request)
@@ -235,6 +338,7 @@ def test_what_is_remembered_is_bounded() -> None:
     known = memory._threads[thread]
     assert len(known.messages) <= 32
     assert len(known.unkept) <= 32
+    assert len(known.results) <= 128
 
 
 def test_a_client_that_stops_behind_the_last_word_gets_the_kept_answer_when_it_asks_again() -> None:

@@ -114,6 +114,7 @@ def test_all_that_is_known_of_a_thread_is_recorded() -> None:
         heard=Heard(messages=messages, is_whole=True),
         instructions=KnownInstructions(digests=frozenset({"e" * 32}), lines=frozenset({"f" * 32})),
         unanswered=("call-1",),
+        results=("9" * 32,),
         attempts=(mark, other),
         lost=(other,),
     )

@@ -131,6 +131,9 @@ class FakeUpstream:
         yield from self.wait(lambda: self.is_open)
         self.calls = self.calls or ()
 
+    def client_name(self, name: str) -> str:
+        return name
+
     def look_up_heard(self) -> Script[None]:
         yield from self.wait(lambda: self.is_open)
         self.heard = self.in_thread

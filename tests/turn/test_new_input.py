@@ -3,12 +3,22 @@
 from collections.abc import Iterable
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
 from growth import Work, check_growth
-from sansio_letta.turn.ledger import ROOT, Heard, HeardMessage, Role, digest, digest_answer, next_chain
-from sansio_letta.turn.new_input import Basis, NewInput, find_new
+from sansio_letta.turn.ledger import (
+    ROOT,
+    Heard,
+    HeardMessage,
+    Role,
+    digest,
+    digest_answer,
+    next_chain,
+    result_digest,
+)
+from sansio_letta.turn.new_input import RESULT_COUNT, Basis, NewInput, find_new, find_unheard
 from sansio_letta.turn.request import (
     AgentMessage,
     Mark,
@@ -203,6 +213,99 @@ def test_what_was_heard_and_what_is_new_are_all_that_was_said(said: list[str], c
         assert [item for item in (*found.earlier, *found.messages) if isinstance(item, UserMessage)] == expected
 
 
+def called(call_id: str, name: str = "get_weather") -> HeardMessage:
+    return HeardMessage(role=Role.CALL, content=call_id, name=name)
+
+
+def answered(call_id: str, *, is_placeholder: bool = False, is_error: bool = False) -> HeardMessage:
+    return HeardMessage(role=Role.RESULT, content=call_id, is_placeholder=is_placeholder, is_error=is_error)
+
+
+def told(call_id: str) -> HeardMessage:
+    return HeardMessage(role=Role.SYSTEM, content=result_digest(call_id), chain=ROOT)
+
+
+def unheard(said: str, *behind: HeardMessage, attempts: str = "", told: str = "") -> list[str]:
+    """Ids of results of get_weather that an agent has not had.
+
+    :param behind: what its thread holds behind ``u1 a1 u2``.
+    :param attempts: a transcript whose messages were sent, and may not be kept.
+    :param told: results that are known to be told.
+    """
+    items = [
+        evolve(item, name="get_weather") if isinstance(item, ToolResult) else item
+        for item in transcript(*said.split())
+    ]
+    held = thread(*transcript("u1", "a1", "u2"))
+    heard = Heard(messages=[*held.messages, *behind])
+    found = find_new(items, heard, marks(transcript(*attempts.split())))
+    shown = {item.call_id for item in items if isinstance(item, ToolResult)}
+    return [
+        result.call_id for result in find_unheard(found, shown, heard, set(map(result_digest, told.split())))
+    ]
+
+
+BACKGROUND = "u1 a1 u2 c3 r3 a2 s1"
+
+
+@pytest.mark.parametrize(
+    ("said", "behind", "expected"),
+    [
+        # A tool that ran in the background, before an answer that was given meanwhile.
+        (BACKGROUND, [], ["r3"]),
+        ("u1 a1 u2 c3 r3 a2 u3", [], ["r3"]),
+        ("u1 a1 u2 c3 r3 r4 a2 c5 r5 a3 u3", [answered("r4")], ["r3", "r5"]),
+        # It was told before: as a result, or as text.
+        (BACKGROUND, [called("r3"), answered("r3")], []),
+        (BACKGROUND, [told("r3")], []),
+        # Its call waits, or was answered without a result: that is not settled here.
+        (BACKGROUND, [called("r3")], []),
+        (BACKGROUND, [called("r3"), answered("r3", is_placeholder=True)], []),
+        # An id that the client has made up for a call of the agent.
+        (BACKGROUND, [called("call-9"), answered("call-9")], []),
+        ("u1 a1 u2 c3 r3 c4 r4 a2 u3", [called("call-9"), answered("call-9")], ["r4"]),
+        # The agent has called something else, or another client's tool waits.
+        (BACKGROUND, [called("call-9", "search"), answered("call-9")], ["r3"]),
+        (BACKGROUND, [called("call-9")], ["r3"]),
+        (BACKGROUND, [called("call-9"), answered("call-9", is_placeholder=True)], ["r3"]),
+        (BACKGROUND, [called("call-9"), answered("call-9", is_error=True)], ["r3"]),
+        # Another client has said something, and its tool was called.
+        (BACKGROUND, [*thread(*transcript("u9")).messages, called("call-9"), answered("call-9")], ["r3"]),
+        # The client shows the agent's call beside.
+        ("u1 a1 u2 c9 r9 c3 r3 a2 u3", [called("r9"), answered("r9")], ["r3"]),
+        # The result is older than what was heard last.
+        ("u1 c3 r3 a1 u2 a2 u3", [], []),
+    ],
+)
+def test_results_that_the_agent_has_not_had(said: str, behind: list[HeardMessage], expected: list[str]) -> None:
+    assert unheard(said, *behind) == expected
+
+
+def test_results_that_are_known_to_be_told_are_not_told_again() -> None:
+    assert unheard("u1 a1 u2 c3 r3 c4 r4 a2 u3", told="r3") == ["r4"]
+
+
+def test_a_result_behind_a_message_that_was_stopped_is_found_and_another_models_are_not() -> None:
+    said = "u1 a1 u2 a2 u3 c4 r4 a3 u5"
+    assert unheard(said, attempts=said) == ["r4"]
+    assert unheard(said) == []
+
+
+def test_a_result_without_its_call_is_not_found() -> None:
+    heard = thread(*transcript("u1"))
+    found = find_new(transcript("u1", "a1", "r3", "a2", "u2"), heard)
+    assert [result.call_id for result in found.results] == ["r3"]
+    assert find_unheard(found, {"r3"}, heard, ()) == ()
+
+
+def test_the_last_results_are_compared_however_many_there_are() -> None:
+    results = [word for number in range(100) for word in (f"c{number}", f"r{number}")]
+    found = find_new(transcript("u1", *results, "a1", "u2"), thread(*transcript("u1")))
+    assert [result.call_id for result in found.results] == [f"r{number}" for number in range(100)][
+        -RESULT_COUNT:
+    ]
+
+
 ALIKE = HeardMessage(role=Role.USER, content=digest("user", "u"), chain=None)
 
 
@@ -211,5 +314,18 @@ def test_twenty_thousand_messages_take_linear_time() -> None:
         items = transcript(*["u", "a"] * count, "u")
         heard = Heard(messages=[ALIKE] * count)
         return lambda: find_new(items, heard)
+
+    check_growth(made, 10_000)
+
+
+def test_twenty_thousand_results_take_linear_time() -> None:
+    def made(count: int) -> Work:
+        items = transcript("u", *["c", "r"] * count, "a", "s")
+        heard = Heard(messages=[*thread(*transcript("u")).messages, *[answered("r")] * count])
+
+        def work() -> None:
+            find_unheard(find_new(items, heard), {"r"}, heard, ())
+
+        return work
 
     check_growth(made, 10_000)

@@ -35,8 +35,11 @@ def _heard(
                 role=Role.RESULT,
                 content=returned.tool_call_id,
                 is_placeholder=returned.tool_return in PLACEHOLDERS,
+                is_error=returned.status == "error",
                 run=run,
             )
+        for call in message.calls:
+            yield HeardMessage(role=Role.CALL, content=call.tool_call_id, name=call.name, run=run)
         role = _ROLES.get(message.message_type)
         # What Letta puts first in a thread, its system prompt, is of no run and has no mark.
         if role is None or (role is Role.SYSTEM and message.run_id is None and message.otid is None):

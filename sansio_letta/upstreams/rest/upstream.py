@@ -194,6 +194,10 @@ class RestUpstream:
         """What the thread has heard, if it was looked up in this turn."""
         return self._target.heard
 
+    def client_name(self, name: str) -> str:
+        """Return the client's name of a tool."""
+        return self._tools.names.get(name, name)
+
     def look_up_heard(self) -> Script[None]:
         """Find out what the thread has heard."""
         self._exchanges.reset_pauses()

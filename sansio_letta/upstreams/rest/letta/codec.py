@@ -8,7 +8,7 @@ from cattrs import BaseValidationError
 
 from ...._convert import WrongType, exactly, first_error
 from ....errors import RemoteProtocolError
-from .converter import STRUCTURE, fold_content, fold_returns, wire
+from .converter import STRUCTURE, fold_calls, fold_content, fold_returns, wire
 from .messages import (
     MESSAGE_TYPES,
     ApprovalRequestMessage,
@@ -16,6 +16,7 @@ from .messages import (
     Message,
     Returned,
     SystemMessage,
+    ToolCall,
     UnknownMessage,
     UsageStatistics,
     UserMessage,
@@ -183,6 +184,7 @@ def _listed(raw: Mapping[str, Any]) -> ListedMessage:
     kind, content = text("message_type") or "", raw.get("content")
     folded = fold_returns(raw) if kind == "tool_return_message" else None
     returns = tuple(Returned(**item) for item in folded["tool_returns"]) if isinstance(folded, dict) else ()
+    calls = _calls(raw) if kind == "approval_request_message" else ()
     return ListedMessage(
         id=text("id") or "",
         message_type=kind,
@@ -190,6 +192,16 @@ def _listed(raw: Mapping[str, Any]) -> ListedMessage:
         otid=text("otid"),
         run_id=text("run_id"),
         returns=returns,
+        calls=calls,
+    )
+
+
+def _calls(raw: Mapping[str, Any]) -> tuple[ToolCall, ...]:
+    folded = fold_calls(raw)
+    return tuple(
+        ToolCall(tool_call_id=call["tool_call_id"], name=call["name"])
+        for call in (folded["tool_calls"] if isinstance(folded, dict) else ())
+        if type(call) is dict and type(call.get("tool_call_id")) is str and type(call.get("name")) is str
     )
 
 

@@ -26,7 +26,7 @@ def fold_content(value: object, _: object) -> str:
     return "".join(text for text in texts if isinstance(text, str))
 
 
-def _fold_calls(value: object) -> object:
+def fold_calls(value: object) -> object:
     """Convert ``tool_calls`` to a list: it may be an object (client_tool, step_streaming.jsonl)."""
     if type(value) is not dict:
         return value
@@ -99,7 +99,7 @@ def _make_converter() -> Converter:
     # A schema is sent on unchanged: cattrs would copy it, level by level.
     converter.register_unstructure_hook_func(lambda kind: kind == Mapping[str, Any], lambda value: value)
     for cls in (ToolCallMessage, ApprovalRequestMessage, PendingApproval):
-        first(_fold_calls, cls)
+        first(fold_calls, cls)
     first(fold_returns, ToolReturnMessage)
     first(_fold_agent, Agent)
     converter.register_structure_hook(

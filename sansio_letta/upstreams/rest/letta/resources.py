@@ -135,6 +135,7 @@ class ListedMessage:
     """A message in the list of a thread's messages, as far as it tells what the agent has heard.
 
     :param content: text, or the texts of its parts.
+    :param calls: those that wait for a result or for approval, or have waited.
     :param otid: what the sender has marked it with; of the agent's own messages Letta makes one up.
     """
 
@@ -144,6 +145,7 @@ class ListedMessage:
     otid: str | None = None
     run_id: str | None = None
     returns: tuple[Returned, ...] = ()
+    calls: tuple[ToolCall, ...] = ()
 
 
 @frozen(kw_only=True)
