@@ -152,12 +152,12 @@ class MatchScript:
         state.items.append(CallsSettled(stale=tuple(result.call_id for result in strange)))
 
     def tell_unheard(self) -> Script[None]:
-        """Tell the results that the client shows in an answer of the agent and that it has not had.
+        """MATCHING: tell the results that the client shows in answers of the agent and that it has not had.
 
         Their calls are the client's own, as those of tools that run in the background.
         """
         state, new, heard = self.state, self._new, self._heard
-        if new is None or heard is None or not new.results or state.config.lookback_count == 0:
+        if new is None or not new.results or state.config.lookback_count == 0:
             return
         known, transcript = state.recall_heard(state.thread), state.request.transcript
         shown = {item.call_id for item in transcript if isinstance(item, ToolResult)}
@@ -168,11 +168,12 @@ class MatchScript:
             results = find_unheard(new, shown, heard, told, state.upstream.client_name)
             return [result for result in results if result.call_id not in pending]
 
-        unheard = find(new, heard)
-        if unheard and heard is not state.upstream.heard:
-            listed = state.upstream.heard or (yield from self._look_up())
-            unheard = find(find_new(transcript, listed, known.attempts, known.lost), listed)
-        if not unheard:
+        unheard = find(new, heard or Heard())
+        if unheard and (heard is None or heard is not state.upstream.heard):
+            heard = state.upstream.heard or (yield from self._look_up())
+            new = find_new(transcript, heard, known.attempts, known.lost)
+            unheard = find(new, heard)
+        if not unheard or new.after is None:
             return
         messages = tuple(late_result(result, is_own=False) for result in unheard)
         stale = tuple(result.call_id for result in unheard)

@@ -43,8 +43,9 @@ class NewInput:
     :param is_edited: another message was heard in the place of the first new one.
     :param run: of the last user message, if it has been heard, as in `HeardMessage`.
     :param old_results: those before the last message that was heard.
-    :param results: the last ones between that message and the last assistant message.
-    :param after: that message, as the thread has it.
+    :param results: the last ones between that message and the last assistant message. The agent may have had
+        them: see `find_unheard`.
+    :param after: that message, as the thread has it; None: none was found, and the results may be others'.
     :param is_next: what comes before it is the last that the thread has heard: nobody else has spoken since.
     """
 
@@ -116,7 +117,8 @@ def find_new(
         # The agent does not go on from its own last message.
         return NewInput(messages=(), basis=Basis.TAIL)
     if heard is None:
-        return NewInput(messages=_messages(transcript[tail:]), basis=Basis.TAIL)
+        results = _results(transcript[:tail])
+        return NewInput(messages=_messages(transcript[tail:]), basis=Basis.TAIL, results=results)
     inputs = [index for index, item in enumerate(transcript) if isinstance(item, UserMessage | SystemMessage)]
     basis, found = Basis.CHAIN, _by_chain(transcript, inputs, heard, lost)
     if found is None:
@@ -144,7 +146,7 @@ def find_new(
             basis=basis,
             is_edited=is_edited,
             old_results=old_results,
-            results=_results(transcript[last + 1 : tail], start - last - 1, {*attempts, *lost}),
+            results=_results(_own_answers(transcript[last + 1 : tail], start - last - 1, {*attempts, *lost})),
             after=found,
             is_next=is_next,
         )
@@ -206,19 +208,21 @@ def find_unheard(
     return tuple(unheard)
 
 
-def _results(items: Transcript, start: int, attempts: Collection[Mark]) -> tuple[ToolResult, ...]:
-    """The last results among what follows the last message that was heard.
+def _results(items: Iterable[TranscriptItem]) -> tuple[ToolResult, ...]:
+    """The last results among these."""
+    return tuple(deque((item for item in items if isinstance(item, ToolResult)), RESULT_COUNT))
+
+
+def _own_answers(items: Transcript, start: int, attempts: Collection[Mark]) -> Transcript:
+    """What follows the last message that was heard, without the answers of another model.
 
     :param start: where it begins to be new.
-    :param attempts: marks of messages that were sent. What follows another message is another model's answer.
+    :param attempts: marks of messages that were sent: another new one was sent to another model.
     """
-    found: deque[ToolResult] = deque(maxlen=RESULT_COUNT)
     for index, item in enumerate(items):
-        if isinstance(item, ToolResult):
-            found.append(item)
-        elif index >= start and isinstance(item, UserMessage) and item.mark not in attempts:
-            break
-    return tuple(found)
+        if index >= start and isinstance(item, UserMessage) and item.mark not in attempts:
+            return items[:index]
+    return items
 
 
 def _messages(items: Iterable[TranscriptItem]) -> tuple[Message, ...]:
@@ -299,7 +303,8 @@ def _unfound(
         if not any(index < tail for index in inputs):
             start = _behind_own_words(transcript, heard)
     earlier, messages = _messages(transcript[start:tail]), _messages(transcript[max(start, tail) :])
-    return NewInput(earlier=earlier, messages=messages, basis=basis)
+    results = _results(transcript[:tail]) if basis is Basis.TAIL else ()
+    return NewInput(earlier=earlier, messages=messages, basis=basis, results=results)
 
 
 def _attempted(transcript: Transcript, inputs: Sequence[int], unkept: Collection[Mark]) -> int | None:

@@ -294,6 +294,29 @@ def test_a_result_before_that_of_a_call_that_waits_is_told_beside_it() -> None:
     assert len(told_results(side)) == 1
 
 
+def test_a_result_beside_that_of_a_call_that_waits_is_told_after_a_restart() -> None:
+    side = CoreSide()
+    (call_id,) = ask(side, user("call A")).calls
+    side.restart(0)
+    final = "call_of_before_final"
+    shown = user("call A"), called(final), result(final, "18 C"), called(call_id), result(call_id, "in time")
+    reply = ask(side, *shown)
+    assert (reply.is_whole, reply.look_up_count) == (True, 1)
+    (next_id,) = ask(side, *shown, agent(reply.text), user("call B")).calls
+    later = agent(reply.text), user("call B"), called(next_id), result(next_id, "20 C")
+    assert ask(side, *shown, *later).look_up_count == 0
+    assert len(told_results(side)) == 1
+
+
+def test_results_of_another_models_answers_are_told_no_more_than_their_messages() -> None:
+    side = CoreSide()
+    ask(side, user("talk A"))
+    other = user("talk X"), called("call_of_gpt"), result("call_of_gpt", "18 C"), agent("It is 18 C.")
+    assert ask(side, user("talk A"), agent("answer"), *other, user("talk B")).is_whole
+    assert ask(side, *other, user("talk Y"), *other, user("talk C")).is_whole
+    assert told_results(side) == []
+
+
 def test_results_under_other_ids_are_not_told_again_after_a_restart() -> None:
     side = CoreSide()
     ask(side, user("call A"))

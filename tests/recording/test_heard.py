@@ -6,7 +6,7 @@ import orjson
 import pytest
 from attrs import evolve
 
-from drive import AGENT, AGENT_ID, DONE, PING, RUN_ID, USAGE, say, stop
+from drive import AGENT, AGENT_ID, DONE, PING, RUN_ID, USAGE, agent_json, say, stop, want
 from drive_cycle import Client, chat
 from sansio_letta import Proxy
 from sansio_letta.proxy.observer import CycleOpened, InitialState, Observation
@@ -72,6 +72,31 @@ def test_what_was_heard_is_not_looked_up_in_a_replay(mode: TextMode) -> None:
     assert compare(recording).same
     assert [len(content) for content in told(recording)] == [13 if mode is TextMode.HASH else 5]
     assert isinstance(compare(forgetful(recording)).unanswered, FetchMessages)
+
+
+@pytest.mark.parametrize("mode", TextMode)
+def test_a_result_that_was_sent_is_not_looked_up_in_a_replay(mode: TextMode) -> None:
+    proxy, lines = house(), list[bytes]()
+    call = {"id": "call-1", "type": "function", "function": {"name": "run", "arguments": "{}"}}
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "one"}]
+    tools = [{"type": "function", "function": {"name": "run"}}]
+    waits = (PING, want("call-1", "run", "{}"), stop("requires_approval"), USAGE, DONE)
+    assert Client(chat(messages=messages, tools=tools), proxy).stream(*waits).ended
+    messages += [{"role": "assistant", "content": None, "tool_calls": [call]}]
+    messages += [{"role": "tool", "tool_call_id": "call-1", "content": "18 C"}]
+    brought = Client(chat(messages=messages, tools=tools), proxy, token="bcdefg23")
+    assert brought.answer(agent_json("call-1", name="run")).stream(*HELLO).ended
+    messages += [{"role": "assistant", "content": "Hello"}, {"role": "user", "content": "two"}]
+    recorder = Recorder(lines.append, server="x", text=mode, scenario="heard", note="")
+    request = chat(stream=True, messages=messages)
+    client = Client(proxy.open(request, token="cdefgh34", created=7, now=110.0, observer=recorder), proxy)
+    assert client.stream(*HELLO, now=112.0).ended
+    recording = read_recording(b"".join(lines))
+    assert compare(recording).same
+    [known] = recording.head.initial.heard
+    forgets = evolve(recording.head.initial, heard=(evolve(known, results=()),))
+    without = evolve(recording, head=evolve(recording.head, initial=forgets))
+    assert isinstance(compare(without).unanswered, FetchMessages)
 
 
 @pytest.mark.parametrize("mode", TextMode)
