@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import Enum, auto
-from itertools import dropwhile, islice, takewhile
+from itertools import islice, takewhile
 from typing import Final, TypeAlias
 
 from attrs import field, frozen
@@ -45,7 +45,7 @@ class NewInput:
     :param old_results: those before the last message that was heard.
     :param results: the last ones between that message and the last assistant message. The agent may have had
         them: see `find_unheard`.
-    :param after: that message, as the thread has it; None: none was found, and the results may be others'.
+    :param after: its place in the thread; None: no message was found, and the results may be others'.
     :param is_next: what comes before it is the last that the thread has heard: nobody else has spoken since.
     """
 
@@ -58,7 +58,7 @@ class NewInput:
     is_next: bool = False
     old_results: tuple[ToolResult, ...] = field(default=(), repr=False)
     results: tuple[ToolResult, ...] = field(default=(), repr=False)
-    after: HeardMessage | None = None
+    after: int | None = None
 
     def is_doubtful(self, attempts: Collection[Mark]) -> bool:
         """Return whether this may be wrong if others have spoken in the thread.
@@ -147,7 +147,7 @@ def find_new(
             is_edited=is_edited,
             old_results=old_results,
             results=_results(_own_answers(transcript[last + 1 : tail], start - last - 1, {*attempts, *lost})),
-            after=found,
+            after=place,
             is_next=is_next,
         )
     return NewInput(
@@ -190,7 +190,7 @@ def find_unheard(
         if message.role is Role.RESULT
         and not (message.is_placeholder or message.is_error or message.content in shown)
     }
-    behind = islice(dropwhile(lambda message: message is not new.after, heard.messages), 1, None)
+    behind = islice(heard.messages, None if new.after is None else new.after + 1, None)
     own = Counter(
         client_name(message.name)
         for message in takewhile(lambda message: message.role is not Role.USER, behind)
