@@ -197,6 +197,10 @@ class Config:
     #: How long a message from another client waits for the results of a call that the agent has made; then the
     #: call is answered without a result. 0: at once.
     pending_call_timeout: float = field(default=60.0, validator=_not_negative)
+    #: How long a thread is left alone after a run in it was cancelled: Letta may keep its step even so. 0: not.
+    #: Letta 0.16.7 looks for a cancellation with an item of the run's stream, at most once in half a second. A
+    #: step that ends before it has looked is kept.
+    cancelled_run_timeout: float = field(default=1.0, validator=_not_negative)
     #: Turns that may wait in one thread. Chat programs send a handful at once.
     max_queue_count: int = field(default=32, validator=_not_negative)
     #: Pauses between attempts to connect to Letta, in total: long enough for a restart behind a load balancer.
@@ -275,4 +279,6 @@ class Config:
 
     def without_pauses(self) -> "Config":
         """Return the same config for a replay, which already has all the responses it will ever get."""
-        return evolve(self, queue_timeout=0.0, connect_retry_timeout=0.0, resume_timeout=0.0)
+        return evolve(
+            self, queue_timeout=0.0, cancelled_run_timeout=0.0, connect_retry_timeout=0.0, resume_timeout=0.0
+        )

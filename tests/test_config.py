@@ -40,6 +40,7 @@ NOT_NEGATIVE = [
     "max_approval_count",
     "lookback_count",
     "pending_call_timeout",
+    "cancelled_run_timeout",
 ]
 CHOICES = [
     "reasoning_field",

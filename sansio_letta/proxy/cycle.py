@@ -325,7 +325,7 @@ class Cycle:
         self.summary.resume_count = turn.state.resume_count
         if turn.state.reviewed_earlier:
             self.summary.repeat = Repeat.TAKEN_UP
-        self._memory.threads.learn_sent(turn)
+        self._memory.threads.learn_sent(turn, self._deadlines.now)
         self._memory.turns.end(self._owned.fingerprint, self._owned.entry, self._deadlines.now)
 
     def _take_text(self, event: TextDelta) -> ResponseBody | None:
@@ -372,5 +372,5 @@ class Cycle:
             case TurnFailed(error=error, kept=kept):
                 summary.outcome, summary.kept = error.code, kept.value
                 if isinstance(self._source, Turn):
-                    memory.threads.learn_sent(self._source)
+                    memory.threads.learn_sent(self._source, now)
         self._response.write(event)

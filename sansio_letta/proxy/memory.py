@@ -87,6 +87,8 @@ class ThreadMemory:
     _tasks: OrderedDict[tuple[str, str], ConversationThread] = field(factory=OrderedDict, init=False)
     """Conversations of background prompts, by agent and by the id of a pending call."""
     _waiting: OrderedDict[Thread, tuple[Waiting, float]] = field(factory=OrderedDict, init=False)
+    _cancelled: OrderedDict[Thread, float] = field(factory=OrderedDict, init=False)
+    """When a run was last cancelled in a thread."""
     _unfinished: OrderedDict[ConversationThread, tuple[Hashable, float]] = field(
         factory=OrderedDict, init=False
     )
@@ -141,7 +143,7 @@ class ThreadMemory:
         if turn.state.conversation is not None:
             self.remember(turn.agent_id, turn.request.thread, turn.state.conversation, reply)
             self._learn_background(turn, turn.state.conversation, scope, now)
-        self.learn_sent(turn)
+        self.learn_sent(turn, now)
         if (left := turn.state.left_waiting) is not None:
             self.leave_waiting(*left, now)
 
@@ -204,8 +206,23 @@ class ThreadMemory:
             del self._unfinished[thread]
         return tuple(expired)
 
-    def learn_sent(self, turn: Turn) -> None:
-        """Store what a turn has sent to its thread, so that it is not sent again, even if the turn failed."""
+    def cancelled_at(self, thread: Thread) -> float | None:
+        """Return when a run was last cancelled in a thread, in monotonic seconds; None if that is not known."""
+        return self._cancelled.get(thread)
+
+    def _note_cancelled(self, thread: Thread, now: float) -> None:
+        self._cancelled[thread] = now
+        self._cancelled.move_to_end(thread)
+        if len(self._cancelled) > self.max_count:
+            self._cancelled.popitem(last=False)
+
+    def learn_sent(self, turn: Turn, now: float) -> None:
+        """Store what a turn has sent to its thread, so that it is not sent again, even if the turn failed.
+
+        :param now: monotonic seconds.
+        """
+        if turn.state.has_cancelled and turn.upstream.thread is not None:
+            self._note_cancelled(turn.upstream.thread, now)
         # A temporary conversation is never used again.
         if not isinstance(turn.request.thread, Throwaway):
             self._learn_heard(turn)
@@ -255,6 +272,7 @@ class ThreadMemory:
         """Forget a conversation that no longer exists."""
         self._sent.pop(thread, None)
         self._waiting.pop(thread, None)
+        self._cancelled.pop(thread, None)
         self.heard.forget(thread)
         self.transcripts.forget(thread)
         for name in [name for name, known in self._conversations.items() if known == thread]:

@@ -365,6 +365,7 @@ class Proxy:
                 recall_waiting=self._memory.threads.recall_waiting,
                 recall_heard=self._memory.threads.heard.recall,
                 recall_reserved=partial(self._reserved_seconds, deadlines),
+                recall_cancelled=partial(self._cancelling_seconds, deadlines),
             )
             begun = self._memory.turns.begin(key, source, is_sent_again=retry.tells, content=content)
             owned = TurnOwnership(entry=begun, fingerprint=key)
@@ -385,6 +386,11 @@ class Proxy:
         """For how many seconds more a thread is kept for the client that it has called."""
         since = self._memory.threads.waits_since(thread)
         return 0.0 if since is None else since + self.config.pending_call_timeout - deadlines.now
+
+    def _cancelling_seconds(self, deadlines: Deadlines, thread: Thread) -> float:
+        """For how many seconds more a run that was cancelled in a thread may store something."""
+        at, timeout = self._memory.threads.cancelled_at(thread), self.config.cancelled_run_timeout
+        return 0.0 if at is None or not timeout else at + timeout - deadlines.now
 
     def _find_repeat(self, known: TurnEntry, retry: RetryInfo) -> Repeat | None:
         """Return how a request is answered from a known turn; None if it begins a turn of its own."""

@@ -160,7 +160,7 @@ class RunScript:
         self.state.move(Phase.CANCELLING)
         must_know = error is not None and error is self.state.interruption
         must_know = must_know and not (self.state.is_detached or self.state.started or self.state.resume_count)
-        kept = Kept.UNKNOWN
+        kept, self.state.has_cancelled = Kept.UNKNOWN, True
         try:
             kept = yield from run.cancel(must_know=must_know)
         except (SansioLettaError, TimedOut) as exc:

@@ -39,6 +39,7 @@ from .upstream import (
     Gone,
     Interrupted,
     PastRun,
+    Pause,
     Refused,
     RunEnd,
     RunFailed,
@@ -145,6 +146,10 @@ class TurnScript:
 
     def _first_request(self) -> Script[RunRequest | None]:
         """Return the input of the first run; None if the turn ends without one."""
+        if (seconds := self.state.recall_cancelled(self.state.thread)) > 0:
+            # What a cancelled run may still store is neither repeated nor overtaken.
+            yield Pause(seconds=seconds)
+            self.state.upstream.forget_calls()
         yield from self._matching.match(has_earlier=self.recall_earlier() is not None)
         yield from self._wait_for_results()
         past = yield from self._review()

@@ -43,6 +43,10 @@ def nothing_reserved(thread: Thread) -> float:
     return 0.0
 
 
+#: Tells for how many seconds more a run that was cancelled in a thread may store what it has made.
+RecallCancelled: TypeAlias = Callable[[Thread], float]
+
+
 #: Tells what is remembered of a thread.
 RecallHeard: TypeAlias = Callable[[Thread], ThreadKnowledge]
 
@@ -85,6 +89,7 @@ class TurnState:
     recall_waiting: RecallWaiting
     recall_heard: RecallHeard
     recall_reserved: RecallReserved
+    recall_cancelled: RecallCancelled
     phase: Phase = field(default=Phase.READY, init=False)
     run: Run | None = field(default=None, init=False)  #: the current one, or the last
     exchange: Exchange | None = field(default=None, init=False)  #: the last one; set by the turn
@@ -92,6 +97,7 @@ class TurnState:
     interruption: SansioLettaError | None = field(default=None, init=False)  #: the proxy is shutting down
     started: bool = field(default=False, init=False)  #: `TurnStarted` was handed out
     reviewed_earlier: bool = field(default=False, init=False)  #: an earlier turn was looked up
+    has_cancelled: bool = field(default=False, init=False)  #: a run of it, which may store something even so
     resume_count: int = field(default=0, init=False)  #: how often its stream was lost and recovered
     instructions_sent: tuple[tuple[Thread, StandingInstruction], ...] = field(default=(), init=False)
     """Instructions that were stored with this turn, and need not be sent in their thread again."""

@@ -23,6 +23,7 @@ from .reply_format import CallReply
 from .request import Throwaway, TurnRequest
 from .script import RecallEarlier, TurnScript, nothing_earlier
 from .state import (
+    RecallCancelled,
     RecallHeard,
     RecallReserved,
     RecallWaiting,
@@ -75,6 +76,7 @@ class Turn:
     :param recall_waiting: returns the calls that the last turn in a thread left pending.
     :param recall_heard: returns what is remembered of a thread.
     :param recall_reserved: returns for how many more seconds a thread is reserved for the results of calls.
+    :param recall_cancelled: returns for how many more seconds a run that was cancelled there may store something.
     """
 
     request: TurnRequest
@@ -87,6 +89,7 @@ class Turn:
     _recall_waiting: RecallWaiting = field(default=nothing_waits, alias="recall_waiting", kw_only=True)
     _recall_heard: RecallHeard = field(default=nothing_heard, alias="recall_heard", kw_only=True)
     _recall_reserved: RecallReserved = field(default=nothing_reserved, alias="recall_reserved", kw_only=True)
+    _recall_cancelled: RecallCancelled = field(default=nothing_reserved, alias="recall_cancelled", kw_only=True)
     state: TurnState = field(init=False)  #: what the turn knows and has done so far
     _items: deque[Event | Command] = field(factory=deque, init=False)
     _running: Script[None] = field(init=False)
@@ -120,6 +123,7 @@ class Turn:
             recall_waiting=self._recall_waiting,
             recall_heard=self._recall_heard,
             recall_reserved=self._recall_reserved,
+            recall_cancelled=self._recall_cancelled,
         )
         self._running = TurnScript(self.state, self._recall_earlier).converse()
         self._resume()

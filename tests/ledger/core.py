@@ -15,6 +15,8 @@ from sansio_letta.errors import Failure
 from sansio_letta.proxy.cycle import Cycle
 from sansio_letta.upstreams.rest.commands import OpenStream
 
+#: Seconds until a cancelled run has stored what it stores.
+LETTA_LOOKS_EVERY: Final = 0.5
 #: Steps of one request until it counts as one that never ends.
 MAX_STEP_COUNT: Final = 2_000
 
@@ -55,7 +57,7 @@ class Reply:
     finish_reason: str | None = None
     error: Mapping[str, Any] | None = None
     look_up_count: int = 0
-    has_waited: bool = False  #: for the results of another client
+    has_waited: bool = False  #: for the results of another client, or for what a cancelled run stores
 
     @property
     def is_whole(self) -> bool:
@@ -91,6 +93,7 @@ class CoreSide:
     config: Config = field(factory=Config)
     replicas: list[Proxy] = field(init=False)
     now: float = 0.0
+    _served: int = 0  #: the replica that was asked last
     _tokens: "count[int]" = field(factory=lambda: count(1))
 
     def __attrs_post_init__(self) -> None:
@@ -99,6 +102,7 @@ class CoreSide:
     def restart(self, replica: int) -> None:
         """A process ends, and another one begins in its place."""
         self.replicas[replica] = Proxy(self.config)
+        self.letta.settle()
 
     def thread(self, key: str | None) -> Thread:
         """What the agent has heard, in a chat or in its own thread."""
@@ -115,6 +119,10 @@ class CoreSide:
         """One request, until it is settled."""
         if ending.how in (How.LOST, How.FAILED):
             self.letta.fault = Fault(at=ending.at, fails=ending.how is How.FAILED, pace=ending.pace)
+        if replica != self._served:
+            # Of what another process has cancelled, it knows nothing.
+            self.letta.settle()
+        self._served = replica
         before, start = self.letta.look_up_count, self.now
         request = HttpRequest(
             method="POST",
@@ -127,7 +135,7 @@ class CoreSide:
         )
         reply = Exchanges(self, cycle, ending).play()
         self.letta.fault = None
-        reply.has_waited = self.now - start >= self.config.pending_call_timeout
+        reply.has_waited = self.now - start >= self.config.cancelled_run_timeout
         reply.look_up_count = self.letta.look_up_count - before
         return reply
 
@@ -197,4 +205,6 @@ class Exchanges:
                 cycle.receive_failure(happening, "it broke", now)
             case Silence():
                 self.side.now = max(now, cycle.next_deadline())
+                if self.side.now - now >= LETTA_LOOKS_EVERY:
+                    self.side.letta.settle()
                 cycle.handle_deadline(self.side.now)

@@ -6,6 +6,8 @@ looks. It keeps what Letta 0.16.7 keeps:
 - A run's messages once its first step has ended well, and nothing of a run that fails or is cancelled before
   (kept_nothing, kept_first_step.jsonl). Results of pending calls at once (kept_results.jsonl).
 - A run goes on without its reader until it is cancelled by its id (disconnect.jsonl).
+- A cancelled run counts as cancelled at once, but Letta looks for that every half second only: a step that ends
+  before is kept, up to half a second later. Until then the thread does not show it, and nothing else does.
 - A message while calls are pending, and results of other calls, are refused in the stream (pending_conflict,
   parallel_partial.jsonl). Results when nothing is pending make the agent go on (stale_tool_result.jsonl).
 - A step is listed as several messages of one id, and a limit counts ids. The agent's own thread is listed from
@@ -48,6 +50,7 @@ class Pace(Enum):
     """How far Letta is when its reader leaves."""
 
     BEHIND = "behind"  #: no further than what was read
+    LATE = "late"  #: no further, but if it is cancelled, its step ends before Letta notices
     STEP_KEPT = "step kept"  #: its step has ended and is kept; the run has not
     ENDED = "ended"
 
@@ -101,6 +104,7 @@ class Run:
     state: State = State.RUNNING
     stop_reason: str | None = None
     made: int = 0
+    is_late: bool = False  #: its step ends in spite of a cancel
 
     def make(self) -> None:
         """Make the next item."""
@@ -144,10 +148,29 @@ class Run:
 
     def go_on(self, pace: Pace = Pace.ENDED) -> None:
         """Go on without a reader."""
-        while self.state is State.RUNNING and self.made < len(self.items) and pace is not Pace.BEHIND:
+        self.is_late = pace is Pace.LATE
+        stands = pace in (Pace.BEHIND, Pace.LATE)
+        while self.state is State.RUNNING and self.made < len(self.items) and not stands:
             if pace is Pace.STEP_KEPT and self.items[self.made]["message_type"] == "usage_statistics":
                 break
             self.make()
+
+    def end_step(self) -> None:
+        """End the step in which it was cancelled, and stop."""
+        for item in self.items[self.made :]:
+            match item["message_type"]:
+                case "stop_reason":
+                    if item["stop_reason"] not in FAILED:
+                        self.keep()
+                    return
+                case "tool_return_message":
+                    self._add(item)
+                    self.keep()
+                    return
+                case "ping":
+                    pass
+                case _:
+                    self._add(item)
 
     def shown(self) -> Message:
         """The run as Letta shows it."""
@@ -175,6 +198,7 @@ class ThreadLetta:
     look_up_count: int = 0  #: how often somebody has listed a thread
     look_up_fault: Head | Failure | bytes | None = None  #: in place of each such list
     empty_runs: list[str] = field(factory=list)  #: on results that nothing waited for: never wanted
+    _late: list[Run] = field(factory=list)  #: cancelled, but their steps are still to end
     _numbers: "count[int]" = field(factory=lambda: count(1))
 
     def __attrs_post_init__(self) -> None:
@@ -204,6 +228,11 @@ class ThreadLetta:
     def running(self) -> list[str]:
         """Runs that go on."""
         return [run.id for run in self.runs.values() if run.state is State.RUNNING]
+
+    def settle(self) -> None:
+        """Half a second has passed."""
+        while self._late:
+            self._late.pop().end_step()
 
     # --- HTTP ---------------------------------------------------------------------------------------------
 
@@ -291,6 +320,7 @@ class ThreadLetta:
             run = self.runs[run_id]
             if run.state is State.RUNNING:
                 run.state = State.CANCELLED
+                self._late += [run] if run.is_late else []
                 if (thread := run.thread).pending_run == run_id:
                     denied = [{"tool_call_id": call_id, "reason": "cancelled"} for call_id in thread.pending]
                     self._take_results(thread, run_id, denied)

@@ -457,12 +457,19 @@ def test_interrupting_a_stream_is_its_last_event_and_invites_no_repeat() -> None
     assert client.cycle.summary.kept == "unknown"
 
 
-@pytest.mark.parametrize(("answered", "status"), [("cancelled", 503), ("failed", 424)])
-def test_interrupting_before_the_first_word(answered: str, status: int) -> None:
+@pytest.mark.parametrize(
+    ("answered", "kept", "status"),
+    [("cancelled", [], 503), ("cancelled", [say("Hello")], 424), ("failed", None, 424)],
+    ids=["nothing was kept", "a step ended before Letta noticed", "not confirmed"],
+)
+def test_interrupting_before_the_first_word(answered: str, kept: object, status: int) -> None:
     client = Client(chat(stream=True)).answer([agent_json()]).stream(PING)
     client.cycle.shut_down(104.0)
     client.pump()
-    client.answer({RUN_ID: answered})
+    client.answer({RUN_ID: answered}, now=104.0)
+    if kept is not None:
+        assert client.waits
+        client.go_on(now=105.0).answer(kept, now=105.0)
     assert (client.status, client.cycle.summary.outcome) == (status, "shutting_down")
     assert ("retry-after" in client.headers) is (status == 503)
 

@@ -178,7 +178,7 @@ def test_a_turn_that_left_no_trace_is_simply_begun_anew() -> None:
 def test_a_turn_whose_client_left_is_looked_into() -> None:
     house = proxy()
     Client(chat(stream=True), house).stream(PING, say("Hel")).leave().answer({})
-    again = Client(chat(stream=True), house)
+    again = Client(chat(stream=True), house, now=104.0)
     assert again.commands == [FetchRun(run_id=RUN_ID)]
     again.answer({"id": RUN_ID, "status": "cancelled", "stop_reason": "cancelled"}).answer([])
     assert type(again.commands[-1]) is OpenStream

@@ -351,6 +351,7 @@ def test_all_that_an_answer_depends_on_is_in_the_head() -> None:
         "max_remembered_agent_count",
         "max_queue_count",
         "pending_call_timeout",
+        "cancelled_run_timeout",
         "repeat_ttl",
         "max_kept_answer_size",
         "repeat_wait_timeout",

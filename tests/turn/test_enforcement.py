@@ -165,8 +165,8 @@ def sent(client: Client) -> list[Any]:
     return [(m["role"], m["content"]) if "role" in m else m["type"] for m in body["messages"]]
 
 
-def asked(proxy: Proxy, **fields: Any) -> Client:
-    client = Client(chat(**fields), proxy)
+def asked(proxy: Proxy, now: float = 100.0, **fields: Any) -> Client:
+    client = Client(chat(**fields), proxy, now=now)
     return client.answer([agent_json()]) if not isinstance(client.commands[-1], OpenStream) else client
 
 
@@ -290,14 +290,14 @@ def test_what_a_failed_turn_was_told_counts_if_it_is_kept() -> None:
 
 def test_what_a_turn_was_told_whose_client_left_counts_if_it_is_kept() -> None:
     proxy = Proxy()
-    for keeps in (False, True):
-        client = asked(proxy, messages=[SYSTEM, USER], response_format=NUMBER, user=f"keeps {keeps}")
+    for keeps, now in ((False, 100.0), (True, 110.0)):
+        client = asked(proxy, messages=[SYSTEM, USER], response_format=NUMBER, user=f"keeps {keeps}", now=now)
         assert is_full(client)
         steps = (server_call("call-1", "look", "{}"), TOOL_RETURN) if keeps else ()
-        client.stream(PING, *steps, think("Hm.")).leave()
-        client.answer({RUN_ID: "cancelled"})
+        client.stream(PING, *steps, think("Hm."), now=now + 2.0).leave(now=now + 3.0)
+        client.answer({RUN_ID: "cancelled"}, now=now + 3.0)
         assert client.ended
-    client = asked(proxy, messages=[SYSTEM, USER], response_format=NUMBER, user="then")
+    client = asked(proxy, messages=[SYSTEM, USER], response_format=NUMBER, user="then", now=120.0)
     assert (len(told(client)), is_full(client)) == (1, False)
 
 
@@ -679,7 +679,7 @@ def test_a_repeat_of_a_turn_that_broke_off_is_checked_too() -> None:
     first.stream(PING, say("On")).leave()
     assert isinstance(first.commands[-1], CancelRun)
     first.answer({RUN_ID: "cancelled"})
-    second = Client(chat(response_format=NUMBER), proxy, token="second12")
+    second = Client(chat(response_format=NUMBER), proxy, token="second12", now=105.0)
     assert isinstance(second.commands[-1], FetchRun)
     second.answer(BOOK).answer(kept("One.")).answer({"total_tokens": 7})
     ((role, text),) = sent(second)

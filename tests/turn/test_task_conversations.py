@@ -267,7 +267,11 @@ def test_one_key_does_not_delete_what_is_another_s() -> None:
             agent_id=AGENT_ID,
             request=SimpleNamespace(thread=Throwaway(token="t")),
             state=SimpleNamespace(
-                conversation=thread, instructions_sent=(), left_waiting=None, awaited_calls=(ident,)
+                conversation=thread,
+                instructions_sent=(),
+                left_waiting=None,
+                awaited_calls=(ident,),
+                has_cancelled=False,
             ),
         )
         for ident, thread in (("a", ours), ("b", theirs))

@@ -57,7 +57,15 @@ from sansio_letta.turn.reply_format import CallReply
 from sansio_letta.turn.request import SystemMessage, Tool, UserMessage
 from sansio_letta.turn.settlement import NO_RESULT_YET, TAKEN, Waiting
 from sansio_letta.upstreams.rest import letta
-from sansio_letta.upstreams.rest.commands import CancelRun, Command, FetchAgent, FetchRun, FindAgent, OpenStream
+from sansio_letta.upstreams.rest.commands import (
+    CancelRun,
+    Command,
+    FetchAgent,
+    FetchKept,
+    FetchRun,
+    FindAgent,
+    OpenStream,
+)
 
 HELLO = (PING, say("Hello"), stop(), USAGE, DONE)
 CANCEL = CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)
@@ -390,7 +398,10 @@ def test_an_interruption_waits_for_the_runs_name() -> None:
     turn.shut_down(shutting_down())
     assert drain(turn) == []
     assert CancelRun(agent_id=AGENT_ID, run_id=RUN_ID) in stream(turn, PING, end=False)
-    failure = failed(answer(turn, {RUN_ID: "cancelled"}))
+    assert answer(turn, {RUN_ID: "cancelled"}) == []
+    turn.end_pause()
+    assert drain(turn) == [FetchKept(run_id=RUN_ID)]
+    failure = failed(answer(turn, []))
     assert (failure.error.status_hint, failure.kept) == (503, Kept.NOTHING)
 
 

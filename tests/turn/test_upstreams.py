@@ -339,7 +339,7 @@ def test_what_was_stopped_is_told_with_the_next_message_unless_it_was_kept(
     side.say("partial")
     side.leave()
     side.confirm_cancel()
-    side.memory.learn_sent(side.turn)
+    side.memory.learn_sent(side.turn, 0.0)
     side.go_on("one", "partial", "two", in_thread=in_thread)
     assert side.said == said
 
@@ -349,7 +349,7 @@ def test_what_was_heard_is_not_looked_up(side: Side) -> None:
     side.say("Yes?")
     side.keep()
     side.stop()
-    side.memory.learn_sent(side.turn)
+    side.memory.learn_sent(side.turn, 0.0)
     side.go_on("one", "Yes?", "two", in_thread=())
     assert side.said == ["two"]
     assert side.turn.upstream.heard is None

@@ -24,7 +24,14 @@ from sansio_letta import Kept, Signal, Turn
 from sansio_letta.errors import shutting_down
 from sansio_letta.turn.events import TextDelta, TurnFailed, TurnFinished, TurnStarted
 from sansio_letta.upstreams.rest import letta
-from sansio_letta.upstreams.rest.commands import AnswerCalls, CancelRun, FetchAgent, FetchRun, OpenStream
+from sansio_letta.upstreams.rest.commands import (
+    AnswerCalls,
+    CancelRun,
+    FetchAgent,
+    FetchKept,
+    FetchRun,
+    OpenStream,
+)
 
 LEGACY = agent(agent_type="memgpt_v2_agent")
 SLEEPER = agent(agent_type="memgpt_v2_agent", enable_sleeptime=True)
@@ -96,7 +103,10 @@ def test_an_interrupted_followed_run_is_cancelled_once_it_has_a_name() -> None:
     drain(turn)
     turn.shut_down(shutting_down())
     assert answer(turn, {"id": RUN_ID, "status": "created"}) == [CancelRun(agent_id=AGENT_ID, run_id=RUN_ID)]
-    (told,) = answer(turn, {RUN_ID: "cancelled"})
+    assert answer(turn, {RUN_ID: "cancelled"}) == []
+    turn.end_pause()
+    assert drain(turn) == [FetchKept(run_id=RUN_ID)]
+    (told,) = answer(turn, [])
     assert isinstance(told, TurnFailed)
     assert told.kept is Kept.NOTHING
 

@@ -301,7 +301,9 @@ def test_an_interruption_does_not_wait_for_a_late_name() -> None:
     assert client.commands[-1] == LIST
     client.answer([listed(mark_of(client), status="created")])
     assert client.commands[-1] == CANCEL
-    client.answer({RUN_ID: "cancelled"})
+    client.answer({RUN_ID: "cancelled"}, now=103.0)
+    assert client.waits
+    client.go_on(now=104.0)
     assert client.commands[-1] == FetchKept(run_id=RUN_ID)
     client.answer([])
     assert (client.ended, client.status, client.headers["retry-after"]) == (True, 503, "1")
@@ -316,7 +318,7 @@ def test_what_may_have_been_kept_is_not_asked_for_elsewhere(cancelled: object, k
     client = interrupted(Client(chat(headers=FIRST), house()))
     client.answer([listed(mark_of(client))]).answer(cancelled)
     if kept is not None:
-        client.answer(kept)
+        client.go_on(now=104.0).answer(kept)
     assert (client.ended, client.status) == (True, 424)
 
 
@@ -369,9 +371,10 @@ def test_a_repeat_finds_the_run_that_its_first_request_began_late() -> None:
     first.stream(PING, now=101.5)
     assert first.commands[-1] == CANCEL
     assert first.answer({}, now=101.6).ended
-    other.go_on(now=101.6).stream(PING, say("Hi"), stop(), USAGE, DONE, now=102.0)
+    assert other.go_on(now=101.6).waits, "Letta may keep what it has cancelled"
+    other.go_on(now=102.6).stream(PING, say("Hi"), stop(), USAGE, DONE, now=103.0)
     assert other.ended
-    repeat.go_on(now=102.0)
+    repeat.go_on(now=103.0)
     assert repeat.commands == [FetchRun(run_id=RUN_ID)], "it looks what became of the first"
     repeat.answer({"id": RUN_ID, "status": "completed", "stop_reason": "end_turn"})
     repeat.answer([say("Hello")]).answer(USAGE)

@@ -21,6 +21,7 @@ from ...turn.upstream import (
     Gone,
     Interrupted,
     Located,
+    Pause,
     Refused,
     RunEvent,
     RunLost,
@@ -108,7 +109,6 @@ class RestRun:
     _memory: LettaMemory = field(alias="memory")
     stream: RunStream = field(init=False)
     _may_exist: bool = field(default=False, init=False)  #: Letta may have started it
-    _was_located: bool = field(default=False, init=False)  #: found by a search; its beginning was not read
     _background: bool = field(init=False)
     _position: StreamPosition = field(factory=StreamPosition, init=False)  #: in its stream, if that is numbered
     _exchange: Exchange | None = field(default=None, init=False)  #: whose response is its stream
@@ -304,7 +304,7 @@ class RestRun:
             if found.is_sure:
                 self._criteria = None
             return Located.NEVER_BEGUN if found.is_sure else Located.UNKNOWN
-        self.stream.run_id, self._was_located = found.run.id, True
+        self.stream.run_id = found.run.id
         return Located.OVER if found.run.is_over else Located.RUNNING
 
     def recover(self) -> Script[KeptRun | None]:
@@ -350,7 +350,13 @@ class RestRun:
             yield pause
 
     def cancel(self, *, must_know: bool) -> Script[Kept]:
-        """Cancel it. Letta stores nothing of a run that is cancelled in its first step (kept_nothing.jsonl)."""
+        """Cancel it. Letta stores nothing of a run that is cancelled in its first step (kept_nothing.jsonl).
+
+        But a step that ends before Letta notices is kept, though the run counts as cancelled from then on. Letta
+        0.16.7 looks for it when it hands out an item of the stream, at most every half second. No field of the
+        run or of its steps shows that it has stopped: its status, its end and its duration are set by the cancel
+        itself, and an interrupted step remains pending. So what it has kept is looked up some time later.
+        """
         exchanges, run_id = self.context.exchanges, self.stream.run_id
         assert run_id is not None
         exchanges.reset_pauses()
@@ -358,8 +364,7 @@ class RestRun:
         response = yield from exchanges.send(command)
         if not must_know or self.has_results or self.has_kept or not response.cancelled(run_id):
             return Kept.UNKNOWN
-        if self._was_located:
-            # The beginning of its stream was not read, so it is unknown whether its first step was over.
-            response = yield from exchanges.send(FetchKept(run_id=run_id))
-            return Kept.NOTHING if kept_nothing(response) else Kept.UNKNOWN
-        return Kept.NOTHING
+        if (seconds := exchanges.config.cancelled_run_timeout) > 0:
+            yield Pause(seconds=seconds)
+        response = yield from exchanges.send(FetchKept(run_id=run_id))
+        return Kept.NOTHING if kept_nothing(response) else Kept.UNKNOWN
