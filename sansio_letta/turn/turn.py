@@ -76,7 +76,7 @@ class Turn:
     :param recall_waiting: returns the calls that the last turn in a thread left pending.
     :param recall_heard: returns what is remembered of a thread.
     :param recall_reserved: returns for how many more seconds a thread is reserved for the results of calls.
-    :param recall_cancelled: returns for how many more seconds a run that was cancelled there may store something.
+    :param recall_cancelled: returns for how many more seconds a cancelled run may store something there.
     """
 
     request: TurnRequest

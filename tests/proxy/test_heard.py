@@ -21,10 +21,17 @@ TOOLS = [{"type": "function", "function": {"name": "get_weather"}}]
 STOPPED = Ending(how=How.STOPPED, at=3)
 
 
-def ask(side: CoreSide, *messages: dict[str, Any], replica: int = 0, ending: Ending | None = None) -> Reply:
+def ask(
+    side: CoreSide,
+    *messages: dict[str, Any],
+    replica: int = 0,
+    ending: Ending | None = None,
+    key: str | None = None,
+) -> Reply:
     """Ask for an answer to these messages."""
     body = {"model": "Milo", "stream": True, "messages": list(messages), "tools": TOOLS}
-    return side.ask(body, {}, replica=replica, ending=ending or Ending())
+    headers = {"x-letta-chat-key": key} if key else {}
+    return side.ask(body, headers, replica=replica, ending=ending or Ending())
 
 
 def user(text: str) -> dict[str, Any]:
@@ -45,6 +52,39 @@ def called(*call_ids: str) -> dict[str, Any]:
 
 def result(call_id: str, text: str) -> dict[str, Any]:
     return {"role": "tool", "tool_call_id": call_id, "content": text}
+
+
+LATE = Ending(how=How.STOPPED, at=3, pace=Pace.LATE)
+
+
+@pytest.mark.parametrize("key", [None, "chat-1"], ids=["own thread", "chat"])
+def test_a_step_that_ended_before_its_cancel_was_noticed_is_not_told_again(key: str | None) -> None:
+    side = CoreSide()
+    part = ask(side, user("talk A"), ending=LATE, key=key).text
+    assert side.thread(key).texts("user_message") == []
+    reply = ask(side, user("talk A"), agent(part), user("talk B"), key=key)
+    assert reply.is_whole
+    assert side.now == side.config.cancelled_run_timeout
+    assert side.thread(key).texts("user_message") == ["talk A", "talk B"]
+    assert [text.partition(" goes")[2] for text in side.thread(key).texts("assistant_message")] == [" on"] * 2
+
+
+def test_a_repeat_of_what_was_stopped_is_answered_with_what_was_kept() -> None:
+    side = CoreSide()
+    part = ask(side, user("talk A"), ending=LATE).text
+    assert ask(side, user("talk A")).text.startswith(part)
+    assert side.thread(None).texts("user_message") == ["talk A"]
+
+
+def test_once_a_cancelled_run_has_had_its_time_nothing_waits() -> None:
+    side = CoreSide()
+    ask(side, user("talk A"), ending=LATE)
+    side.letta.settle()
+    side.now += side.config.cancelled_run_timeout
+    before = side.now
+    assert ask(side, user("talk A"), agent("answer"), user("talk B")).look_up_count == 1
+    assert side.now == before
+    assert side.thread(None).texts("user_message") == ["talk A", "talk B"]
 
 
 def test_a_message_of_another_client_waits_for_a_call_until_the_time_is_up() -> None:

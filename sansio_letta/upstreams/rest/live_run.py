@@ -352,10 +352,11 @@ class RestRun:
     def cancel(self, *, must_know: bool) -> Script[Kept]:
         """Cancel it. Letta stores nothing of a run that is cancelled in its first step (kept_nothing.jsonl).
 
-        But a step that ends before Letta notices is kept, though the run counts as cancelled from then on. Letta
-        0.16.7 looks for it when it hands out an item of the stream, at most every half second. No field of the
-        run or of its steps shows that it has stopped: its status, its end and its duration are set by the cancel
-        itself, and an interrupted step remains pending. So what it has kept is looked up some time later.
+        But a step that ends before Letta notices is kept, though the run counts as cancelled from then on.
+        Seen with 0.16.7: it looks when it hands out an item of the stream, at most every half second, and a
+        step that ends before is stored and listed. Nothing shows that an interrupted run has stopped: the
+        cancel itself sets its status, its end and its duration (`total_duration_ns`, in lists of runs alone),
+        and its step remains "pending". So what was kept is looked up some time later.
         """
         exchanges, run_id = self.context.exchanges, self.stream.run_id
         assert run_id is not None
