@@ -355,6 +355,9 @@ class Proxy:
                 owner=self.owner,
                 created=context.created,
             )
+            threads = self._memory.threads
+            called = partial(_seconds_left, threads.waits_since, config.pending_call_timeout)
+            cancelled = partial(_seconds_left, threads.cancelled_at, config.cancelled_run_timeout)
             source = Turn(
                 turn_request,
                 upstream,
@@ -362,10 +365,10 @@ class Proxy:
                 ticket=Ticket(self._memory.queue),
                 recall_earlier=nothing_earlier if known is None else known.recall_earlier,
                 is_retry=retry.is_repeat and known is None,
-                recall_waiting=self._memory.threads.recall_waiting,
-                recall_heard=self._memory.threads.heard.recall,
-                recall_reserved=partial(self._reserved_seconds, deadlines),
-                recall_cancelled=partial(self._cancelling_seconds, deadlines),
+                recall_waiting=threads.recall_waiting,
+                recall_heard=threads.heard.recall,
+                recall_reserved=partial(called, deadlines),
+                recall_cancelled=partial(cancelled, deadlines),
             )
             begun = self._memory.turns.begin(key, source, is_sent_again=retry.tells, content=content)
             owned = TurnOwnership(entry=begun, fingerprint=key)
@@ -381,16 +384,6 @@ class Proxy:
             caller=caller,
             reconnect_grace=self._reconnect_grace(retry),
         )
-
-    def _reserved_seconds(self, deadlines: Deadlines, thread: Thread) -> float:
-        """For how many seconds more a thread is kept for the client that it has called."""
-        since = self._memory.threads.waits_since(thread)
-        return 0.0 if since is None else since + self.config.pending_call_timeout - deadlines.now
-
-    def _cancelling_seconds(self, deadlines: Deadlines, thread: Thread) -> float:
-        """For how many seconds more a run that was cancelled in a thread may store something."""
-        at, timeout = self._memory.threads.cancelled_at(thread), self.config.cancelled_run_timeout
-        return 0.0 if at is None or not timeout else at + timeout - deadlines.now
 
     def _find_repeat(self, known: TurnEntry, retry: RetryInfo) -> Repeat | None:
         """Return how a request is answered from a known turn; None if it begins a turn of its own."""
@@ -454,3 +447,14 @@ def _log_path(target: str) -> str:
     """Return the target without its query, printable and short."""
     path = target.partition("?")[0][:200]
     return path if path.isprintable() else "".join(char if char.isprintable() else "?" for char in path)
+
+
+def _seconds_left(
+    since: Callable[[Thread], float | None], timeout: float, deadlines: Deadlines, thread: Thread
+) -> float:
+    """For how many seconds more something holds in a thread; 0 or less if it does not.
+
+    :param since: returns when it began, in monotonic seconds; None if it has not.
+    """
+    began = since(thread)
+    return 0.0 if began is None or not timeout else began + timeout - deadlines.now
