@@ -1,10 +1,12 @@
 """The agent hears what its clients show, once, whatever becomes of their requests."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import support
 from ledger.core import WHOLE, CoreSide, Ending, How
+from ledger.examples import HISTORIES
 from ledger.explore import DEEDS, WORDS
 from ledger.histories import Habits, Shows, Step, World
 from ledger.letta import Pace
@@ -49,3 +51,9 @@ HABITS = st.builds(
 @given(st.lists(HABITS, min_size=1, max_size=2), st.lists(STEPS, max_size=12))
 def test_the_agent_hears_each_message_once(habits: list[Habits], steps: list[Step]) -> None:
     World(CoreSide(), tuple(habits)).play(steps)
+
+
+@pytest.mark.parametrize("name", HISTORIES)
+def test_the_same_in_a_history_of_each_kind(name: str) -> None:
+    habits, steps = HISTORIES[name]
+    World(CoreSide(), habits).play(steps)

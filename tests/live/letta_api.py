@@ -157,6 +157,12 @@ class LettaApi:
         assert held[0][0] == "system", held[0]
         return held[1:]
 
+    def messages(self, agent: Agent, conversation: str = "default") -> list[Item]:
+        """Return what one thread holds as Letta lists it, oldest first; by default the agent's own."""
+        if conversation == "default":
+            return self._pages(f"/v1/agents/{agent.id}/messages?limit=100&order=asc&conversation_id=default")
+        return self._messages(agent, conversation)
+
     def user_texts(self, agent: Agent, conversation: str | None = None) -> list[Any]:
         """Return what users said to the agent, text or parts, as often as it was kept."""
         return [item["content"] for item in self._kept("user_message", agent, conversation)]
@@ -260,9 +266,12 @@ class LettaApi:
         return found
 
     def _messages(self, agent: Agent, conversation: str | None) -> list[Item]:
-        messages: list[Item] = []
         thread = f"agents/{agent.id}" if conversation is None else f"conversations/{conversation}"
-        path, after = f"/v1/{thread}/messages?limit=100&order=asc", ""
+        return self._pages(f"/v1/{thread}/messages?limit=100&order=asc")
+
+    def _pages(self, path: str) -> list[Item]:
+        messages: list[Item] = []
+        after = ""
         while page := self._call("GET", path + after):
             messages += page
             after = f"&after={page[-1]['id']}"
