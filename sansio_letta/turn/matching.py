@@ -114,8 +114,11 @@ class MatchScript:
         # A call whose result the client shows elsewhere gets that one.
         waiting = tuple(call for call in calls if call.call_id not in shown)
         heard, can_look = state.upstream.heard, state.config.lookback_count > 0
+        # If other calls wait than those that this process knows, somebody else has spoken through another.
+        left = state.recall_waiting(state.thread)
+        is_changed = left is not None and not pending <= left.call_ids
         is_known = self.is_next and state.recall_heard(state.thread).heard is not None
-        if heard is None and can_look and not is_known:
+        if heard is None and can_look and (is_changed or not is_known):
             heard = yield from self._look_up()
             self.is_next = find_new(request.transcript, heard).is_next
         # Calls that another client's message has led to wait for that client.

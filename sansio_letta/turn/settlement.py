@@ -49,9 +49,11 @@ class Waiting:
     """Pending calls of a client's tools with which a thread's last turn ended.
 
     :param is_forced: whether the client had required a call, so that it may take these for the whole reply.
+    :param call_ids: those of the calls.
     """
 
     is_forced: bool
+    call_ids: frozenset[str] = frozenset()
 
 
 @frozen(kw_only=True)

@@ -179,7 +179,9 @@ class TurnState:
         thread = self.upstream.thread
         if thread is None:
             return None
-        return thread, Waiting(is_forced=self.request.forces_call) if self.awaits_client else None
+        if not self.awaits_client:
+            return thread, None
+        return thread, Waiting(is_forced=self.request.forces_call, call_ids=frozenset(self.awaited_calls))
 
     def leave(self) -> None:
         """Keep reading, without a client, until the run's id is known."""

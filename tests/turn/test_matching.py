@@ -10,6 +10,7 @@ from sansio_letta import Turn
 from sansio_letta.turn.events import CallsSettled, Event
 from sansio_letta.turn.ledger import ROOT, Heard, HeardMessage, Role, ThreadKnowledge, result_digest
 from sansio_letta.turn.request import AgentMessage, Mark, ToolResult, TranscriptItem, TurnRequest, UserMessage
+from sansio_letta.turn.settlement import NO_RESULT_YET, Waiting
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.commands import Command, FetchAgent, FetchMessages, FetchRun, OpenStream
 from support import heard, transcript
@@ -88,6 +89,26 @@ def test_a_late_result_is_told_and_named() -> None:
     assert (system[0], said) == ("system", ("user", "u3"))
     assert "18 C" in system[1]
     assert CallsSettled(stale=("call-1",)) in items
+
+
+def test_a_result_is_not_given_to_a_call_that_another_process_has_left() -> None:
+    """The call of the result has been answered there without it, and another client has led to the new one."""
+    (u1,) = transcript("u1")
+    turn = make_turn(
+        TurnRequest(model="Milo", messages=(), transcript=(u1, CALL, RESULT), results=(RESULT,)),
+        agent=AGENT,
+        recall_heard=lambda thread: known(u1),
+        recall_waiting=lambda thread: Waiting(is_forced=False, call_ids=frozenset({"call-1"})),
+    )
+    drain(turn)
+    [command] = answer(turn, agent_json("call-2", name="get_weather"))
+    assert isinstance(command, FetchMessages)
+    answered = {"message_type": "tool_return_message", "id": "message-8", "run_id": RUN_ID}
+    placeholder = {"tool_call_id": "call-1", "status": "success", "tool_return": NO_RESULT_YET}
+    items = answer(turn, [heard("u2"), answered | {"tool_returns": [placeholder]}, heard("u1")])
+    (system,) = texts(items)
+    assert system[0] == "system"
+    assert "18 C" in system[1]
 
 
 def test_what_comes_behind_results_is_looked_up_in_a_thread_that_is_not_known() -> None:

@@ -810,7 +810,7 @@ def test_what_a_turn_has_left_waiting_is_remembered_until_the_next_has_ended() -
         drain(turn)
         stream(turn, PING, want("call-1", "get_weather", "{}"), stop("requires_approval"), USAGE, DONE)
         memory.learn(turn, None, 100.0)
-        assert memory.recall_waiting(thread) == Waiting(is_forced=forces_call)
+        assert memory.recall_waiting(thread) == Waiting(is_forced=forces_call, call_ids=frozenset({"call-1"}))
     turn = make_turn(turn_request("never mind"), agent=AGENT)
     drain(turn)
     stream(turn, PING, say("Hello"), stop(), USAGE, DONE)
