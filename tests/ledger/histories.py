@@ -215,6 +215,11 @@ class Client:
             if item.role == "user":
                 users = (*users, item.content)
 
+    def in_front(self) -> list[Item]:
+        """The system messages that come first, which count as instructions. Empty answers are no answers."""
+        said = (item for item in self.shown() if item.role != "assistant" or _says(item))
+        return list(takewhile(lambda item: item.role == "system", said))
+
     @property
     def open_calls(self) -> Item | None:
         """Its last calls, if they have no results."""
@@ -370,7 +375,7 @@ class World:
             self._allow_twice(client)
         replica, ending = step.replica, step.ending
         self._excuse(client, replica)
-        self.firsts |= {item.content for item in takewhile(lambda item: item.role == "system", client.shown())}
+        self.firsts |= {item.content for item in client.in_front()}
         is_ordinary = (
             step.do is Do.SAY
             and client.is_plain
@@ -464,7 +469,8 @@ class World:
         thread = self.side.thread(client.habits.key)
         known = {*thread.texts("user_message"), *thread.texts("system_message")}
         shown = client.shown()
-        inputs = [item.content for item in shown if item.role != "assistant"]
+        in_front = client.in_front()
+        inputs = [item.content for item in shown if item.role != "assistant" and item not in in_front]
         # The thread may hold another one.
         ends = len(inputs) - 1
         inputs = [
