@@ -17,7 +17,7 @@ from drive import DONE, PING, RUN_ID, USAGE, encode, say, stop
 from letta_server import Server, UpstreamError
 from letta_server.shutdown import Stage
 from sansio_letta.errors import Failure
-from sansio_letta.upstreams.rest.commands import CancelRun, FetchRun
+from sansio_letta.upstreams.rest.commands import CancelRun, FetchKept, FetchRun
 
 from .commands import command
 from .gated_letta import GatedLetta, gated_letta
@@ -162,7 +162,8 @@ async def test_what_takes_too_long_is_interrupted_and_told(
 async def test_interrupted_before_the_first_word_is_a_503(
     nursery: trio.Nursery, autojump_clock: MockClock, stream: bool
 ) -> None:
-    running = begin(nursery, found(), endless(), cancel_confirmed(), shutdown_timeout=10.0)
+    nothing = Script(FetchKept, [b"[]"])
+    running = begin(nursery, found(), endless(), cancel_confirmed(), nothing, shutdown_timeout=10.0)
     client = running.listener.connect()
     await client.send(ask(stream=stream))
     await wait_all_tasks_blocked()
