@@ -204,7 +204,7 @@ def test_a_tool_that_this_client_does_not_offer(url: str, letta: LettaApi, legac
 @pytest.mark.parametrize("form", ["sync-stream", "async-stream"])
 def test_a_client_that_leaves_in_mid_run(url: str, letta: LettaApi, legacy: Agent, form: Form) -> None:
     before = letta.equipment(legacy)
-    answer = attempt(url, form, legacy.name, "wait 8\nsay Late.", tools=TOOLS, timeout=1.5)
+    answer = attempt(url, form, legacy.name, "wait 15\nsay Late.", tools=TOOLS, timeout=4.0)
     assert answer.error is not None
     wait_until(lambda: letta.equipment(legacy) == before)
     assert [run["status"] for run in letta.ended_runs(legacy)] == ["cancelled"]
