@@ -40,11 +40,12 @@ from ..upstreams.rest.commands import (
     DeleteTool,
     ListAgents,
 )
-from ..upstreams.rest.conversations import CHAT_MARK, TASK_MARK, chat_key, list_conversations, task_deadline
+from ..upstreams.rest.conversations import list_conversations
 from ..upstreams.rest.lookup import active_runs, read_mark
 from ..upstreams.rest.repair import AgentRepair, Finding, Outcome, RepairOptions
 from ..upstreams.rest.response import Headers, Response
 from ..upstreams.rest.tool_attachment import sweep_tools
+from ..upstreams.thread_names import CHAT_MARK, TASK_MARK, chat_key, task_deadline
 from .response import Reply, error_reply, json_reply
 
 Handler: TypeAlias = Generator[Command, Response, Reply]

@@ -7,7 +7,7 @@ from live.conftest import MakeAgent
 from live.letta_api import Agent, LettaApi
 from live.proxy import serving
 from live.rig import Rig
-from sansio_letta.upstreams.rest.conversations import chat_summary
+from sansio_letta.upstreams.thread_names import chat_summary
 
 KEYS = ["CORP\\alice", "CORP_alice", "corp_alice", "100%", "%", "_", 'a "quoted" one', "back\\\\slashes\\"]
 #: Their conversations exist already, as earlier versions have made them.

@@ -34,8 +34,8 @@ from live.relay import Cut, Relay, relaying
 from live.rig import Rig, free_port
 from live.test_legacy import name_of
 from live.test_tools import quoted_results
-from sansio_letta.upstreams.rest.conversations import chat_summary
 from sansio_letta.upstreams.rest.run_request import RESULT_PREFACE
+from sansio_letta.upstreams.thread_names import chat_summary
 
 DAY: Final = 60.0  # seconds until nobody asks any more
 SEED: Final = 20_261_122

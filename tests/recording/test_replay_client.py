@@ -47,7 +47,7 @@ from sansio_letta.turn.agent import ANYONE, Agent
 from sansio_letta.turn.events import ConversationThread
 from sansio_letta.turn.request import Chat
 from sansio_letta.upstreams.rest.commands import Command, OpenStream, ResumeRun
-from sansio_letta.upstreams.rest.conversations import chat_summary
+from sansio_letta.upstreams.thread_names import chat_summary
 
 #: How Letta answers: seconds, then bytes, a failure, or that the client leaves.
 Happening = tuple[float, bytes | Failure | str | None]

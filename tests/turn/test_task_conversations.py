@@ -24,7 +24,7 @@ from sansio_letta.upstreams.rest.commands import (
     OpenStream,
     UpdateConversation,
 )
-from sansio_letta.upstreams.rest.conversations import task_deadline, waiting_summary
+from sansio_letta.upstreams.thread_names import task_deadline, waiting_summary
 
 MEMORY = "You are now acting as the managed memory extraction subagent for a coding assistant."
 TOOLS = [{"type": "function", "function": {"name": "read_file"}}]

@@ -74,8 +74,9 @@ from sansio_letta.upstreams.rest.commands import (
     OpenStream,
     SearchTools,
 )
-from sansio_letta.upstreams.rest.conversations import MAX_PAGE_COUNT, chat_key, chat_summary, task_summary
+from sansio_letta.upstreams.rest.conversations import MAX_PAGE_COUNT
 from sansio_letta.upstreams.rest.turn_input import to_answer
+from sansio_letta.upstreams.thread_names import chat_key, chat_summary, task_summary
 from support import heard, instructions, transcript
 
 HELLO = (PING, say("Hello"), stop(), USAGE, DONE)

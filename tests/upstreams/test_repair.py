@@ -25,9 +25,9 @@ from sansio_letta.upstreams.rest.commands import (
     FindRuns,
     ListAgents,
 )
-from sansio_letta.upstreams.rest.conversations import chat_summary
 from sansio_letta.upstreams.rest.lookup import RunMark
 from sansio_letta.upstreams.rest.repair import RepairOptions
+from sansio_letta.upstreams.thread_names import chat_summary
 
 NOW = 1_795_849_200  # 2026-11-28T07:00:00Z
 LONG_AGO, JUST_NOW = "2026-11-27T06:00:00+00:00", "2026-11-28T06:59:30+00:00"

@@ -11,8 +11,7 @@ agent makes no more calls. Its summary then contains digests of the pending call
 their results finds it.
 """
 
-from collections.abc import Generator, Sequence
-from hashlib import sha256
+from collections.abc import Generator
 from typing import Final, TypeAlias
 
 from attrs import field, frozen
@@ -25,7 +24,14 @@ from ...turn.request import (
     NamedConversation,
     Throwaway,
     TranscriptChat,
-    task_end,
+)
+from ..thread_names import (
+    TRANSCRIPT_MARK,
+    chat_summary,
+    summary_digest,
+    summary_without_digest,
+    task_summary,
+    waits_for,
 )
 from . import letta
 from .commands import (
@@ -38,50 +44,12 @@ from .commands import (
     FindConversations,
 )
 from .response import Response
-from .transcript_search import MAX_CANDIDATE_COUNT, TRANSCRIPT_MARK, Fit, compare
-
-#: Prefix of the summaries of chats. The key follows in quotes, then its digest.
-CHAT_MARK: Final = "letta-proxy chat: "
-#: Prefix of the summaries of background prompts. The request's token follows, then the time at which its turn
-#: is over, so that another process need not know how long turns may take in this one, then any pending calls.
-TASK_MARK: Final = "letta-proxy task: "
-_UNTIL: Final = " until "
-_CALLS: Final = " calls "
-#: Limit of calls in a summary. One is enough to find it.
-_MAX_CALL_COUNT: Final = 32
+from .transcript_search import MAX_CANDIDATE_COUNT, Fit, compare
 
 _LISTING: Final = "To list them, use GET /v1/conversations/?agent_id=... of Letta's API."
 
 #: Limit of pages of one search. A search for a key made of wildcards matches all chats of an agent.
 MAX_PAGE_COUNT: Final = 100
-
-
-def task_summary(task: Throwaway) -> str:
-    """Return the summary of a background prompt's conversation, by which it is found."""
-    return f"{TASK_MARK}{task.token}{_UNTIL}{task.until}"
-
-
-def waiting_summary(task: Throwaway, call_ids: Sequence[str], seconds: float) -> str:
-    """Return that summary with pending calls.
-
-    :param seconds: how long the client may take to send the results, once the turn is over.
-    """
-    digests = " ".join(map(_digest, call_ids[:_MAX_CALL_COUNT]))
-    return f"{TASK_MARK}{task.token}{_UNTIL}{task_end(task.until, seconds)}{_CALLS}{digests}"
-
-
-def _waits_for(summary: str | None, call_id: str) -> bool:
-    head, _, digests = (summary or "").partition(_CALLS)
-    return head.startswith(TASK_MARK) and _digest(call_id) in digests.split(" ")
-
-
-def task_deadline(summary: str) -> int | None:
-    """Return the Unix time, in seconds, at which the turn of a background prompt is over.
-
-    :return: None if the summary does not contain it, like those of earlier versions.
-    """
-    until = summary.removeprefix(TASK_MARK).partition(_UNTIL)[2].partition(_CALLS)[0]
-    return int(until) if until.isascii() and until.isdigit() and len(until) <= 15 else None
 
 
 @frozen(kw_only=True)
@@ -120,36 +88,13 @@ def find_thread(
             return _find_task(agent_id, task)
 
 
-def chat_summary(key: str) -> str:
-    """Return the summary of a chat's conversation."""
-    return f"{_summary_without_digest(key)} {_digest(key)}"
-
-
-def chat_key(summary: str) -> str:
-    """Return the key in a summary that begins with `CHAT_MARK`."""
-    rest = summary.removeprefix(CHAT_MARK)
-    quoted, _, digest = rest.rpartition(" ")
-    if quoted.startswith('"') and quoted.endswith('"') and digest == _digest(quoted[1:-1]):
-        rest = quoted
-    return rest.removeprefix('"').removesuffix('"')
-
-
-def _summary_without_digest(key: str) -> str:
-    """Return the summary as earlier versions wrote it, without a digest."""
-    return f'{CHAT_MARK}"{key}"'
-
-
-def _digest(key: str) -> str:
-    return sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
 def find_chats(agent_id: str, key: str) -> Generator[Command, Response | None, list[letta.Conversation]]:
     """Find a chat's conversation; several if processes created some at the same time, the one in use first."""
-    found = yield from _list(agent_id, _digest(key), chat_summary(key))
+    found = yield from _list(agent_id, summary_digest(key), chat_summary(key))
     if found:
         return found
     # In Letta's search a backslash escapes the next character, and an underscore matches any character.
-    earlier = _summary_without_digest(key)
+    earlier = summary_without_digest(key)
     return (yield from _list(agent_id, earlier.replace("\\", "_"), earlier))
 
 
@@ -182,7 +127,7 @@ def _find_chat(agent_id: str, key: str, count: int) -> Search:
         return (yield from _open_existing(found[0].id, count))
     created = (yield from _create(agent_id, summary)).thread
     # Another process may have created one at the same time: all use the oldest.
-    found = yield from _list(agent_id, _digest(key), summary)
+    found = yield from _list(agent_id, summary_digest(key), summary)
     if found and found[0].id != created.conversation_id:
         yield DeleteConversation(conversation_id=created.conversation_id)
         return (yield from _open_existing(found[0].id, count))
@@ -223,10 +168,10 @@ def _newest(
 
 def _find_task(agent_id: str, task: Throwaway) -> Search:
     for call_id in task.call_ids[:1]:
-        response = yield FindConversations(agent_id=agent_id, summary=_digest(call_id))
+        response = yield FindConversations(agent_id=agent_id, summary=summary_digest(call_id))
         assert response is not None
         for item in letta.decode_conversations(response.data):
-            if _waits_for(item.summary, call_id):
+            if waits_for(item.summary, call_id):
                 return FoundThread(thread=ConversationThread(conversation_id=item.id))
     return (yield from _create(agent_id, task_summary(task)))
 

@@ -24,11 +24,12 @@ from ...errors import LettaError, RequestError, SansioLettaError, quoted
 from ...turn.agent import Agent, PendingCall, ToolOwner
 from ...turn.events import AgentThread, ConversationThread, Thread
 from ...turn.settlement import answer_abandoned
+from ..thread_names import CHAT_MARK, chat_key
 from . import letta
 from .agents import pending_calls
 from .calls import owner_of
 from .commands import AnswerCalls, CancelRun, Command, FetchAgent, FetchConversation, FetchLast
-from .conversations import CHAT_MARK, chat_key, find_chats, list_conversations
+from .conversations import find_chats, list_conversations
 from .lookup import active_runs, read_mark
 from .response import Response
 from .run_request import build_approvals

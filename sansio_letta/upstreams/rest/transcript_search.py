@@ -15,8 +15,6 @@ from ...turn.request import Mark, TranscriptChat
 from . import letta
 from .agents import pending_calls
 
-#: Begins the summaries of these conversations; the digest follows.
-TRANSCRIPT_MARK: Final = "letta-proxy transcript: "
 #: Conversations that are looked at for one transcript.
 MAX_CANDIDATE_COUNT: Final = 8
 

@@ -11,10 +11,11 @@ from ...turn.events import AgentThread, ConversationThread, Thread
 from ...turn.ledger import Heard
 from ...turn.request import Chat, NamedConversation, Throwaway, TranscriptChat, TurnRequest, task_end
 from ...turn.upstream import Gone, RunRequest, Script, TimedOut
+from ..thread_names import waiting_summary
 from .attached_tools import strip_heartbeat
 from .calls import owner_of
 from .commands import Command, CreateConversation, DeleteConversation, UpdateConversation
-from .conversations import delete_strays, waiting_summary
+from .conversations import delete_strays
 from .exchange import Exchange, Exchanges
 from .live_run import LettaMemory, RestRun, RunContext
 from .lookup import RunCriteria, RunMark

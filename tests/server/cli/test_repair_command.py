@@ -10,7 +10,7 @@ from attrs import define, field
 
 from drive import AGENT_ID
 from http_letta import http_letta
-from sansio_letta.upstreams.rest.conversations import chat_summary
+from sansio_letta.upstreams.thread_names import chat_summary
 
 from ..commands import run
 

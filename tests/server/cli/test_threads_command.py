@@ -1,7 +1,7 @@
 """`letta-proxy threads`: the output for an agent's chats."""
 
 from drive import AGENT_ID
-from sansio_letta.upstreams.rest.conversations import chat_summary
+from sansio_letta.upstreams.thread_names import chat_summary
 
 from ..commands import run
 from ..gated_letta import gated_letta
