@@ -333,6 +333,7 @@ _COMMANDS: Final[Mapping[type[Any], rest_commands.Command]] = {
     rest_commands.DeleteTool: rest_commands.DeleteTool(tool_id="TOOL"),
     rest_commands.ListAgents: rest_commands.ListAgents(limit=Config().agent_page_count),
     rest_commands.CheckHealth: rest_commands.CheckHealth(),
+    rest_commands.IdentifyServer: rest_commands.IdentifyServer(),
 }
 
 

@@ -86,6 +86,8 @@ class Cycle:
                 ticket.wake = wake_up
             case Follower() as follower:
                 follower.wake = wake_up
+            case HandlerRunner() as runner:
+                runner.wake = wake_up
 
     @property
     def turn(self) -> Turn | None:

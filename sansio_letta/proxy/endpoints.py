@@ -1,7 +1,8 @@
 """Endpoints that need no turn: models, health, readiness, and the clean-up and repair of what is left at Letta.
 
-Each is a generator that yields commands, receives a `Response` for each, and returns its `Reply`.
-`HandlerRunner` has the same methods as a turn, so a transport cannot tell the two apart.
+Each is a generator that yields commands, receives a `Response` for each, and returns its `Reply`. Where the
+upstream has no exchanges of its own, it yields `Wait` instead. `HandlerRunner` has the same methods as a turn,
+so a transport cannot tell the two apart.
 """
 
 from collections import deque
@@ -9,7 +10,7 @@ from collections.abc import Callable, Collection, Generator, Iterable
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import orjson
 from attrs import define, field
@@ -30,6 +31,8 @@ from ..errors import (
 )
 from ..turn.agent import ANYONE, Agent, Caller
 from ..turn.events import ConversationThread
+from ..turn.thread_queue import no_wake
+from ..turn.upstream import Wait
 from ..upstreams.rest import letta
 from ..upstreams.rest.agents import decode_agents, find_agent, found_agent
 from ..upstreams.rest.commands import (
@@ -49,6 +52,10 @@ from ..upstreams.thread_names import CHAT_MARK, TASK_MARK, chat_key, task_deadli
 from .response import Reply, error_reply, json_reply
 
 Handler: TypeAlias = Generator[Command, Response, Reply]
+#: A handler that asks an upstream without exchanges of its own, and waits to be woken.
+WaitingHandler: TypeAlias = Generator[Any, None, Reply]
+#: Begins such a handler; takes what wakes it.
+StartHandler: TypeAlias = Callable[[Callable[[], None]], WaitingHandler]
 
 
 @define
@@ -60,18 +67,22 @@ class HandlerRunner:
     :param caller: the caller of the request.
     """
 
-    handler: Handler | Reply
+    handler: Handler | StartHandler | Reply
     max_answer_size: int
     caller: Caller = ANYONE
+    wake: Callable[[], None] = field(default=no_wake, kw_only=True)
     _items: deque[Command | Reply] = field(factory=deque, init=False)
     _response: Response | None = field(default=None, init=False)
     _asking: bool = field(default=False, init=False)
+    _waiting: bool = field(default=False, init=False)  #: until the cycle is woken
+    _running: Handler | WaitingHandler | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         if isinstance(self.handler, Reply):
             self._end(self.handler)
         else:
-            self._advance(self.handler, None)
+            self._running = self.handler(lambda: self.wake()) if callable(self.handler) else self.handler
+            self._advance(None)
 
     def receive_response(self, status: int, headers: Headers) -> None:
         """Receive the status and headers of Letta's response to the last command.
@@ -98,8 +109,7 @@ class HandlerRunner:
             self._response.receive_data(data)
         else:
             response, self._response = self._response, None
-            assert isinstance(self.handler, Generator)
-            self._advance(self.handler, response)
+            self._advance(response)
 
     def receive_failure(self, failure: Failure, reason: str) -> None:
         """Fail the exchange; the handler decides what that means."""
@@ -107,37 +117,46 @@ class HandlerRunner:
             raise LocalProtocolError("receive_failure called while no exchange is under way")
         self._response = None
         what = "cannot be reached" if failure is Failure.NOT_SENT else "did not answer"
-        handler = self.handler
-        assert isinstance(handler, Generator)
-        self._take(partial(handler.throw, LettaError(f"Letta {what}: {reason}.")))
+        assert self._running is not None
+        self._take(partial(self._running.throw, LettaError(f"Letta {what}: {reason}.")))
 
     def client_disconnected(self) -> None:
         """Stop, since the client has disconnected; there is nothing to clean up."""
         self._items.clear()
-        self._asking = False
+        self._asking = self._waiting = False
         self._response = None
 
     def shut_down(self, error: SansioLettaError) -> None:
         """Send the client the error, since the process exits, unless the reply is already complete."""
-        if self._asking:
+        if self._asking or self._waiting:
             self._items.clear()
             self._response = None
             self._end(error_reply(error))
 
     def next_event(self) -> Command | Reply | Signal:
         """Return the next command, or the reply, which is the last item."""
+        if self._waiting:
+            self._waiting = False
+            self._advance(None)
         if self._items:
             return self._items.popleft()
+        if self._waiting:
+            return Signal.WAITING
         return Signal.NEED_DATA if self._asking else Signal.FINISHED
 
-    def _advance(self, handler: Handler, response: Response | None) -> None:
+    def _advance(self, response: Response | None) -> None:
+        running: Any = self._running
         # Only None can be sent to a generator that has not started.
-        self._take(partial(next, handler) if response is None else partial(handler.send, response))
+        self._take(partial(running.send, response))
 
-    def _take(self, resume: Callable[[], Command]) -> None:
+    def _take(self, resume: Callable[[], Command | Wait]) -> None:
         """Take the handler's next command, or its reply."""
         try:
-            self._items.append(resume())
+            step = resume()
+            if isinstance(step, Wait):
+                self._waiting = True
+                return
+            self._items.append(step)
             self._asking = True
         except StopIteration as stop:
             self._end(stop.value)
@@ -145,7 +164,7 @@ class HandlerRunner:
             self._end(error_reply(exc))
 
     def _end(self, reply: Reply) -> None:
-        self._asking = False
+        self._asking = self._waiting = False
         self._items.append(reply)
 
 
@@ -202,13 +221,13 @@ def readiness() -> Handler:
     try:
         health = letta.decode_health((yield CheckHealth()).data)
     except SansioLettaError as exc:
-        return _status("unavailable", status=503, reason=exc.message)
-    return _status("ready", letta=health.version)
+        return status_reply("unavailable", status=503, reason=exc.message)
+    return status_reply("ready", letta=health.version)
 
 
 def not_ready() -> Reply:
     """`GET /ready` once the process is about to exit: a load balancer sends no more requests."""
-    return _status("unavailable", status=503, reason="The proxy is shutting down.")
+    return status_reply("unavailable", status=503, reason="The proxy is shutting down.")
 
 
 def no_process_died(owner: str) -> bool:
@@ -234,7 +253,7 @@ def sweep(
     tools = yield from _sweep_tools(now, tool_names)
     # Last, because servers without conversations refuse it.
     conversations = yield from _sweep_tasks(now, turn_timeout)
-    return _status("swept", runs=str(runs), tools=str(tools), conversations=str(conversations))
+    return status_reply("swept", runs=str(runs), tools=str(tools), conversations=str(conversations))
 
 
 def _sweep_runs(now: int, has_died: Callable[[str], bool]) -> Generator[Command, Response, int]:
@@ -359,7 +378,7 @@ def _no_such_agent(model: str, names: Iterable[str]) -> RequestError:
 
 def health() -> Reply:
     """`GET /health`: the process responds, even if Letta does not."""
-    return _status("ok")
+    return status_reply("ok")
 
 
 def ollama_version() -> Reply:
@@ -369,8 +388,9 @@ def ollama_version() -> Reply:
 
 def root() -> Reply:
     """`GET /`: for people who open the address in a browser."""
-    return _status("ok", service="letta-proxy", endpoints=["/v1/chat/completions", "/v1/models"])
+    return status_reply("ok", service="letta-proxy", endpoints=["/v1/chat/completions", "/v1/models"])
 
 
-def _status(word: str, status: int = 200, **more: str | list[str] | None) -> Reply:
+def status_reply(word: str, status: int = 200, **more: str | list[str] | None) -> Reply:
+    """Make the reply of an endpoint for people and programs that watch."""
     return json_reply(orjson.dumps({"status": word, **more}), status)

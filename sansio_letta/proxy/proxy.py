@@ -18,10 +18,9 @@ from functools import partial
 
 from attrs import define, evolve, field
 
-from ..config import Background, Config
+from ..config import Config
 from ..dialects.base import Dialect, RequestContext
 from ..dialects.chat_completions.dialect import CHAT_COMPLETIONS
-from ..dialects.items import ClientRequest
 from ..dialects.new_input import build_turn_request
 from ..dialects.ollama import decode_show
 from ..errors import FieldPath, RequestError, SansioLettaError
@@ -32,13 +31,15 @@ from ..turn.request import ThreadChoice, TranscriptChat, TurnRequest, thread_kin
 from ..turn.script import nothing_earlier
 from ..turn.thread_queue import Ticket
 from ..turn.turn import Turn
+from ..upstreams.app_server.connection import AppServerConnection
 from ..upstreams.rest.repair import RepairOptions
-from ..upstreams.rest.upstream import RestUpstream
+from .app_server_endpoints import AppServerEndpoints
 from .cycle import Cycle
 from .deadlines import Deadlines
 from .endpoints import (
     Handler,
     HandlerRunner,
+    StartHandler,
     health,
     list_models,
     list_threads,
@@ -70,6 +71,7 @@ from .turn_registry import (
     key_reused,
     read_retry_info,
 )
+from .turn_upstream import make_upstream
 
 
 @define
@@ -81,6 +83,8 @@ class Proxy:
 
     config: Config = field(factory=Config)
     owner: str = ""
+    app_server: AppServerConnection | None = None
+    """The connection to the App Server where the agents live; None: they are reached by Letta's REST API."""
     ending: bool = field(default=False, init=False)  #: set before a transport exits: `/ready` answers 503
     _memory: Memory = field(init=False)
 
@@ -296,7 +300,7 @@ class Proxy:
 
     def _serve(
         self,
-        handler: Handler | Reply,
+        handler: Handler | StartHandler | Reply,
         summary: Summary,
         now: float,
         caller: Caller = ANYONE,
@@ -332,7 +336,7 @@ class Proxy:
         if known is not None and known.content != content:
             raise key_reused()
         owned, deadlines = None, Deadlines(config, now)
-        if known is not None and (repeat := self._find_repeat(known, retry)) is not None:
+        if known is not None and (repeat := _find_repeat(known, retry, self.config)) is not None:
             summary.repeat = repeat
             summary.agent_id = known.agent_id if known.turn is None else known.turn.agent_id
             source: Turn | Follower = Follower(known)
@@ -341,19 +345,18 @@ class Proxy:
             summary.agent_id = agent.id if agent else None
             may_repeat = retry.is_repeat or (known is not None and not known.is_answered)
             turn_request = _in_scope(turn_request, caller, is_retry=may_repeat)
-            upstream = RestUpstream(
+            ticket = Ticket(self._memory.queue)
+            upstream = make_upstream(
+                self.app_server,
+                self.owner,
+                self._memory,
                 turn_request,
-                config,
+                context,
                 agent,
-                background=_wants_background(asked, config),
-                caller=caller,
-                recall_thread=partial(self._memory.threads.recall, choice=turn_request.thread),
-                already_sent=self._memory.threads.was_sent,
-                memory=self._memory.letta,
-                expired=self._memory.threads.take_expired(caller.scope, now - config.client_tool_ttl),
-                token=context.token,
-                owner=self.owner,
-                created=context.created,
+                caller,
+                ticket,
+                now,
+                asked,
             )
             threads = self._memory.threads
             called = partial(_seconds_left, threads.waits_since, config.pending_call_timeout)
@@ -362,7 +365,7 @@ class Proxy:
                 turn_request,
                 upstream,
                 config,
-                ticket=Ticket(self._memory.queue),
+                ticket=ticket,
                 recall_earlier=nothing_earlier if known is None else known.recall_earlier,
                 is_retry=retry.is_repeat and known is None,
                 recall_waiting=threads.recall_waiting,
@@ -382,22 +385,16 @@ class Proxy:
             config,
             owned=owned,
             caller=caller,
-            reconnect_grace=self._reconnect_grace(retry),
+            reconnect_grace=_reconnect_grace(retry, self.config),
         )
 
-    def _find_repeat(self, known: TurnEntry, retry: RetryInfo) -> Repeat | None:
-        """Return how a request is answered from a known turn; None if it begins a turn of its own."""
-        if not known.is_over:
-            return Repeat.JOINED if self.config.joins_repeats and not known.is_cancelled else None
-        return Repeat.ANSWERED if known.is_answered and retry.is_repeat else None
-
-    def _reconnect_grace(self, retry: RetryInfo) -> float:
-        """Return the seconds for which a client that disconnects early may still retry; 0 if it will not."""
-        if retry.count is None or not self.config.repeat_wait_timeout:
-            return 0.0
-        return self.config.repeat_wait_timeout + 0.5 * float(2 ** min(retry.count, 4))
-
-    def _handler(self, wanted: Route, caller: Caller, request: HttpRequest) -> Handler | Reply:
+    def _handler(self, wanted: Route, caller: Caller, request: HttpRequest) -> Handler | StartHandler | Reply:
+        if self.app_server is not None and not (wanted.endpoint is Endpoint.READY and self.ending):
+            if wanted.endpoint is Endpoint.OLLAMA_SHOW and (refusal := self.refuse(request)):
+                raise refusal
+            handler = AppServerEndpoints(self.app_server, caller).handler(wanted, request.body)
+            if handler is not None:
+                return handler
         match wanted.endpoint:
             case Endpoint.MODELS:
                 return list_models(self.config, caller)
@@ -421,17 +418,26 @@ class Proxy:
                 return Reply(status=204, body=b"", headers=(("allow", "GET, HEAD, POST, OPTIONS"),))
 
 
+def _find_repeat(known: TurnEntry, retry: RetryInfo, config: Config) -> Repeat | None:
+    """Return how a request is answered from a known turn; None if it begins a turn of its own."""
+    if not known.is_over:
+        return Repeat.JOINED if config.joins_repeats and not known.is_cancelled else None
+    return Repeat.ANSWERED if known.is_answered and retry.is_repeat else None
+
+
+def _reconnect_grace(retry: RetryInfo, config: Config) -> float:
+    """Return the seconds for which a client that disconnects early may still retry; 0 if it will not."""
+    if retry.count is None or not config.repeat_wait_timeout:
+        return 0.0
+    return config.repeat_wait_timeout + 0.5 * float(2 ** min(retry.count, 4))
+
+
 def _in_scope(turn_request: TurnRequest, caller: Caller, *, is_retry: bool) -> TurnRequest:
     """Complete the chat of a transcript: two keys never share one."""
     if not isinstance(turn_request.thread, TranscriptChat):
         return turn_request
     scope = f"{caller.name or ''} {caller.realm}".strip()
     return evolve(turn_request, thread=evolve(turn_request.thread, scope=scope, is_retry=is_retry))
-
-
-def _wants_background(asked: ClientRequest, config: Config) -> bool:
-    policy = config.background
-    return policy is Background.ALWAYS or (policy is Background.AUTO and not asked.stream)
 
 
 def _summary(request: HttpRequest, token: str, caller: Caller) -> Summary:

@@ -70,6 +70,7 @@ COMMANDS: Final[Mapping[type[Any], str]] = {
     commands.DeleteTool: "delete_tool",
     commands.ListAgents: "list_agents",
     commands.CheckHealth: "check_health",
+    commands.IdentifyServer: "identify_server",
 }
 START_RUN: Final = COMMANDS[commands.OpenStream]
 

@@ -8,7 +8,9 @@ from typing import Final
 from attrs import field, frozen
 
 #: The id of an agent, on any upstream. Any other text may be an agent's name.
-_AGENT_ID: Final = re.compile(r"agent-[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_AGENT_ID: Final = re.compile(
+    r"agent-(?:local-)?[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+)
 
 
 def is_agent_id(text: str) -> bool:

@@ -34,7 +34,9 @@ from .response import Response
 from .settings.errors import SettingsError
 from .settings.server import Settings
 from .shutdown import Shutdown
+from .upstream.app_server import AppServerTransport
 from .upstream.base import KeyedUpstream, Upstream
+from .upstream.finder import LettaFinder
 from .upstream.pool import LettaPool
 
 _log: Final = structlog.get_logger("letta_server")
@@ -87,13 +89,18 @@ class Server:
     _background: trio.Nursery | None = field(default=None, init=False)  #: turns without a client
 
     def __attrs_post_init__(self) -> None:
-        self.proxy = Proxy(self.settings.config(), owner=own_name())
+        connection = self.upstream.connection if isinstance(self.upstream, AppServerTransport) else None
+        self.proxy = Proxy(self.settings.config(), owner=own_name(), app_server=connection)
         self.shutdown = Shutdown(self.settings)
         self.admission, self.connections = AdmissionControl(self.settings), ConnectionLimiter(self.settings)
         self.body_budget = BodyBudget(self.settings.max_buffered_size)
         if self.settings.access.pass_through and not isinstance(self.upstream, KeyedUpstream):
             raise SettingsError("pass_through: expected an upstream that takes a client's key")
         self.recordings = self.settings.recordings
+
+    def use_app_server(self, transport: AppServerTransport) -> None:
+        """Use an App Server from now on: it has turned out that one answers at Letta's address."""
+        self.upstream, self.proxy.app_server = transport, transport.connection
 
     def end(self) -> None:
         """Shut down after the current turns; called again, shut down at once. See `Shutdown`."""
@@ -313,10 +320,13 @@ async def serve(
     if upstream is not None:
         await _serve(Server(settings, upstream, observers=observers), listening, task_status)
         return
-    pool = LettaPool(settings)
     async with trio.open_nursery() as nursery:
+        pool, found = LettaPool(settings), LettaFinder(settings, nursery)
         await nursery.start(pool.run)
-        server = Server(settings, pool, observers=observers)
+        app_server = await found.find(pool)
+        server = Server(settings, app_server or pool, observers=observers)
+        if not found.is_sure:
+            nursery.start_soon(found.keep_looking, pool, server.use_app_server)
         try:
             await _serve(server, listening, task_status)
             if server.proxy.has_made_tools:
@@ -324,6 +334,7 @@ async def serve(
                     await sweep(server, ends=True)
         finally:
             pool.stop()
+            found.stop()
 
 
 async def _serve(

@@ -408,8 +408,18 @@ class CheckHealth(_Get):
         return "/v1/health/"
 
 
+@frozen(kw_only=True)
+class IdentifyServer(_Get):
+    """Ask whether this is an App Server; Letta's REST API answers 404."""
+
+    @property
+    def target(self) -> str:
+        return "/app-server-info"
+
+
 Command: TypeAlias = (
     FindAgent
+    | IdentifyServer
     | FetchAgent
     | OpenStream
     | CancelRun

@@ -22,7 +22,10 @@ async def announce_letta(server: Server, _: str) -> None:
         say(f"  Letta     {settings.letta_url} does not answer: {answer['reason']}")
         say("            Serving anyway: requests fail until it does. Set another with --letta-url.")
         return
-    say(f"  Letta     {settings.letta_url}, version {answer['letta'] or 'unknown'}")
+    if "app_server" in answer:
+        say(f"  Letta     {settings.letta_url}, an App Server of Letta Code {answer['app_server']}")
+    else:
+        say(f"  Letta     {settings.letta_url}, version {answer['letta'] or 'unknown'}")
     if settings.access.pass_through:
         say("  agents    those of each client's own key")
         return

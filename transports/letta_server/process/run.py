@@ -16,6 +16,7 @@ from sansio_letta.proxy.observer import Observer
 from ..server import Server, serve, sweep_periodically
 from ..settings.server import Settings
 from ..upstream.base import Upstream
+from ..upstream.pool import LettaPool
 from .announce import key_advice, say
 from .listening import address, as_listeners
 from .reload import reload_on_sighup
@@ -82,7 +83,7 @@ async def run_server(service: Service, control: Control) -> None:
             server, _ = await serving.start(start)
             beside.start_soon(control, server)
             beside.start_soon(reload_on_sighup, server)
-            if service.upstream is None and not settings.access.pass_through:
+            if isinstance(server.upstream, LettaPool) and not settings.access.pass_through:
                 beside.start_soon(sweep_periodically, server)
             for watch in watching:
                 beside.start_soon(watch, server.proxy)

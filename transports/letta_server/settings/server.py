@@ -27,12 +27,13 @@ _CORE: Final = Config()
 def _check_url(_: object, __: object, value: str) -> None:
     parts = urlsplit(value)
     try:
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        usable = parts.scheme in ("http", "https", "ws", "wss") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
     if not usable or parts.query or parts.fragment or parts.username:
         raise SettingsError(
-            f"letta_url: expected an address like http://127.0.0.1:8283, got {_without_login(value)!r}"
+            "letta_url: expected an address like http://127.0.0.1:8283, or "
+            f"ws://127.0.0.1:4500 for an App Server, got {_without_login(value)!r}"
         )
 
 

@@ -1,0 +1,1 @@
+"""Letta Code's App Server: frames over one WebSocket, for all conversations of its agents."""

@@ -1,0 +1,261 @@
+"""One run of an agent at the App Server: from an input, or the answers to calls, to the end of its turn."""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from attrs import define, field
+
+from ..._signal import Signal
+from ...errors import Advice, Kept, LettaError, RemoteProtocolError
+from ...turn.agent import PendingCall
+from ...turn.events import FinishReason
+from ...turn.request import CallAnswer, Message, StandingInstruction, Tool
+from ...turn.upstream import (
+    Located,
+    PastRun,
+    Refused,
+    RunEvent,
+    RunFailed,
+    RunLost,
+    RunState,
+    RunStopped,
+    Script,
+    Wait,
+)
+from .conversation import Conversation
+from .frames import Delta, Json, TurnEnd
+from .messages import AppServerRef, message_id, to_input
+from .questions import Questions
+from .run_events import RunEvents
+
+#: Seconds between looks whether a run that is not heard any more is over.
+_LOOK_PAUSE: Final = 0.5
+_BUSY: Final = Advice(status=409, type="conflict_error", code="agent_busy", retry_after=5)
+
+
+@define(eq=False, kw_only=True)
+class AppServerRun:
+    """One run. See `turn.upstream.Run`.
+
+    :param answers: to calls that wait in the conversation.
+    :param sent: the messages of its input that stay in the thread.
+    :param messages: all of its input.
+    :param queue_timeout: seconds that the input may wait at the server for the end of another turn.
+    :param continues: no input is sent: the agent goes on from what it has.
+    :param tools: the client's, by the agent's names.
+    :param request_id: unique to the run.
+    :param read_past: reads what is stored of the run.
+    """
+
+    conversation: Conversation
+    questions: Questions
+    wake: Callable[[], None]
+    answers: Sequence[CallAnswer]
+    sent: tuple[Message, ...] = field(repr=False)
+    messages: tuple[Message, ...] = field(repr=False)
+    continues: bool
+    tools: tuple[Tool, ...] = field(repr=False)
+    client_names: Mapping[str, str]
+    request_id: str
+    has_results: bool
+    queue_timeout: float
+    read_past: Callable[[AppServerRef], Script[PastRun]]
+    is_named: bool = field(default=False, init=False)
+    has_kept: bool = field(default=False, init=False)
+    is_queued: bool = field(default=False, init=False)
+    instructions_sent: tuple[StandingInstruction, ...] = field(default=(), init=False)
+    _events: deque[RunEvent] = field(factory=deque, init=False)
+    _reading: RunEvents = field(init=False)
+    _is_over: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._reading = RunEvents(self.client_names)
+
+    @property
+    def ref(self) -> AppServerRef | None:
+        """What a later turn finds it by: the last message of its input."""
+        if not self.is_named or not self.messages:
+            return None
+        last = len(self.messages) - 1
+        return AppServerRef(
+            conversation_id=self.conversation.conversation_id,
+            message_id=message_id(self.messages[last], self.request_id, last),
+        )
+
+    @property
+    def run_id(self) -> str | None:
+        """None: a turn of the App Server has a run for each step, and is named by its conversation."""
+        return None
+
+    @property
+    def state(self) -> RunState:
+        """What the agent was doing last."""
+        return self._reading.state
+
+    # --- Starting it --------------------------------------------------------------------------------------
+
+    def prepare(self) -> Script[None] | None:
+        """Tell the server of the conversation and of the client's tools, if it does not know them."""
+        return self._prepare() if self.conversation.needs_start(self.tools) else None
+
+    def _prepare(self) -> Script[None]:
+        yield from self.questions.ask("runtime_start", self.conversation.start_frame(self.tools))
+        self.conversation.note_started(self.tools)
+
+    def start(self) -> Script[Refused | None]:
+        """Send the input, and the answers. What the server has accepted is kept, whatever happens then."""
+        self.is_named = True
+        if self.messages or self.continues or not self.answers:
+            accepted = yield from self._send_input()
+            self.has_kept = True
+            if accepted.get("disposition") == "queued" and not self.answers:
+                yield from self._wait_in_queue()
+        self.conversation.begin(self)
+        if self.answers:
+            self.has_kept = True
+            self.conversation.answer({answer.call_id: answer for answer in self.answers})
+        return None
+
+    def _send_input(self) -> Script[Json]:
+        if not self.answers:
+            self.conversation.begin_turn()
+        self.conversation.begin(self)
+        payload: dict[str, Any] = {
+            "kind": "create_message",
+            "messages": to_input(self.messages, self.request_id),
+        }
+        offered = self.conversation.tools.offered
+        if offered is not None:
+            payload["client_tool_allowlist"] = list(offered)
+        content = {"runtime": self.conversation.runtime, "payload": payload}
+        return (yield from self.questions.ask("input", content))
+
+    def _wait_in_queue(self) -> Script[None]:
+        """Wait until the server takes the input out of its queue.
+
+        Another program's turn may be under way, or the last one of this process has hardly ended. An input that
+        waits too long is taken back.
+        """
+        clock = self.conversation.connection
+        until = clock.now + self.queue_timeout
+        self.is_queued = self._place is not None
+        while self.is_queued and clock.now < until:
+            yield Wait(_LOOK_PAUSE)
+        if (item_id := self._place) is None:
+            self.is_queued = False
+            return
+        content = {"runtime": self.conversation.runtime, "item_id": item_id}
+        yield from self.questions.ask("remove_queue_item", content)
+        self.has_kept = False
+        self.conversation.release(self)
+        raise LettaError("The agent is busy in this conversation, through another program.", advice=_BUSY)
+
+    @property
+    def _place(self) -> str | None:
+        """The input's place in the server's queue; None if it is not there."""
+        ref = self.ref
+        if ref is None:
+            return None
+        places = (item_id for item_id, otid in self.conversation.queued if otid == ref.message_id)
+        return next(places, None)
+
+    def receive_queue(self) -> None:
+        """Note that the inputs that wait at the server have changed."""
+        if self.is_queued and self._place is None:
+            self.is_queued = False
+            self.wake()
+
+    # --- Reading it ---------------------------------------------------------------------------------------
+
+    def receive_delta(self, delta: Delta) -> None:
+        """Receive a piece of the reply."""
+        if self._is_over or self.is_queued:
+            return
+        if delta.kind == "retry":
+            # The server would append the message, and stream the reply, once more.
+            self._is_over = True
+            self.conversation.release(self)
+            self.conversation.connection.ask("abort_message", {"runtime": self.conversation.runtime})
+            self._events.append(RunFailed(error=self._reading.failure(str(delta.body.get("reason")))))
+        else:
+            self._events.extend(self._reading.receive(delta))
+            if delta.kind == "approval_classification_end":
+                self._receive_classification(delta.body)
+        if self._events:
+            self.wake()
+
+    def receive_end(self, end: TurnEnd) -> None:
+        """Receive the end of the turn."""
+        if not self._is_over:
+            self._finish(self._reading.end(end))
+
+    def receive_waiting(self) -> None:
+        """End with the calls that a human must decide about."""
+        if self._is_over or self.is_queued or self._reading.client_calls:
+            return
+        waiting = tuple(
+            PendingCall(call_id=call.call_id, name=call.name, arguments=call.arguments)
+            for call in self.conversation.open_calls
+        )
+        self._finish(RunStopped(reason=FinishReason.STOP, usage=self._reading.usage, waiting=waiting))
+
+    def receive_loss(self) -> None:
+        """Note that the rest will not be received."""
+        if not self._is_over:
+            error = RemoteProtocolError("The connection to the App Server broke during the reply.")
+            self._finish(RunLost(error=error))
+
+    def _receive_classification(self, body: Mapping[str, Any]) -> None:
+        """End with the client's calls: they are carried out, or asked about one at a time, from now on."""
+        asked = [*_ids(body, "user_input_tool_call_ids"), *_ids(body, "auto_allowed_tool_call_ids")]
+        calls = tuple(call_id for call_id in self._reading.take_calls() if call_id in asked)
+        if calls:
+            stopped = RunStopped(reason=FinishReason.TOOL_CALLS, usage=self._reading.usage, calls=calls)
+            self._finish(stopped)
+
+    def _finish(self, end: RunEvent) -> None:
+        self._is_over = True
+        self._events.append(end)
+        if isinstance(end, RunStopped | RunFailed):
+            self.conversation.release(self)
+        self.wake()
+
+    def next_event(self) -> RunEvent | Signal:
+        """Return the next event, or WAITING."""
+        return self._events.popleft() if self._events else Signal.WAITING
+
+    def read_texts(self, data: bytes) -> Sequence[str]:
+        """Return nothing: no bytes of the turn's own arrive."""
+        return ()
+
+    # --- Recovering and cancelling it ---------------------------------------------------------------------
+
+    def locate(self) -> Script[Located]:
+        """Return that it may be running: it is named as soon as it is sent."""
+        yield from ()
+        return Located.UNKNOWN
+
+    def recover(self) -> Script[PastRun | None]:
+        """Wait until it is over, and read what is stored of it."""
+        ref = self.ref
+        if ref is None:
+            raise RemoteProtocolError("The connection to the App Server broke, and the rest cannot be read.")
+        while self.conversation.is_busy:
+            yield Wait(_LOOK_PAUSE)
+        return (yield from self.read_past(ref))
+
+    def cancel(self, *, must_know: bool) -> Script[Kept]:
+        """Cancel it, and wait for its end. The server keeps the input, and none of the reply."""
+        self._is_over = True
+        conversation = self.conversation
+        yield from self.questions.ask("abort_message", {"runtime": conversation.runtime})
+        conversation.close_calls()
+        while conversation.is_busy and conversation.listener is self:
+            yield Wait(_LOOK_PAUSE)
+        return Kept.SOMETHING if self.has_kept else Kept.UNKNOWN
+
+
+def _ids(body: Mapping[str, Any], key: str) -> list[str]:
+    found = body.get(key)
+    return [item for item in found if isinstance(item, str)] if isinstance(found, list) else []

@@ -1,0 +1,42 @@
+"""What an App Server's connection asks its transport to do."""
+
+from enum import Enum
+from typing import TypeAlias
+
+from attrs import field, frozen
+
+
+class Channel(Enum):
+    """The two sockets to one App Server.
+
+    A conversation that runs, or waits for a client's results, ends when the last socket that follows it is
+    lost. So a second one follows all of them, and takes over when the first breaks.
+    """
+
+    WORK = "work"
+    GUARD = "guard"
+
+
+@frozen
+class OpenSocket:
+    """Open a socket; report `socket_opened` or `socket_lost`."""
+
+    channel: Channel
+
+
+@frozen
+class SendFrame:
+    """Send a text frame."""
+
+    channel: Channel
+    data: bytes = field(repr=False)
+
+
+@frozen
+class CloseSocket:
+    """Close a socket, once what was sent is out. Nothing more is read from it."""
+
+    channel: Channel
+
+
+SocketCommand: TypeAlias = OpenSocket | SendFrame | CloseSocket

@@ -1,0 +1,239 @@
+"""Sockets to an App Server: websockets' sans-IO protocol over trio."""
+
+import ssl
+from collections import deque
+from typing import Final
+from urllib.parse import urlsplit
+
+import trio
+from attrs import define, field
+from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidStatus, WebSocketException
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Response
+from websockets.protocol import State
+from websockets.uri import parse_uri
+
+from sansio_letta import PRODUCT_ID, Signal
+from sansio_letta.errors import Failure
+from sansio_letta.upstreams.app_server.connection import AppServerConnection
+from sansio_letta.upstreams.app_server.sockets import Channel, CloseSocket, OpenSocket, SendFrame, SocketCommand
+from sansio_letta.upstreams.rest.commands import Command
+
+from ..settings.server import Settings
+from .base import UpstreamError, UpstreamExchange
+
+#: The largest frame that is accepted, in bytes; the server's own limit.
+_MAX_FRAME_SIZE: Final = 100 * 1024 * 1024
+_READ_SIZE: Final = 64 * 1024
+_BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
+
+
+class _Lost(Exception):
+    """A socket cannot be used.
+
+    :param reason: for the client, without addresses and keys.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@define(eq=False)
+class _Socket:
+    """One WebSocket, from its opening on."""
+
+    protocol: ClientProtocol
+    stream: trio.abc.Stream
+    _changed: trio.Event = field(factory=trio.Event)
+    _texts: deque[bytes] = field(factory=deque)  #: the fragments of a message
+
+    def send(self, data: bytes) -> None:
+        """Send a text frame, soon."""
+        self.protocol.send_text(data)
+        self._changed.set()
+
+    def close(self) -> None:
+        """Close it once everything is sent."""
+        if self.protocol.state is State.OPEN:
+            self.protocol.send_close(1000)
+        self._changed.set()
+
+    async def open(self, headers: dict[str, str]) -> None:
+        """Do the handshake."""
+        request = self.protocol.connect()
+        request.headers.update(headers)
+        self.protocol.send_request(request)
+        await self._flush()
+        while self.protocol.state is State.CONNECTING and self.protocol.handshake_exc is None:
+            await self._read()
+            for event in self.protocol.events_received():
+                assert isinstance(event, Response | Frame)
+        if (problem := self.protocol.handshake_exc) is not None:
+            raise _Lost(_refusal(problem))
+
+    async def receive(self) -> list[bytes]:
+        """Wait for more, and return the messages that are complete."""
+        await self._read()
+        messages = []
+        for event in self.protocol.events_received():
+            if isinstance(event, Frame) and event.opcode in (Opcode.TEXT, Opcode.CONT):
+                self._texts.append(bytes(event.data))
+                if event.fin:
+                    messages.append(b"".join(self._texts))
+                    self._texts.clear()
+        # Answers to pings.
+        self._changed.set()
+        if self.protocol.state is State.CLOSED or self.protocol.eof_sent:
+            raise _Lost("it was closed")
+        return messages
+
+    async def _read(self) -> None:
+        data = await self.stream.receive_some(_READ_SIZE)
+        if data:
+            self.protocol.receive_data(data)
+        else:
+            self.protocol.receive_eof()
+            if self.protocol.handshake_exc is None:
+                raise _Lost("it was closed")
+
+    async def write(self, send_timeout: float) -> None:
+        """Send what there is to send, until cancelled."""
+        while True:
+            with trio.fail_after(send_timeout):
+                await self._flush()
+            await self._changed.wait()
+            self._changed = trio.Event()
+
+    async def _flush(self) -> None:
+        for data in self.protocol.data_to_send():
+            if data:
+                await self.stream.send_all(data)
+
+
+def _refusal(problem: Exception) -> str:
+    if isinstance(problem, InvalidStatus):
+        status = problem.response.status_code
+        if status in (401, 403):
+            return (
+                f"it answers {status}: it refuses the proxy's key, so check LETTA_API_KEY where the proxy runs"
+            )
+        return f"it answers {status} instead of opening a WebSocket"
+    return "it does not speak WebSocket"
+
+
+@define(eq=False)
+class AppServerTransport:
+    """Carries the frames of an `AppServerConnection`. `run` must be running while it is used, until `stop`.
+
+    :param url: of the server, ``ws:`` or ``wss:``.
+    """
+
+    settings: Settings
+    url: str
+    connection: AppServerConnection = field(factory=AppServerConnection)
+    _sockets: dict[Channel, _Socket] = field(factory=dict, init=False)
+    _woken: trio.Event = field(factory=trio.Event, init=False)
+    _scope: trio.CancelScope = field(factory=lambda: trio.CancelScope(shield=True), init=False)
+
+    async def send(self, command: Command) -> UpstreamExchange:
+        """Fail: an App Server takes no commands of Letta's REST API."""
+        raise UpstreamError(Failure.NOT_SENT, "it is an App Server")
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Do what the connection asks for, until `stop`."""
+        connection = self.connection
+        connection.wake = self._wake
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                task_status.started()
+                while True:
+                    while (command := connection.next_command(trio.current_time())) is not Signal.WAITING:
+                        assert not isinstance(command, Signal)
+                        self._carry_out(command, nursery)
+                    with trio.move_on_at(connection.next_deadline()):
+                        await self._woken.wait()
+                    self._woken = trio.Event()
+                    connection.handle_deadline(trio.current_time())
+
+    def stop(self) -> None:
+        """End `run`, and close the sockets."""
+        self._scope.cancel()
+
+    def _wake(self) -> None:
+        self._woken.set()
+
+    def _carry_out(self, command: SocketCommand, nursery: trio.Nursery) -> None:
+        match command:
+            case OpenSocket(channel=channel):
+                nursery.start_soon(self._serve, channel)
+            case SendFrame(channel=channel, data=data):
+                if (socket := self._sockets.get(channel)) is not None:
+                    socket.send(data)
+            case CloseSocket(channel=channel):
+                if (socket := self._sockets.get(channel)) is not None:
+                    socket.close()
+
+    async def _serve(self, channel: Channel) -> None:
+        """Open a socket, and read it until it is lost."""
+        reason = "it was closed"
+        stream: trio.abc.Stream | None = None
+        try:
+            with trio.fail_after(self.settings.connect_timeout):
+                stream = await self._connect()
+                socket = _Socket(ClientProtocol(parse_uri(self.url), max_size=_MAX_FRAME_SIZE), stream)
+                await socket.open(self._headers)
+            self._sockets[channel] = socket
+            self.connection.socket_opened(channel, trio.current_time())
+            self._wake()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(socket.write, self.settings.send_timeout)
+                await self._read(channel, socket)
+        except* (trio.TooSlowError, *_BROKEN) as group:
+            reason = _reason(group.exceptions[0])
+        except* WebSocketException:
+            reason = "it does not speak WebSocket"
+        except* _Lost as lost:
+            first = lost.exceptions[0]
+            reason = first.reason if isinstance(first, _Lost) else reason
+        finally:
+            self._sockets.pop(channel, None)
+            if stream is not None:
+                await trio.aclose_forcefully(stream)
+            self.connection.socket_lost(channel, reason, trio.current_time())
+            self._wake()
+
+    async def _read(self, channel: Channel, socket: _Socket) -> None:
+        while True:
+            for data in await socket.receive():
+                self.connection.receive_frame(channel, data, trio.current_time())
+            self._wake()
+
+    async def _connect(self) -> trio.abc.Stream:
+        parts = urlsplit(self.url)
+        assert parts.hostname is not None
+        is_secure = parts.scheme == "wss"
+        stream: trio.abc.Stream
+        stream = await trio.open_tcp_stream(parts.hostname, parts.port or (443 if is_secure else 80))
+        if is_secure:
+            stream = trio.SSLStream(stream, ssl.create_default_context(), server_hostname=parts.hostname)
+        return stream
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        headers = {"User-Agent": PRODUCT_ID}
+        if self.settings.letta_api_key:
+            headers["Authorization"] = f"Bearer {self.settings.letta_api_key}"
+        return headers
+
+
+def _reason(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, trio.TooSlowError):
+        return "it did not answer in time"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    cause = error.__cause__
+    return cause.strerror.lower() if isinstance(cause, OSError) and cause.strerror else "it was closed"
