@@ -69,7 +69,7 @@ live-clients: $(STAMP)  ## Test the client libraries in-process with a real Lett
 clients: $(STAMP)  ## Test the client libraries in-process, each in its own environment
 	$(BIN)/python tests/clients_inprocess/run.py
 
-programs: $(STAMP)  ## Test client programs with a real Letta server, all installed on first use; PART=1/2 runs half
+programs: $(STAMP)  ## Test client programs with a real Letta server, all installed on first use; PART=1/3 runs a third
 	$(BIN)/python -m pytest -p no:cacheprovider tests/clients --ignore=tests/clients/test_open_webui.py
 
 open-webui: $(STAMP)  ## Test Open WebUI in a headless browser; installs 7 GB on first use
