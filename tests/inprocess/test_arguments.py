@@ -113,6 +113,12 @@ async def test_an_address_that_is_none(kit: Kit, url: str) -> None:
 
 
 @everywhere
+async def test_an_app_server_needs_a_server(kit: Kit) -> None:
+    with pytest.raises(TypeError, match=r"letta-proxy serve --letta-url ws://127\.0\.0\.1:4500"):
+        kit.transport_class(base_url="ws://127.0.0.1:4500")
+
+
+@everywhere
 @pytest.mark.parametrize("name", ["inner", "passthrough"])
 async def test_a_transport_of_another_kind(kit: Kit, name: str) -> None:
     other = httpx2 if kit.library is httpx else httpx

@@ -104,6 +104,11 @@ def endpoint(
     if name:
         headers["x-project"] = name
     url = base_url if base_url is not None else environment.get("LETTA_BASE_URL") or LETTA_CLOUD
+    if url.startswith(("ws://", "wss://")):
+        raise TypeError(
+            f"base_url: {url[:100]} is an App Server, whose connection must live on between requests. Run "
+            f"`letta-proxy serve --letta-url {url[:100]}`, and give the client that server's base URL."
+        )
     if not url.startswith(("http://", "https://")):
         raise TypeError(f"base_url: expected an address like http://127.0.0.1:8283, got {url[:100]!r}")
     http = make_client(transport=inner, timeout=library.Timeout(timeout, connect=10.0), follow_redirects=False)
