@@ -70,17 +70,18 @@ class Certificate:
         return secure
 
 
-#: Seconds for which a refused client may continue to send before its connection is reset.
-LINGER_TIMEOUT = 2.0
+#: Seconds without a byte after which the connection of a refused client is reset, and seconds that it may go on
+#: to send in all: a large body takes its time on a slow line. nginx waits 5 and 30.
+LINGER_TIMEOUT, LINGER_LIMIT = 2.0, 30.0
 
 
 async def close_gently(stream: trio.SocketStream) -> None:
     """Close so that the client receives our last bytes; closing with its own bytes unread would reset them."""
     try:
         await stream.send_eof()
-        with trio.move_on_after(LINGER_TIMEOUT):
+        with trio.move_on_after(LINGER_LIMIT), trio.move_on_after(LINGER_TIMEOUT) as silence:
             while await stream.receive_some(64 * 1024):
-                pass
+                silence.deadline = trio.current_time() + LINGER_TIMEOUT
         await stream.aclose()
     except _FAILED:
         await trio.aclose_forcefully(stream)
