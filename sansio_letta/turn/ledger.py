@@ -172,6 +172,13 @@ class Heard:
         contents = (message.content for message in self.messages if message.role is Role.SYSTEM)
         return KnownInstructions(digests=frozenset(content for content in contents if content is not None))
 
+    def has_call(self, call_ids: Collection[str]) -> bool:
+        """Whether the agent has made one of these calls."""
+        return any(
+            message.role in (Role.CALL, Role.RESULT) and message.content in call_ids
+            for message in self.messages
+        )
+
     def has_result(self, call_id: str) -> bool:
         """Whether the agent has had the result of a call, in time or later."""
         late = result_digest(call_id)

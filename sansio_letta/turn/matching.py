@@ -4,15 +4,15 @@ What the process remembers is enough in the ordinary case. The thread is looked 
 of it, and where the memory says that the agent has not heard something: others may have said it meanwhile.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from attrs import define, evolve, field
 
 from .events import CallsSettled, InputMatched, Matched
-from .ledger import Heard, ThreadKnowledge, late_result
+from .ledger import Heard, ThreadKnowledge, late_result, result_digest
 from .new_input import Basis, NewInput, ends_with_attempt, find_new, find_unheard, needs_lookup
 from .phases import Phase
-from .request import SystemMessage, ToolResult
+from .request import CallAnswer, SystemMessage, ToolResult
 from .settlement import match_results
 from .state import TurnState
 from .upstream import RunRef, Script
@@ -114,15 +114,13 @@ class MatchScript:
         # A call whose result the client shows elsewhere gets that one.
         waiting = tuple(call for call in calls if call.call_id not in shown)
         heard, can_look = state.upstream.heard, state.config.lookback_count > 0
-        # If other calls wait than those that this process knows, somebody else has spoken through another.
-        left = state.recall_waiting(state.thread)
-        is_changed = left is not None and not pending <= left.call_ids
-        is_known = self.is_next and state.recall_heard(state.thread).heard is not None
-        if heard is None and can_look and (is_changed or not is_known):
+        if heard is None and can_look and not self._is_left(pending, strange):
             heard = yield from self._look_up()
             self.is_next = find_new(request.transcript, heard).is_next
-        # Calls that another client's message has led to wait for that client.
-        if len(strange) == len(request.results) and self.is_next:
+        # Calls that another client's message has led to wait for that client. The result of an earlier call of
+        # the agent's is not that of a later one.
+        is_own = heard is not None and heard.has_call({result.call_id for result in strange})
+        if len(strange) == len(request.results) and self.is_next and not is_own:
             named = [shown.get(result.call_id, result) for result in request.results]
             if (matched := match_results(named, waiting)) is not None:
                 state.request = evolve(request, results=matched)
@@ -153,6 +151,18 @@ class MatchScript:
             late = (*self._told, *late)
         state.request = request.with_late_results(late, {result.call_id for result in strange})
         state.items.append(CallsSettled(stale=tuple(result.call_id for result in strange)))
+
+    def _is_left(self, pending: Collection[str], strange: Iterable[CallAnswer]) -> bool:
+        """Whether the pending calls are those that this process has left last, and their results have not come.
+
+        :param pending: ids of the calls.
+        :param strange: results of other calls.
+        """
+        state = self.state
+        known, left = state.recall_heard(state.thread), state.recall_waiting(state.thread)
+        if not self.is_next or known.heard is None or left is None or not left.call_ids.issuperset(pending):
+            return False
+        return not any(result_digest(result.call_id) in known.results for result in strange)
 
     def tell_unheard(self) -> Script[None]:
         """MATCHING: tell the results that the client shows in answers of the agent and that it has not had.
