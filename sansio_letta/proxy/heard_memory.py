@@ -35,7 +35,8 @@ class _Known:
     :param messages: the last ones, oldest first.
     :param is_known: False: something may have been said since; it must be looked up.
     :param instructions: those that it was sent last.
-    :param unanswered: ids of calls that were answered without a result, the oldest first.
+    :param unanswered: ids of calls that were answered without a result, the oldest first. Of those beside a
+        message that was not kept, some may still wait.
     :param results: digests of results that it was sent, the oldest first.
     :param unkept: marks of messages that were sent and are not known to be kept; True: known not to be.
     """
@@ -118,6 +119,8 @@ class HeardMemory:
                 known.unkept[mark] = sent.kept is Kept.NOTHING
             while len(known.unkept) > _SIZE:
                 known.unkept.popitem(last=False)
+            # What stands for a result is stored at once, whatever becomes of the run.
+            self._learn_unanswered(known, sent.unanswered)
             known.is_known = known.is_known and sent.kept is Kept.NOTHING
             return
         # All that leads to what was kept has been heard, be it through another process.
@@ -148,6 +151,9 @@ class HeardMemory:
         told = {mark.content for mark in marks}
         for call_id in [each for each in known.unanswered if result_digest(each) in told]:
             del known.unanswered[call_id]
+        self._learn_unanswered(known, unanswered)
+
+    def _learn_unanswered(self, known: _Known, unanswered: Iterable[str]) -> None:
         known.unanswered.update(dict.fromkeys(unanswered))
         while len(known.unanswered) > _SIZE:
             known.unanswered.popitem(last=False)

@@ -157,6 +157,16 @@ class Heard:
         told = {message.content for message in self.messages if message.role is Role.SYSTEM}
         return frozenset(call_id for call_id in answered if result_digest(call_id) not in told)
 
+    @property
+    def waiting(self) -> frozenset[str]:
+        """Ids of calls that have no answer yet, as far as calls are known."""
+        answered = {message.content for message in self.messages if message.role is Role.RESULT}
+        return frozenset(
+            message.content
+            for message in self.messages
+            if message.role is Role.CALL and message.content and message.content not in answered
+        )
+
     def run_with_results(self, call_ids: Collection[str]) -> object:
         """Return how the run is found that was started with these results; None if that is not known."""
         found = [
@@ -195,7 +205,7 @@ class ThreadKnowledge:
 
     :param heard: None: nothing, or something may have been said since.
     :param instructions: those that it was sent last.
-    :param unanswered: ids of calls that were answered without a result.
+    :param unanswered: ids of calls that were answered without a result, as far as is known.
     :param results: digests of the last results that it was sent, see `result_digest`.
     :param attempts: marks of messages that were sent, and are not known to be kept.
     :param lost: those of them that are known not to be.

@@ -80,7 +80,7 @@ class MatchScript:
         """Results of calls that were answered without them, and that the agent has not had since."""
         unanswered = set(known.unanswered)
         if heard is not None:
-            unanswered |= heard.unanswered
+            unanswered = (unanswered - heard.waiting) | heard.unanswered
         if not unanswered:
             return []
         return [

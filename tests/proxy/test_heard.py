@@ -15,6 +15,7 @@ from sansio_letta.proxy.heard_memory import HeardMemory
 from sansio_letta.turn.events import AgentThread
 from sansio_letta.turn.ledger import ROOT, Heard, SentInput, digest
 from sansio_letta.turn.request import Mark, ToolResult, TurnRequest, UserMessage
+from sansio_letta.turn.settlement import NO_RESULT_YET
 from sansio_letta.upstreams.rest.commands import FetchAgent, FetchMessages, OpenStream
 
 TOOLS = [{"type": "function", "function": {"name": "get_weather"}}]
@@ -36,6 +37,10 @@ def ask(
 
 def user(text: str) -> dict[str, Any]:
     return {"role": "user", "content": text}
+
+
+def system(text: str) -> dict[str, Any]:
+    return {"role": "system", "content": text}
 
 
 def agent(text: str) -> dict[str, Any]:
@@ -137,6 +142,22 @@ def test_a_late_result_is_told_as_text_and_named_in_the_response() -> None:
     assert "tool_call_id" in reply.headers["x-ignored-parameters"]
     (told,) = [text for text in side.thread(None).texts("system_message") if "18 C" in text]
     assert told.startswith("[Result of get_weather;")
+
+
+def test_a_late_result_is_told_if_the_message_that_came_instead_was_stopped() -> None:
+    side = CoreSide()
+    (call_id,) = ask(side, user("call A")).calls
+    ask(side, system("nudge"), ending=STOPPED)
+    ask(side, system("nudge"), user("talk B"))
+    assert [text for _, text in side.thread(None).returns()] == [NO_RESULT_YET]
+    shown = user("call A"), called(call_id)
+    said = ask(side, *shown, user("talk C"))
+    late = *shown, result(call_id, "18 C"), user("talk C"), agent(said.text), user("talk D")
+    said = ask(side, *late)
+    reply = ask(side, *late, agent(said.text), user("talk E"))
+    assert reply.look_up_count == 0
+    (told,) = [text for text in side.thread(None).texts("system_message") if "18 C" in text]
+    assert told.startswith("[Result of get_weather; it arrived after")
 
 
 def test_a_message_that_was_queued_waits_for_results_no_longer_than_others() -> None:
@@ -395,12 +416,15 @@ def test_what_is_remembered_is_bounded() -> None:
             request = TurnRequest(model="Milo", transcript=results)
             message = UserMessage(content="x", mark=Mark(digest("user", f"{index}"), ROOT))
             for kept in (Kept.SOMETHING, Kept.NOTHING, Kept.UNKNOWN):
-                memory.learn_sent(thread, SentInput(messages=(message,), kept=kept), request)
-            memory.learn_heard(thread, Heard(messages=memory._threads[thread].messages))
+                sent = SentInput(messages=(message,), kept=kept, unanswered=(f"{kept} {index}",))
+                memory.learn_sent(thread, sent, request)
+            if not number % 2:
+                memory.learn_heard(thread, Heard(messages=memory._threads[thread].messages))
     assert len(memory._threads) == 3
     known = memory._threads[thread]
     assert len(known.messages) <= 32
     assert len(known.unkept) <= 32
+    assert len(known.unanswered) <= 32
     assert len(known.results) <= 128
 
 

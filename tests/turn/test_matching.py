@@ -146,6 +146,19 @@ def test_a_result_is_not_given_to_a_call_that_another_process_has_left() -> None
     assert "18 C" in system[1]
 
 
+def test_a_result_that_seemed_to_come_late_is_given_to_its_call() -> None:
+    """What was to stand in its place has not come to Letta."""
+    (u1,) = transcript("u1")
+    turn = bring(u1, CALL, RESULT, known=known(u1, unanswered={"call-1"}), left=None)
+    [command] = drain(turn)
+    assert isinstance(command, FetchMessages)
+    waits = {"message_type": "approval_request_message", "id": "message-2", "run_id": RUN_ID}
+    call = {"tool_call_id": "call-1", "name": "get_weather", "arguments": "{}"}
+    [command] = answer(turn, [heard("u1"), waits | {"tool_calls": [call]}])
+    assert isinstance(command, FetchAgent)
+    assert results(answer(turn, agent_json("call-1", name="get_weather"))) == {"call-1": "18 C"}
+
+
 def returned(call_id: str, result: str) -> dict[str, Any]:
     """A result as Letta lists it."""
     item = {"tool_call_id": call_id, "status": "success", "tool_return": result}
