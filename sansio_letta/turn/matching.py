@@ -63,7 +63,8 @@ class MatchScript:
         if is_fresh and heard is not None and not instructions.digests:
             instructions = heard.instructions
         request = request.without_results({result.call_id for result in new.old_results})
-        request = request.with_new_input(new.earlier, new.messages, instructions)
+        in_front = tuple(message for message in new.in_front if not instructions.has(message))
+        request = request.with_new_input(new.earlier, (*in_front, *new.messages), instructions)
         self._told = tuple(late_result(result, is_own=True) for result in late)
         state.request = request.with_late_results(self._told, {result.call_id for result in late})
         self._new, self._heard = new, heard

@@ -36,6 +36,8 @@ class Basis(Enum):
 class NewInput:
     """What of a transcript an agent has to hear.
 
+    :param in_front: system messages of a transcript without any others, before the last that was heard: those
+        that the thread does not hold. They may be instructions that have changed.
     :param earlier: what comes before the last assistant message.
     :param messages: what comes behind it, without results of calls.
     :param basis: how it was found.
@@ -49,6 +51,7 @@ class NewInput:
     :param is_next: what comes before it is the last that the thread has heard: nobody else has spoken since.
     """
 
+    in_front: tuple[SystemMessage, ...] = field(default=(), repr=False)
     earlier: tuple[Message, ...] = field(default=(), repr=False)
     messages: tuple[Message, ...] = field(repr=False)
     basis: Basis
@@ -133,6 +136,7 @@ def find_new(
     earlier, messages = _messages(transcript[start:tail]), _messages(transcript[max(start, tail) :])
     old_results = tuple(item for item in transcript[tail:last] if isinstance(item, ToolResult))
     is_next = not any(map(_is_input, later))
+    in_front = _unheard_in_front(transcript[:last], heard)
     if (
         earlier
         or messages
@@ -141,6 +145,7 @@ def find_new(
     ):
         is_edited = _is_edited(transcript, (*earlier, *messages), heard)
         return NewInput(
+            in_front=in_front,
             earlier=earlier,
             messages=messages,
             basis=basis,
@@ -151,6 +156,7 @@ def find_new(
             is_next=is_next,
         )
     return NewInput(
+        in_front=in_front,
         messages=_messages(transcript[last:]),
         basis=basis,
         is_said_again=True,
@@ -206,6 +212,20 @@ def find_unheard(
         else:
             unheard.append(result)
     return tuple(unheard)
+
+
+def _unheard_in_front(items: Transcript, heard: Heard) -> tuple[SystemMessage, ...]:
+    """The system messages with which a transcript begins and that the thread does not hold.
+
+    Where anything else is said, those that come first are no part of the transcript.
+    """
+    contents = {message.content for message in heard.messages if message.role is Role.SYSTEM}
+    first = takewhile(lambda item: isinstance(item, SystemMessage), items)
+    return tuple(
+        item
+        for item in first
+        if isinstance(item, SystemMessage) and item.mark is not None and item.mark.content not in contents
+    )
 
 
 def _results(items: Iterable[TranscriptItem]) -> tuple[ToolResult, ...]:

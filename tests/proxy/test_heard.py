@@ -160,6 +160,18 @@ def test_a_late_result_is_told_if_the_message_that_came_instead_was_stopped() ->
     assert told.startswith("[Result of get_weather; it arrived after")
 
 
+@pytest.mark.parametrize("last", ["nudge", "another nudge"])
+def test_instructions_in_front_of_a_nudge_are_told_when_they_have_changed(last: str) -> None:
+    side = CoreSide()
+    ask(side, system("be brief"), system("nudge"))
+    for _ in range(2):
+        assert ask(
+            side, system("be verbose"), system("nudge"), *([system(last)] if last != "nudge" else [])
+        ).is_whole
+    told = side.thread(None).texts("system_message")[1:]
+    assert told == ["be brief", "nudge", "be verbose", last, last]
+
+
 def test_a_message_that_was_queued_waits_for_results_no_longer_than_others() -> None:
     proxy = Proxy(Config(pending_call_timeout=1.0))
     first = Client(chat(tools=TOOLS, content="A"), proxy).answer([agent_json()])
