@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo check format lint types test thorough wheel golden live live-clients clients programs open-webui docs \
-	bench fuzz load clean
+.PHONY: demo check format lint types test thorough wheel golden live live-app-server live-clients clients programs \
+	open-webui docs bench fuzz load clean
 
 demo: $(STAMP)  ## Serve recorded agents: no Letta needed
 	$(BIN)/letta-proxy demo
@@ -58,6 +58,13 @@ live: $(STAMP)  ## Test with a real Letta server, which is installed on first us
 	status=0; \
 	$(BIN)/python -m pytest -p no:cacheprovider -o faulthandler_timeout=120 tests/live || status=1; \
 	$(BIN)/python tests/live/rig.py down; \
+	exit $$status
+
+live-app-server: $(STAMP)  ## Test with a real App Server, Letta Code's, which is installed on first use
+	$(BIN)/python tests/app_server_live/rig.py up
+	status=0; \
+	$(BIN)/python -m pytest -p no:cacheprovider -o faulthandler_timeout=120 tests/app_server_live || status=1; \
+	$(BIN)/python tests/app_server_live/rig.py down; \
 	exit $$status
 
 live-clients: $(STAMP)  ## Test the client libraries in-process with a real Letta server

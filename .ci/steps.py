@@ -28,7 +28,7 @@ CHECK_SECONDS, MAX_SLOWNESS = 240.0, 3.0
 #: How many times its usual time a step is given before it is ended.
 PATIENCE = 4.0
 #: Seconds for what several steps need: the first of them installs it.
-SET_UPS = {"letta": 180.0, "node": 60.0, "open-webui": 180.0}
+SET_UPS = {"letta": 180.0, "letta-code": 60.0, "node": 60.0, "open-webui": 180.0}
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,13 @@ ALWAYS = (
     Step("check", ("make", "check"), 300),
     Step("docs, built strictly", ("make", "docs"), 100),
 )
+APP_SERVER = Step(
+    "live, an App Server",
+    ("make", "live-app-server"),
+    260,
+    needs=("letta-code",),
+    after=(".venv/bin/python", "tests/app_server_live/rig.py", "down"),
+)
 #: By what they are worth, and mixed: those that fit into one run should be of several kinds.
 SLOW = (
     live("part 1 of 8", "make", "live", "PART=1/8"),
@@ -69,6 +76,7 @@ SLOW = (
     live("part 4 of 8", "make", "live", "PART=4/8"),
     Step("fuzzing, 25 s a target", ("make", "fuzz", "SECONDS=25"), 150),
     live("part 5 of 8", "make", "live", "PART=5/8"),
+    APP_SERVER,
     Step("Open WebUI in a headless browser", ("make", "open-webui"), 340, needs=("letta", "open-webui")),
     Step("programs, part 2 of 3", ("make", "programs", "PART=2/3"), 260, needs=("letta", "node")),
     live("part 6 of 8", "make", "live", "PART=6/8"),

@@ -30,10 +30,10 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 HERE: Final = Path(__file__).resolve().parent
 REQUIREMENTS: Final = HERE / "letta-requirements.txt"
@@ -84,6 +84,8 @@ async def create():
 
 asyncio.run(create())
 """
+
+SomeRig = TypeVar("SomeRig", bound="Rig")
 
 # A started child is kept until it has been waited for: it would stay behind as a zombie, and Popen warns.
 _children: dict[int, subprocess.Popen[bytes]] = {}
@@ -231,9 +233,9 @@ class Rig:
         self._start("letta", *letta, environment=environment)
         self._wait_until_ready()
 
-    def _wait_until_ready(self) -> None:
+    def _wait_until_ready(self, *urls: str) -> None:
         deadline = time.monotonic() + START_TIMEOUT
-        waiting = list(self._ready_urls())
+        waiting = list(urls or self._ready_urls())
         while waiting:
             for name, process in self._read_state().items():
                 if not process.is_alive():
@@ -250,17 +252,7 @@ class Rig:
     def _stop_all(self) -> None:
         if not self._state_path.exists():
             return
-        processes = self._read_state(any_port=True)
-        for process in processes.values():
-            process.signal(signal.SIGTERM)
-        deadline = time.monotonic() + STOP_TIMEOUT
-        for process in processes.values():
-            while process.is_alive():
-                if time.monotonic() > deadline:
-                    process.signal(signal.SIGKILL)
-                time.sleep(POLL_INTERVAL)
-            if child := _children.pop(process.pid, None):
-                child.wait(STOP_TIMEOUT)  # it was killed at last
+        stop(self._read_state(any_port=True).values())
         for running in self.root.glob("database-*/postmaster.pid"):
             self._run("database", self.python, "-c", STOP_DATABASE, running.parent)
         self._state_path.unlink()
@@ -277,8 +269,10 @@ class Rig:
                 start_new_session=True,  # a group of its own, so that it is stopped with what it starts
             )
         _children[child.pid] = child
-        processes = self._read_state() if self._state_path.exists() else {}
-        processes[name] = Process(pid=child.pid, stamp=process_stamp(child.pid))
+        self._note(name, Process(pid=child.pid, stamp=process_stamp(child.pid)))
+
+    def _note(self, name: str, process: Process) -> None:
+        processes = {**self._read_state(), name: process}
         described = {key: {"pid": process.pid, "stamp": process.stamp} for key, process in processes.items()}
         state = {"port": self.port, "model_port": self.model_port, "processes": described}
         self._state_path.write_text(json.dumps(state))
@@ -306,7 +300,7 @@ class Rig:
             raise RigError(f"the rig in {where}: name these, or stop it with `down`")
         return processes
 
-    def _ready_urls(self) -> tuple[str, str]:
+    def _ready_urls(self) -> tuple[str, ...]:
         return f"{self.url}/v1/health/", f"{self.model_url}/v1/models"
 
     def _log_path(self, name: str) -> Path:
@@ -332,7 +326,7 @@ def from_environment() -> Rig:
 
 
 @contextlib.contextmanager
-def running(rig: Rig) -> Iterator[Rig]:
+def running(rig: SomeRig) -> Iterator[SomeRig]:
     """Have the rig up inside the block; afterwards stop it only if it was this call that started it."""
     started = rig.up()
     try:
@@ -340,6 +334,20 @@ def running(rig: Rig) -> Iterator[Rig]:
     finally:
         if started:
             rig.down()
+
+
+def stop(processes: Collection[Process]) -> None:
+    """Stop processes, and wait for their end."""
+    for process in processes:
+        process.signal(signal.SIGTERM)
+    deadline = time.monotonic() + STOP_TIMEOUT
+    for process in processes:
+        while process.is_alive():
+            if time.monotonic() > deadline:
+                process.signal(signal.SIGKILL)
+            time.sleep(POLL_INTERVAL)
+        if child := _children.pop(process.pid, None):
+            child.wait(STOP_TIMEOUT)  # it was killed at last
 
 
 def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
@@ -401,16 +409,18 @@ def tail(path: Path) -> str:
     return "\n".join(lines[-LOG_LINE_COUNT:])
 
 
-def main() -> int:
-    """Carry out the command line; 0 is success."""
-    default = from_environment()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+def main(default: Rig, description: str | None) -> int:
+    """Carry out the command line; 0 is success.
+
+    :param default: the rig that the options change.
+    """
+    parser = argparse.ArgumentParser(description=description.splitlines()[0] if description else None)
     parser.add_argument("verb", choices=("up", "down", "log"))
     parser.add_argument("--root", type=Path, default=default.root, help="default: %(default)s")
     parser.add_argument("--port", type=int, default=default.port, help="Letta's port, default: %(default)s")
     parser.add_argument("--model-port", type=int, default=default.model_port, help="default: %(default)s")
     given = parser.parse_args()
-    rig = Rig(root=given.root.resolve(), port=given.port, model_port=given.model_port)
+    rig = replace(default, root=given.root.resolve(), port=given.port, model_port=given.model_port)
     try:
         if given.verb == "up":
             rig.up()
@@ -426,4 +436,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(from_environment(), __doc__))

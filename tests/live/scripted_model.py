@@ -1,4 +1,4 @@
-"""The model behind the rig's Letta server: it answers Chat Completions as the last user text says.
+"""The model behind a rig's Letta server: it answers Chat Completions as the last user text says.
 
 Runs in the rig's own environment: ``python scripted_model.py PORT``. One command a line, several combine:
 
@@ -30,7 +30,8 @@ Two habits of Roo Code are known: a user text behind results that only shows its
 and where it offers ``attempt_completion``, the quoted results are handed to it: Roo Code takes no plain text.
 Two of Letta's legacy agents, too: their heartbeats behind results say nothing, and where they offer
 ``send_message``, text without a call is handed to it, and reasoning becomes an argument of the first call.
-What Letta itself says where an agent is to go on from results that it has, says nothing either.
+What Letta itself says where an agent is to go on from results that it has, says nothing either, nor does what
+Letta Code puts around a user's text: ``<system-reminder>`` blocks.
 
 ``GET /seen?text=T`` counts the requests whose last user text holds T: a test can tell how often it was asked.
 """
@@ -59,6 +60,7 @@ OWN_PROMPT = "### Task:"
 EDITOR_STATE = "<environment_details>"
 HEARTBEAT = '{\n  "type": "heartbeat"'
 GO_ON = "<system-alert>Automated keep-alive ping."
+REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>\n?", flags=re.DOTALL)
 COMPLETION = "attempt_completion"
 SAYING = "send_message"
 ARGUMENTS_PIECE_SIZE = 6  # characters: small, so that every test sees arguments in fragments
@@ -95,6 +97,12 @@ def content_text(content: Any) -> str:
     if isinstance(content, str):
         return content
     return "\n".join(part.get("text", "") for part in content or ())
+
+
+def own_text(content: Any) -> str:
+    """Return a user's own text; of a message that is all reminders, the beginning of one."""
+    text = content_text(content)
+    return REMINDER.sub("", text) or text
 
 
 def pieces(text: str) -> list[str]:
@@ -187,12 +195,12 @@ def script_of(body: dict[str, Any]) -> Script:
         elif message["role"] == "assistant":
             answer_count += 1
         elif message["role"] == "user":
-            text = content_text(message.get("content"))
-            if not text.startswith((EDITOR_STATE, HEARTBEAT, GO_ON)):
+            text = own_text(message.get("content"))
+            if not text.startswith((EDITOR_STATE, HEARTBEAT, GO_ON, "<system-reminder>")):
                 break
     offered = {tool["function"]["name"] for tool in body.get("tools") or ()}
     users = (message for message in body["messages"] if message["role"] == "user")
-    heard = sum(content_text(message.get("content")) == text for message in users)
+    heard = sum(own_text(message.get("content")) == text for message in users)
     answers = parts_of(text, "again")
     steps = parts_of(answers[min(answer_count, len(answers) - 1)], "then")
     if not results:
@@ -272,7 +280,9 @@ async def complete(request: Request) -> Response:
     script = script_of(body)
     await asyncio.sleep(script.wait)
     if script.failure is not None:
-        error = {"message": "scripted failure", "type": "server_error"}
+        # Letta Code repeats a request by itself if the type says that the server is to blame.
+        kind = "server_error" if script.failure >= 500 else "invalid_request_error"
+        error = {"message": "scripted failure", "type": kind}
         return JSONResponse({"error": error}, status_code=script.failure)
     ident = f"chatcmpl-{uuid.uuid4().hex}"
     head = {"id": ident, "created": int(time.time()), "model": body.get("model", MODELS[0])}
