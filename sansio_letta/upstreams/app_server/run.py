@@ -23,7 +23,7 @@ from ...turn.upstream import (
     Script,
     Wait,
 )
-from .conversation import Conversation
+from .conversation import Conversation, ConversationState
 from .frames import Delta, Json, TurnEnd
 from .messages import AppServerRef, message_id, to_input
 from .questions import Questions
@@ -105,13 +105,18 @@ class AppServerRun:
 
     def start(self) -> Script[Refused | None]:
         """Send the input, and the answers. What the server has accepted is kept, whatever happens then."""
+        is_parked = self.conversation.state is ConversationState.PARKED
+        if is_parked and self.conversation.open_calls and not self.answers:
+            # The server would queue the input behind them.
+            return Refused(error=LettaError("The agent waits for answers to its calls.", advice=_BUSY))
         self.is_named = True
         if self.messages or self.continues or not self.answers:
             accepted = yield from self._send_input()
             self.has_kept = True
             if accepted.get("disposition") == "queued" and not self.answers:
                 yield from self._wait_in_queue()
-        self.conversation.begin(self)
+        else:
+            self.conversation.begin(self)
         if self.answers:
             self.has_kept = True
             self.conversation.answer({answer.call_id: answer for answer in self.answers})

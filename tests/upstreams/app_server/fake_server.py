@@ -244,6 +244,7 @@ class FakeAppServer:
             return  # had within the hour: nothing happens, and no frame comes
         talk.is_running = True
         talk.allowlist = payload.get("client_tool_allowlist")
+        self._replay(talk)
         if talk.is_dead:
             talk.is_running = False
             error = f"Conversation {talk.id} already has an active run (local-run-1)"
