@@ -595,6 +595,8 @@ def policies() -> str:
     rows = []
     for name, policy in POLICIES.items():
         values = "; ".join(_codes(value.value for value in level) for level in policy.levels)
+        if policy.takes_names:
+            values += "; or names of tools, which a request can only replace by the strictest value"
         default = getattr(Config(), policy.field).value
         loosens = f"no: {policy.guards}" if policy.guards else "yes"
         header = "-".join(word.capitalize() for word in (PREFIX + name).split("-"))

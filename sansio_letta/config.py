@@ -86,6 +86,48 @@ class Approvals(Enum):
     """Denied at once; the reply continues."""
 
 
+class AgentToolPolicy(Enum):
+    """Which of the agent's own tools may be used at an App Server, where they run on the server's host.
+
+    The operator may also list them: see `NamedTools`.
+    """
+
+    ASK = "ask"
+    """All; except for its memory, the reply asks for each call, and the next user message decides."""
+    MEMORY = "memory"
+    """Those that read and edit its memory, within the memory's folder."""
+    NONE = "none"
+    """None. The agent remembers only its conversations."""
+
+
+#: A tool's name, as far as an operator may list it.
+_TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
+
+
+@frozen
+class NamedTools:
+    """These of the agent's own tools, without a question, on any file; in place of an `AgentToolPolicy`.
+
+    :param names: ``memory`` among them adds what that policy allows.
+    """
+
+    names: tuple[str, ...]
+
+    @property
+    def value(self) -> str:
+        """The names, as `read` takes them."""
+        return ",".join(self.names)
+
+    @classmethod
+    def read(cls, text: str) -> "NamedTools | None":
+        """Read names between commas or blanks; None if they are not names, or if there are none."""
+        names = re.split(r"[\s,]+", text.strip(" \t,"))
+        closed = {AgentToolPolicy.ASK.value, AgentToolPolicy.NONE.value}
+        if not all(_TOOL_NAME.fullmatch(name) and name not in closed for name in names):
+            return None
+        return cls(tuple(dict.fromkeys(names)))
+
+
 class Enforcement(Enum):
     """How structured output is handled: JSON as the reply, or a forced tool call. Letta cannot enforce it."""
 
@@ -266,6 +308,8 @@ class Config:
     approvals: Approvals = Approvals.ASK
     #: How many approvals a turn may decide automatically. Letta's limit of 50 steps starts anew after each.
     max_approval_count: int = field(default=50, validator=_not_negative)
+    #: Which of the agent's own tools may be used at an App Server. Letta's REST API has rules of its own.
+    agent_tools: AgentToolPolicy | NamedTools = AgentToolPolicy.MEMORY
     #: How `response_format` and a forced `tool_choice` are handled.
     enforcement: Enforcement = Enforcement.VALIDATE
     #: How agents get a client's tools.

@@ -46,6 +46,7 @@ CHOICES = [
     "reasoning_field",
     "usage",
     "background",
+    "agent_tools",
     "joins_repeats",
     "finds_runs",
     "chat_key_headers",

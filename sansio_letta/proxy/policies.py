@@ -6,16 +6,18 @@ headers: any value if the policy is a matter of taste, but only a stricter one i
 
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from attrs import evolve, frozen
 
 from ..config import (
+    AgentToolPolicy,
     Approvals,
     Background,
     Config,
     Enforcement,
     InstructionPolicy,
+    NamedTools,
     ReasoningField,
     ServerTools,
     Speakers,
@@ -29,6 +31,8 @@ from ..upstreams.rest.response import Headers
 #: Prefix of the headers.
 PREFIX: Final = "x-letta-policy-"
 
+PolicyValue: TypeAlias = Enum | NamedTools
+
 
 @frozen(kw_only=True)
 class Policy:
@@ -40,28 +44,42 @@ class Policy:
     :param guards: the purpose of the stricter values, as a clause; empty if there is only one level.
     :param shapes: whether it changes what the agent is asked or does. If it only changes how the answer is
         shown or transferred, the same request with another value is still a retry.
+    :param takes_names: whether the operator may list names of tools instead. A request can only replace them
+        by the strictest value.
     """
 
     field: str
     levels: tuple[tuple[Enum, ...], ...]
     guards: str = ""
     shapes: bool = False
+    takes_names: bool = False
 
     @property
     def values(self) -> tuple[Enum, ...]:
         """All values, the most permissive first."""
         return tuple(value for level in self.levels for value in level)
 
-    def read(self, text: str) -> Enum | None:
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What the operator may write, for messages."""
+        return (
+            *(str(value.value) for value in self.values),
+            *(("names of tools",) if self.takes_names else ()),
+        )
+
+    def read(self, text: str) -> PolicyValue | None:
         """Return the value with this name; case, blanks around it, and dashes for underscores do not matter."""
         name = text.strip().lower().replace("-", "_")
-        return next((value for value in self.values if value.value.replace("-", "_") == name), None)
+        found = next((value for value in self.values if value.value.replace("-", "_") == name), None)
+        return NamedTools.read(text) if found is None and self.takes_names else found
 
-    def open_to_requests(self, current: Enum) -> tuple[Enum, ...]:
+    def open_to_requests(self, current: PolicyValue) -> tuple[Enum, ...]:
         """Return the values that a request may choose.
 
         :param current: the value that applies if the request does not choose.
         """
+        if isinstance(current, NamedTools):
+            return self.levels[-1]
         first = next(number for number, level in enumerate(self.levels) if current in level)
         return tuple(value for level in self.levels[first:] for value in level)
 
@@ -73,6 +91,14 @@ POLICIES: Final[Mapping[str, Policy]] = {
         levels=((Approvals.ALLOW,), (Approvals.ASK,), (Approvals.DENY,)),
         guards="the operator decides what the agent may do without asking",
         shapes=True,
+    ),
+    # They run on the App Server's host: with `ask`, whoever sends the user's messages decides about a shell.
+    "agent-tools": Policy(
+        field="agent_tools",
+        levels=((AgentToolPolicy.ASK,), (AgentToolPolicy.MEMORY,), (AgentToolPolicy.NONE,)),
+        guards="the operator decides what the agent may do on the App Server's host",
+        shapes=True,
+        takes_names=True,
     ),
     # Hidden tools are not secret: the client can ask the agent what it found. To keep them secret, turn off the
     # reasoning, which includes the arguments and results of tools.
@@ -163,9 +189,9 @@ def _asked(headers: Headers) -> Iterator[tuple[str, str, str]]:
             yield header.removeprefix(PREFIX), header, text
 
 
-def _choose(policy: Policy, header: str, text: str, current: Enum) -> Enum:
+def _choose(policy: Policy, header: str, text: str, current: PolicyValue) -> PolicyValue:
     value, allowed = policy.read(text), policy.open_to_requests(current)
-    if value in allowed:
+    if value is not None and (value in allowed or value == current):
         return value
     choice = ", ".join(str(each.value) for each in allowed)
     why = f" It is {current.value} here, and a request can only be stricter: {policy.guards}." if value else ""

@@ -9,6 +9,7 @@ from ..turn.agent import Agent, Caller
 from ..turn.request import TurnRequest
 from ..turn.thread_queue import Ticket
 from ..turn.upstream import Upstream
+from ..upstreams.app_server.agent_tools import AgentTools
 from ..upstreams.app_server.connection import AppServerConnection
 from ..upstreams.app_server.upstream import AppServerUpstream
 from ..upstreams.rest.upstream import RestUpstream
@@ -43,6 +44,7 @@ def make_upstream(
             token=context.token,
             agent=agent,
             caller=caller,
+            agent_tools=AgentTools.of(config.agent_tools),
             recall_thread=recall_thread,
         )
     return RestUpstream(

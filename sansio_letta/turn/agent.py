@@ -7,6 +7,8 @@ from typing import Final
 
 from attrs import field, frozen
 
+from ..config import NamedTools
+
 #: The id of an agent, on any upstream. Any other text may be an agent's name.
 _AGENT_ID: Final = re.compile(
     r"agent-(?:local-)?[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
@@ -116,7 +118,7 @@ class Caller:
     agents: tuple[str, ...] | None = None
     key_is_lettas: bool = False
     realm: str = field(default="", repr=False)
-    policies: Mapping[str, Enum] = field(factory=dict, hash=False)
+    policies: Mapping[str, Enum | NamedTools] = field(factory=dict, hash=False)
     _ids: frozenset[str] = field(init=False, repr=False, eq=False)
     _names: tuple[tuple[str, ...], ...] = field(init=False, repr=False, eq=False)
 

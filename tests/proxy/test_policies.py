@@ -9,13 +9,22 @@ from attrs import fields
 from drive import AGENT, DONE, PING, USAGE, say, server_call, stop, think
 from drive_cycle import Client, chat
 from sansio_letta import Approvals, Caller, Config, Proxy, RequestError, ServerTools
-from sansio_letta.config import Background, ClientTools, InstructionPolicy, ReasoningField, TaskPolicy
+from sansio_letta.config import (
+    AgentToolPolicy,
+    Background,
+    ClientTools,
+    InstructionPolicy,
+    NamedTools,
+    ReasoningField,
+    TaskPolicy,
+)
 from sansio_letta.proxy.policies import POLICIES, PREFIX, shape, with_headers, with_policies
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.commands import FindConversations, OpenStream
 
 APPROVALS = "x-letta-policy-approvals"
 TOOLS = "x-letta-policy-server-tools"
+AGENT_TOOLS = "x-letta-policy-agent-tools"
 
 
 def server(**policies: Any) -> Proxy:
@@ -64,6 +73,7 @@ EVERY = [
 #: What a request cannot choose, by what counts without it.
 CLOSED = {
     "approvals": {"ask": {"allow"}, "deny": {"allow", "ask"}},
+    "agent-tools": {"memory": {"ask"}, "none": {"ask", "memory"}},
     "instructions": {
         "once": {"override"},
         "always": {"override"},
@@ -90,6 +100,41 @@ def test_a_request_is_free_in_matters_of_taste_and_may_else_be_stricter(
         )
     else:
         assert with_headers(config, [header]) == with_policies(Config(), {field: value})
+
+
+@pytest.mark.parametrize("text", ["ask", "memory", "Bash", "Bash,Read,Write"])
+def test_a_request_cannot_choose_other_tools_than_those_that_are_named(text: str) -> None:
+    config = Config(agent_tools=NamedTools(("Bash", "Read")))
+    with pytest.raises(RequestError, match="must be one of: none"):
+        with_headers(config, [(AGENT_TOOLS, text)])
+    assert with_headers(config, [(AGENT_TOOLS, "none")]).agent_tools is AgentToolPolicy.NONE
+    assert with_headers(config, [(AGENT_TOOLS, "Bash, Read")]) == config
+
+
+@pytest.mark.parametrize("current", AgentToolPolicy)
+def test_a_request_cannot_name_tools(current: AgentToolPolicy) -> None:
+    with pytest.raises(RequestError, match="a request can only be stricter: the operator decides what the"):
+        with_headers(Config(agent_tools=current), [(AGENT_TOOLS, "Bash")])
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("Bash", ("Bash",)),
+        (" Bash, Read ,Bash\t", ("Bash", "Read")),
+        ("memory web_search", ("memory", "web_search")),
+        ("mcp:files/read.all-of_it", ("mcp:files/read.all-of_it",)),
+    ],
+)
+def test_names_of_tools(text: str, names: tuple[str, ...]) -> None:
+    found = POLICIES["agent-tools"].read(text)
+    assert found == NamedTools(names)
+    assert POLICIES["agent-tools"].read(found.value) == found
+
+
+@pytest.mark.parametrize("text", ["", " , ", "ask,Bash", "Bash none", "a;b", "x" * 129, '"Bash"'])
+def test_what_is_not_names_of_tools(text: str) -> None:
+    assert POLICIES["agent-tools"].read(text) is None
 
 
 def test_without_headers_it_is_the_servers_own() -> None:

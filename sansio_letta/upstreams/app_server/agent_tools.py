@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
+from ...config import AgentToolPolicy, NamedTools
+
 #: Reads the memory, without a path.
 _MEMORY: Final = "Memory"
 #: The tools by which an agent reads and edits its memory, and their argument that is a path.
@@ -48,6 +50,15 @@ class AgentTools:
     names: frozenset[str] = frozenset()
     asks: bool = False
     client_names: frozenset[str] = field(default=frozenset())
+
+    @classmethod
+    def of(cls, policy: AgentToolPolicy | NamedTools) -> "AgentTools":
+        """Make those of a policy."""
+        if isinstance(policy, NamedTools):
+            names = frozenset(policy.names)
+            word = AgentToolPolicy.MEMORY.value
+            return cls(has_memory=word in names, names=names - {word})
+        return cls(has_memory=policy is not AgentToolPolicy.NONE, asks=policy is AgentToolPolicy.ASK)
 
     @property
     def needs_directory(self) -> bool:

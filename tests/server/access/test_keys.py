@@ -19,6 +19,7 @@ from letta_server.access.keys import (
 )
 from letta_server.settings.errors import SettingsError
 from sansio_letta import Approvals, ReasoningField, ServerTools
+from sansio_letta.config import NamedTools
 from sansio_letta.proxy.policies import POLICIES
 
 SECRET = "a-key-that-nobody-guesses"
@@ -130,6 +131,12 @@ def test_every_policy_and_value_is_written_and_read(tmp_path: Path) -> None:
         assert key.caller.policies == {POLICIES[policy].field: POLICIES[policy].read(value)}
 
 
+def test_a_keys_agent_tools_can_be_named(tmp_path: Path) -> None:
+    path = written(tmp_path, toml_lines("alice", SECRET, policies=["agent-tools=memory, web_search"]))
+    [key] = read_keys([path]).keys
+    assert key.caller.policies == {"agent_tools": NamedTools(("memory", "web_search"))}
+
+
 @pytest.mark.parametrize(
     ("policies", "told"),
     [
@@ -202,7 +209,7 @@ def test_keys_of_several_places(tmp_path: Path) -> None:
                 ),
                 (
                     "{ Approvals = 'deny' }",
-                    "keys.alice.policies.Approvals: expected one of approvals, server-tools",
+                    "keys.alice.policies.Approvals: expected one of approvals, agent-tools",
                 ),
                 ("{ server_tools = 'status' }", "keys.alice.policies.server_tools: expected one of approvals"),
                 ("{ approvals = 'maybe' }", "keys.alice.policies.approvals: expected one of allow, ask, deny"),

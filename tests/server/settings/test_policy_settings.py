@@ -9,6 +9,7 @@ import pytest
 
 from letta_server import PolicySettings, Settings
 from sansio_letta import Approvals, Config
+from sansio_letta.config import NamedTools
 from sansio_letta.proxy.policies import POLICIES
 
 from ..parsed import check_refused, parsed
@@ -54,7 +55,19 @@ def test_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found == attrs.evolve(EXPECTED, approvals=Approvals.DENY)
 
 
+@pytest.mark.parametrize("text", ["Bash,Read", " Bash  Read"])
+def test_the_agents_tools_can_be_named(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = PolicySettings(agent_tools=NamedTools(("Bash", "Read")))
+    assert parsed(PolicySettings, "--agent-tools", text) == expected
+    file = tmp_path / "proxy.toml"
+    file.write_text(f'agent-tools = "{text}"\n', encoding="utf-8")
+    assert parsed(PolicySettings, "--config", str(file)) == expected
+    monkeypatch.setenv("LETTA_PROXY_AGENT_TOOLS", text)
+    assert parsed(PolicySettings) == expected
+    assert Settings(policies=expected).config() == Config(agent_tools=NamedTools(("Bash", "Read")))
+
+
 @EVERY
-@pytest.mark.parametrize("wrong", ["sometimes", ""])
+@pytest.mark.parametrize("wrong", ["some times?", ""])
 def test_a_value_that_there_is_not_is_told(name: str, value: Enum, wrong: str) -> None:
     check_refused(f"--{name}", wrong, "Choose from: ")

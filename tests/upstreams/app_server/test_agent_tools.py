@@ -2,6 +2,7 @@
 
 import pytest
 
+from sansio_letta.config import AgentToolPolicy, NamedTools
 from sansio_letta.upstreams.app_server.agent_tools import AgentTools, Judgement, is_within
 
 MEMORY = "/home/x/.letta/memory"
@@ -63,6 +64,20 @@ def test_within_on_windows(path: str) -> None:
 )
 def test_outside_on_windows(path: str) -> None:
     assert not is_within(path, "C:\\Users\\x\\memory")
+
+
+@pytest.mark.parametrize(
+    ("policy", "tools"),
+    [
+        (AgentToolPolicy.MEMORY, AgentTools()),
+        (AgentToolPolicy.NONE, AgentTools(has_memory=False)),
+        (AgentToolPolicy.ASK, AgentTools(asks=True)),
+        (NamedTools(("Bash",)), AgentTools(has_memory=False, names=frozenset({"Bash"}))),
+        (NamedTools(("memory", "Bash")), AgentTools(names=frozenset({"Bash"}))),
+    ],
+)
+def test_policies(policy: AgentToolPolicy | NamedTools, tools: AgentTools) -> None:
+    assert AgentTools.of(policy) == tools
 
 
 INSIDE, OUTSIDE = {"file_path": f"{MEMORY}/a"}, {"file_path": "/etc/hostname"}

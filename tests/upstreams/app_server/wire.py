@@ -5,8 +5,9 @@ from typing import Any, Final
 import orjson
 from attrs import define, field
 
-from sansio_letta import Config, HttpRequest, Proxy, ResponseBody, ResponseHead, Signal
+from sansio_letta import Caller, Config, HttpRequest, Proxy, ResponseBody, ResponseHead, Signal
 from sansio_letta.proxy.cycle import Cycle
+from sansio_letta.turn.agent import ANYONE
 from sansio_letta.upstreams.app_server.connection import AppServerConnection
 from sansio_letta.upstreams.app_server.sockets import Channel, CloseSocket, OpenSocket, SendFrame
 
@@ -79,9 +80,9 @@ class Wire:
         request = HttpRequest(method="POST", target=target, headers=headers, body=orjson.dumps(body))
         return self.send(request)
 
-    def send(self, request: HttpRequest) -> Client:
-        token = f"token{len(self.clients):08}"
-        client = Client(self.proxy.open(request, token=token, created=1_764_000_000, now=self.now))
+    def send(self, request: HttpRequest, caller: Caller = ANYONE) -> Client:
+        token, created = f"token{len(self.clients):08}", 1_764_000_000
+        client = Client(self.proxy.open(request, token=token, created=created, now=self.now, caller=caller))
         self.clients.append(client)
         self.carry()
         return client

@@ -15,7 +15,6 @@ import secrets
 import stat
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from enum import Enum
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any, Final
 from attrs import field, frozen
 
 from sansio_letta import Caller
-from sansio_letta.proxy.policies import POLICIES
+from sansio_letta.proxy.policies import POLICIES, PolicyValue
 
 from ..settings.errors import SettingsError
 from ..settings.rates import Rate, parse_rate
@@ -121,8 +120,8 @@ def _toml_string(text: str) -> str:
     return f'"{escaped}"'
 
 
-def _split_policies(policies: Sequence[str]) -> dict[str, Enum]:
-    chosen: dict[str, Enum] = {}
+def _split_policies(policies: Sequence[str]) -> dict[str, PolicyValue]:
+    chosen: dict[str, PolicyValue] = {}
     for entry in policies:
         name, equals, text = (part.strip() for part in entry.partition("="))
         if not equals:
@@ -249,13 +248,13 @@ def _decode_key(name: str, value: object, where: str, default: tuple[Rate, ...])
     )
 
 
-def _decode_policy(name: str, text: object, where: str) -> Enum:
+def _decode_policy(name: str, text: object, where: str) -> PolicyValue:
     policy = POLICIES.get(name)
     if policy is None:
         raise SettingsError(f"{where}: expected one of {', '.join(POLICIES)}")
     value = policy.read(text) if isinstance(text, str) else None
     if value is None:
-        raise SettingsError(f"{where}: expected one of {', '.join(str(each.value) for each in policy.values)}")
+        raise SettingsError(f"{where}: expected one of {', '.join(policy.choices)}")
     return value
 
 

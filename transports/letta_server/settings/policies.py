@@ -1,14 +1,38 @@
 """Settings of policies, which a key or a request may override."""
 
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 from attrs import frozen
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from sansio_letta import Approvals, Background, Config, ReasoningField, ServerTools
-from sansio_letta.config import Enforcement, InstructionPolicy, Speakers, TaskPolicy, Threads, UsageCount
+from sansio_letta.config import (
+    AgentToolPolicy,
+    Enforcement,
+    InstructionPolicy,
+    NamedTools,
+    Speakers,
+    TaskPolicy,
+    Threads,
+    UsageCount,
+)
+from sansio_letta.proxy.policies import POLICIES
 
 _CORE: Final = Config()
+
+
+def _read_agent_tools(_: object, tokens: Sequence[Token]) -> AgentToolPolicy | NamedTools:
+    policy = POLICIES["agent-tools"]
+    value = policy.read(tokens[0].value)
+    if not isinstance(value, AgentToolPolicy | NamedTools):
+        raise ValueError(f"Choose from: {', '.join(policy.choices)}.")
+    return value
+
+
+def _in_one(_: object, text: str, delimiter: str | None = None) -> list[str]:
+    """Return a variable's value in one piece: by default, blanks divide it."""
+    return [text]
 
 
 @frozen(kw_only=True)
@@ -22,6 +46,19 @@ class PolicySettings:
             help="The agent's tools that require human approval: ask in the chat, allow, or deny.",
         ),
     ] = _CORE.approvals
+    agent_tools: Annotated[
+        AgentToolPolicy | NamedTools,
+        Parameter(
+            converter=_read_agent_tools,
+            n_tokens=1,
+            accepts_keys=False,
+            env_var_split=_in_one,
+            env_var="LETTA_PROXY_AGENT_TOOLS",
+            help="The agent's own tools at an App Server: memory, to read and edit its memory; none; ask, all, "
+            "but in the chat before each call outside the memory; or names of tools that it may use without a "
+            "question, separated by commas, where memory adds those of memory.",
+        ),
+    ] = _CORE.agent_tools
     server_tools: Annotated[
         ServerTools,
         Parameter(
