@@ -5,6 +5,10 @@ the whole way with 64 events a read, `event_single_us` with one, `fresh_us` with
 last, so that no way is short. Its stages, each measured alone: `sse_us`, `message_us` (JSON to a typed
 message; `loads_us` is the bare `orjson.loads` in it), `run_us` (message to event) and `writer_us` (event to a
 chunk's bytes). What is left is the walk of turn and cycle.
+
+`app_server_us` is the whole way of a text delta from an App Server, a frame of 430 bytes at a time, with the
+second socket that hears the same; `app_server_ratio` compares it with `event_single_us`, the two measured in
+turns. `app_server_read_us` is the frame alone.
 """
 
 import json
@@ -16,7 +20,11 @@ import orjson
 
 from sansio_letta import Config, HttpRequest, Proxy, ResponseBody, Signal, SSEDecoder
 from sansio_letta.dialects.chat_completions.writer import ChunkWriter, Heading
+from sansio_letta.proxy.cycle import Cycle
 from sansio_letta.turn.events import TextDelta
+from sansio_letta.upstreams.app_server.connection import AppServerConnection
+from sansio_letta.upstreams.app_server.frames import read_frame
+from sansio_letta.upstreams.app_server.sockets import Channel, OpenSocket, SendFrame
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.calls import ToolBridge
 from sansio_letta.upstreams.rest.run import RunStream
@@ -45,20 +53,37 @@ EVENT: Final = b"data: " + PAYLOAD + b"\n\n"
 #: Of a numbered stream: no two of its events begin with the same bytes.
 FRESH: Final = [EVENT.replace(b'"seq_id":null', b'"seq_id":%d' % number) for number in range(EVENT_COUNT)]
 
+#: What an App Server answers, by the question.
+ANSWERS: Final[dict[str, dict[str, object]]] = {
+    "agent_list": {"agents": [{"id": "agent-local-1", "name": "Milo"}]},
+    "conversation_list": {"conversations": []},
+    "conversation_create": {"conversation": {"id": "local-conv-1"}},
+    "conversation_messages_list": {"messages": []},
+}
+DELTA: Final = (
+    '{"type":"stream_delta","delta":{"id":"ui-msg-2:assistant:1","date":"2026-11-27T19:14:48.983Z",'
+    '"message_type":"assistant_message","content":[{"type":"text","text":"remembers "}],"run_id":"local-run-1",'
+    '"seq_id":%d,"type":"message"},"runtime":{"agent_id":"agent-local-1","conversation_id":"local-conv-1"},'
+    '"event_seq":%d,"emitted_at":"2026-11-27T19:14:48.985Z",'
+    '"idempotency_key":"stream_delta:13:a8cd0538-0c45-4b66-9716-c68036569d85"}'
+)
+DELTAS: Final = [(DELTA % (number, number)).encode() for number in range(1, EVENT_COUNT + 1)]
+
 
 def reads(size: int) -> list[bytes]:
     """The stream as a socket would give it, `size` events a read."""
     return [EVENT * size] * (EVENT_COUNT // size)
 
 
-def best_us(work: Callable[[], object]) -> float:
-    """Microseconds per event in the best round."""
-    rounds = []
+def best_us(*works: Callable[[], object]) -> list[float]:
+    """Microseconds per event in the best round of each. They take turns."""
+    rounds: list[list[float]] = [[] for _ in works]
     for _ in range(ROUND_COUNT):
-        began_at = time.perf_counter()
-        work()
-        rounds.append(time.perf_counter() - began_at)
-    return min(rounds) / EVENT_COUNT * 1e6
+        for taken, work in zip(rounds, works, strict=True):
+            began_at = time.perf_counter()
+            work()
+            taken.append(time.perf_counter() - began_at)
+    return [min(taken) / EVENT_COUNT * 1e6 for taken in rounds]
 
 
 def translate(received: list[bytes]) -> int:
@@ -75,6 +100,40 @@ def translate(received: list[bytes]) -> int:
     size = 0
     for data in received:
         cycle.receive_data(data, now)
+        while not isinstance(item := cycle.next_event(), Signal):
+            if isinstance(item, ResponseBody):
+                size += len(item.data)
+    return size
+
+
+def answer(connection: AppServerConnection, cycle: Cycle) -> None:
+    """Open the sockets and answer all questions, until the turn waits for the reply."""
+    while True:
+        while not isinstance(cycle.next_event(), Signal):
+            pass
+        if isinstance(command := connection.next_command(0.0), Signal):
+            return
+        if isinstance(command, OpenSocket):
+            connection.socket_opened(command.channel, 0.0)
+        elif isinstance(command, SendFrame):
+            asked = json.loads(command.data)
+            kind = "input_accepted" if asked["type"] == "input" else f"{asked['type']}_response"
+            found = {"type": kind, "request_id": asked["request_id"], "accepted": True}
+            body = json.dumps({**found, **ANSWERS.get(asked["type"], {})}, separators=(",", ":"))
+            connection.receive_frame(command.channel, body.encode(), 0.0)
+
+
+def translate_frames(received: list[bytes]) -> int:
+    """Do the same for frames of an App Server, which come on both sockets."""
+    connection, now = AppServerConnection(), 0.0
+    proxy = Proxy(Config(), app_server=connection)
+    request = HttpRequest(method="POST", target="/v1/chat/completions", body=REQUEST)
+    cycle = proxy.open(request, token="0123456789", created=1_795_332_551, now=now)
+    answer(connection, cycle)
+    size = 0
+    for data in received:
+        connection.receive_frame(Channel.WORK, data, now)
+        connection.receive_frame(Channel.GUARD, data, now)
         while not isinstance(item := cycle.next_event(), Signal):
             if isinstance(item, ResponseBody):
                 size += len(item.data)
@@ -103,18 +162,28 @@ def write(event: TextDelta) -> None:
 
 def main() -> None:
     batched, single = reads(64), reads(1)
-    if translate(batched) != translate(single) or translate(single) < EVENT_COUNT * 100:
+    sizes = {translate(batched), translate(single)}
+    if len(sizes) > 1 or min(sizes) < EVENT_COUNT * 100 or translate_frames(DELTAS) < EVENT_COUNT * 100:
         raise SystemExit("the core gives something else when the stream is cut otherwise, or nothing")
     message = letta.decode_message(PAYLOAD)
+    event, event_single, app_server = best_us(
+        lambda: translate(batched), lambda: translate(single), lambda: translate_frames(DELTAS)
+    )
+    stages: dict[str, Callable[[], object]] = {
+        "fresh_us": lambda: translate(FRESH),
+        "sse_us": lambda: decode_sse(batched),
+        "message_us": lambda: [letta.decode_message(PAYLOAD) for _ in range(EVENT_COUNT)],
+        "loads_us": lambda: [orjson.loads(PAYLOAD) for _ in range(EVENT_COUNT)],
+        "run_us": lambda: run(message),
+        "writer_us": lambda: write(TextDelta(text="remembers ")),
+        "app_server_read_us": lambda: [read_frame(data) for data in DELTAS],
+    }
     figures = {
-        "event_us": best_us(lambda: translate(batched)),
-        "event_single_us": best_us(lambda: translate(single)),
-        "fresh_us": best_us(lambda: translate(FRESH)),
-        "sse_us": best_us(lambda: decode_sse(batched)),
-        "message_us": best_us(lambda: [letta.decode_message(PAYLOAD) for _ in range(EVENT_COUNT)]),
-        "loads_us": best_us(lambda: [orjson.loads(PAYLOAD) for _ in range(EVENT_COUNT)]),
-        "run_us": best_us(lambda: run(message)),
-        "writer_us": best_us(lambda: write(TextDelta(text="remembers "))),
+        "event_us": event,
+        "event_single_us": event_single,
+        "app_server_us": app_server,
+        "app_server_ratio": app_server / event_single,
+        **{name: best_us(work)[0] for name, work in stages.items()},
     }
     print(json.dumps(figures))
 
