@@ -23,14 +23,9 @@ import orjson
 from attrs import define, field
 
 from ..._signal import Signal
-from ...errors import LettaError, RemoteProtocolError, SansioLettaError
+from ...errors import Advice, LettaError, RemoteProtocolError, SansioLettaError
 from .conversation import Conversation
-from .frames import (
-    BadFrame,
-    Json,
-    Response,
-    read_frame,
-)
+from .frames import BadFrame, Response, read_frame
 from .sockets import Channel, CloseSocket, OpenSocket, SendFrame, SocketCommand
 
 #: Seconds in which the server answers a question. Starting the first conversation of an agent took two.
@@ -39,8 +34,12 @@ ANSWER_TIMEOUT: Final = 30.0
 _REOPEN_PAUSE: Final = 1.0
 #: Idle conversations that are remembered, with what was told to them about tools.
 _MAX_IDLE_COUNT: Final = 1000
+#: Bytes of frames that wait for a socket to open.
+MAX_WAITING_SIZE: Final = 64 * 1024 * 1024
 #: How a frame begins that answers a question on the guarding socket.
 _SYNC_ANSWER: Final = b'{"type":"sync_response"'
+_WORK: Final = Channel.WORK
+_OVERLOADED: Final = Advice(status=503, type="server_error", code="server_overloaded", retry_after=1)
 
 
 def no_wake() -> None:
@@ -79,8 +78,10 @@ class _Socket:
     is_opening: bool = False
     reopen_at: float = inf
     sequence: int | None = None  #: the last frame's number
-    waiting: deque[tuple[str, bytes]] = field(factory=deque)
-    """Frames to be sent once it is open, each with the id of its request."""
+    waiting: OrderedDict[str, bytes] = field(factory=OrderedDict)
+    """Questions to be sent once it is open, by their ids."""
+    waiting_size: int = 0
+    sync_count: int = 0  #: answers that are awaited from which on it follows what runs
 
 
 @define(eq=False)
@@ -98,7 +99,11 @@ class AppServerConnection:
     _commands: deque[SocketCommand] = field(factory=deque, init=False)
     _sockets: dict[Channel, _Socket] = field(init=False)
     _requests: OrderedDict[str, tuple[Request, Channel]] = field(factory=OrderedDict, init=False)
+    _due: deque[tuple[float, str]] = field(factory=deque, init=False)
+    """Deadlines of the questions that were sent, the next first."""
     _conversations: OrderedDict[str, Conversation] = field(factory=OrderedDict, init=False)
+    _busy: dict[str, Conversation] = field(factory=dict, init=False)
+    _without_directory: set[str] = field(factory=set, init=False)  #: see `Conversation.wants_device`
     _number: int = field(default=0, init=False)
     _closing: bool = field(default=False, init=False)
 
@@ -120,15 +125,31 @@ class AppServerConnection:
         :param content: the frame's fields, without its type and id.
         """
         request = Request(kind, wake)
-        request_id = self._next_id()
+        self._number += 1
+        request_id = f"lp-{self._number}"
+        data = orjson.dumps({"type": kind, **content, "request_id": request_id})
+        socket = self._sockets[channel]
+        if socket.is_open:
+            self._commands.append(SendFrame(channel, data, request_id))
+        elif socket.waiting_size + len(data) > MAX_WAITING_SIZE:
+            request.error = LettaError(
+                "Too much waits for the connection to the App Server. Try again in a second.",
+                advice=_OVERLOADED,
+            )
+            return request
+        else:
+            socket.waiting[request_id] = data
+            socket.waiting_size += len(data)
+            self._open(channel)
         self._requests[request_id] = request, channel
-        self._send(channel, {"type": kind, **content, "request_id": request_id}, request_id)
+        self.wake()
         return request
 
     def tell(self, kind: str, content: Mapping[str, Any]) -> None:
         """Send a frame that gets no answer. It is lost with its socket."""
-        if self._sockets[Channel.WORK].is_open:
-            self._send(Channel.WORK, {"type": kind, **content}, "")
+        if self._sockets[_WORK].is_open:
+            self._commands.append(SendFrame(_WORK, orjson.dumps({"type": kind, **content})))
+            self.wake()
 
     def conversation(self, agent_id: str, conversation_id: str) -> Conversation:
         """Return what is known of a conversation."""
@@ -143,7 +164,7 @@ class AppServerConnection:
     @property
     def has_busy(self) -> bool:
         """Whether a conversation runs, or waits for results."""
-        return any(conversation.is_busy for conversation in self._conversations.values())
+        return bool(self._busy)
 
     def is_open(self, channel: Channel) -> bool:
         """Whether a socket can be used."""
@@ -153,9 +174,22 @@ class AppServerConnection:
         """Have the guarding socket follow a conversation, too."""
         socket = self._sockets[Channel.GUARD]
         if socket.is_open and Channel.GUARD not in conversation.followed_by:
-            self._sync(conversation)
+            self._sync(conversation, Channel.GUARD)
         elif not socket.is_open:
             self._open(Channel.GUARD)
+
+    def note_state(self, conversation: Conversation) -> None:
+        """Note that a conversation has begun to run or wait, or has ended, or what it needs to know."""
+        key = conversation.conversation_id
+        if conversation.is_busy:
+            # It may have been forgotten since the turn began.
+            self._busy[key] = self._conversations[key] = conversation
+        else:
+            self._busy.pop(key, None)
+        if conversation.wants_device:
+            self._without_directory.add(key)
+        else:
+            self._without_directory.discard(key)
 
     # --- For the transport --------------------------------------------------------------------------------
 
@@ -165,19 +199,25 @@ class AppServerConnection:
         :param now: monotonic seconds, here and below.
         """
         self.now = now
-        return self._commands.popleft() if self._commands else Signal.WAITING
+        if not self._commands:
+            return Signal.WAITING
+        command = self._commands.popleft()
+        if isinstance(command, SendFrame) and (known := self._requests.get(command.request_id)) is not None:
+            # Counted from here on: the time that `ask` knows may be that of the last frame.
+            known[0].deadline = now + self.answer_timeout
+            self._due.append((known[0].deadline, command.request_id))
+        return command
 
     def socket_opened(self, channel: Channel, now: float) -> None:
         """Note that a socket is open."""
         self.now = now
         socket = self._sockets[channel]
         socket.is_open, socket.is_opening, socket.reopen_at, socket.sequence = True, False, inf, None
-        for _, data in socket.waiting:
-            self._commands.append(SendFrame(channel, data))
-        socket.waiting.clear()
-        if channel is Channel.GUARD:
-            for conversation in self._busy():
-                self._sync(conversation)
+        for request_id, data in socket.waiting.items():
+            self._commands.append(SendFrame(channel, data, request_id))
+        self._forget_waiting(socket)
+        for conversation in list(self._busy.values()):
+            self._sync(conversation, channel)
 
     def socket_lost(self, channel: Channel, reason: str, now: float) -> None:
         """Note that a socket could not be opened, or was lost.
@@ -188,7 +228,7 @@ class AppServerConnection:
         socket = self._sockets[channel]
         was_open = socket.is_open
         socket.is_open = socket.is_opening = False
-        socket.waiting.clear()
+        self._forget_waiting(socket)
         lost = [key for key, (_, used) in self._requests.items() if used is channel]
         what = "closed the connection" if was_open else "cannot be reached"
         for key in lost:
@@ -199,51 +239,55 @@ class AppServerConnection:
                 request.fail(LettaError(f"The App Server {what}: {reason}."))
         other = next(each for each in Channel if each is not channel)
         for conversation in list(self._conversations.values()):
-            conversation.lose_socket(channel, is_last=not self._sockets[other].is_open)
+            conversation.lose_socket(channel)
+        if channel is _WORK and self._sockets[other].is_open:
+            # What the other was told while this one was open was not read.
+            for conversation in list(self._busy.values()):
+                self._check(conversation, other)
         if self.has_busy and not self._closing:
             socket.reopen_at = now + _REOPEN_PAUSE
 
     def receive_frame(self, channel: Channel, data: bytes, now: float) -> None:
         """Receive a text frame."""
         self.now = now
-        is_second = channel is Channel.GUARD and self._sockets[Channel.WORK].is_open
-        if is_second and not data.startswith(_SYNC_ANSWER):
-            return  # the same frame comes on the other socket
         socket = self._sockets[channel]
-        try:
-            frame, number = read_frame(data, with_device=self._wants_device)
-        except BadFrame:
-            self.gap_count += 1
-            self._note_gap()
+        if not socket.is_open:
             return
-        if number is not None:
-            if socket.sequence is not None and number > socket.sequence + 1 and channel is Channel.WORK:
-                self.gap_count += 1
+        if channel is not _WORK and self._work_hears_all and not data.startswith(_SYNC_ANSWER):
+            return  # the same frame comes on the other socket
+        frame, number = read_frame(data, with_device=bool(self._without_directory))
+        if number is not None and channel is _WORK:
+            if socket.sequence is not None and number > socket.sequence + 1:
+                self._note_gap(channel)
             socket.sequence = number
         if isinstance(frame, Response):
             known = self._requests.pop(frame.request_id, None)
             if known is not None:
                 known[0].answer = frame
                 known[0].wake()
+        elif isinstance(frame, BadFrame):
+            self._note_gap(channel, frame.conversation_id)
         elif frame is not None:
             conversation = self._conversations.get(frame.conversation_id)
-            if conversation is not None:
-                conversation.receive(frame)
+            if conversation is not None and not conversation.receive(frame):
+                self._note_gap(channel, frame.conversation_id)
 
     def next_deadline(self) -> float:
         """Return when to call `handle_deadline` if nothing happens until then."""
-        waits = min((request.deadline for request, _ in self._requests.values()), default=inf)
+        while self._due and self._due[0][1] not in self._requests:
+            self._due.popleft()
+        waits = self._due[0][0] if self._due else inf
         return min(waits, *(socket.reopen_at for socket in self._sockets.values()))
 
     def handle_deadline(self, now: float) -> None:
         """Do what is due."""
         self.now = now
-        for key, (request, _) in list(self._requests.items()):
-            if now >= request.deadline:
-                del self._requests[key]
-                request.fail(
+        while self._due and self._due[0][0] <= now:
+            known = self._requests.pop(self._due.popleft()[1], None)
+            if known is not None:
+                known[0].fail(
                     RemoteProtocolError(
-                        f"The App Server did not answer {request.kind} within {self.answer_timeout:g} seconds."
+                        f"The App Server did not answer {known[0].kind} within {self.answer_timeout:g} seconds."
                     )
                 )
         for channel, socket in self._sockets.items():
@@ -261,22 +305,6 @@ class AppServerConnection:
 
     # --- Within -------------------------------------------------------------------------------------------
 
-    def _next_id(self) -> str:
-        self._number += 1
-        return f"lp-{self._number}"
-
-    def _send(self, channel: Channel, frame: Json, request_id: str) -> None:
-        data = orjson.dumps(frame)
-        socket = self._sockets[channel]
-        if request_id:
-            self._requests[request_id][0].deadline = self.now + self.answer_timeout
-        if socket.is_open:
-            self._commands.append(SendFrame(channel, data))
-        else:
-            socket.waiting.append((request_id, data))
-            self._open(channel)
-        self.wake()
-
     def _open(self, channel: Channel) -> None:
         socket = self._sockets[channel]
         if not (socket.is_open or socket.is_opening):
@@ -284,23 +312,57 @@ class AppServerConnection:
             self._commands.append(OpenSocket(channel))
             self.wake()
 
-    def _sync(self, conversation: Conversation) -> None:
-        conversation.followed_by.add(Channel.GUARD)
-        content = {"runtime": conversation.runtime, "recover_approvals": False}
-        self.ask("sync", content, channel=Channel.GUARD)
-
-    def _busy(self) -> list[Conversation]:
-        return [conversation for conversation in self._conversations.values() if conversation.is_busy]
+    @staticmethod
+    def _forget_waiting(socket: _Socket) -> None:
+        socket.waiting.clear()
+        socket.waiting_size = 0
 
     @property
-    def _wants_device(self) -> bool:
-        return any(conversation.wants_device for conversation in self._conversations.values())
+    def _work_hears_all(self) -> bool:
+        """Whether the working socket is open and follows all that runs."""
+        socket = self._sockets[_WORK]
+        return socket.is_open and not socket.sync_count
 
-    def _note_gap(self) -> None:
-        for conversation in self._busy():
+    def _sync(self, conversation: Conversation, channel: Channel, *, checks: bool = False) -> None:
+        """Have a socket follow a conversation.
+
+        :param checks: whether frames may have been missed, so that what the server says of it now counts.
+        """
+        conversation.followed_by.add(channel)
+        socket = self._sockets[channel]
+        socket.sync_count += 1
+
+        def done() -> None:
+            socket.sync_count -= 1
+            if checks:
+                conversation.end_check(was_answered=request.answer is not None)
+
+        content = {"runtime": conversation.runtime, "recover_approvals": False}
+        request = self.ask("sync", content, wake=done, channel=channel)
+
+    def _note_gap(self, channel: Channel, conversation_id: str | None = None) -> None:
+        """Note that a frame could not be read, or is missing.
+
+        :param conversation_id: of the conversation that it belonged to; None: any.
+        """
+        self.gap_count += 1
+        if conversation_id is None:
+            affected = list(self._busy.values())
+        else:
+            affected = [self._busy[conversation_id]] if conversation_id in self._busy else []
+        for conversation in affected:
             conversation.note_gap()
+            self._check(conversation, channel)
+
+    def _check(self, conversation: Conversation, channel: Channel) -> None:
+        """Ask what a conversation is doing that is thought to run: its end may have been missed."""
+        if conversation.begin_check():
+            self._sync(conversation, channel, checks=True)
 
     def _forget_idle(self) -> None:
-        idle = [key for key, conversation in self._conversations.items() if not conversation.is_busy]
-        for key in idle[: max(0, len(self._conversations) - _MAX_IDLE_COUNT)]:
-            del self._conversations[key]
+        while len(self._conversations) - len(self._busy) > _MAX_IDLE_COUNT:
+            key = next(iter(self._conversations))
+            if key in self._busy:
+                self._conversations.move_to_end(key)
+            else:
+                del self._conversations[key]

@@ -18,7 +18,7 @@ it with the result as the reason, which the model reads word for word.
 
 from collections.abc import Iterable, Mapping
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from attrs import define, field
 
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 #: Milliseconds that a call may take once it is carried out: the longest that the server accepts.
 MAX_CALL_TIME = 300_000
+#: The pieces of a reply that are no call, nor the result of one.
+_TEXTS: Final = frozenset({"assistant_message", "reasoning_message"})
 
 
 class ConversationState(Enum):
@@ -107,13 +109,16 @@ class Conversation:
     queued: tuple[tuple[str, str], ...] = ()  #: inputs that wait at the server: item and message ids
     memory_directory: str | None = None
     tools: AgentTools = field(factory=AgentTools)
+    is_checking: bool = False  #: the server was asked what it is doing
     has_idled: bool = True  #: it was last said to wait for input
     _answers: dict[str, CallAnswer] = field(factory=dict)
     _registered: tuple[Tool, ...] | None = None  #: the client's tools, as the working socket has told them
     is_ours: bool = False  #: a run of this process began the turn under way, or has gone on with it
     _callable: frozenset[str] = frozenset()
     """The tools that the server asks this process to carry out in the turn under way."""
-    _last: tuple[str, int] = ("", 0)  #: the run and the number of the last fragment
+    _last_run: str = ""  #: of the last piece that had a number
+    _last_number: int = 0  #: of that piece within its run, from 1 on
+    _last_turn: str | None = None  #: the last that ended
 
     @property
     def runtime(self) -> Json:
@@ -168,7 +173,8 @@ class Conversation:
     def begin(self, listener: Listener | None) -> None:
         """Have a run read what comes from now on."""
         self.listener = listener
-        self.state, self.is_ours = ConversationState.RUNNING, True
+        self.is_ours = True
+        self._enter(ConversationState.RUNNING)
         self.connection.guard(self)
 
     def answer(self, answers: Mapping[str, CallAnswer]) -> None:
@@ -206,24 +212,25 @@ class Conversation:
 
     # --- For the connection -------------------------------------------------------------------------------
 
-    def receive(self, frame: Frame) -> None:
-        """Receive a frame of this conversation."""
+    def receive(self, frame: Frame) -> bool:
+        """Receive a frame of this conversation.
+
+        :return: whether none before it is missing.
+        """
+        if type(frame) is Delta:
+            return self._receive_delta(frame)
         match frame:
-            case Delta():
-                self._receive_delta(frame)
             case PermissionRequest():
                 self._receive_permission_request(frame)
             case ToolRequest():
                 call = self._call(frame.call_id, frame.tool)
                 call.tool_request_id = frame.request_id
                 self._settle(call)
-            case TurnEnd() if self.listener is not None and self.listener.is_queued:
-                self.calls.clear()
-            case TurnEnd():
-                listener, self.listener = self.listener, None
-                self._reset(ConversationState.IDLE)
-                if listener is not None:
-                    listener.receive_end(frame)
+            case TurnEnd(turn_id=turn_id) if turn_id is not None and turn_id == self._last_turn:
+                pass  # the other socket had it
+            case TurnEnd(turn_id=turn_id):
+                self._last_turn = turn_id
+                self._receive_end(frame)
             case LoopStatus():
                 self.has_idled = frame.is_idle
             case QueueStatus(items=items):
@@ -232,12 +239,11 @@ class Conversation:
                     self.listener.receive_queue()
             case DeviceStatus(memory_directory=directory):
                 self.memory_directory = directory or self.memory_directory
+                self.connection.note_state(self)
+        return True
 
-    def lose_socket(self, channel: Channel, *, is_last: bool) -> None:
-        """Note that a socket was lost.
-
-        :param is_last: whether there is no other.
-        """
+    def lose_socket(self, channel: Channel) -> None:
+        """Note that a socket was lost."""
         self.followed_by.discard(channel)
         if channel is Channel.WORK:
             self._registered, self._callable = None, frozenset()
@@ -248,42 +254,87 @@ class Conversation:
             return
         # The server cancels what waits for results, and loses what runs.
         was_running = self.state is ConversationState.RUNNING
-        listener, self.listener = self.listener, None
-        self._reset(ConversationState.DEAD if was_running else ConversationState.IDLE)
-        if listener is not None:
-            listener.receive_loss()
+        self._lose(ConversationState.DEAD if was_running else ConversationState.IDLE)
 
     def note_gap(self) -> None:
-        """Note that a frame could not be read, which may have been one of this conversation."""
+        """Note that a frame is missing which may have been one of this conversation."""
         if self.listener is not None and self.state is ConversationState.RUNNING:
             self.listener.receive_loss()
 
+    def begin_check(self) -> bool:
+        """Prepare for the server's word on what it is doing. Return whether to ask: False if that was done."""
+        if self.is_checking:
+            return False
+        self.is_checking, self.has_idled = True, False
+        return True
+
+    def end_check(self, *, was_answered: bool) -> None:
+        """Note that the server has said what it is doing, or will not."""
+        self.is_checking = False
+        if was_answered and self.has_idled and self.is_busy:
+            # The end of the turn was missed.
+            self._lose(ConversationState.IDLE)
+
     # --- Within -------------------------------------------------------------------------------------------
 
+    def _enter(self, state: ConversationState) -> None:
+        if state is not self.state or state is ConversationState.RUNNING:
+            self.state = state
+            self.connection.note_state(self)
+
     def _reset(self, state: ConversationState) -> None:
-        self.state, self.is_ours = state, False
+        self.is_ours = False
+        self._enter(state)
         self.calls.clear()
         self._answers.clear()
+
+    def _lose(self, state: ConversationState) -> None:
+        """End a turn whose rest, or whose end, will not be received."""
+        listener, self.listener = self.listener, None
+        self._reset(state)
+        if listener is not None:
+            listener.receive_loss()
+
+    def _receive_end(self, end: TurnEnd) -> None:
+        if self.listener is not None and self.listener.is_queued:
+            self.calls.clear()
+            return
+        listener, self.listener = self.listener, None
+        self._reset(ConversationState.IDLE)
+        if listener is not None:
+            listener.receive_end(end)
 
     def _call(self, call_id: str, name: str) -> Call:
         if (call := self.calls.get(call_id)) is None:
             call = self.calls[call_id] = Call(call_id=call_id, name=name)
         return call
 
-    def _receive_delta(self, delta: Delta) -> None:
-        body = delta.body
+    def _receive_delta(self, delta: Delta) -> bool:
+        body, is_next = delta.body, True
         run_id, number = body.get("run_id"), body.get("seq_id")
-        if isinstance(run_id, str) and isinstance(number, int):
-            if self._last[0] == run_id and number <= self._last[1]:
-                return  # the other socket had it
-            self._last = run_id, number
+        if type(run_id) is str and type(number) is int:
+            if self._last_run == run_id:
+                if number <= self._last_number:
+                    return True  # the other socket had it
+                is_next = number == self._last_number + 1
+            elif self.is_ours:
+                is_next = number == 1
+            self._last_run, self._last_number = run_id, number
+            if not is_next:
+                self.note_gap()
+        if delta.kind not in _TEXTS:
+            self._note_call(delta)
+        if self.listener is not None:
+            self.listener.receive_delta(delta)
+        return is_next
+
+    def _note_call(self, delta: Delta) -> None:
+        body = delta.body
         if delta.kind == "approval_request_message" and isinstance(asked := body.get("tool_call"), dict):
             call = self._call(str(asked.get("tool_call_id")), str(asked.get("name")))
             call.arguments = str(asked.get("arguments") or "{}")
         if delta.kind == "tool_return_message":
             self.calls.pop(str(body.get("tool_call_id")), None)
-        if self.listener is not None:
-            self.listener.receive_delta(delta)
 
     def _receive_permission_request(self, request: PermissionRequest) -> None:
         call = self._call(request.call_id, request.tool)
@@ -299,7 +350,7 @@ class Conversation:
             answer = self._judge(call)
         if answer is None:
             if call.request_id is not None or call.tool_request_id is not None:
-                self.state = ConversationState.PARKED
+                self._enter(ConversationState.PARKED)
                 if self.listener is not None:
                     self.listener.receive_waiting()
             return
@@ -323,7 +374,7 @@ class Conversation:
         return None
 
     def _decide(self, call: Call, answer: CallAnswer) -> None:
-        self.state = ConversationState.RUNNING
+        self._enter(ConversationState.RUNNING)
         request_id, call.request_id = call.request_id, None
         decision: dict[str, Any] = {"behavior": "allow"}
         match answer:
@@ -339,7 +390,7 @@ class Conversation:
         return answer.content not in PLACEHOLDERS and call.name in self._callable
 
     def _give_result(self, call: Call, answer: CallAnswer) -> None:
-        self.state = ConversationState.RUNNING
+        self._enter(ConversationState.RUNNING)
         request_id, call.tool_request_id = call.tool_request_id, None
         response: dict[str, Any] = {"request_id": request_id}
         if isinstance(answer, ToolResult):

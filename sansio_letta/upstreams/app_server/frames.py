@@ -4,10 +4,12 @@ A server of another version may send more, so fields and types that are not know
 used and has another type than expected makes the frame a `BadFrame`.
 """
 
+import re
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 import orjson
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from ...errors import RemoteProtocolError
 
@@ -15,13 +17,25 @@ Json: TypeAlias = dict[str, Any]
 
 #: Frames that are skipped unread: they come six times a turn, with 12 KB each.
 _DEVICE_STATUS: Final = b'{"type":"update_device_status"'
+#: A frame's number, which stands near its end.
+_NUMBER: Final = re.compile(rb'"event_seq": ?(\d{1,18})[,}]')
+_TAIL_SIZE: Final = 300
 
 
-class BadFrame(Exception):
-    """A frame cannot be read.
+class _Unreadable(Exception):
+    """A field is missing, or has another type than expected."""
+
+
+@frozen(kw_only=True)
+class BadFrame:
+    """A frame that cannot be read.
 
     :param reason: names the field and what was expected.
+    :param conversation_id: of the conversation that it belongs to; None if that cannot be read either.
     """
+
+    reason: str
+    conversation_id: str | None = None
 
 
 @frozen(kw_only=True)
@@ -36,24 +50,30 @@ class Response:
     error: str | None = None
 
 
-@frozen(kw_only=True)
+@define(eq=False)  # not frozen: one is made for every token
 class Delta:
     """A piece of a turn: a message, or a fragment of one.
 
     :param kind: its ``message_type``.
+    :param size: of the frame, in bytes.
     """
 
     conversation_id: str
     kind: str
     body: Json = field(repr=False)
+    size: int = 0
 
 
 @frozen(kw_only=True)
 class TurnEnd:
-    """A turn is over: exactly one for each input that was accepted, whatever its steps said before."""
+    """A turn is over: exactly one for each input that was accepted, whatever its steps said before.
+
+    :param turn_id: None if the server gave none.
+    """
 
     conversation_id: str
     stop_reason: str
+    turn_id: str | None = None
     error: str | None = field(default=None, repr=False)
 
 
@@ -115,34 +135,86 @@ Frame: TypeAlias = (
 )
 
 
-def read_frame(data: bytes, *, with_device: bool = False) -> tuple[Frame | None, int | None]:
+def read_frame(data: bytes, *, with_device: bool = False) -> tuple[Frame | BadFrame | None, int | None]:
     """Read a frame.
 
     :param with_device: whether to read where the agent's memory is.
     :return: the frame, None if it is of no interest; and its number on the socket, None if it has none.
-    :raises BadFrame: if it cannot be read.
     """
-    if data.startswith(_DEVICE_STATUS) and not with_device:
-        return None, None
+    if not with_device and data.startswith(_DEVICE_STATUS):
+        numbers = _NUMBER.findall(data[-_TAIL_SIZE:])
+        if numbers:
+            return None, int(numbers[-1])
     try:
         body = orjson.loads(data)
-    except orjson.JSONDecodeError as exc:
-        raise BadFrame("expected a JSON object") from exc
-    if not isinstance(body, dict):
-        raise BadFrame("expected a JSON object")
+    except orjson.JSONDecodeError:
+        return BadFrame(reason="expected a JSON object"), None
+    if type(body) is not dict:
+        return BadFrame(reason="expected a JSON object"), None
     number = body.get("event_seq")
-    return _convert(body), number if type(number) is int else None
+    if type(number) is not int:
+        number = None
+    try:
+        if body.get("type") == "stream_delta":
+            return _read_delta(body, len(data)), number
+        return _convert(body), number
+    except _Unreadable as exc:
+        runtime = body.get("runtime")
+        named = runtime.get("conversation_id") if isinstance(runtime, dict) else None
+        reason = str(exc)
+        return BadFrame(reason=reason, conversation_id=named if isinstance(named, str) else None), number
+
+
+def _read_delta(body: Json, size: int) -> Delta:
+    delta, runtime = body.get("delta"), body.get("runtime")
+    if type(delta) is not dict or type(runtime) is not dict:
+        delta, runtime = _object(body, "delta"), _object(body, "runtime")
+    kind, conversation_id = delta.get("message_type"), runtime.get("conversation_id")
+    if type(kind) is not str or type(conversation_id) is not str:
+        kind, conversation_id = _text(delta, "message_type"), _text(runtime, "conversation_id")
+    check = _CHECKS.get(kind)
+    if check is not None:
+        check(delta)
+    return Delta(conversation_id, kind, delta, size)
+
+
+def _check_content(delta: Json) -> None:
+    if not isinstance(delta.get("content"), list | str):
+        raise _Unreadable("content: expected an array or a string")
+
+
+def _check_reasoning(delta: Json) -> None:
+    _text_or_none(delta, "reasoning")
+
+
+def _check_call(delta: Json) -> None:
+    call = _object(delta, "tool_call")
+    _text(call, "tool_call_id")
+    _text(call, "name")
+    _text_or_none(call, "arguments")
+
+
+def _check_return(delta: Json) -> None:
+    _text(delta, "tool_call_id")
+
+
+#: What is read of a piece must be there, by its kind.
+_CHECKS: Final[Mapping[str, Callable[[Json], None]]] = {
+    "assistant_message": _check_content,
+    "reasoning_message": _check_reasoning,
+    "approval_request_message": _check_call,
+    "tool_call_message": _check_call,
+    "tool_return_message": _check_return,
+}
 
 
 def _convert(body: Json) -> Frame | None:
     match body.get("type"):
-        case "stream_delta":
-            delta = _object(body, "delta")
-            return Delta(conversation_id=_conversation(body), kind=_text(delta, "message_type"), body=delta)
         case "turn_finished":
             return TurnEnd(
                 conversation_id=_conversation(body),
                 stop_reason=_text(body, "stop_reason"),
+                turn_id=_text_or_none(body, "turn_id"),
                 error=_text_or_none(body, "error"),
             )
         case "control_request":
@@ -175,22 +247,27 @@ def _convert(body: Json) -> Frame | None:
                 conversation_id=_conversation(body), memory_directory=_text_or_none(status, "memory_directory")
             )
         case "input_accepted":
-            accepted = body.get("accepted") is True
-            error = None if accepted else _text_or_none(body, "error") or "The input was refused."
-            return Response(request_id=_text(body, "request_id"), body=body, error=error)
+            return _answer(body, "The input was refused.", is_refused=body.get("accepted") is not True)
         case str(kind) if kind.endswith("_response"):
-            done = body.get("success") is not False
-            error = None if done else _text_or_none(body, "error") or "It gave no reason."
-            return Response(request_id=_text(body, "request_id"), body=body, error=error)
+            return _answer(body, "It gave no reason.", is_refused=body.get("success") is False)
         case str():
             return None
-    raise BadFrame("type: expected a string")
+    raise _Unreadable("type: expected a string")
+
+
+def _answer(body: Json, reason: str, *, is_refused: bool) -> Response | None:
+    """Return an answer; None if it is the answer to nothing. Its question then gets none in time."""
+    request_id, error = body.get("request_id"), body.get("error")
+    if not isinstance(request_id, str):
+        return None
+    given = error if isinstance(error, str) and error else reason
+    return Response(request_id=request_id, body=body, error=given if is_refused else None)
 
 
 def _queue_items(body: Json) -> list[tuple[str, str]]:
     items = body.get("queue")
     if not isinstance(items, list):
-        raise BadFrame("queue: expected an array")
+        raise _Unreadable("queue: expected an array")
     found = []
     for item in items:
         if isinstance(item, dict) and isinstance(item.get("id"), str):
@@ -205,7 +282,7 @@ def _conversation(body: Json) -> str:
 def _text(body: Json, key: str) -> str:
     value = body.get(key)
     if not isinstance(value, str):
-        raise BadFrame(f"{key}: expected a string")
+        raise _Unreadable(f"{key}: expected a string")
     return value
 
 
@@ -213,13 +290,13 @@ def _text_or_none(body: Json, key: str) -> str | None:
     value = body.get(key)
     if value is None or isinstance(value, str):
         return value
-    raise BadFrame(f"{key}: expected a string or null")
+    raise _Unreadable(f"{key}: expected a string or null")
 
 
 def _object(body: Json, key: str) -> Json:
     value = body.get(key)
     if not isinstance(value, dict):
-        raise BadFrame(f"{key}: expected an object")
+        raise _Unreadable(f"{key}: expected an object")
     return value
 
 

@@ -63,7 +63,7 @@ class ListedRun:
 
     def _kept(self, reading: RunEvents) -> Iterator[RunEvent]:
         for message in self.messages:
-            yield from reading.receive(Delta(conversation_id="", kind=message.kind, body=message.body))
+            yield from reading.receive(Delta("", message.kind, message.body))
 
 
 def find_listed_run(

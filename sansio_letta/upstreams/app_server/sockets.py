@@ -26,10 +26,14 @@ class OpenSocket:
 
 @frozen
 class SendFrame:
-    """Send a text frame."""
+    """Send a text frame.
+
+    :param request_id: of the question in it; empty if it is none.
+    """
 
     channel: Channel
     data: bytes = field(repr=False)
+    request_id: str = ""
 
 
 @frozen

@@ -23,6 +23,18 @@ USAGE: Final = {
     "reasoning_tokens": 5,
     "context_tokens": 120,
 }
+#: The pieces of a reply that have a number within their run.
+NUMBERED: Final = frozenset(
+    {
+        "assistant_message",
+        "reasoning_message",
+        "approval_request_message",
+        "usage_statistics",
+        "stop_reason",
+        "error_message",
+        "event_message",
+    }
+)
 
 
 @define(eq=False)
@@ -42,7 +54,8 @@ class Talk:
     allowed: deque[Json] = field(factory=deque)  #: calls to be carried out by a client
     open_call: Json | None = None  #: the one that a client was asked to carry out
     queue: list[Json] = field(factory=list)  #: messages that wait
-    run_number: int = 0
+    run_number: int = 0  #: of the model's step
+    piece_number: int = 0  #: within that
     tools: dict[Channel, list[str]] = field(factory=dict)
     allowlist: list[str] | None = None
     followers: set[Channel] = field(factory=set)
@@ -61,6 +74,7 @@ class FakeAppServer:
     carried_out: list[tuple[str, Json]] = field(factory=list)  #: calls of the agent's own tools
     pause: bool = False  #: the model says nothing until it is False again
     sequences: dict[Channel, int] = field(factory=dict)
+    turn_number: int = 0
 
     # --- Sockets
 
@@ -115,8 +129,10 @@ class FakeAppServer:
             self._to(channel, {**frame, "runtime": runtime, "event_seq": self.sequences[channel]})
 
     def _delta(self, talk: Talk, kind: str, **body: Any) -> None:
-        talk.run_number += 1
-        delta = {"message_type": kind, "run_id": f"run-{talk.id}", "seq_id": talk.run_number, **body}
+        delta = {"message_type": kind, **body}
+        if kind in NUMBERED:
+            talk.piece_number += 1
+            delta |= {"run_id": f"run-{talk.id}-{talk.run_number}", "seq_id": talk.piece_number}
         self._tell(talk, {"type": "stream_delta", "delta": delta})
 
     # --- Looking
@@ -248,7 +264,10 @@ class FakeAppServer:
         if talk.is_dead:
             talk.is_running = False
             error = f"Conversation {talk.id} already has an active run (local-run-1)"
-            self._tell(talk, {"type": "turn_finished", "stop_reason": "error", "error": error})
+            self._tell(
+                talk,
+                {"type": "turn_finished", "turn_id": self._turn_id(), "stop_reason": "error", "error": error},
+            )
             return
         self._hear(talk, messages)
         self._think(talk)
@@ -295,6 +314,7 @@ class FakeAppServer:
     def _think(self, talk: Talk) -> None:
         if self.pause:
             return
+        talk.run_number, talk.piece_number = talk.run_number + 1, 0
         returned = self._last_returns(talk)
         lines = talk.steps.popleft() if talk.steps else [f"say results: {' | '.join(returned)}"]
         text = ""
@@ -356,12 +376,16 @@ class FakeAppServer:
 
     def _finish(self, talk: Talk, reason: str, **body: Any) -> None:
         self._reset(talk)
-        self._tell(talk, {"type": "turn_finished", "turn_id": "turn-1", "stop_reason": reason, **body})
+        self._tell(talk, {"type": "turn_finished", "turn_id": self._turn_id(), "stop_reason": reason, **body})
         if talk.queue:
             messages, talk.queue, talk.is_running = talk.queue, [], True
             self._show_queue(talk)
             self._hear(talk, messages)
             self._think(talk)
+
+    def _turn_id(self) -> str:
+        self.turn_number += 1
+        return f"turn-{self.turn_number}"
 
     def _reset(self, talk: Talk) -> None:
         talk.is_running, talk.open_call = False, None
