@@ -103,6 +103,7 @@ class AppServerConnection:
     """Deadlines of the questions that were sent, the next first."""
     _conversations: OrderedDict[str, Conversation] = field(factory=OrderedDict, init=False)
     _busy: dict[str, Conversation] = field(factory=dict, init=False)
+    _checked: set[str] = field(factory=set, init=False)  #: conversations of which a check is under way
     _without_directory: set[str] = field(factory=set, init=False)  #: see `Conversation.wants_device`
     _number: int = field(default=0, init=False)
     _closing: bool = field(default=False, init=False)
@@ -328,14 +329,16 @@ class AppServerConnection:
 
         :param checks: whether frames may have been missed, so that what the server says of it now counts.
         """
+        socket, is_new = self._sockets[channel], channel not in conversation.followed_by
         conversation.followed_by.add(channel)
-        socket = self._sockets[channel]
-        socket.sync_count += 1
+        socket.sync_count += is_new
 
         def done() -> None:
-            socket.sync_count -= 1
+            socket.sync_count -= is_new
             if checks:
-                conversation.end_check(was_answered=request.answer is not None)
+                self._checked.discard(conversation.conversation_id)
+                if request.answer is not None and conversation.has_idled:
+                    conversation.note_missed_end()
 
         content = {"runtime": conversation.runtime, "recover_approvals": False}
         request = self.ask("sync", content, wake=done, channel=channel)
@@ -356,7 +359,9 @@ class AppServerConnection:
 
     def _check(self, conversation: Conversation, channel: Channel) -> None:
         """Ask what a conversation is doing that is thought to run: its end may have been missed."""
-        if conversation.begin_check():
+        if conversation.conversation_id not in self._checked:
+            self._checked.add(conversation.conversation_id)
+            conversation.has_idled = False  # until the server says so, before it answers
             self._sync(conversation, channel, checks=True)
 
     def _forget_idle(self) -> None:

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from attrs import define, field
 
 from ...turn.request import CallAnswer, Decision, Tool, ToolResult, content_text
-from ...turn.settlement import PLACEHOLDERS
 from .agent_tools import AgentTools, Judgement
 from .frames import (
     Delta,
@@ -36,13 +35,13 @@ from .frames import (
     ToolRequest,
     TurnEnd,
 )
+from .order import Order, Place
+from .registration import Registration
 from .sockets import Channel
 
 if TYPE_CHECKING:
     from .connection import AppServerConnection
 
-#: Milliseconds that a call may take once it is carried out: the longest that the server accepts.
-MAX_CALL_TIME = 300_000
 #: The pieces of a reply that are no call, nor the result of one.
 _TEXTS: Final = frozenset({"assistant_message", "reasoning_message"})
 
@@ -109,16 +108,11 @@ class Conversation:
     queued: tuple[tuple[str, str], ...] = ()  #: inputs that wait at the server: item and message ids
     memory_directory: str | None = None
     tools: AgentTools = field(factory=AgentTools)
-    is_checking: bool = False  #: the server was asked what it is doing
     has_idled: bool = True  #: it was last said to wait for input
     _answers: dict[str, CallAnswer] = field(factory=dict)
-    _registered: tuple[Tool, ...] | None = None  #: the client's tools, as the working socket has told them
+    registration: Registration = field(factory=Registration)
     is_ours: bool = False  #: a run of this process began the turn under way, or has gone on with it
-    _callable: frozenset[str] = frozenset()
-    """The tools that the server asks this process to carry out in the turn under way."""
-    _last_run: str = ""  #: of the last piece that had a number
-    _last_number: int = 0  #: of that piece within its run, from 1 on
-    _last_turn: str | None = None  #: the last that ended
+    _order: Order = field(factory=Order)
 
     @property
     def runtime(self) -> Json:
@@ -142,33 +136,10 @@ class Conversation:
 
     # --- For the run --------------------------------------------------------------------------------------
 
-    def needs_start(self, tools: tuple[Tool, ...]) -> bool:
-        """Whether the server must be told of the conversation, its mode and the client's tools."""
-        return Channel.WORK not in self.followed_by or self._registered != tools
-
-    def start_frame(self, tools: tuple[Tool, ...]) -> Json:
-        """Return the request that tells it. The mode is asked for each time: it is not kept by a fork."""
-        described = [
-            {
-                "name": tool.name,
-                # The server drops a frame without an answer if one of these is missing.
-                "description": tool.description or "",
-                "parameters": dict(tool.parameters),
-                "auto_background": False,
-                "timeout_ms": MAX_CALL_TIME,
-            }
-            for tool in tools
-        ]
-        return {**self.runtime, "mode": "strict", "external_tools": [{"tools": described}]}
-
     def note_started(self, tools: tuple[Tool, ...]) -> None:
-        """Note that the server was told."""
+        """Note that the server was told of the conversation and of the client's tools."""
         self.followed_by.add(Channel.WORK)
-        self._registered = tools
-
-    def begin_turn(self) -> None:
-        """Note that an input is sent: its turn takes the tools that are registered now."""
-        self._callable = frozenset(tool.name for tool in self._registered or ())
+        self.registration.note(tools)
 
     def begin(self, listener: Listener | None) -> None:
         """Have a run read what comes from now on."""
@@ -226,11 +197,15 @@ class Conversation:
                 call = self._call(frame.call_id, frame.tool)
                 call.tool_request_id = frame.request_id
                 self._settle(call)
-            case TurnEnd(turn_id=turn_id) if turn_id is not None and turn_id == self._last_turn:
+            case TurnEnd() if self._order.is_repeated(frame):
                 pass  # the other socket had it
-            case TurnEnd(turn_id=turn_id):
-                self._last_turn = turn_id
-                self._receive_end(frame)
+            case TurnEnd() if self.listener is not None and self.listener.is_queued:
+                self.calls.clear()
+            case TurnEnd():
+                listener, self.listener = self.listener, None
+                self._reset(ConversationState.IDLE)
+                if listener is not None:
+                    listener.receive_end(frame)
             case LoopStatus():
                 self.has_idled = frame.is_idle
             case QueueStatus(items=items):
@@ -246,7 +221,7 @@ class Conversation:
         """Note that a socket was lost."""
         self.followed_by.discard(channel)
         if channel is Channel.WORK:
-            self._registered, self._callable = None, frozenset()
+            self.registration.forget()
         for call in self.calls.values():
             if channel is Channel.WORK:
                 call.tool_request_id = None
@@ -261,18 +236,9 @@ class Conversation:
         if self.listener is not None and self.state is ConversationState.RUNNING:
             self.listener.receive_loss()
 
-    def begin_check(self) -> bool:
-        """Prepare for the server's word on what it is doing. Return whether to ask: False if that was done."""
-        if self.is_checking:
-            return False
-        self.is_checking, self.has_idled = True, False
-        return True
-
-    def end_check(self, *, was_answered: bool) -> None:
-        """Note that the server has said what it is doing, or will not."""
-        self.is_checking = False
-        if was_answered and self.has_idled and self.is_busy:
-            # The end of the turn was missed.
+    def note_missed_end(self) -> None:
+        """Note that the turn is over, by what the server says of the conversation."""
+        if self.is_busy:
             self._lose(ConversationState.IDLE)
 
     # --- Within -------------------------------------------------------------------------------------------
@@ -295,33 +261,18 @@ class Conversation:
         if listener is not None:
             listener.receive_loss()
 
-    def _receive_end(self, end: TurnEnd) -> None:
-        if self.listener is not None and self.listener.is_queued:
-            self.calls.clear()
-            return
-        listener, self.listener = self.listener, None
-        self._reset(ConversationState.IDLE)
-        if listener is not None:
-            listener.receive_end(end)
-
     def _call(self, call_id: str, name: str) -> Call:
         if (call := self.calls.get(call_id)) is None:
             call = self.calls[call_id] = Call(call_id=call_id, name=name)
         return call
 
     def _receive_delta(self, delta: Delta) -> bool:
-        body, is_next = delta.body, True
-        run_id, number = body.get("run_id"), body.get("seq_id")
-        if type(run_id) is str and type(number) is int:
-            if self._last_run == run_id:
-                if number <= self._last_number:
-                    return True  # the other socket had it
-                is_next = number == self._last_number + 1
-            elif self.is_ours:
-                is_next = number == 1
-            self._last_run, self._last_number = run_id, number
-            if not is_next:
-                self.note_gap()
+        place = self._order.place(delta.body, from_start=self.is_ours)
+        if place is Place.REPEATED:
+            return True
+        is_next = place is Place.NEXT
+        if not is_next:
+            self.note_gap()
         if delta.kind not in _TEXTS:
             self._note_call(delta)
         if self.listener is not None:
@@ -378,16 +329,12 @@ class Conversation:
         request_id, call.request_id = call.request_id, None
         decision: dict[str, Any] = {"behavior": "allow"}
         match answer:
-            case ToolResult() if not self._may_carry_out(call, answer):
+            case ToolResult() if not self.registration.may_carry_out(call.name, answer):
                 decision = {"behavior": "deny", "message": content_text(answer.content)}
             case Decision(approve=False, reason=reason):
                 decision = {"behavior": "deny", "message": reason or "The user denied this call."}
         payload = {"kind": "approval_response", "request_id": request_id, "decision": decision}
         self.connection.ask("input", {"runtime": self.runtime, "payload": payload})
-
-    def _may_carry_out(self, call: Call, answer: ToolResult) -> bool:
-        """Whether the server asks this process to carry out the call, once it is allowed."""
-        return answer.content not in PLACEHOLDERS and call.name in self._callable
 
     def _give_result(self, call: Call, answer: CallAnswer) -> None:
         self._enter(ConversationState.RUNNING)

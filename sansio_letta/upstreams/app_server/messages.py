@@ -11,11 +11,10 @@ from typing import Final
 
 from attrs import field, frozen
 
-from ...errors import LettaError
 from ...turn.ledger import Heard, HeardMessage, Role, digest, digest_answer
 from ...turn.request import AgentMessage, Content, Image, Mark, Message, SystemMessage, Text, UserMessage
 from ...turn.settlement import PLACEHOLDERS
-from .frames import Json
+from .frames import Json, bad_answer
 
 #: What the server, and this proxy, put around what is not the user's own.
 _OPEN, _CLOSE = "<system-reminder>\n", "\n</system-reminder>"
@@ -98,11 +97,11 @@ class Listed:
 def read_listed(answer: Json) -> tuple[Listed, ...]:
     """Return the messages in the answer to a listing that was asked for from the last one, oldest first.
 
-    :raises LettaError: if it has no list.
+    :raises RemoteProtocolError: if it has no list.
     """
     found = answer.get("messages")
     if not isinstance(found, list):
-        raise LettaError("The App Server's list of messages is invalid: messages: expected an array.")
+        raise bad_answer("conversation_messages_list", "messages", "an array")
     return tuple(_listed(item) for item in reversed(found) if isinstance(item, dict))
 
 
@@ -187,12 +186,12 @@ def _is_placeholder(returned: str) -> bool:
 def waiting_calls(messages: Sequence[Listed]) -> list[Json]:
     """Return the calls of the last step that have no result, in order."""
     returned = {
-        message.body.get("tool_call_id") for message in messages if message.kind == "tool_return_message"
+        str(message.body.get("tool_call_id")) for message in messages if message.kind == "tool_return_message"
     }
     return [
         call
         for message in messages
         if message.kind == "approval_request_message"
         and isinstance(call := message.body.get("tool_call"), dict)
-        and call.get("tool_call_id") not in returned
+        and str(call.get("tool_call_id")) not in returned
     ]

@@ -27,6 +27,7 @@ from .conversation import Conversation, ConversationState
 from .frames import Delta, Json, TurnEnd
 from .messages import AppServerRef, message_id, to_input
 from .questions import Questions
+from .registration import start_frame
 from .run_events import RunEvents
 
 #: Seconds between looks whether a run that is not heard any more is over.
@@ -97,10 +98,11 @@ class AppServerRun:
 
     def prepare(self) -> Script[None] | None:
         """Tell the server of the conversation and of the client's tools, if it does not know them."""
-        return self._prepare() if self.conversation.needs_start(self.tools) else None
+        return None if self.conversation.registration.is_current(self.tools) else self._prepare()
 
     def _prepare(self) -> Script[None]:
-        yield from self.questions.ask("runtime_start", self.conversation.start_frame(self.tools))
+        frame = start_frame(self.conversation.runtime, self.tools)
+        yield from self.questions.ask("runtime_start", frame)
         self.conversation.note_started(self.tools)
 
     def start(self) -> Script[Refused | None]:
@@ -124,7 +126,7 @@ class AppServerRun:
 
     def _send_input(self) -> Script[Json]:
         if not self.answers:
-            self.conversation.begin_turn()
+            self.conversation.registration.begin_turn()
         self.conversation.begin(self)
         payload: dict[str, Any] = {
             "kind": "create_message",
@@ -246,7 +248,7 @@ class AppServerRun:
         ref = self.ref
         if ref is None:
             raise RemoteProtocolError("The connection to the App Server broke, and the rest cannot be read.")
-        while self.conversation.is_busy:
+        while self.conversation.state is ConversationState.RUNNING:
             yield Wait(_LOOK_PAUSE)
         return (yield from self.read_past(ref))
 
