@@ -41,7 +41,7 @@ def speak(wire: Wire) -> list[tuple[Channel, Json]]:
 
 
 def is_delta(frame: Json, kind: str) -> bool:
-    return frame["type"] == "stream_delta" and frame["delta"]["message_type"] == kind
+    return bool(frame["type"] == "stream_delta" and frame["delta"]["message_type"] == kind)
 
 
 # --- Frames that are missing ----------------------------------------------------------------------------------
@@ -116,7 +116,6 @@ def test_a_frame_that_cannot_be_read_is_lost_for_its_conversation_alone() -> Non
     wire.server.go_on()
     wire.carry()
     assert other.message["content"] == "Other."
-    assert not client.is_over
     wire.wait(1.0)
     assert client.message["content"] == "Hello! Bye."
 
@@ -199,7 +198,7 @@ def test_any_list_of_messages(answer: Any) -> None:
     listed.to_heard(found, "c", is_whole=True)
 
 
-KINDS: Final = ("agent_list", "conversation_list", "conversation_create", "conversation_messages_list")
+KINDS: Final = ("agent_list", "conversation_list", "conversation_create")
 
 
 @pytest.mark.parametrize("kind", KINDS)
