@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias
+from typing import Any, Final, TypeAlias
 
 from attrs import frozen
 
@@ -17,6 +17,11 @@ from ..upstreams.app_server.questions import Questions
 from .endpoints import StartHandler, WaitingHandler, status_reply
 from .response import json_reply
 from .routing import Endpoint, Route
+
+#: The backend of a server whose agents are on its own host; another's are Letta Cloud's.
+LOCAL_BACKEND: Final = "local"
+#: The version of the frames that is known. Another is tried.
+PROTOCOL_VERSION: Final = 1
 
 #: Has a handler go on.
 Wake: TypeAlias = Callable[[], None]
@@ -69,7 +74,12 @@ class AppServerEndpoints:
             answer = yield from Questions(self.connection, wake).ask("app_server_info", {})
         except SansioLettaError as exc:
             return status_reply("unavailable", status=503, reason=exc.message)
-        return status_reply("ready", app_server=str(answer.get("letta_code_version")))
+        told: dict[str, Any] = {"app_server": str(answer.get("letta_code_version"))}
+        if (backend := answer.get("backend")) != LOCAL_BACKEND:
+            told["backend"] = str(backend)
+        if (version := answer.get("protocol_version")) != PROTOCOL_VERSION:
+            told["protocol_version"] = str(version)
+        return status_reply("ready", **told)
 
     def _agents(self, wake: Wake) -> Script[list[Agent]]:
         if self.caller.agents == ():

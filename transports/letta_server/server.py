@@ -4,6 +4,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Final
 
 import structlog
@@ -89,8 +90,9 @@ class Server:
     _background: trio.Nursery | None = field(default=None, init=False)  #: turns without a client
 
     def __attrs_post_init__(self) -> None:
-        connection = self.upstream.connection if isinstance(self.upstream, AppServerTransport) else None
-        self.proxy = Proxy(self.settings.config(), owner=own_name(), app_server=connection)
+        self.proxy = Proxy(self.settings.config(), owner=own_name())
+        if isinstance(self.upstream, AppServerTransport):
+            self.use_app_server(self.upstream)
         self.shutdown = Shutdown(self.settings)
         self.admission, self.connections = AdmissionControl(self.settings), ConnectionLimiter(self.settings)
         self.body_budget = BodyBudget(self.settings.max_buffered_size)
@@ -101,6 +103,7 @@ class Server:
     def use_app_server(self, transport: AppServerTransport) -> None:
         """Use an App Server from now on: it has turned out that one answers at Letta's address."""
         self.upstream, self.proxy.app_server = transport, transport.connection
+        transport.on_defect = partial(log_defect, "connection to the App Server failed")
 
     def end(self) -> None:
         """Shut down after the current turns; called again, shut down at once. See `Shutdown`."""

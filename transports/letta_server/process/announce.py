@@ -1,6 +1,7 @@
 """What the server prints for a person at the terminal."""
 
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,8 @@ async def announce_letta(server: Server, _: str) -> None:
         return
     if "app_server" in answer:
         say(f"  Letta     {settings.letta_url}, an App Server of Letta Code {answer['app_server']}")
+        for line in _app_server_notes(answer):
+            say(f"            {line}")
     else:
         say(f"  Letta     {settings.letta_url}, version {answer['letta'] or 'unknown'}")
     if settings.access.pass_through:
@@ -37,6 +40,17 @@ async def announce_letta(server: Server, _: str) -> None:
     names = [model["id"] for model in answer["data"]]
     shown = ", ".join(_printable(name) for name in names[:8])
     say(f"  agents    {len(names)}{': ' if names else ''}{shown}{', ...' if len(names) > 8 else ''}")
+
+
+def _app_server_notes(answer: dict[str, str]) -> Iterator[str]:
+    """Say what is unusual about an App Server, by its answer to ``/ready``."""
+    if (backend := answer.get("backend")) is not None:
+        yield (
+            f"Its backend is {_printable(backend)}: it was started without --backend local, and its agents are "
+            "Letta Cloud's."
+        )
+    if (version := answer.get("protocol_version")) is not None:
+        yield f"It speaks version {_printable(version)} of its protocol, unknown here: requests may fail."
 
 
 async def announce_demo(server: Server, url: str) -> None:

@@ -102,6 +102,11 @@ class Settings:
                 f"max_buffered_size: expected at least max_request_size, {self.max_request_size}, got "
                 f"{self.max_buffered_size}"
             )
+        if self.access.pass_through and self.letta_url.startswith(("ws:", "wss:")):
+            raise SettingsError(
+                "pass_through: expected Letta's REST API at letta_url, got an App Server: it has one key for "
+                "all agents, so clients need keys of the proxy's own (--keys)"
+            )
         if self.access.pass_through and self.letta_api_key is not None:
             raise SettingsError(
                 "letta_api_key: expected none beside pass_through, where each client brings its own (unset "

@@ -1,16 +1,15 @@
 """Sockets to an App Server: websockets' sans-IO protocol over trio."""
 
 import ssl
-from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
 import trio
 from attrs import define, field
 from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidStatus, WebSocketException
+from websockets.exceptions import InvalidStatus, PayloadTooBig, ProtocolError, WebSocketException
 from websockets.frames import Frame, Opcode
-from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
@@ -21,10 +20,10 @@ from sansio_letta.upstreams.app_server.sockets import Channel, CloseSocket, Open
 from sansio_letta.upstreams.rest.commands import Command
 
 from ..settings.server import Settings
-from .base import UpstreamError, UpstreamExchange
+from .base import UpstreamError, UpstreamExchange, os_reason
 
-#: The largest frame that is accepted, in bytes; the server's own limit.
-_MAX_FRAME_SIZE: Final = 100 * 1024 * 1024
+#: The largest message that is accepted, in bytes; the server's own limit.
+_MAX_MESSAGE_SIZE: Final = 100 * 1024 * 1024
 _READ_SIZE: Final = 64 * 1024
 _BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
@@ -42,17 +41,22 @@ class _Lost(Exception):
 
 @define(eq=False)
 class _Socket:
-    """One WebSocket, from its opening on."""
+    """One WebSocket, from its opening on.
+
+    :param silence_timeout: seconds without data after which it counts as lost. The server pings every 30.
+    """
 
     protocol: ClientProtocol
     stream: trio.abc.Stream
+    silence_timeout: float
     _changed: trio.Event = field(factory=trio.Event)
-    _texts: deque[bytes] = field(factory=deque)  #: the fragments of a message
+    _fragments: bytearray = field(factory=bytearray)  #: of a message that is not complete
 
     def send(self, data: bytes) -> None:
-        """Send a text frame, soon."""
-        self.protocol.send_text(data)
-        self._changed.set()
+        """Send a text frame, soon; nothing if the socket is closing, which its reader is about to see."""
+        if self.protocol.state is State.OPEN:
+            self.protocol.send_text(data)
+            self._changed.set()
 
     def close(self) -> None:
         """Close it once everything is sent."""
@@ -67,36 +71,55 @@ class _Socket:
         self.protocol.send_request(request)
         await self._flush()
         while self.protocol.state is State.CONNECTING and self.protocol.handshake_exc is None:
-            await self._read()
-            for event in self.protocol.events_received():
-                assert isinstance(event, Response | Frame)
+            await self.read()
         if (problem := self.protocol.handshake_exc) is not None:
             raise _Lost(_refusal(problem))
 
-    async def receive(self) -> list[bytes]:
-        """Wait for more, and return the messages that are complete."""
-        await self._read()
-        messages = []
+    def messages(self) -> Iterator[bytes]:
+        """Return the messages that are complete. The first may have come with the answer to the handshake.
+
+        :raises _Lost: behind the last one, if no more will come.
+        """
         for event in self.protocol.events_received():
-            if isinstance(event, Frame) and event.opcode in (Opcode.TEXT, Opcode.CONT):
-                self._texts.append(bytes(event.data))
+            # Letta sends text only; a binary message would hold the same.
+            if isinstance(event, Frame) and event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+                if event.fin and not self._fragments:
+                    yield bytes(event.data)
+                    continue
+                self._fragments += event.data
                 if event.fin:
-                    messages.append(b"".join(self._texts))
-                    self._texts.clear()
+                    yield bytes(self._fragments)
+                    self._fragments = bytearray()
         # Answers to pings.
         self._changed.set()
-        if self.protocol.state is State.CLOSED or self.protocol.eof_sent:
-            raise _Lost("it was closed")
-        return messages
+        if self.protocol.state is not State.OPEN:
+            raise _Lost(self._end)
 
-    async def _read(self) -> None:
-        data = await self.stream.receive_some(_READ_SIZE)
+    @property
+    def _end(self) -> str:
+        """Why it is closing."""
+        if isinstance(self.protocol.parser_exc, PayloadTooBig):
+            return f"it sent a message of more than {self.protocol.max_message_size} bytes"
+        if isinstance(self.protocol.parser_exc, ProtocolError | UnicodeDecodeError):
+            return "it sent what is not WebSocket"
+        closed = self.protocol.close_rcvd
+        return f"it was closed with code {closed.code}" if closed is not None else "it was closed"
+
+    async def read(self) -> None:
+        """Wait for data.
+
+        :raises _Lost: if none comes any more.
+        """
+        with trio.move_on_after(self.silence_timeout) as waiting:
+            data = await self.stream.receive_some(_READ_SIZE)
+        if waiting.cancelled_caught:
+            raise _Lost(f"it was silent for {self.silence_timeout:g} seconds")
         if data:
             self.protocol.receive_data(data)
         else:
             self.protocol.receive_eof()
             if self.protocol.handshake_exc is None:
-                raise _Lost("it was closed")
+                raise _Lost(self._end)
 
     async def write(self, send_timeout: float) -> None:
         """Send what there is to send, until cancelled."""
@@ -119,8 +142,14 @@ def _refusal(problem: Exception) -> str:
             return (
                 f"it answers {status}: it refuses the proxy's key, so check LETTA_API_KEY where the proxy runs"
             )
-        return f"it answers {status} instead of opening a WebSocket"
+        return f"it answers {status} instead of opening a WebSocket, so check the address of --letta-url"
+    if isinstance(problem, EOFError) or isinstance(problem.__cause__, EOFError):
+        return "it was closed"
     return "it does not speak WebSocket"
+
+
+def _reraise() -> None:
+    raise  # it is called while an exception is handled
 
 
 @define(eq=False)
@@ -133,6 +162,8 @@ class AppServerTransport:
     settings: Settings
     url: str
     connection: AppServerConnection = field(factory=AppServerConnection)
+    on_defect: Callable[[], None] = field(default=_reraise, kw_only=True)
+    """Called for an unexpected exception while it is handled; the socket that met it is closed."""
     _sockets: dict[Channel, _Socket] = field(factory=dict, init=False)
     _woken: trio.Event = field(factory=trio.Event, init=False)
     _scope: trio.CancelScope = field(factory=lambda: trio.CancelScope(shield=True), init=False)
@@ -182,7 +213,8 @@ class AppServerTransport:
         try:
             with trio.fail_after(self.settings.connect_timeout):
                 stream = await self._connect()
-                socket = _Socket(ClientProtocol(parse_uri(self.url), max_size=_MAX_FRAME_SIZE), stream)
+                protocol = ClientProtocol(parse_uri(self.url), max_size=_MAX_MESSAGE_SIZE)
+                socket = _Socket(protocol, stream, self.settings.letta_timeout)
                 await socket.open(self._headers)
             self._sockets[channel] = socket
             self.connection.socket_opened(channel, trio.current_time())
@@ -197,6 +229,9 @@ class AppServerTransport:
         except* _Lost as lost:
             first = lost.exceptions[0]
             reason = first.reason if isinstance(first, _Lost) else reason
+        except* Exception:
+            reason = "the proxy failed to read it"
+            self.on_defect()
         finally:
             self._sockets.pop(channel, None)
             if stream is not None:
@@ -206,9 +241,12 @@ class AppServerTransport:
 
     async def _read(self, channel: Channel, socket: _Socket) -> None:
         while True:
-            for data in await socket.receive():
-                self.connection.receive_frame(channel, data, trio.current_time())
-            self._wake()
+            try:
+                for data in socket.messages():
+                    self.connection.receive_frame(channel, data, trio.current_time())
+            finally:
+                self._wake()
+            await socket.read()
 
     async def _connect(self) -> trio.abc.Stream:
         parts = urlsplit(self.url)
@@ -229,11 +267,14 @@ class AppServerTransport:
 
 
 def _reason(error: BaseException) -> str:
+    """Describe why a socket was lost, without addresses."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, trio.TooSlowError):
         return "it did not answer in time"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    cause = error.__cause__
-    return cause.strerror.lower() if isinstance(cause, OSError) and cause.strerror else "it was closed"
+    problem = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
+    if isinstance(problem, ssl.SSLCertVerificationError):
+        return f"its certificate is not valid: {problem.verify_message}"
+    if isinstance(problem, ssl.SSLError):
+        return "TLS failed"
+    return os_reason(problem) if isinstance(problem, OSError) else "it was closed"

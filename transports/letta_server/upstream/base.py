@@ -1,5 +1,8 @@
 """The interface of an upstream, which carries out the core's commands."""
 
+import os
+import socket
+from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -69,3 +72,23 @@ class KeyedUpstream(Protocol):
         :param key: sent to Letta as its key.
         """
         ...
+
+
+def os_reason(exc: BaseException) -> str:
+    """Describe an error of the operating system, without the addresses that libraries add to it."""
+    causes = [cause for cause in (exc, *_causes(exc)) if isinstance(cause, OSError) and cause.errno]
+    if not causes:
+        return str(exc)[:200] or type(exc).__name__
+    # The error numbers of the resolver are its own.
+    if isinstance(causes[-1], socket.gaierror):
+        return str(causes[-1].strerror).lower()
+    return os.strerror(causes[-1].errno or 0).lower()
+
+
+def _causes(exc: BaseException) -> Iterator[BaseException]:
+    cause = exc.__cause__
+    if isinstance(cause, BaseExceptionGroup):
+        yield from cause.exceptions
+    elif cause is not None:
+        yield cause
+        yield from _causes(cause)

@@ -1,11 +1,8 @@
 """A pool of connections to Letta: h11 over trio, with or without TLS."""
 
-import os
 import select
-import socket
 import ssl
 from collections import deque
-from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -20,7 +17,7 @@ from sansio_letta.upstreams.rest.commands import Command
 from ..http_head import head_line_count
 from ..settings.server import Settings
 from ..sockets import receive_some
-from .base import Headers, Upstream, UpstreamError, letta_headers
+from .base import Headers, Upstream, UpstreamError, letta_headers, os_reason
 
 #: Letta's server, uvicorn, closes a connection after 5 idle seconds: one idle for longer is not reused.
 _IDLE_TIMEOUT: Final = 4.0
@@ -138,7 +135,7 @@ class LettaPool:
             seconds = f"{self.settings.connect_timeout:g}"
             raise UpstreamError(Failure.NOT_SENT, f"no connection within {seconds} seconds") from None
         except OSError as exc:
-            raise UpstreamError(Failure.NOT_SENT, _os_reason(exc)) from exc
+            raise UpstreamError(Failure.NOT_SENT, os_reason(exc)) from exc
         except trio.BrokenResourceError as exc:
             raise UpstreamError(Failure.NOT_SENT, f"TLS failed: {exc.__cause__ or exc}") from exc
 
@@ -304,25 +301,5 @@ def _reason(exc: Exception) -> str:
     if isinstance(exc, h11.RemoteProtocolError):
         return str(exc)[:200]
     if isinstance(exc.__cause__, OSError):
-        return _os_reason(exc.__cause__)
+        return os_reason(exc.__cause__)
     return f"it was {exc}" if str(exc) else "it was closed"
-
-
-def _os_reason(exc: BaseException) -> str:
-    """Describe an error of the operating system, without the addresses that libraries add to it."""
-    causes = [cause for cause in (exc, *_causes(exc)) if isinstance(cause, OSError) and cause.errno]
-    if not causes:
-        return str(exc)[:200] or type(exc).__name__
-    # The error numbers of the resolver are its own.
-    if isinstance(causes[-1], socket.gaierror):
-        return str(causes[-1].strerror).lower()
-    return os.strerror(causes[-1].errno or 0).lower()
-
-
-def _causes(exc: BaseException) -> Iterator[BaseException]:
-    cause = exc.__cause__
-    if isinstance(cause, BaseExceptionGroup):
-        yield from cause.exceptions
-    elif cause is not None:
-        yield cause
-        yield from _causes(cause)
