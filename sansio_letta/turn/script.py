@@ -61,6 +61,24 @@ def nothing_earlier() -> None:
     """Return None: there was no earlier turn."""
 
 
+def _was_decision(request: TurnRequest, answers: Iterable[CallAnswer]) -> bool:
+    """Whether the message was the answer to calls that waited for approval. It is not stored as input then.
+
+    Otherwise the calls were the client's, and there are its results or substitutes for them.
+
+    :param answers: what the agent has got for the calls.
+    """
+    brought = {result.call_id for result in (*request.past_results, *request.results)}
+    return request.verdict is not None and any(
+        answer.call_id not in brought and not is_substitute(answer) for answer in answers
+    )
+
+
+def _overtaken() -> LettaError:
+    """Others have spoken to the agent since, through another process."""
+    return LettaError("The agent went on meanwhile. Send a new message to hear more.")
+
+
 @define
 class TurnScript:
     """One turn, from resolving the agent to the end of the clean-up.
@@ -226,23 +244,16 @@ class TurnScript:
         if any(not isinstance(event, TurnStarted) for event in events):
             self.state.add(events)
             self.state.answer.end_run()
-        if past.has_input or self._was_decision(past.results):
+        if past.has_input or _was_decision(self.state.request, past.results):
             self.state.request = self.state.request.without_input()
         # If results are sent that are stored already, the agent continues from them (kept_results.jsonl).
         return RunRequest(request=self.state.request, answers=past.results, has_results=True)
 
-    def _was_decision(self, answers: Iterable[CallAnswer]) -> bool:
-        """Whether the message was the answer to calls that waited for approval. It is not stored as input then.
-
-        Otherwise the calls were the client's, and there are its results or substitutes for them.
-
-        :param answers: what the agent has got for the calls.
-        """
-        request = self.state.request
-        brought = {result.call_id for result in (*request.past_results, *request.results)}
-        return request.verdict is not None and any(
-            answer.call_id not in brought and not is_substitute(answer) for answer in answers
-        )
+    @property
+    def _continues(self) -> bool:
+        """Whether the run continues an earlier turn all of whose input was stored."""
+        is_first = not self._was_refused
+        return is_first and self.state.earlier is not None and not self.state.request.messages
 
     @property
     def _must_look(self) -> bool:
@@ -312,6 +323,8 @@ class TurnScript:
     def _follow_up(self, end: RunEnd | Refused) -> Script[RunRequest | None]:
         """Return the input of the next run; None if the turn is over."""
         match end:
+            case Refused() | RunFailed(is_refusal=True) if self._continues:
+                raise Failed(_overtaken(), Kept.SOMETHING)
             case Refused(error=error):
                 if self._was_refused:
                     raise error
@@ -360,7 +373,7 @@ class TurnScript:
             # The calls were pending some time ago, and may have been answered since.
             yield from self._look(again=True)
             if {call.call_id for call in self.state.upstream.calls or ()} != {call.call_id for call in waiting}:
-                raise LettaError("The agent went on meanwhile. Send a new message to hear more.")
+                raise _overtaken()
         approve = self.state.approvals is Approvals.ALLOW
         for call in waiting if approve else ():
             if call.owner is not ToolOwner.DEPARTED:

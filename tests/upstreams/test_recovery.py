@@ -16,6 +16,7 @@ from drive import (
     agent_json,
     answer,
     drain,
+    error,
     make_turn,
     more,
     say,
@@ -530,6 +531,17 @@ def test_a_first_step_was_kept_so_the_agent_goes_on() -> None:
     items = stream(turn, PING, say("Done.", id="m-9"), stop(), DONE)
     assert [item for item in items if isinstance(item, TextDelta)] == [TextDelta(text="\n\nDone.")]
     assert isinstance(items[-1], TurnFinished)
+
+
+def test_a_first_step_was_kept_and_others_have_led_to_calls_since() -> None:
+    """They have spoken through another process."""
+    turn = again()
+    earlier(turn, "failed", "llm_api_error", HEARD, RETURNED)
+    conflict = error("internal_error", "Invalid tool call IDs. Expected '['call-2']', got '['call-1']'")
+    *_, failed = stream(turn, PING, stop("error"), conflict, DONE)
+    assert isinstance(failed, TurnFailed)
+    assert failed.kept is Kept.SOMETHING
+    assert "went on meanwhile" in failed.error.message
 
 
 def test_results_were_kept_and_the_message_beside_them_was_not() -> None:
