@@ -259,12 +259,25 @@ def _by_chain(
 ) -> tuple[int, int] | None:
     """The last of the messages whose marks the thread holds, and its place there."""
     places = {(message.content, message.chain): place for place, message in enumerate(heard.messages)}
+    # A mark does not show the system messages before it: another transcript may hold the same without them.
+    first_lost = next(
+        (
+            index
+            for index in inputs
+            if isinstance(transcript[index], SystemMessage)
+            and (mark := _mark(transcript[index]))
+            and mark in lost
+            and (mark.content, mark.chain) not in places
+        ),
+        len(transcript),
+    )
     for index in reversed(inputs):
         mark = _mark(transcript[index])
         place = None if mark is None else places.get((mark.content, mark.chain))
         if place is None:
             continue
-        if mark not in lost or _is_answered(transcript, index, heard.messages[place + 1 :]):
+        is_sure = mark not in lost and index < first_lost
+        if is_sure or _is_answered(transcript, index, heard.messages[place + 1 :]):
             return index, place
     return None
 

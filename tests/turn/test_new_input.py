@@ -164,6 +164,19 @@ def test_what_follows_a_lost_message_is_no_earlier_message_that_says_the_same() 
     assert words(found) == ["u2", "a-partial", "u1", "a-other", "u3"]
 
 
+def test_what_follows_a_lost_system_message_is_not_what_another_transcript_begins_with() -> None:
+    """A mark does not show the system messages before it."""
+    _, nudge, said = items = transcript("a1", "s1", "u1")
+    assert isinstance(nudge, SystemMessage)
+    assert nudge.mark is not None
+    heard = thread(*transcript("u1", "a9"))
+    new = find_new(items, heard, {nudge.mark}, {nudge.mark})
+    assert new.messages == (nudge, said)
+    # Through another process it was sent beside what follows.
+    *_, later = items = transcript("a1", "s1", "u1", "a9", "u2")
+    assert find_new(items, heard, {nudge.mark}, {nudge.mark}).messages == (later,)
+
+
 def test_a_message_that_was_sent_before_the_history_was_trimmed_may_have_been_stored() -> None:
     attempt = marks(transcript("u1", "u2")[1:])
     found = find_new(transcript("u2", "s1"), thread(*transcript("u1", "a1")), attempt)
