@@ -22,11 +22,12 @@ What nothing at Letta tells apart is allowed:
   shows that it was stored (`asked_again`); so is a system message that another process has sent beside a user
   message, and that message if the system message comes last; and all that a client has left that drops the
   beginning of its history if what comes first then says the same as the thread's first message.
-- "yes" says the same as another "yes", which a client without the beginning of its history seems to continue.
+- "yes" says the same as another "yes", which a client without the beginning of its history seems to continue,
+  and one of whose history nothing was stored, if the process that serves it does not know that.
 - A late result is not told if another process has answered in its place, and a result under an id of the
   client's own is told again, as text, if its run has failed.
-- A lost answer is not told if another client has said the same before it in the same place of the same thread:
-  its transcript is taken for that client's.
+- A lost answer is not told if another client has said the same before it in the same place of the same thread,
+  or "yes" in any: its transcript is taken for that client's.
 - Instructions in front are told again if it is not known whether they were stored.
 """
 
@@ -476,7 +477,9 @@ class World:
         # The thread may hold another one.
         ends = len(inputs) - 1
         inputs = [
-            text for at, text in enumerate(inputs) if text != "yes" or (at < ends and not client.is_trimmed)
+            text
+            for at, text in enumerate(inputs)
+            if text != "yes" or (at < ends and not client.is_trimmed and not self._is_yes_anothers(client))
         ]
         if not thread.texts("user_message") or known & set(inputs):
             return
@@ -490,6 +493,13 @@ class World:
         lost |= {(client.number, result) for item in shown[:end] for result in item.results.values()}
         self.limits += bool(lost - self.excused)
         self.excused |= lost
+
+    def _is_yes_anothers(self, client: Client) -> bool:
+        """Whether another client has said "yes" in the same thread, wherever in its transcript."""
+        return any(
+            key == client.habits.key and text == "yes" and numbers != {client.number}
+            for (key, (_, text)), numbers in self.said.items()
+        )
 
     def _lacks(self, client: Client) -> bool:
         """Whether the agent has not heard all that the client shows before its new message."""
@@ -543,6 +553,7 @@ class World:
             excused = (client.number, item.content) in self.excused
             if item.role == "user":
                 is_shared = len(self.said[client.habits.key, place]) > 1
+                is_shared = is_shared or (item.content == "yes" and self._is_yes_anothers(client))
             if item.is_lost and item.content and not excused and not is_shared:
                 is_told = any(f"{text} ".startswith(item.begin) for text in said)
                 assert is_told, f"{item.begin!r} is not in the thread"
