@@ -14,6 +14,7 @@ looks. It keeps what Letta 0.16.7 keeps:
   the oldest on, a conversation from the newest; first in each is the agent's system prompt.
 
 What the agent says is in the first word of the last user message: ``talk``, ``call``, ``calls`` or ``work``.
+Behind results alone it talks, but every third run of all calls again.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -354,7 +355,8 @@ class ThreadLetta:
             self.empty_runs.append(run_id)
         unkept = [self._input(message, run_id) for message in said]
         users = [_text(message["content"]) for message in said if message["role"] == "user"]
-        items = self._made(users[-1] if users else "", run_id)
+        calls_again = bool(brought) and len(self.runs) % 3 == 0
+        items = self._made(users[-1] if users else "call" if calls_again else "talk", run_id)
         if fault is not None and fault.fails:
             items = [*items[: min(max(fault.at, 1), len(items) - 2)], stop("error"), error()]
         return Run(run_id, mark, thread, items, unkept)
