@@ -68,6 +68,8 @@ class AppServerRun:
     instructions_sent: tuple[StandingInstruction, ...] = field(default=(), init=False)
     _events: deque[RunEvent] = field(factory=deque, init=False)
     _reading: RunEvents = field(init=False)
+    _unclassified: list[Delta] = field(factory=list, init=False)
+    """The client's calls that the server may yet deny by itself: it checks their arguments."""
     _is_over: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -185,10 +187,12 @@ class AppServerRun:
             self.conversation.release(self)
             self.conversation.connection.ask("abort_message", {"runtime": self.conversation.runtime})
             self._events.append(RunFailed(error=self._reading.failure(str(delta.body.get("reason")))))
+        elif delta.kind == "approval_request_message" and _tool_call(delta).get("name") in self.client_names:
+            self._unclassified.append(delta)
+        elif delta.kind == "approval_classification_end":
+            self._receive_classification(delta.body)
         else:
             self._events.extend(self._reading.receive(delta))
-            if delta.kind == "approval_classification_end":
-                self._receive_classification(delta.body)
         if self._events:
             self.wake()
 
@@ -214,10 +218,16 @@ class AppServerRun:
             self._finish(RunLost(error=error))
 
     def _receive_classification(self, body: Mapping[str, Any]) -> None:
-        """End with the client's calls: they are carried out, or asked about one at a time, from now on."""
-        asked = [*_ids(body, "user_input_tool_call_ids"), *_ids(body, "auto_allowed_tool_call_ids")]
-        calls = tuple(call_id for call_id in self._reading.take_calls() if call_id in asked)
-        if calls:
+        """End with the client's calls: they are carried out, or asked about one at a time, from now on.
+
+        Those that the server has denied are no concern of the client's: the agent goes on without them.
+        """
+        asked = {*_ids(body, "user_input_tool_call_ids"), *_ids(body, "auto_allowed_tool_call_ids")}
+        for delta in self._unclassified:
+            if _tool_call(delta).get("tool_call_id") in asked:
+                self._events.extend(self._reading.receive(delta))
+        self._unclassified.clear()
+        if calls := self._reading.take_calls():
             stopped = RunStopped(reason=FinishReason.TOOL_CALLS, usage=self._reading.usage, calls=calls)
             self._finish(stopped)
 
@@ -261,6 +271,11 @@ class AppServerRun:
         while conversation.is_busy and conversation.listener is self:
             yield Wait(_LOOK_PAUSE)
         return Kept.SOMETHING if self.has_kept else Kept.UNKNOWN
+
+
+def _tool_call(delta: Delta) -> Mapping[str, Any]:
+    call = delta.body.get("tool_call")
+    return call if isinstance(call, dict) else {}
 
 
 def _ids(body: Mapping[str, Any], key: str) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Hashable, Sequence
 from typing import Final
 
+import orjson
 from attrs import define, evolve, field
 
 from ...config import Config, InstructionPolicy
@@ -12,10 +13,10 @@ from ...turn.events import ConversationThread, Thread, ThreadGone
 from ...turn.ledger import Heard
 from ...turn.request import Chat, Message, NamedConversation, Throwaway, TranscriptChat, TurnRequest
 from ...turn.upstream import Gone, RunRequest, Script, TimedOut, Wait
-from .agent_tools import MEMORY_TOOLS, AgentTools
+from .agent_tools import MEMORY_TOOLS, AgentTools, Judgement
 from .agents import AgentDirectory
 from .connection import AppServerConnection
-from .conversation import Conversation, ConversationState
+from .conversation import Call, Conversation, ConversationState
 from .frames import Json
 from .messages import AppServerRef, Listed, read_listed, to_heard, waiting_calls
 from .past_run import ListedRun, find_listed_run
@@ -154,11 +155,24 @@ class AppServerUpstream:
         if conversation.open_calls and not conversation.is_ours:
             # Their turn was begun through another process, which has seen the calls behind the first one.
             conversation.learn_calls(waiting_calls((yield from self._list(_RUN_LOOKBACK))))
-        waiting = conversation.open_calls
+        waiting = [call for call in conversation.open_calls if not self._is_decided(call)]
         self.calls = tuple(
             self._owned(PendingCall(call_id=call.call_id, name=call.name, arguments=call.arguments))
             for call in waiting
         )
+
+    def _is_decided(self, call: Call) -> bool:
+        """Whether the policy decides about it when its turn comes: the server asks about one at a time."""
+        tools = evolve(self.agent_tools, client_names=frozenset(self._names))
+        if (arguments := call.asked) is None:
+            try:
+                arguments = orjson.loads(call.arguments)
+            except orjson.JSONDecodeError:
+                return False
+        if not isinstance(arguments, dict):
+            return False
+        judgement = tools.judge(call.name, arguments, self._conversation.memory_directory)
+        return call.name in MEMORY_TOOLS and judgement is not Judgement.ASK
 
     def _owned(self, call: PendingCall) -> PendingCall:
         name = call.name or ""

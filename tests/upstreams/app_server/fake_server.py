@@ -347,13 +347,21 @@ class FakeAppServer:
         if not calls:
             self._finish(talk, "end_turn")
             return
-        is_known = {call["tool_call_id"]: self._is_offered(talk, call["name"]) for call in calls}
+        is_known = {
+            call["tool_call_id"]: self._is_offered(talk, call["name"]) and "bad" not in call["arguments"]
+            for call in calls
+        }
         ids = [ident for ident, known in is_known.items() if known]
-        lists = {"user_input_tool_call_ids": ids, "auto_allowed_tool_call_ids": []}
+        denied = [ident for ident, known in is_known.items() if not known]
+        lists = {
+            "user_input_tool_call_ids": ids,
+            "auto_allowed_tool_call_ids": [],
+            "auto_denied_tool_call_ids": denied,
+        }
         self._delta(talk, "approval_classification_end", **lists)
         for call in calls:
             if not is_known[call["tool_call_id"]]:
-                self._return(talk, call, "Tool not found", "error")
+                self._return(talk, call, f"{call['name']} is not offered, or lacks a parameter", "error")
         talk.asked = deque(call for call in calls if is_known[call["tool_call_id"]])
         self._ask(talk)
 

@@ -75,6 +75,35 @@ def test_a_tool_loop() -> None:
     assert [text for kind, text in heard(wire) if kind == "tool_return"] == ["18 C", "12:00"]
 
 
+def test_a_call_that_the_server_denies_by_itself_is_none_of_the_clients() -> None:
+    """It checks the arguments: the agent hears what is wrong with them, and goes on."""
+    wire = Wire()
+    answer = wire.ask(user('call get_weather {"bad":1}\nthen\nsay I see.'), tools=TOOLS)
+    assert (answer.message["content"], answer.message.get("tool_calls")) == ("I see.", None)
+    assert answer.json["choices"][0]["finish_reason"] == "stop"
+
+
+def test_beside_it_the_others_go_on() -> None:
+    wire = Wire()
+    first = user('call get_weather {"bad":1}\ncall get_time {}\nthen\nsay I see.')
+    asked = wire.ask(first, tools=TOOLS)
+    assert [call["function"]["name"] for call in asked.calls] == ["get_time"]
+    answer = wire.ask(first, asked.message, result(asked.calls[0], "12:00"), tools=TOOLS)
+    assert answer.message["content"] == "I see."
+    assert ("tool_return", "12:00") in heard(wire)
+
+
+def test_own_and_the_clients_tools_in_one_step() -> None:
+    """The server asks about the client's first: the other call is the policy's all the same."""
+    wire = Wire()
+    inside = f"{wire.server.memory_directory}/likes.md"
+    first = user(f'call get_weather {{}}\ncall Write {{"file_path":"{inside}","content":"tea"}}')
+    asked = wire.ask(first, tools=TOOLS)
+    assert [call["function"]["name"] for call in asked.calls] == ["get_weather"]
+    answer = wire.ask(first, asked.message, result(asked.calls[0], "18 C"), tools=TOOLS)
+    assert answer.message["content"] == "results: 18 C | Write done"
+
+
 def test_a_tool_without_description_and_parameters_is_described() -> None:
     """The server would drop the frame without an answer."""
     wire = Wire()
