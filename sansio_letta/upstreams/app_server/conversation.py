@@ -286,8 +286,8 @@ class Conversation:
             call.arguments = str(asked.get("arguments") or "{}")
         if delta.kind == "tool_return_message":
             self.calls.pop(str(body.get("tool_call_id")), None)
-        if delta.kind == "approval_classification_end":
-            for call_id in body.get("auto_denied_tool_call_ids") or ():
+        if isinstance(denied := body.get("auto_denied_tool_call_ids"), list):
+            for call_id in denied:
                 self.calls.pop(str(call_id), None)
 
     def _receive_permission_request(self, request: PermissionRequest) -> None:
