@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from typing import Final
 
 from attrs import define, field
 
 READ_SIZE: Final = 65_536  # bytes
+TIMEOUT: Final = 30.0  # seconds until a connection must be there
 
 
 @define(eq=False)
@@ -25,7 +27,9 @@ class Relay:
 
     target: int
     port: int = 0
+    _server: asyncio.Server | None = None
     _pairs: list[_Pair] = field(factory=list)
+    _connections: set[asyncio.Task[None]] = field(factory=set)
     _loop: asyncio.AbstractEventLoop = field(factory=asyncio.new_event_loop)
 
     @property
@@ -37,16 +41,34 @@ class Relay:
         """Cut one of the connections there are, by its place in their order; resets it on both sides."""
         asyncio.run_coroutine_threadsafe(self._cut(number), self._loop).result()
 
+    def wait_for(self, count: int) -> None:
+        """Wait until there are so many connections."""
+        deadline = time.monotonic() + TIMEOUT
+        while len(self._pairs) < count:
+            assert time.monotonic() < deadline, f"{len(self._pairs)} connections"
+            time.sleep(0.05)
+
     async def _cut(self, number: int) -> None:
         pair = self._pairs[number]
         for end in (pair.client, pair.server):
             end.transport.abort()
 
     async def _open(self) -> None:
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _close(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for number in range(len(self._pairs)):
+            await self._cut(number)
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        await self._server.wait_closed()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = asyncio.current_task()
+        assert connection is not None
+        self._connections.add(connection)
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self.target)
         pair = _Pair(writer, server_writer)
         self._pairs.append(pair)
@@ -55,6 +77,7 @@ class Relay:
                 await asyncio.gather(_pass(reader, server_writer), _pass(server_reader, writer))
         finally:
             self._pairs.remove(pair)
+            self._connections.discard(connection)
             for end in (writer, server_writer):
                 end.transport.abort()
 
@@ -76,14 +99,7 @@ def relaying(target: int) -> Iterator[Relay]:
         asyncio.run_coroutine_threadsafe(relay._open(), relay._loop).result()
         yield relay
     finally:
+        asyncio.run_coroutine_threadsafe(relay._close(), relay._loop).result()
         relay._loop.call_soon_threadsafe(relay._loop.stop)
         thread.join()
-        _end(relay._loop)
-
-
-def _end(loop: asyncio.AbstractEventLoop) -> None:
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
-    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-    loop.close()
+        relay._loop.close()

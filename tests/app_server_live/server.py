@@ -47,9 +47,9 @@ class Socket:
 
     def send(self, kind: str, **content: object) -> str:
         """Send a question without waiting; return its id."""
-        request_id = f"test-{next(self._numbers)}"
-        self.connection.send(json.dumps({"type": kind, "request_id": request_id, **content}))
-        return request_id
+        frame = {"type": kind, "request_id": f"test-{next(self._numbers)}", **content}
+        self.connection.send(json.dumps(frame))
+        return str(frame["request_id"])
 
     def wait_for(
         self, is_it: Callable[[Json], bool], *, since: int | None = None, timeout: float = TIMEOUT
@@ -225,7 +225,8 @@ class AppServer:
 def _entries(message: Json) -> list[tuple[str, str]]:
     match message["message_type"]:
         case "user_message":
-            return [("user", _REMINDER.sub("", _text(message["content"])).strip("\n"))]
+            own = _REMINDER.sub("", _text(message["content"])).strip("\n")
+            return [("user", own)] if own else []  # the server's own, such as that the user interrupted
         case "assistant_message":
             return [("assistant", _text(message["content"]))]
         case "approval_request_message" | "tool_call_message":
