@@ -205,6 +205,9 @@ class Config:
     max_tool_count: int = field(default=1024, validator=_positive)
     #: One event of Letta's stream. A result of the agent's own tool is a single event, however long.
     max_event_size: int = field(default=8 * 1024 * 1024, validator=_positive)
+    #: What an App Server has sent of a reply and the client has not read: the connection is shared and cannot
+    #: wait. Beyond this, the rest is read from the conversation later.
+    max_unread_size: int = field(default=8 * 1024 * 1024, validator=_positive)
     #: A whole JSON response from Letta, such as a page of agents with their memory blocks.
     max_answer_size: int = field(default=32 * 1024 * 1024, validator=_positive)
     #: The longest string in one delta, as JSON. Line readers with a limit of 64 KB (aiohttp's default) must

@@ -357,6 +357,11 @@ def run_failure(reason: str, message: str | None) -> LettaError:
     return LettaError(text, advice=advice)
 
 
+def shown(text: str, limit: int = _MAX_DETAIL) -> str:
+    """Return what a server said, for a message to the client: truncated, and without what looks like a key."""
+    return _KEY_LIKE.sub("...", text[:limit])
+
+
 def http_failure(
     status: int, detail: str | None, retry_after: int | None = None, *, key_is_clients: bool = False
 ) -> SansioLettaError:
@@ -370,10 +375,10 @@ def http_failure(
         return invalid_key(
             ": Letta does not accept it. This proxy passes your key through, so it must be one of Letta's."
         )
-    shown = _KEY_LIKE.sub("...", (detail or "")[:_MAX_DETAIL])
-    is_reason = shown.strip(" .!").lower() not in _KEY_WORDS
+    said = shown(detail or "")
+    is_reason = said.strip(" .!").lower() not in _KEY_WORDS
     if key_is_clients and status == 403:
-        why = shown if is_reason else "your key may not do this there."
+        why = said if is_reason else "your key may not do this there."
         return RequestError(f"Letta answered 403: {why}", status=403, code="insufficient_permissions")
     advice = _HTTP_FAILURES.get(status, LettaError.advice)
     if retry_after is not None and advice.should_retry is not False:
@@ -381,8 +386,8 @@ def http_failure(
     if status == 401 or (status == 403 and not is_reason):
         text = "Letta refuses the proxy's key: check LETTA_API_KEY where the proxy runs."
         advice = _HTTP_FAILURES[401]
-    elif shown and status < 500:
-        text = f"Letta answered {status}: {shown}"
+    elif said and status < 500:
+        text = f"Letta answered {status}: {said}"
     else:
         text = f"Letta answered {status}."
     return LettaError(text, advice=advice)

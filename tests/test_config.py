@@ -14,6 +14,7 @@ POSITIVE = [
     "max_part_count",
     "max_tool_count",
     "max_event_size",
+    "max_unread_size",
     "max_answer_size",
     "max_agent_count",
     "agent_page_count",

@@ -40,6 +40,10 @@ from sansio_letta.turn.agent import Agent, Caller
 from sansio_letta.turn.approval import read_verdict
 from sansio_letta.turn.json_schema import Schema
 from sansio_letta.turn.reply_format import JsonReply
+from sansio_letta.upstreams.app_server.connection import AppServerConnection
+from sansio_letta.upstreams.app_server.messages import read_listed, to_heard
+from sansio_letta.upstreams.app_server.run_events import RunEvents
+from sansio_letta.upstreams.app_server.sockets import Channel
 from sansio_letta.upstreams.rest import letta
 from sansio_letta.upstreams.rest.calls import ToolBridge
 from sansio_letta.upstreams.rest.letta import ToolCall
@@ -110,6 +114,50 @@ def reply_argument(fragment: str, count: int, first: str = "") -> Work:
         reader.receive(first)
         for _ in range(count):
             reader.receive(fragment)
+
+    return work
+
+
+def heard_frames(count: int, *, calls: bool = False) -> Work:
+    """A piece of each of many conversations that run; or all of one conversation, each a call."""
+    body = '{"message_type":"assistant_message","content":"x"}'
+    if calls:
+        body = '{"message_type":"approval_request_message","tool_call":{"tool_call_id":"c%d","name":"f"}}'
+
+    def work() -> None:
+        connection = AppServerConnection()
+        connection.ask("app_server_info", {})
+        connection.socket_opened(Channel.WORK, 0.0)
+        for number in range(1 if calls else count):
+            connection.conversation("agent-1", f"c{number}").begin(None)
+        for number in range(count):
+            delta = body % number if calls else body
+            name = 0 if calls else number
+            frame = f'{{"type":"stream_delta","delta":{delta},"runtime":{{"conversation_id":"c{name}"}}}}'
+            connection.receive_frame(Channel.WORK, frame.encode(), 0.0)
+            connection.next_deadline()
+            _ = connection.has_busy
+        connection.receive_frame(Channel.WORK, b"{", 0.0)
+        connection.socket_lost(Channel.WORK, "it was closed", 0.0)
+
+    return work
+
+
+def asked_frames(count: int) -> Work:
+    """Questions, half of which are answered."""
+
+    def work() -> None:
+        connection = AppServerConnection()
+        requests = [connection.ask("agent_list", {}) for _ in range(count)]
+        connection.socket_opened(Channel.WORK, 0.0)
+        while not isinstance(connection.next_command(0.0), Signal):
+            connection.next_deadline()
+        for number in range(0, count, 2):
+            answer = b'{"type":"agent_list_response","request_id":"lp-%d"}' % number
+            connection.receive_frame(Channel.WORK, answer, 0.0)
+            connection.next_deadline()
+        connection.handle_deadline(1000.0)
+        assert all(request.is_done for request in requests)
 
     return work
 
@@ -282,6 +330,23 @@ READERS: dict[str, tuple[Callable[[int], Work], int]] = {
             )
         ),
         1_000_000,
+    ),
+    "App Server: pieces of many conversations": (heard_frames, 2000),
+    "App Server: a batch of calls": (lambda n: heard_frames(n, calls=True), 1000),
+    "App Server: answers and deadlines": (asked_frames, 2000),
+    "App Server: messages of a conversation": (
+        lambda n: (
+            lambda: to_heard(
+                read_listed({"messages": [{"message_type": "tool_return_message", "tool_call_id": "c"}] * n}),
+                "c",
+                is_whole=True,
+            )
+        ),
+        2000,
+    ),
+    "App Server: a failure": (
+        lambda n: lambda: RunEvents({}).failure("error", "429: " + '{"error":' * n),
+        200_000,
     ),
     "verdict": (lambda n: lambda: read_verdict(["deny" + " -" * n + " x"], None), 100_000),
     "writer: a long text": (lambda n: lambda: fragments("\x01é" * n, 1024), 60_000),

@@ -25,6 +25,7 @@ from ..turn.events import (
     TurnFailed,
     TurnFinished,
 )
+from ..turn.phases import Phase
 from ..turn.request import TranscriptChat
 from ..turn.thread_queue import no_wake, thread_busy
 from ..turn.turn import Turn
@@ -44,6 +45,7 @@ Item: TypeAlias = Command | ResponseHead | ResponseBody
 #: Looking up a member of an Enum runs Python code, and these are needed for every token.
 _WAITING: Final = Signal.WAITING
 _NEED_DATA: Final = Signal.NEED_DATA
+_STREAMING: Final = Phase.STREAMING
 
 #: How often a turn that continues only for its followers checks whether any is left.
 _FOLLOWER_CHECK_TIMEOUT: Final = 0.25
@@ -285,6 +287,8 @@ class Cycle:
             deadlines.is_waiting = item is _WAITING
             if item is _NEED_DATA:
                 return item
+            if item is _WAITING and type(self._source) is Turn and self._source.state.phase is _STREAMING:
+                return item  # its upstream wakes it
             if isinstance(item, Signal):
                 self._take_signal(item)
                 return item

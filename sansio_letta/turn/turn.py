@@ -338,6 +338,10 @@ class Turn:
         except SansioLettaError as error:
             self._resume(error=error)
             return None
+        if type(event) is TextDelta and self._pending is None:
+            if not self.state.is_detached:
+                self._items.extend(self.state.answer.add(event))
+            return None
         signal = None
         if isinstance(event, Signal):
             signal = event

@@ -354,6 +354,7 @@ def test_all_that_an_answer_depends_on_is_in_the_head() -> None:
         "cancelled_run_timeout",
         "repeat_ttl",
         "max_kept_answer_size",
+        "max_unread_size",
         "repeat_wait_timeout",
         "joins_repeats",
         "max_remembered_thread_count",

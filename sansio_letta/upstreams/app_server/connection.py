@@ -254,8 +254,10 @@ class AppServerConnection:
         socket = self._sockets[channel]
         if not socket.is_open:
             return
-        if channel is not _WORK and self._work_hears_all and not data.startswith(_SYNC_ANSWER):
-            return  # the same frame comes on the other socket
+        if channel is not _WORK and not data.startswith(_SYNC_ANSWER):
+            work = self._sockets[_WORK]
+            if work.is_open and not work.sync_count:
+                return  # the same frame comes on the other socket
         frame, number = read_frame(data, with_device=bool(self._without_directory))
         if number is not None and channel is _WORK:
             if socket.sequence is not None and number > socket.sequence + 1:
@@ -317,12 +319,6 @@ class AppServerConnection:
     def _forget_waiting(socket: _Socket) -> None:
         socket.waiting.clear()
         socket.waiting_size = 0
-
-    @property
-    def _work_hears_all(self) -> bool:
-        """Whether the working socket is open and follows all that runs."""
-        socket = self._sockets[_WORK]
-        return socket.is_open and not socket.sync_count
 
     def _sync(self, conversation: Conversation, channel: Channel, *, checks: bool = False) -> None:
         """Have a socket follow a conversation.

@@ -179,7 +179,7 @@ def _read_delta(body: Json, size: int) -> Delta:
 
 
 def _check_content(delta: Json) -> None:
-    if not isinstance(delta.get("content"), list | str):
+    if type(content := delta.get("content")) is not list and type(content) is not str:
         raise _Unreadable("content: expected an array or a string")
 
 

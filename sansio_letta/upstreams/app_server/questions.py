@@ -5,7 +5,7 @@ from typing import Any
 
 from attrs import frozen
 
-from ...errors import LettaError
+from ...errors import LettaError, shown
 from ...turn.upstream import Script, Wait
 from .connection import AppServerConnection
 from .frames import Json
@@ -40,5 +40,5 @@ class Questions:
         assert request.answer is not None
         if (reason := request.answer.error) is not None:
             error = NotFound if reason.endswith("not found") else LettaError
-            raise error(f"The App Server refused {kind}: {reason}")
+            raise error(f"The App Server refused {kind}: {shown(reason)}")
         return request.answer.body

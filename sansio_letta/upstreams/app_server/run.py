@@ -9,7 +9,7 @@ from attrs import define, field
 from ..._signal import Signal
 from ...errors import Advice, Kept, LettaError, RemoteProtocolError
 from ...turn.agent import PendingCall
-from ...turn.events import FinishReason
+from ...turn.events import FinishReason, TextDelta
 from ...turn.request import CallAnswer, Message, StandingInstruction, Tool
 from ...turn.upstream import (
     Located,
@@ -30,6 +30,8 @@ from .questions import Questions
 from .registration import start_frame
 from .run_events import RunEvents
 
+#: Looking up a member of an Enum runs Python code, and this one is needed for every token.
+_WAITING: Final = Signal.WAITING
 #: Seconds between looks whether a run that is not heard any more is over.
 _LOOK_PAUSE: Final = 0.5
 _BUSY: Final = Advice(status=409, type="conflict_error", code="agent_busy", retry_after=5)
@@ -43,6 +45,7 @@ class AppServerRun:
     :param sent: the messages of its input that stay in the thread.
     :param messages: all of its input.
     :param queue_timeout: seconds that the input may wait at the server for the end of another turn.
+    :param max_unread_size: bytes of the reply that wait for the client; beyond them the rest is read later.
     :param continues: no input is sent: the agent goes on from what it has.
     :param tools: the client's, by the agent's names.
     :param request_id: unique to the run.
@@ -61,12 +64,14 @@ class AppServerRun:
     request_id: str
     has_results: bool
     queue_timeout: float
+    max_unread_size: int
     read_past: Callable[[AppServerRef], Script[PastRun]]
     is_named: bool = field(default=False, init=False)
     has_kept: bool = field(default=False, init=False)
     is_queued: bool = field(default=False, init=False)
     instructions_sent: tuple[StandingInstruction, ...] = field(default=(), init=False)
-    _events: deque[RunEvent] = field(factory=deque, init=False)
+    _events: deque[tuple[RunEvent, int]] = field(factory=deque, init=False)  #: each with the bytes it came in
+    _unread_size: int = field(default=0, init=False)  #: bytes of these
     _reading: RunEvents = field(init=False)
     _unclassified: list[Delta] = field(factory=list, init=False)
     """The client's calls that the server may yet deny by itself: it checks their arguments."""
@@ -181,18 +186,28 @@ class AppServerRun:
         """Receive a piece of the reply."""
         if self._is_over or self.is_queued:
             return
+        if text := self._reading.read_text(delta):
+            self._events.append((TextDelta(text=text), delta.size))
+            self._unread_size += delta.size
+            if self._unread_size > self.max_unread_size:
+                self._stop_reading()
+            self.wake()
+            return
         if delta.kind == "retry":
             # The server would append the message, and stream the reply, once more.
             self._is_over = True
             self.conversation.release(self)
             self.conversation.connection.ask("abort_message", {"runtime": self.conversation.runtime})
-            self._events.append(RunFailed(error=self._reading.failure(str(delta.body.get("reason")))))
+            self._add(RunFailed(error=self._reading.failure(str(delta.body.get("reason")))))
         elif delta.kind == "approval_request_message" and _tool_call(delta).get("name") in self.client_names:
             self._unclassified.append(delta)
         elif delta.kind == "approval_classification_end":
             self._receive_classification(delta.body)
         else:
-            self._events.extend(self._reading.receive(delta))
+            for event in self._reading.receive(delta):
+                self._add(event, delta.size)
+            if self._unread_size > self.max_unread_size:
+                self._stop_reading()
         if self._events:
             self.wake()
 
@@ -225,22 +240,35 @@ class AppServerRun:
         asked = {*_ids(body, "user_input_tool_call_ids"), *_ids(body, "auto_allowed_tool_call_ids")}
         for delta in self._unclassified:
             if _tool_call(delta).get("tool_call_id") in asked:
-                self._events.extend(self._reading.receive(delta))
+                for event in self._reading.receive(delta):
+                    self._add(event, delta.size)
         self._unclassified.clear()
         if calls := self._reading.take_calls():
             stopped = RunStopped(reason=FinishReason.TOOL_CALLS, usage=self._reading.usage, calls=calls)
             self._finish(stopped)
 
+    def _stop_reading(self) -> None:
+        """Read the rest once the client has taken what there is: the connection is shared, and cannot wait."""
+        self._finish(RunLost(error=LettaError("The reply came faster than the client reads it.")))
+
+    def _add(self, event: RunEvent, size: int = 0) -> None:
+        self._events.append((event, size))
+        self._unread_size += size
+
     def _finish(self, end: RunEvent) -> None:
         self._is_over = True
-        self._events.append(end)
+        self._add(end)
         if isinstance(end, RunStopped | RunFailed):
             self.conversation.release(self)
         self.wake()
 
     def next_event(self) -> RunEvent | Signal:
         """Return the next event, or WAITING."""
-        return self._events.popleft() if self._events else Signal.WAITING
+        if not self._events:
+            return _WAITING
+        event, size = self._events.popleft()
+        self._unread_size -= size
+        return event
 
     def read_texts(self, data: bytes) -> Sequence[str]:
         """Return nothing: no bytes of the turn's own arrive."""

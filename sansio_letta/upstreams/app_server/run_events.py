@@ -11,7 +11,7 @@ from typing import Any, Final
 import orjson
 from attrs import define, evolve, field
 
-from ...errors import Advice, LettaError, SansioLettaError
+from ...errors import Advice, LettaError, SansioLettaError, shown
 from ...turn.answer import SEPARATOR
 from ...turn.events import (
     RETURN_SIZE,
@@ -36,6 +36,7 @@ _LENGTH: Final = "max_tokens_exceeded"
 _DONE: Final = frozenset({"end_turn", "tool_rule", "no_tool_call", "max_steps", _LENGTH})
 #: Characters of the model provider's text that are shown.
 _MAX_DETAIL: Final = 500
+_MAX_KIND: Final = 50
 
 #: The model provider's statuses -> the client's error, if nothing was stored.
 _STATUSES: Final[Mapping[int, Advice]] = {
@@ -97,6 +98,22 @@ class RunEvents:
             case "event_message":
                 yield KeepAlive()
 
+    def read_text(self, delta: Delta) -> str:
+        """Return more text of the message that is being said; empty if the piece is anything else.
+
+        The short path for the most frequent case: what is left of it needs no other event.
+        """
+        body = delta.body
+        if delta.kind != "assistant_message" or self._text_id is None or body.get("id") != self._text_id:
+            return ""
+        if self.state is not RunState.SPEAKING:
+            return ""
+        content = body["content"]
+        if type(content) is list and len(content) == 1 and type(part := content[0]) is dict:
+            text = part.get("text")
+            return text if type(text) is str else ""
+        return ""
+
     def take_calls(self) -> tuple[str, ...]:
         """Return the client's calls since this was called last."""
         calls, self.client_calls = tuple(self.client_calls), []
@@ -125,8 +142,9 @@ class RunEvents:
         advice = _STATUSES.get(int(found[1]), LettaError.advice) if found else LettaError.advice
         if "insufficient_quota" in said:
             advice = evolve(advice, code="insufficient_quota", should_retry=False)
-        shown = _provider_text(said)[:_MAX_DETAIL]
-        return LettaError(f"The agent's run failed ({self._error_kind or reason}): {shown}", advice=advice)
+        kind = shown(self._error_kind or reason, _MAX_KIND)
+        text = shown(_provider_text(said), _MAX_DETAIL)
+        return LettaError(f"The agent's run failed ({kind}): {text}", advice=advice)
 
     # --- Within -------------------------------------------------------------------------------------------
 

@@ -16,6 +16,9 @@ class Channel(Enum):
     WORK = "work"
     GUARD = "guard"
 
+    # A socket is looked up for every frame: Enum's own hash is Python code.
+    __hash__ = object.__hash__
+
 
 @frozen
 class OpenSocket:

@@ -245,6 +245,7 @@ class AppServerUpstream:
             request_id=f"{self.token}-{self._run_count}",
             has_results=request.has_results,
             queue_timeout=self._config.queue_timeout,
+            max_unread_size=self._config.max_unread_size,
             read_past=self._read_past,
         )
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sansio_letta import Config
 from sansio_letta.errors import RemoteProtocolError
 from sansio_letta.upstreams.app_server import messages as listed
 from sansio_letta.upstreams.app_server.connection import (
@@ -118,6 +119,64 @@ def test_a_frame_that_cannot_be_read_is_lost_for_its_conversation_alone() -> Non
     assert other.message["content"] == "Other."
     wire.wait(1.0)
     assert client.message["content"] == "Hello! Bye."
+
+
+# --- A client that reads slowly -------------------------------------------------------------------------------
+
+
+def test_a_reply_that_the_client_does_not_read_is_read_later() -> None:
+    wire = Wire(config=Config(max_unread_size=10_000))
+    wire.server.pause = True
+    text = "".join(f"{number}," for number in range(200))
+    client = wire.begin(user("\n".join(f"say {number}," for number in range(200))), stream=True)
+    for channel, frame in speak(wire):
+        wire.connection.receive_frame(channel, orjson.dumps(frame), wire.now)
+    wire.carry()
+    wire.wait(1.0)
+    assert client.is_over
+    chunks = [orjson.loads(line[6:]) for line in client.body.split(b"\n") if line.startswith(b"data: {")]
+    said = [chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks if chunk["choices"]]
+    assert "".join(said) == text
+    assert client.cycle.summary.resume_count == 1
+
+
+def test_a_reply_that_the_client_reads_may_be_longer() -> None:
+    wire = Wire(config=Config(max_unread_size=10_000))
+    wire.server.pause = True
+    client = wire.begin(user("\n".join(f"say {number}," for number in range(200))))
+    for channel, frame in speak(wire):
+        wire.connection.receive_frame(channel, orjson.dumps(frame), wire.now)
+        wire.carry()
+    assert client.message["content"].endswith("199,")
+    assert client.cycle.summary.resume_count == 0
+
+
+# --- What is shown --------------------------------------------------------------------------------------------
+
+KEY: Final = "sk-0123456789abcdef"
+
+
+@pytest.mark.parametrize("kind", ["agent_list", "conversation_list", "runtime_start", "input"])
+def test_a_refusal_is_shown_in_part_and_without_a_key(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(server: FakeAppServer, channel: Channel, frame: Json) -> None:
+        server._refuse(channel, frame, f"no: {KEY} {'x' * 100_000}")
+
+    monkeypatch.setattr(FakeAppServer, f"_{kind}", refuse)
+    answer = Wire().ask(user("say Hello!"))
+    assert answer.status == 502
+    assert f"refused {kind}: no: ... x" in answer.json["error"]["message"]
+    assert len(answer.body) < 2000
+
+
+def test_a_failure_is_shown_in_part_and_without_a_key() -> None:
+    wire, client = running()
+    [talk] = wire.server.talks.values()
+    wire.server._delta(talk, "error_message", error_type="x" * 10_000, message=f"401: {KEY} {'y' * 10_000}")
+    wire.server._finish(talk, "error", error="{}")
+    wire.carry()
+    message = client.json["error"]["message"]
+    assert "401: ... y" in message
+    assert len(message) < 1000
 
 
 # --- Any frame at any time ------------------------------------------------------------------------------------
