@@ -39,6 +39,8 @@ class Capabilities:
     :param reads_reply_tool: a call of a tool of that name is the agent's reply; otherwise, the tool is a custom
         one, which may send messages to others.
     :param marked_runs: the request that starts a run can contain a mark by which the run is found.
+    :param continues: a run can be started without any input: the agent goes on from what its thread holds, and
+        a reply that comes last there is replaced.
     """
 
     client_tools: bool = True
@@ -52,6 +54,7 @@ class Capabilities:
     replies_by_tool: bool = False
     reads_reply_tool: bool = True
     marked_runs: bool = True
+    continues: bool = False
 
 
 @frozen(kw_only=True)

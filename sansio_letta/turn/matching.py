@@ -8,14 +8,15 @@ from collections.abc import Collection, Iterable, Sequence
 
 from attrs import define, evolve, field
 
+from ..config import InstructionPolicy
 from .events import CallsSettled, InputMatched, Matched
-from .ledger import Heard, ThreadKnowledge, late_result, result_digest
+from .ledger import Heard, Role, ThreadKnowledge, late_result, result_digest
 from .new_input import Basis, NewInput, ends_with_attempt, find_new, find_unheard, needs_lookup
 from .phases import Phase
 from .request import CallAnswer, SystemMessage, ToolResult
 from .settlement import match_results
 from .state import TurnState
-from .upstream import RunRef, Script
+from .upstream import RunRef, RunRequest, Script
 
 
 @define
@@ -27,6 +28,8 @@ class MatchScript:
     results_in: RunRef | None = field(default=None, init=False)  #: the run that was given the same results
     is_next: bool = field(default=True, init=False)  #: the client has said what the thread has heard last
     is_repeat: bool = field(default=False, init=False)  #: the request was sent before, its answer not received
+    repeats_last: bool = field(default=False, init=False)
+    """The request only repeats the last message that the thread has heard, for another answer."""
     _told: tuple[SystemMessage, ...] = field(default=(), init=False)  #: results that came late
     _new: NewInput | None = field(default=None, init=False)
     _heard: Heard | None = field(default=None, init=False)  #: what the new input was found with
@@ -73,9 +76,31 @@ class MatchScript:
             self.heard_in = heard.run_with_results([result.call_id for result in request.results])
         if late:
             state.items.append(CallsSettled(stale=tuple(result.call_id for result in late)))
+        # A client without a history may want to say the same once more, unless there was no answer.
+        shows_more = len(request.transcript) > 1 or (is_fresh and heard is not None and _is_unanswered(heard))
+        self.repeats_last = new.is_said_again and new.is_next and not late and shows_more
         is_answered = self.is_repeat and self.heard_in is not None
-        if not is_answered and (how := _difference(new)) is not None:
+        if not is_answered and not self.can_replace and (how := _difference(new)) is not None:
             state.items.append(InputMatched(how=how))
+
+    @property
+    def can_replace(self) -> bool:
+        """Whether the last reply can be replaced instead, so that nothing is said again."""
+        agent, given = self.state.upstream.agent, self.state.request.instructions
+        continues = agent is not None and agent.capabilities.continues
+        is_told = given is None or given.policy is not InstructionPolicy.ONCE or not given.new
+        return self.repeats_last and continues and is_told
+
+    def replace_reply(self) -> RunRequest | None:
+        """Return a run that replaces the last reply; None if the message is to be sent.
+
+        That is also so if calls wait, which a run without any input would not answer.
+        """
+        if self.can_replace and not self.state.upstream.calls:
+            return RunRequest(request=self.state.request.without_input())
+        if self.can_replace:
+            self.state.items.append(InputMatched(how=Matched.REPEATED))
+        return None
 
     def _late(self, known: ThreadKnowledge, heard: Heard | None) -> Sequence[ToolResult]:
         """Results of calls that were answered without them, and that the agent has not had since."""
@@ -200,6 +225,11 @@ class MatchScript:
         heard = self.state.upstream.heard
         assert heard is not None
         return heard
+
+
+def _is_unanswered(heard: Heard) -> bool:
+    """Whether the thread ends with a message that the agent has not answered."""
+    return bool(heard.messages) and heard.messages[-1].role is Role.USER
 
 
 def _difference(new: NewInput) -> Matched | None:

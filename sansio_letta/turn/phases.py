@@ -92,6 +92,8 @@ TRANSITIONS: Final[dict[Phase, dict[Phase, str]]] = {
         **_RUNS,
         Phase.LOOKING: "results came",
         Phase.MATCHING: "results of other calls",
+        Phase.FINDING: "agent gone",
+        Phase.SEARCHING: "conversation gone",
     },
     Phase.LOOKING: {
         **_ENDS,

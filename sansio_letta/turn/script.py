@@ -181,7 +181,9 @@ class TurnScript:
                 past = yield from self._review()
         if past is None:
             yield from self._matching.tell_unheard()
-            return self._settle()
+            if self._matching.can_replace:
+                yield from self._look()
+            return self._matching.replace_reply() or self._settle()
         if past.is_complete:
             return (yield from self._follow_up(self.state.add_rest(past.events())))
         if past.results and self.state.recall_waiting(self.state.thread) is not None:
@@ -192,6 +194,8 @@ class TurnScript:
             # The agent has made other calls since. It has the results; the message is new.
             self.state.earlier = None
             return self._settle()
+        if past.can_continue:
+            return self._continue_from(past)
         return (yield from self._end_with(past))
 
     def _wait_for_results(self) -> Script[None]:
@@ -244,6 +248,8 @@ class TurnScript:
         if any(not isinstance(event, TurnStarted) for event in events):
             self.state.add(events)
             self.state.answer.end_run()
+        if past.can_continue:
+            return RunRequest(request=self.state.request.without_input())
         if past.has_input or _was_decision(self.state.request, past.results):
             self.state.request = self.state.request.without_input()
         # If results are sent that are stored already, the agent continues from them (kept_results.jsonl).

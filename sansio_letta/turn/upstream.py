@@ -247,11 +247,15 @@ class PastRun(Protocol):
     def results(self) -> tuple[CallAnswer, ...]:
         """Tool results from which the agent can continue."""
 
+    @property
+    def can_continue(self) -> bool:
+        """Whether the agent can go on with it without any input; see `Capabilities.continues`."""
+
     def events(self) -> Iterator[RunEvent]:
         """All its events; the last one is its end."""
 
     def kept_events(self) -> Iterator[RunEvent]:
-        """All its events except the end."""
+        """All its events except the end; only those of steps that are not repeated, if it can be continued."""
 
 
 class Run(Protocol):

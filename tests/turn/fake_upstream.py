@@ -29,6 +29,7 @@ class FakeRun:
     instructions_sent: tuple[StandingInstruction, ...] = ()
     is_cancelled: bool = False
     has_input: bool = True
+    can_continue: bool = False
     is_blank: bool = False
     results: tuple[CallAnswer, ...] = ()
 

@@ -14,7 +14,7 @@ from .questions import NotFound, Questions
 PAGE_COUNT: Final = 1000
 _MAX_PAGE_COUNT: Final = 100
 
-_CAPABILITIES: Final = Capabilities(marked_runs=False)
+_CAPABILITIES: Final = Capabilities(marked_runs=False, continues=True)
 
 
 @frozen

@@ -109,6 +109,9 @@ class Conversation:
     memory_directory: str | None = None
     tools: AgentTools = field(factory=AgentTools)
     has_idled: bool = True  #: it was last said to wait for input
+    last_end: TurnEnd | None = None  #: of its last turn; None: not known, or a turn is under way
+    was_cut: bool = False
+    """The sockets were lost while it was busy. After a restart the server runs the input again by itself."""
     _answers: dict[str, CallAnswer] = field(factory=dict)
     registration: Registration = field(factory=Registration)
     is_ours: bool = False  #: a run of this process began the turn under way, or has gone on with it
@@ -123,6 +126,13 @@ class Conversation:
     def is_busy(self) -> bool:
         """Whether a turn is under way."""
         return self.state in (ConversationState.RUNNING, ConversationState.PARKED)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a turn is under way that neither waits for answers nor is over, whoever has begun it."""
+        if self.state is ConversationState.IDLE:
+            return bool(self.queued) or not self.has_idled
+        return self.state is ConversationState.RUNNING
 
     @property
     def wants_device(self) -> bool:
@@ -144,7 +154,7 @@ class Conversation:
     def begin(self, listener: Listener | None) -> None:
         """Have a run read what comes from now on."""
         self.listener = listener
-        self.is_ours = True
+        self.is_ours, self.last_end = True, None
         self._enter(ConversationState.RUNNING)
         self.connection.guard(self)
 
@@ -173,14 +183,6 @@ class Conversation:
             self.calls[call_id] = call
         self.calls |= known
 
-    def close_calls(self) -> None:
-        """Answer calls that are being carried out: a cancelled turn ends only then."""
-        for call in self.calls.values():
-            if call.tool_request_id is not None:
-                error = {"request_id": call.tool_request_id, "error": "The client has gone."}
-                self.connection.tell("external_tool_call_response", error)
-                call.tool_request_id = None
-
     # --- For the connection -------------------------------------------------------------------------------
 
     def receive(self, frame: Frame) -> bool:
@@ -203,7 +205,8 @@ class Conversation:
                 self.calls.clear()
             case TurnEnd():
                 listener, self.listener = self.listener, None
-                self._reset(ConversationState.IDLE)
+                self._reset(ConversationState.DEAD if frame.is_dead else ConversationState.IDLE)
+                self.last_end, self.was_cut, self.has_idled = frame, False, True
                 if listener is not None:
                     listener.receive_end(frame)
             case LoopStatus():
@@ -229,6 +232,7 @@ class Conversation:
             return
         # The server cancels what waits for results, and loses what runs.
         was_running = self.state is ConversationState.RUNNING
+        self.was_cut, self.has_idled, self.queued = True, True, ()
         self._lose(ConversationState.DEAD if was_running else ConversationState.IDLE)
 
     def note_gap(self) -> None:
@@ -240,6 +244,8 @@ class Conversation:
         """Note that the turn is over, by what the server says of the conversation."""
         if self.is_busy:
             self._lose(ConversationState.IDLE)
+            # Nothing says that it has failed.
+            self.last_end = TurnEnd(conversation_id=self.conversation_id, stop_reason="end_turn")
 
     # --- Within -------------------------------------------------------------------------------------------
 
@@ -318,7 +324,8 @@ class Conversation:
 
         The calls of another process's turn are judged there.
         """
-        if call.asked is None or not self.is_ours:
+        is_ours = self.is_ours and not (self.listener is not None and self.listener.is_queued)
+        if call.asked is None or not is_ours:
             return None
         match self.tools.judge(call.name, call.asked, self.memory_directory):
             case Judgement.ALLOW:

@@ -20,6 +20,9 @@ _DEVICE_STATUS: Final = b'{"type":"update_device_status"'
 #: A frame's number, which stands near its end.
 _NUMBER: Final = re.compile(rb'"event_seq": ?(\d{1,18})[,}]')
 _TAIL_SIZE: Final = 300
+_LENGTH: Final = "max_tokens_exceeded"
+#: Stop reasons of turns that end with a reply.
+_DONE: Final = frozenset({"end_turn", "tool_rule", "no_tool_call", "max_steps", _LENGTH})
 
 
 class _Unreadable(Exception):
@@ -75,6 +78,26 @@ class TurnEnd:
     stop_reason: str
     turn_id: str | None = None
     error: str | None = field(default=None, repr=False)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the reply was cut off at its greatest length, which the server reports as an error, too."""
+        return self.stop_reason == _LENGTH
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the turn has ended with a reply."""
+        return self.stop_reason in _DONE and (not self.error or self.is_short)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the turn was cancelled. The server tells the agent so before the next input."""
+        return self.stop_reason == "cancelled"
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the input was not taken, since the conversation's last run lost its stream."""
+        return self.error is not None and "already has an active run" in self.error
 
 
 @frozen(kw_only=True)

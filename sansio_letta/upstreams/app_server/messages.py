@@ -21,8 +21,11 @@ _OPEN, _CLOSE = "<system-reminder>\n", "\n</system-reminder>"
 #: Precedes a reply of the agent, or of another model, in a history.
 _REPLIED: Final = "Earlier in this chat, the assistant replied:\n"
 #: What the server gives the model as the result of a call that was broken off: it may come yet.
-_INTERRUPTED: Final = frozenset({"User interrupted the stream", "Interrupted by user"})
-_LOST: Final = "External tool execution error:"
+_INTERRUPTED: Final = frozenset({"User interrupted the stream", "Interrupted by user", "Turn did not complete"})
+#: How other such results begin: the client's connection was lost, or the server was restarted.
+_LOST: Final = ("External tool execution error:", "The agent harness automatically closed this stale pending")
+#: How the ids of messages begin that this proxy has sent.
+_OWN_ID: Final = "lp"
 
 
 def to_input(messages: Sequence[Message], request_id: str) -> list[Json]:
@@ -84,6 +87,7 @@ class Listed:
     :param kind: its ``message_type``.
     :param text: without what the server has put around it.
     :param otid: its id as the sender gave it.
+    :param is_note: the server has written it, for instance that a reply was interrupted.
     :param body: the rest.
     """
 
@@ -91,7 +95,20 @@ class Listed:
     text: str = field(default="", repr=False)
     otid: str | None = None
     is_reminder: bool = False
+    is_note: bool = False
     body: Json = field(factory=dict, repr=False)
+
+    @property
+    def is_input(self) -> bool:
+        """Whether a client has sent it as a message."""
+        return self.kind == "user_message" and not self.is_note
+
+    @property
+    def answers(self) -> str | None:
+        """The id of the call whose result it is; None if it is none, or stands for one that had not come."""
+        if self.kind != "tool_return_message" or _is_placeholder(str(self.body.get("tool_return"))):
+            return None
+        return str(self.body.get("tool_call_id"))
 
 
 def read_listed(answer: Json) -> tuple[Listed, ...]:
@@ -118,6 +135,7 @@ def _listed(item: Json) -> Listed:
         text="\n".join(own),
         otid=otid if isinstance(otid, str) else None,
         is_reminder=is_reminder,
+        is_note=is_reminder and not (isinstance(otid, str) and otid.startswith(_OWN_ID)),
         body=item,
     )
 
@@ -132,18 +150,26 @@ def _texts(content: object) -> Iterator[str]:
 
 
 def _is_reminder(text: str) -> bool:
-    return text.startswith("<system-reminder>") and text.endswith("</system-reminder>")
+    return text.startswith("<system-reminder>") and text.rstrip().endswith("</system-reminder>")
 
 
 @frozen(kw_only=True)
 class AppServerRef:
-    """How the run is found that was begun by a message.
+    """How the run is found that was begun by a message, or has gone on from the result of a call.
 
     :param message_id: of the last message of its input.
+    :param call_id: of the last call that it was given an answer to, if there was no message.
     """
 
     conversation_id: str
-    message_id: str
+    message_id: str | None = None
+    call_id: str | None = None
+
+    def is_begun_by(self, message: Listed) -> bool:
+        """Whether a message is what the run was begun by."""
+        if self.message_id is not None:
+            return message.otid == self.message_id
+        return self.call_id is not None and message.answers == self.call_id
 
 
 def to_heard(messages: Iterable[Listed], conversation_id: str, *, is_whole: bool) -> Heard:
@@ -155,7 +181,7 @@ def _heard(messages: Iterable[Listed], conversation_id: str) -> Iterator[HeardMe
     ref: AppServerRef | None = None
     for message in messages:
         match message.kind:
-            case "user_message":
+            case "user_message" if not message.is_note:
                 if message.otid is not None:
                     ref = AppServerRef(conversation_id=conversation_id, message_id=message.otid)
                 role = Role.SYSTEM if message.is_reminder else Role.USER
@@ -170,9 +196,9 @@ def _heard(messages: Iterable[Listed], conversation_id: str) -> Iterator[HeardMe
                 yield HeardMessage(
                     role=Role.RESULT,
                     content=str(message.body.get("tool_call_id")),
-                    is_placeholder=_is_placeholder(str(message.body.get("tool_return"))),
+                    is_placeholder=message.answers is None,
                     # A result that was given by denying its call is listed as an error, too.
-                    run=ref,
+                    run=AppServerRef(conversation_id=conversation_id, call_id=message.answers),
                 )
             case "approval_request_message" if isinstance(call := message.body.get("tool_call"), dict):
                 ident, name = str(call.get("tool_call_id")), str(call.get("name"))

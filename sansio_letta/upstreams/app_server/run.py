@@ -32,9 +32,11 @@ from .run_events import RunEvents
 
 #: Looking up a member of an Enum runs Python code, and this one is needed for every token.
 _WAITING: Final = Signal.WAITING
+#: Seconds in which a cancelled turn ends. One and a half were seen.
+_END_TIMEOUT: Final = 15.0
 #: Seconds between looks whether a run that is not heard any more is over.
 _LOOK_PAUSE: Final = 0.5
-_BUSY: Final = Advice(status=409, type="conflict_error", code="agent_busy", retry_after=5)
+BUSY: Final = Advice(status=409, type="conflict_error", code="agent_busy", retry_after=5)
 
 
 @define(eq=False, kw_only=True)
@@ -50,6 +52,7 @@ class AppServerRun:
     :param tools: the client's, by the agent's names.
     :param request_id: unique to the run.
     :param read_past: reads what is stored of the run.
+    :param copy: copies the conversation, if the run is to go on in a copy of it.
     """
 
     conversation: Conversation
@@ -66,6 +69,7 @@ class AppServerRun:
     queue_timeout: float
     max_unread_size: int
     read_past: Callable[[AppServerRef], Script[PastRun]]
+    copy: Callable[[], Script[Conversation]] | None
     is_named: bool = field(default=False, init=False)
     has_kept: bool = field(default=False, init=False)
     is_queued: bool = field(default=False, init=False)
@@ -76,20 +80,23 @@ class AppServerRun:
     _unclassified: list[Delta] = field(factory=list, init=False)
     """The client's calls that the server may yet deny by itself: it checks their arguments."""
     _is_over: bool = field(default=False, init=False)
+    _was_refused: bool = field(default=False, init=False)
+    _failure: RunFailed | None = field(default=None, init=False)  #: once the server has ended the turn
 
     def __attrs_post_init__(self) -> None:
         self._reading = RunEvents(self.client_names)
 
     @property
     def ref(self) -> AppServerRef | None:
-        """What a later turn finds it by: the last message of its input."""
-        if not self.is_named or not self.messages:
+        """What a later turn finds it by: the last message of its input, or else the last answer."""
+        ident = self.conversation.conversation_id
+        if not self.is_named:
             return None
-        last = len(self.messages) - 1
-        return AppServerRef(
-            conversation_id=self.conversation.conversation_id,
-            message_id=message_id(self.messages[last], self.request_id, last),
-        )
+        if self.messages:
+            last = len(self.messages) - 1
+            name = message_id(self.messages[last], self.request_id, last)
+            return AppServerRef(conversation_id=ident, message_id=name)
+        return AppServerRef(conversation_id=ident, call_id=self.answers[-1].call_id) if self.answers else None
 
     @property
     def run_id(self) -> str | None:
@@ -105,9 +112,12 @@ class AppServerRun:
 
     def prepare(self) -> Script[None] | None:
         """Tell the server of the conversation and of the client's tools, if it does not know them."""
-        return None if self.conversation.registration.is_current(self.tools) else self._prepare()
+        is_known = self.copy is None and self.conversation.registration.is_current(self.tools)
+        return None if is_known else self._prepare()
 
     def _prepare(self) -> Script[None]:
+        if self.copy is not None:
+            self.conversation = yield from self.copy()
         frame = start_frame(self.conversation.runtime, self.tools)
         yield from self.questions.ask("runtime_start", frame)
         self.conversation.note_started(self.tools)
@@ -117,13 +127,15 @@ class AppServerRun:
         is_parked = self.conversation.state is ConversationState.PARKED
         if is_parked and self.conversation.open_calls and not self.answers:
             # The server would queue the input behind them.
-            return Refused(error=LettaError("The agent waits for answers to its calls.", advice=_BUSY))
+            return Refused(error=LettaError("The agent waits for answers to its calls.", advice=BUSY))
         self.is_named = True
         if self.messages or self.continues or not self.answers:
             accepted = yield from self._send_input()
-            self.has_kept = True
+            self.has_kept = not self._was_refused
             if accepted.get("disposition") == "queued" and not self.answers:
-                yield from self._wait_in_queue()
+                refused = yield from self._wait_in_queue()
+                if refused is not None:
+                    return refused
         else:
             self.conversation.begin(self)
         if self.answers:
@@ -145,25 +157,33 @@ class AppServerRun:
         content = {"runtime": self.conversation.runtime, "payload": payload}
         return (yield from self.questions.ask("input", content))
 
-    def _wait_in_queue(self) -> Script[None]:
+    def _wait_in_queue(self) -> Script[Refused | None]:
         """Wait until the server takes the input out of its queue.
 
-        Another program's turn may be under way, or the last one of this process has hardly ended. An input that
-        waits too long is taken back.
+        Another program's turn may be under way, or the last one of this process has hardly ended. After a
+        restart the server runs an input again by itself. An input that waits too long is taken back, and so is
+        one before which calls wait: their answers must come with it.
         """
         clock = self.conversation.connection
         until = clock.now + self.queue_timeout
         self.is_queued = self._place is not None
-        while self.is_queued and clock.now < until:
+        while self.is_queued and clock.now < until and not self._is_parked:
             yield Wait(_LOOK_PAUSE)
         if (item_id := self._place) is None:
             self.is_queued = False
-            return
+            return None
         content = {"runtime": self.conversation.runtime, "item_id": item_id}
         yield from self.questions.ask("remove_queue_item", content)
-        self.has_kept = False
+        self.has_kept = self.is_queued = False
         self.conversation.release(self)
-        raise LettaError("The agent is busy in this conversation, through another program.", advice=_BUSY)
+        busy = LettaError("The agent is busy in this conversation, through another program.", advice=BUSY)
+        if self._is_parked:
+            return Refused(error=busy)
+        raise busy
+
+    @property
+    def _is_parked(self) -> bool:
+        return self.conversation.state is ConversationState.PARKED
 
     @property
     def _place(self) -> str | None:
@@ -184,7 +204,7 @@ class AppServerRun:
 
     def receive_delta(self, delta: Delta) -> None:
         """Receive a piece of the reply."""
-        if self._is_over or self.is_queued:
+        if self._is_over or self.is_queued or self._failure is not None:
             return
         if text := self._reading.read_text(delta):
             self._events.append((TextDelta(text=text), delta.size))
@@ -195,10 +215,8 @@ class AppServerRun:
             return
         if delta.kind == "retry":
             # The server would append the message, and stream the reply, once more.
-            self._is_over = True
-            self.conversation.release(self)
             self.conversation.connection.ask("abort_message", {"runtime": self.conversation.runtime})
-            self._add(RunFailed(error=self._reading.failure(str(delta.body.get("reason")))))
+            self._failure = RunFailed(error=self._reading.failure(str(delta.body.get("reason"))))
         elif delta.kind == "approval_request_message" and _tool_call(delta).get("name") in self.client_names:
             self._unclassified.append(delta)
         elif delta.kind == "approval_classification_end":
@@ -213,8 +231,11 @@ class AppServerRun:
 
     def receive_end(self, end: TurnEnd) -> None:
         """Receive the end of the turn."""
+        if end.is_dead:
+            # It may have ended before its start was noticed.
+            self._was_refused, self.has_kept = True, False
         if not self._is_over:
-            self._finish(self._reading.end(end))
+            self._finish(self._failure or self._reading.end(end))
 
     def receive_waiting(self) -> None:
         """End with the calls that a human must decide about."""
@@ -230,7 +251,7 @@ class AppServerRun:
         """Note that the rest will not be received."""
         if not self._is_over:
             error = RemoteProtocolError("The connection to the App Server broke during the reply.")
-            self._finish(RunLost(error=error))
+            self._finish(self._failure or RunLost(error=error))
 
     def _receive_classification(self, body: Mapping[str, Any]) -> None:
         """End with the client's calls: they are carried out, or asked about one at a time, from now on.
@@ -286,18 +307,18 @@ class AppServerRun:
         ref = self.ref
         if ref is None:
             raise RemoteProtocolError("The connection to the App Server broke, and the rest cannot be read.")
-        while self.conversation.state is ConversationState.RUNNING:
-            yield Wait(_LOOK_PAUSE)
         return (yield from self.read_past(ref))
 
     def cancel(self, *, must_know: bool) -> Script[Kept]:
         """Cancel it, and wait for its end. The server keeps the input, and none of the reply."""
         self._is_over = True
-        conversation = self.conversation
+        conversation, clock = self.conversation, self.conversation.connection
         yield from self.questions.ask("abort_message", {"runtime": conversation.runtime})
-        conversation.close_calls()
-        while conversation.is_busy and conversation.listener is self:
+        _close_calls(conversation)
+        until = clock.now + _END_TIMEOUT
+        while conversation.is_busy and conversation.listener is self and clock.now < until:
             yield Wait(_LOOK_PAUSE)
+        conversation.release(self)
         return Kept.SOMETHING if self.has_kept else Kept.UNKNOWN
 
 
@@ -309,3 +330,12 @@ def _tool_call(delta: Delta) -> Mapping[str, Any]:
 def _ids(body: Mapping[str, Any], key: str) -> list[str]:
     found = body.get(key)
     return [item for item in found if isinstance(item, str)] if isinstance(found, list) else []
+
+
+def _close_calls(conversation: Conversation) -> None:
+    """Answer calls that are being carried out: a cancelled turn ends only then."""
+    for call in conversation.calls.values():
+        if call.tool_request_id is not None:
+            error = {"request_id": call.tool_request_id, "error": "The client has gone."}
+            conversation.connection.tell("external_tool_call_response", error)
+            call.tool_request_id = None

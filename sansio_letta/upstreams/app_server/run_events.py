@@ -32,8 +32,6 @@ from .frames import Delta, TurnEnd
 
 #: The model's status is only the beginning of a text.
 _STATUS: Final = re.compile(r"([45]\d\d)\b")
-_LENGTH: Final = "max_tokens_exceeded"
-_DONE: Final = frozenset({"end_turn", "tool_rule", "no_tool_call", "max_steps", _LENGTH})
 #: Characters of the model provider's text that are shown.
 _MAX_DETAIL: Final = 500
 _MAX_KIND: Final = 50
@@ -121,16 +119,16 @@ class RunEvents:
 
     def end(self, end: TurnEnd) -> RunEvent:
         """Convert the end of the turn."""
-        if end.stop_reason in _DONE and (not end.error or end.stop_reason == _LENGTH):
+        if end.is_whole:
             self.state = RunState.DONE
-            is_short = end.stop_reason in (_LENGTH, "max_steps")
+            is_short = end.is_short or end.stop_reason == "max_steps"
             reason = FinishReason.LENGTH if is_short else FinishReason.STOP
             return RunStopped(reason=reason, usage=self.usage)
-        if end.stop_reason == "cancelled":
+        if end.is_cancelled:
             self.state = RunState.DONE
             return RunStopped(reason=FinishReason.STOP, usage=self.usage, was_cancelled=True)
         self.state = RunState.FAILED
-        return RunFailed(error=self.failure(end.stop_reason, end.error))
+        return RunFailed(error=self.failure(end.stop_reason, end.error), is_refusal=end.is_dead)
 
     def failure(self, reason: str, text: str | None = None) -> SansioLettaError:
         """Make the error for a run that failed.

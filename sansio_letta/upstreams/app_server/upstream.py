@@ -1,7 +1,7 @@
 """The upstream of a turn that uses an App Server."""
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 import orjson
 from attrs import define, evolve, field
@@ -21,7 +21,7 @@ from .frames import Json
 from .messages import AppServerRef, Listed, read_listed, to_heard, waiting_calls
 from .past_run import ListedRun, find_listed_run
 from .questions import NotFound, Questions
-from .run import AppServerRun
+from .run import BUSY, AppServerRun
 from .threads import ConversationDirectory
 
 #: Messages that are looked through for a run.
@@ -64,6 +64,7 @@ class AppServerUpstream:
     calls: tuple[PendingCall, ...] | None = field(default=None, init=False)
     _names: dict[str, str] = field(factory=dict, init=False)  #: the client's names of tools, by the agent's
     _run_count: int = field(default=0, init=False)
+    _goes_on: bool = field(default=False, init=False)  #: an earlier run was found that broke off
     _questions: Questions = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -110,20 +111,27 @@ class AppServerUpstream:
         """Use the remembered conversation, if there is one and it takes input."""
         assert self.agent is not None
         self.thread = self._recall_thread(self.agent)
-        if self.thread is not None and self._is_dead:
+        if self.thread is not None and self._is_broken:
             self.thread = None
 
     def open_thread(self) -> Script[None]:
         """Find the conversation, or create it."""
         found = yield from self._directory.find(self._request.thread)
         self.thread, self.is_new = found.thread, found.is_new
-        if self._is_dead:
-            if isinstance(self._request.thread, NamedConversation):
-                raise LettaError(
-                    f"Conversation {self._conversation_id} takes no input since its connection broke: restart "
-                    "the App Server, or name another conversation."
-                )
+        if not self._is_broken:
+            return
+        if not isinstance(self._request.thread, NamedConversation):
             self.thread = (yield from self._directory.fork(self._conversation_id)).thread
+        elif self._is_dead:
+            raise LettaError(
+                f"Conversation {self._conversation_id} takes no input since its connection broke: restart "
+                "the App Server, or name another conversation."
+            )
+
+    @property
+    def _is_broken(self) -> bool:
+        """Whether a copy of the conversation is to go on in its place, where none was named."""
+        return self._is_dead or self._conversation.was_cut
 
     @property
     def _is_dead(self) -> bool:
@@ -149,6 +157,8 @@ class AppServerUpstream:
     def look_up_calls(self) -> Script[None]:
         """Look up the calls that wait in the conversation, whoever began the turn that made them."""
         conversation = self._conversation
+        if self._is_dead:
+            self._lose_thread()
         if not conversation.followed_by:
             content = {"runtime": conversation.runtime, "recover_approvals": False}
             yield from self._ask_of_thread("sync", content)
@@ -202,9 +212,12 @@ class AppServerUpstream:
         try:
             return (yield from self._questions.ask(kind, content))
         except NotFound as exc:
-            assert isinstance(self.thread, ConversationThread)
-            gone, self.thread = ThreadGone(thread=self.thread), None
-            raise Gone(gone) from exc
+            self._lose_thread(exc)
+
+    def _lose_thread(self, cause: Exception | None = None) -> NoReturn:
+        assert isinstance(self.thread, ConversationThread)
+        gone, self.thread = ThreadGone(thread=self.thread), None
+        raise Gone(gone) from cause
 
     def forget_calls(self) -> None:
         """Discard what was looked up: other turns have used the conversation since."""
@@ -230,8 +243,12 @@ class AppServerUpstream:
             system = ()  # they would be a message of their own: they wait for the user's next one
         sent = (*system, *told.history, *new)
         conversation = self._conversation
-        names = frozenset(self._names)
-        conversation.tools = evolve(self.agent_tools, client_names=names)
+        conversation.tools = evolve(self.agent_tools, client_names=frozenset(self._names))
+        continues = not request.answers and not sent
+        # Behind a turn that was cancelled, the server would tell the agent so, and it would reply to that.
+        end = conversation.last_end
+        is_after_cancel = self._goes_on if end is None else end.is_cancelled
+        needs_copy = is_after_cancel and not isinstance(self._request.thread, NamedConversation)
         return AppServerRun(
             conversation=conversation,
             questions=self._questions,
@@ -239,24 +256,44 @@ class AppServerUpstream:
             answers=request.answers,
             sent=sent,
             messages=(*system, *told.history, *told.preamble, *new),
-            continues=not request.answers and not sent,
+            continues=continues,
             tools=told.client_tools,
             client_names=self._names,
             request_id=f"{self.token}-{self._run_count}",
             has_results=request.has_results,
             queue_timeout=self._config.queue_timeout,
             max_unread_size=self._config.max_unread_size,
-            read_past=self._read_past,
+            read_past=self.look_up,
+            copy=self._copy if continues and needs_copy else None,
         )
 
-    def look_up(self, ref: AppServerRef) -> Script[ListedRun]:
-        """Wait until the run of an earlier turn is over, and return it."""
-        while self._conversation.is_busy:
-            yield Wait(_LOOK_PAUSE)
-        return (yield from self._read_past(ref))
+    def _copy(self) -> Script[Conversation]:
+        tools = self._conversation.tools
+        self.thread = (yield from self._directory.fork(self._conversation_id)).thread
+        self._conversation.tools = tools
+        return self._conversation
 
-    def _read_past(self, ref: AppServerRef) -> Script[ListedRun]:
-        return find_listed_run((yield from self._list(_RUN_LOOKBACK)), ref, self._names)
+    def look_up(self, ref: AppServerRef) -> Script[ListedRun]:
+        """Wait until the run of an earlier turn is over, or its calls wait, and return it."""
+        conversation, self.calls = self._conversation, None
+        if not self._is_dead:
+            yield from self.look_up_calls()
+            until = self.connection.now + self._config.queue_timeout
+            while conversation.is_running:
+                if self.connection.now >= until:
+                    raise LettaError("The agent is still busy with this request.", advice=BUSY)
+                yield Wait(_LOOK_PAUSE)
+            if not self._is_dead:
+                yield from self.look_up_calls()
+        past = find_listed_run(
+            (yield from self._list(_RUN_LOOKBACK)),
+            ref,
+            self._names,
+            has_replied=conversation.last_end is not None and conversation.last_end.is_whole,
+            waiting=self.calls or (),
+        )
+        self._goes_on = past.can_continue
+        return past
 
     # --- The end ------------------------------------------------------------------------------------------
 
@@ -265,10 +302,13 @@ class AppServerUpstream:
     ) -> Script[None] | None:
         """Archive the conversation of a background prompt."""
         is_needed = awaited_calls or not isinstance(self._request.thread, Throwaway)
-        return None if is_needed or self.thread is None else self._archive()
+        if is_needed or self.thread is None:
+            return None
+        return _archive(self._directory, self._conversation_id)
 
-    def _archive(self) -> Script[None]:
-        try:
-            yield from self._directory.archive(self._conversation_id)
-        except (SansioLettaError, TimedOut):
-            return  # it is swept later
+
+def _archive(directory: ConversationDirectory, conversation_id: str) -> Script[None]:
+    try:
+        yield from directory.archive(conversation_id)
+    except (SansioLettaError, TimedOut):
+        return  # it is swept later

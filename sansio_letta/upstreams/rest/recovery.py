@@ -105,6 +105,11 @@ class KeptRun:
         return self.ended.run.status == "completed" and self.ended.run.stop_reason in _COMPLETE
 
     @property
+    def can_continue(self) -> bool:
+        """False: a run takes an input."""
+        return False
+
+    @property
     def has_input(self) -> bool:
         """Whether its input was stored."""
         return self.ended.kept.has_input

@@ -1,8 +1,8 @@
 """An App Server of some two hundred lines, as far as the proxy uses it: its states, its orders of frames.
 
 It was written after transcripts of Letta Code 0.34.12. Its model does as the last user text says, a command a
-line: ``say TEXT``, ``think TEXT``, ``call NAME JSON``, ``fail STATUS``, ``retry``; ``then`` begins the next
-step.
+line: ``say TEXT``, ``think TEXT``, ``call NAME JSON``, ``fail STATUS``, ``retry``; ``failonce`` and
+``retryonce`` the first time alone; ``then`` begins the next step.
 """
 
 from collections import deque
@@ -59,6 +59,9 @@ class Talk:
     tools: dict[Channel, list[str]] = field(factory=dict)
     allowlist: list[str] | None = None
     followers: set[Channel] = field(factory=set)
+    was_aborted: bool = False  #: the agent is told so before the next input
+    begun_with: list[Json] = field(factory=list)  #: messages of the turn under way
+    runs_again: bool = False  #: the server was restarted during the turn
 
 
 @define(eq=False)
@@ -75,6 +78,8 @@ class FakeAppServer:
     pause: bool = False  #: the model says nothing until it is False again
     sequences: dict[Channel, int] = field(factory=dict)
     turn_number: int = 0
+    ignores_aborts: bool = False  #: a turn that was aborted does not end
+    failed: set[str] = field(factory=set)  #: commands that have failed once
 
     # --- Sockets
 
@@ -97,6 +102,28 @@ class FakeAppServer:
                     self._reset(talk)
                 else:
                     talk.is_dead = True
+
+    def restart(self) -> None:
+        """The server was restarted: what ran is run again, when the conversation is started or spoken to."""
+        self.open.clear()
+        for talk in self.talks.values():
+            talk.followers.clear()
+            talk.tools.clear()
+            talk.is_dead, talk.runs_again = False, talk.runs_again or talk.is_running
+            self._reset(talk)
+
+    def _run_again(self, talk: Talk) -> None:
+        if talk.runs_again:
+            talk.runs_again, talk.queue = False, [*talk.begun_with, *talk.queue]
+            self._show_queue(talk)
+            for call in self._unanswered(talk):
+                self._return(talk, call, "Turn did not complete", "error")
+            self._take_queue(talk)
+
+    def _unanswered(self, talk: Talk) -> list[Json]:
+        returned = {each.get("tool_call_id") for each in talk.messages}
+        calls = [each["tool_call"] for each in talk.messages if "tool_call" in each]
+        return [call for call in calls if call["tool_call_id"] not in returned]
 
     def take(self) -> list[tuple[Channel, bytes]]:
         """What it has sent since."""
@@ -220,6 +247,7 @@ class FakeAppServer:
         talk.tools[channel] = [tool["name"] for tool in offered]
         self._answer(channel, frame, runtime={"agent_id": talk.agent_id, "conversation_id": talk.id})
         self._replay(talk)
+        self._run_again(talk)
 
     def _sync(self, channel: Channel, frame: Json) -> None:
         talk = self.talks[frame["runtime"]["conversation_id"]]
@@ -250,6 +278,7 @@ class FakeAppServer:
             return
         known = {message.get("otid") for message in talk.messages}
         messages = [each for each in payload["messages"] if each["client_message_id"] not in known]
+        self._run_again(talk)
         if talk.is_running:
             talk.queue += messages
             self._to(channel, {**accepted, "disposition": "queued"})
@@ -269,8 +298,16 @@ class FakeAppServer:
                 {"type": "turn_finished", "turn_id": self._turn_id(), "stop_reason": "error", "error": error},
             )
             return
+        if not payload["messages"]:
+            self._rewind(talk)
         self._hear(talk, messages)
         self._think(talk)
+
+    def _rewind(self, talk: Talk) -> None:
+        """An input without messages: a reply that comes last is made again."""
+        if not talk.was_aborted:
+            while talk.messages and talk.messages[-1]["message_type"] == "assistant_message":
+                talk.messages.pop()
 
     def _show_queue(self, talk: Talk) -> None:
         items = [
@@ -286,6 +323,12 @@ class FakeAppServer:
         self._show_queue(talk)
 
     def _hear(self, talk: Talk, messages: list[Json]) -> None:
+        talk.begun_with = messages or talk.begun_with
+        if talk.was_aborted:
+            talk.was_aborted = False
+            talk.messages.append(
+                {"message_type": "user_message", "content": [_text(INTERRUPTED)], "otid": UUID}
+            )
         for message in messages:
             content = message["content"]
             parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
@@ -334,7 +377,17 @@ class FakeAppServer:
                 case "fail":
                     self._fail(talk, rest)
                     return
-                case "retry":
+                case "failonce" if line not in self.failed:
+                    self.failed.add(line)
+                    self._fail(talk, rest)
+                    return
+                case "retryonce" if line in self.failed:
+                    pass
+                case "retry" | "retryonce":
+                    self.failed.add(line)
+                    if text:
+                        said = {"message_type": "assistant_message", "content": [_text(text)]}
+                        talk.messages.append(said)
                     self._delta(talk, "retry", reason="llm_api_error", message="retrying...")
                     return
         if text:
@@ -384,7 +437,11 @@ class FakeAppServer:
 
     def _finish(self, talk: Talk, reason: str, **body: Any) -> None:
         self._reset(talk)
+        self._loop(talk)
         self._tell(talk, {"type": "turn_finished", "turn_id": self._turn_id(), "stop_reason": reason, **body})
+        self._take_queue(talk)
+
+    def _take_queue(self, talk: Talk) -> None:
         if talk.queue:
             messages, talk.queue, talk.is_running = talk.queue, [], True
             self._show_queue(talk)
@@ -485,9 +542,10 @@ class FakeAppServer:
         talk = self.talks[frame["runtime"]["conversation_id"]]
         was_running = talk.is_running
         self._answer(channel, frame, aborted=was_running)
-        if was_running and talk.open_call is None:
+        if was_running and talk.open_call is None and not self.ignores_aborts:
             if talk.asked:
                 self._return(talk, None, "Interrupted by user", "error")
+            talk.was_aborted = True
             self._finish(talk, "cancelled")
 
 
@@ -495,4 +553,7 @@ def _text(text: str) -> Json:
     return {"type": "text", "text": text}
 
 
+#: What the server tells the agent behind a turn that was cancelled, and the id of that message.
+INTERRUPTED: Final = "<system-reminder>The user interrupted the active stream.</system-reminder>\n"
+UUID: Final = "7976b8bb-e9ec-4590-8f9d-99bf0a40f776"
 AGENT_ID: Final = "agent-local-ce2799fa-45ca-4817-8255-bbf898e02113"

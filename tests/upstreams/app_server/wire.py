@@ -23,6 +23,7 @@ class Client:
 
     cycle: Cycle
     status: int | None = None
+    headers: dict[str, str] = field(factory=dict)
     body: bytes = b""
     is_over: bool = False
 
@@ -68,7 +69,13 @@ class Wire:
         self.proxy = Proxy(self.config, app_server=self.connection)
 
     def begin(
-        self, *messages: Json, tools: tuple[str, ...] = (), key: str | None = "k1", **more: Any
+        self,
+        *messages: Json,
+        tools: tuple[str, ...] = (),
+        key: str | None = "k1",
+        conversation: str | None = None,
+        retry_count: int | None = None,
+        **more: Any,
     ) -> Client:
         """Send a chat request, and carry what follows."""
         offered = [{"type": "function", "function": {"name": name}} for name in tools]
@@ -76,6 +83,10 @@ class Wire:
         if offered:
             body["tools"] = offered
         headers = [("x-letta-chat-key", key)] if key is not None else []
+        if conversation is not None:
+            headers.append(("x-letta-conversation-id", conversation))
+        if retry_count is not None:
+            headers.append(("x-stainless-retry-count", str(retry_count)))
         target = "/v1/chat/completions"
         request = HttpRequest(method="POST", target=target, headers=headers, body=orjson.dumps(body))
         return self.send(request)
@@ -149,6 +160,7 @@ class Wire:
                     client.is_over = moved = True
                 elif isinstance(item, ResponseHead):
                     client.status, moved = item.status, True
+                    client.headers = dict(item.headers)
                 elif isinstance(item, ResponseBody):
                     client.body, moved = client.body + item.data, True
                 else:
