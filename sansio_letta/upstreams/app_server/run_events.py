@@ -34,6 +34,8 @@ from .frames import Delta, TurnEnd
 _STATUS: Final = re.compile(r"([45]\d\d)\b")
 #: Characters of the model provider's text that are shown.
 _MAX_DETAIL: Final = 500
+#: Characters of an error that are read at all.
+_MAX_ERROR_SIZE: Final = 64 * 1024
 _MAX_KIND: Final = 50
 
 #: The model provider's statuses -> the client's error, if nothing was stored.
@@ -91,7 +93,7 @@ class RunEvents:
             case "stop_reason":
                 self.state = RunState.STOPPED
             case "error_message":
-                self._error = str(body.get("message") or "")
+                self._error = str(body.get("message") or "")[:_MAX_ERROR_SIZE]
                 self._error_kind = str(body.get("error_type") or "")
             case "event_message":
                 yield KeepAlive()
@@ -135,7 +137,7 @@ class RunEvents:
 
         :param reason: why, in the server's word.
         """
-        said = self._error or _innermost(text or "") or "it gave no reason"
+        said = self._error or _innermost((text or "")[:_MAX_ERROR_SIZE]) or "it gave no reason"
         found = _STATUS.match(said)
         advice = _STATUSES.get(int(found[1]), LettaError.advice) if found else LettaError.advice
         if "insufficient_quota" in said:
