@@ -136,6 +136,9 @@ class AppServerRun:
                 refused = yield from self._wait_in_queue()
                 if refused is not None:
                     return refused
+        elif not self.conversation.is_busy:
+            # The turn that made the calls has ended since they were looked up.
+            raise LettaError("The agent went on meanwhile. Send a new message to hear more.")
         else:
             self.conversation.begin(self)
         if self.answers:

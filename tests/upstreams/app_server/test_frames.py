@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sansio_letta import Config
@@ -195,6 +195,13 @@ DELTAS: Final[dict[str, Json]] = {
 }
 RUNTIME: Final[Json] = {"agent_id": AGENT_ID, "conversation_id": "local-conv-1"}
 CALL: Final[Json] = {"subtype": "can_use_tool", "tool_name": "f", "tool_call_id": "c", "input": {}}
+CARRY_OUT: Final[Json] = {
+    "type": "external_tool_call_request",
+    "request_id": "e",
+    "tool_call_id": "c",
+    "tool_name": "f",
+    "runtime": RUNTIME,
+}
 FRAMES: Final[list[Json]] = [
     *(
         {"type": "stream_delta", "delta": {"message_type": kind, "run_id": "r", "seq_id": 1, **body}}
@@ -219,6 +226,8 @@ def frames(draw: st.DrawFn) -> Any:
 
 
 @given(received=st.lists(st.tuples(st.sampled_from(Channel), frames() | JSON), max_size=12))
+# A call that was looked up has no turn any more when it is to be answered.
+@example(received=[(Channel.WORK, None), (Channel.WORK, None), (Channel.WORK, CARRY_OUT)])
 def test_no_frame_disturbs_another_conversation_or_loses_an_end(received: list[tuple[Channel, Any]]) -> None:
     wire, client = running()
     for channel, frame in received:
