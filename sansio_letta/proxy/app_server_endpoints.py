@@ -85,7 +85,7 @@ class AppServerEndpoints:
         if self.caller.agents == ():
             return []
         agents = yield from self._directory(wake).list_all()
-        return [agent for agent in agents if agent.is_listed and self.caller.may_use(agent)]
+        return [agent for agent in agents if self.caller.may_use(agent)]
 
     def _find(self, model: str, wake: Wake) -> Script[Agent]:
         if self.caller.agents == ():

@@ -193,3 +193,12 @@ def test_a_server_without_agents_says_how_to_make_one() -> None:
     answer = wire.ask(user("say Hello!"))
     assert answer.status == 404
     assert "letta connect" in answer.json["error"]["message"]
+
+
+def test_a_name_that_a_hidden_agent_has_too_is_no_model() -> None:
+    """It would be ambiguous in a request."""
+    wire = Wire()
+    [milo] = wire.server.agents
+    other = f"agent-local-{'0' * 8}-0000-4000-8000-{'0' * 12}"
+    wire.server.agents.append({**milo, "id": other, "hidden": True})
+    assert [model["id"] for model in wire.get("/v1/models").json["data"]] == [milo["id"]]
