@@ -9,7 +9,7 @@ import pytest
 
 from app_server_live.rig import AppServerRig
 from app_server_live.server import Agent, AppServer
-from live.asking import FORMS, PAIR, TOOLS, Answer, Form, Message, ask, result, user
+from live.asking import FORMS, PAIR, TOOLS, Form, ask, ask_for_calls, result, user
 from live.proxy import SHORT_WAIT, serving
 
 BARE = {"type": "function", "function": {"name": "bare"}}
@@ -18,16 +18,9 @@ THREE_CALLS = f'say Looking.\ncall get_weather {ROME}\ncall read_file {{"path":"
 ONE_CALL = "call get_weather {}"
 
 
-def call(url: str, form: Form, agent: Agent, script: str) -> tuple[list[Message], Answer]:
-    """Have the agent call client tools; return the history that a client sends next, and the answer."""
-    answer = ask(url, form, agent.name, script, tools=TOOLS)
-    assert answer.finish_reason == "tool_calls"
-    return [user(script), answer.message], answer
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_parallel_calls_and_their_results(url: str, server: AppServer, agent: Agent, form: Form) -> None:
-    history, asked = call(url, form, agent, THREE_CALLS)
+    history, asked = ask_for_calls(url, form, agent.name, THREE_CALLS)
     assert asked.text == "Looking."
     assert [call.name for call in asked.calls] == ["get_weather", "read_file", "get_weather"]
     # The server writes the arguments anew.
@@ -52,7 +45,7 @@ def test_parallel_calls_and_their_results(url: str, server: AppServer, agent: Ag
 
 def test_calls_of_several_steps(url: str, server: AppServer, agent: Agent) -> None:
     script = 'call get_weather {}\nthen\ncall read_file {"path":"a"}\nthen\nsay Done.'
-    history, asked = call(url, "sync", agent, script)
+    history, asked = ask_for_calls(url, "sync", agent.name, script)
     history.append(result(asked.calls[0], "18 C"))
     asked = ask(url, "sync", agent.name, history, tools=TOOLS)
     assert [call.name for call in asked.calls] == ["read_file"]
@@ -74,7 +67,7 @@ def test_a_tool_without_description_and_parameters(url: str, agent: Agent) -> No
 
 @pytest.mark.parametrize("form", PAIR)
 def test_a_message_in_place_of_results(url: str, server: AppServer, agent: Agent, form: Form) -> None:
-    history, _ = call(url, form, agent, ONE_CALL + '\ncall read_file {"path":"a"}')
+    history, _ = ask_for_calls(url, form, agent.name, ONE_CALL + '\ncall read_file {"path":"a"}')
     history.append(user("say Never mind."))
     assert ask(url, form, agent.name, history, tools=TOOLS).text == "Never mind."
     conversation = server.only_conversation(agent)
@@ -92,7 +85,7 @@ def test_a_call_without_a_parameter_that_is_required(url: str, server: AppServer
 
 
 def test_results_and_a_message(url: str, server: AppServer, agent: Agent) -> None:
-    history, asked = call(url, "sync", agent, ONE_CALL)
+    history, asked = ask_for_calls(url, "sync", agent.name, ONE_CALL)
     history += [result(asked.calls[0], "18 C"), user("say Both.")]
     assert ask(url, "sync", agent.name, history, tools=TOOLS).text == "Both."
     assert server.history(server.only_conversation(agent)) == [
@@ -105,7 +98,7 @@ def test_results_and_a_message(url: str, server: AppServer, agent: Agent) -> Non
 
 
 def test_a_result_that_is_an_error(url: str, server: AppServer, agent: Agent) -> None:
-    history, asked = call(url, "sync", agent, ONE_CALL)
+    history, asked = ask_for_calls(url, "sync", agent.name, ONE_CALL)
     history.append(result(asked.calls[0], "Error: no such city"))
     assert ask(url, "sync", agent.name, history, tools=TOOLS).text == "results: Error: no such city"
 
@@ -113,7 +106,7 @@ def test_a_result_that_is_an_error(url: str, server: AppServer, agent: Agent) ->
 def test_another_proxy_answers_the_calls(rig: AppServerRig, server: AppServer, agent: Agent) -> None:
     """Two proxies share nothing but the server."""
     with serving(rig.ws_url, *SHORT_WAIT) as one, serving(rig.ws_url, *SHORT_WAIT) as other:
-        history, asked = call(one.base_url, "sync", agent, THREE_CALLS)
+        history, asked = ask_for_calls(one.base_url, "sync", agent.name, THREE_CALLS)
         texts = ("18 C", "a file", "20 C")
         history += [result(call, text) for call, text in zip(asked.calls, texts, strict=True)]
         answer = ask(other.base_url, "sync", agent.name, history, tools=TOOLS)
@@ -192,7 +185,7 @@ def test_own_and_the_clients_tools_in_one_step(
     note = memory_of(rig, agent) / "system" / "mixed.md"
     written = "---\\ndescription: mixed\\n---\\nMixed."
     script = f'call get_weather {{}}\ncall Write {{"file_path":"{note}","content":"{written}"}}'
-    history, asked = call(url, "sync", agent, script)
+    history, asked = ask_for_calls(url, "sync", agent.name, script)
     assert [call.name for call in asked.calls] == ["get_weather"]
     history.append(result(asked.calls[0], "18 C"))
     answer = ask(url, "sync", agent.name, history, tools=TOOLS)

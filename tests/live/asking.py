@@ -263,3 +263,10 @@ def fetch(
         return Response(status=response.status, headers=named, body=response.read())
     finally:
         connection.close()
+
+
+def ask_for_calls(url: str, form: Form, model: str, script: str) -> tuple[list[Message], Answer]:
+    """Have the agent call client tools; return the history that a client sends next, and the answer."""
+    answer = ask(url, form, model, script, tools=TOOLS)
+    assert answer.finish_reason == "tool_calls"
+    return [user(script), answer.message], answer

@@ -6,7 +6,19 @@ import json
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionToolParam
 
-from live.asking import FORMS, PAIR, TOOLS, Answer, Form, Message, ask, async_client, result, sync_client, user
+from live.asking import (
+    FORMS,
+    PAIR,
+    TOOLS,
+    Form,
+    Message,
+    ask,
+    ask_for_calls,
+    async_client,
+    result,
+    sync_client,
+    user,
+)
 from live.letta_api import Agent, LettaApi
 from sansio_letta.dialects.chat_completions.decode import decode_request
 from sansio_letta.dialects.new_input import build_turn_request
@@ -38,16 +50,9 @@ def quoted_results(text: str) -> list[str]:
     return [json.loads(part)["message"] for part in text.removeprefix("results: ").split(" | ")]
 
 
-def call(url: str, form: Form, agent: Agent, script: str) -> tuple[list[Message], Answer]:
-    """Have the agent call client tools; return the history a client sends next, and the answer."""
-    answer = ask(url, form, agent.name, script, tools=TOOLS)
-    assert answer.finish_reason == "tool_calls"
-    return [user(script), answer.message], answer
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_one_call_and_its_result(url: str, letta: LettaApi, agent: Agent, form: Form) -> None:
-    history, asked = call(url, form, agent, ONE_CALL)
+    history, asked = ask_for_calls(url, form, agent.name, ONE_CALL)
     assert asked.text == "Looking."
     assert [(made.name, made.arguments) for made in asked.calls] == [("get_weather", ROME)]
     assert [made.id for made in asked.calls] == letta.pending_call_ids(agent)
@@ -66,7 +71,7 @@ def test_one_call_and_its_result(url: str, letta: LettaApi, agent: Agent, form: 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_three_calls_and_their_results(url: str, letta: LettaApi, agent: Agent, form: Form) -> None:
-    history, asked = call(url, form, agent, THREE_CALLS)
+    history, asked = ask_for_calls(url, form, agent.name, THREE_CALLS)
     names = [(made.name, made.arguments) for made in asked.calls]
     assert names == [("get_weather", ROME), ("read_file", "{}"), ("get_weather", OSLO)]
     assert [made.id for made in asked.calls] == letta.pending_call_ids(agent)
@@ -146,7 +151,7 @@ def test_server_tool_is_not_the_clients_business(url: str, letta: LettaApi, agen
 
 @pytest.mark.parametrize("form", PAIR)
 def test_server_and_client_tool_in_one_step(url: str, letta: LettaApi, agent: Agent, form: Form) -> None:
-    history, asked = call(url, form, agent, f"{NOTE}\ncall get_weather {ROME}")
+    history, asked = ask_for_calls(url, form, agent.name, f"{NOTE}\ncall get_weather {ROME}")
     assert [made.name for made in asked.calls] == ["get_weather"]
     answer = ask(url, form, agent.name, [*history, result(asked.calls[0], "18 C")], tools=TOOLS)
     assert answer.calls == []
@@ -158,7 +163,7 @@ def test_server_and_client_tool_in_one_step(url: str, letta: LettaApi, agent: Ag
 
 @pytest.mark.parametrize("form", PAIR)
 def test_an_error_as_result(url: str, letta: LettaApi, agent: Agent, form: Form) -> None:
-    history, asked = call(url, form, agent, ONE_CALL)
+    history, asked = ask_for_calls(url, form, agent.name, ONE_CALL)
     text = "Error: no city of that name"
     answer = ask(url, form, agent.name, [*history, result(asked.calls[0], text)], tools=TOOLS)
     assert quoted_results(answer.text) == [text]
@@ -170,7 +175,7 @@ def test_an_error_as_result(url: str, letta: LettaApi, agent: Agent, form: Form)
 def test_a_user_message_instead_of_results(
     url: str, letta: LettaApi, agent: Agent, form: Form, script: str
 ) -> None:
-    history, asked = call(url, form, agent, script)
+    history, asked = ask_for_calls(url, form, agent.name, script)
     history.append(user("say Never mind."))
     answer = ask(url, form, agent.name, history, tools=TOOLS)
     assert answer.text == "Never mind."
@@ -190,7 +195,7 @@ def test_a_new_chat_while_calls_are_pending(
     url: str, letta: LettaApi, agent: Agent, form: Form, script: str
 ) -> None:
     """Another client knows nothing of the calls, and offers no tools: it is answered all the same."""
-    _, asked = call(url, form, agent, script)
+    _, asked = ask_for_calls(url, form, agent.name, script)
     answer = ask(url, form, agent.name, "say Hello from elsewhere.")
     assert (answer.text, answer.finish_reason) == ("Hello from elsewhere.", "stop")
     assert letta.pending_call_ids(agent) == []
@@ -201,7 +206,7 @@ def test_a_new_chat_while_calls_are_pending(
 
 @pytest.mark.parametrize("form", PAIR)
 def test_results_and_a_user_message(url: str, letta: LettaApi, agent: Agent, form: Form) -> None:
-    history, asked = call(url, form, agent, ONE_CALL)
+    history, asked = ask_for_calls(url, form, agent.name, ONE_CALL)
     history += [result(asked.calls[0], "18 C"), user("say Thanks.")]
     assert ask(url, form, agent.name, history, tools=TOOLS).text == "Thanks."
     assert letta.user_texts(agent) == [ONE_CALL, "say Thanks."]
@@ -210,7 +215,7 @@ def test_results_and_a_user_message(url: str, letta: LettaApi, agent: Agent, for
 
 @pytest.mark.parametrize("form", PAIR)
 def test_a_result_of_three_is_missing_or_more(url: str, letta: LettaApi, agent: Agent, form: Form) -> None:
-    history, asked = call(url, form, agent, THREE_CALLS)
+    history, asked = ask_for_calls(url, form, agent.name, THREE_CALLS)
     history.append(result(asked.calls[1], "the file"))
     answer = ask(url, form, agent.name, history, tools=TOOLS)
     assert "the file" in quoted_results(answer.text)
@@ -225,7 +230,7 @@ def test_a_result_of_three_is_missing_or_more(url: str, letta: LettaApi, agent: 
 
 @pytest.mark.parametrize("form", PAIR)
 def test_results_sent_again_are_not_kept_twice(url: str, letta: LettaApi, agent: Agent, form: Form) -> None:
-    history, asked = call(url, form, agent, ONE_CALL)
+    history, asked = ask_for_calls(url, form, agent.name, ONE_CALL)
     history.append(result(asked.calls[0], "18 C"))
     first = ask(url, form, agent.name, history, tools=TOOLS)
     again = [*history, first.message, user("say A."), {"role": "assistant", "content": "A."}]
@@ -295,7 +300,7 @@ def test_a_tool_named_as_one_of_the_agents_own(url: str, letta: LettaApi, agent:
 @pytest.mark.parametrize("form", PAIR)
 def test_a_result_with_a_picture(url: str, letta: LettaApi, agent: Agent, form: Form) -> None:
     """Letta keeps it; this model's provider is given a note in its place."""
-    history, asked = call(url, form, agent, ONE_CALL)
+    history, asked = ask_for_calls(url, form, agent.name, ONE_CALL)
     picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
     audio = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
     shot = result(asked.calls[0], "") | {"content": [{"type": "text", "text": "A dot:"}, picture, audio]}
