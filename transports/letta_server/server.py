@@ -35,8 +35,7 @@ from .response import Response
 from .settings.errors import SettingsError
 from .settings.server import Settings
 from .shutdown import Shutdown
-from .upstream.app_server import AppServerTransport
-from .upstream.base import KeyedUpstream, Upstream
+from .upstream.base import FramedUpstream, KeyedUpstream, Upstream
 from .upstream.finder import LettaFinder
 from .upstream.pool import LettaPool
 
@@ -91,7 +90,7 @@ class Server:
 
     def __attrs_post_init__(self) -> None:
         self.proxy = Proxy(self.settings.config(), owner=own_name())
-        if isinstance(self.upstream, AppServerTransport):
+        if isinstance(self.upstream, FramedUpstream):
             self.use_app_server(self.upstream)
         self.shutdown = Shutdown(self.settings)
         self.admission, self.connections = AdmissionControl(self.settings), ConnectionLimiter(self.settings)
@@ -100,10 +99,10 @@ class Server:
             raise SettingsError("pass_through: expected an upstream that takes a client's key")
         self.recordings = self.settings.recordings
 
-    def use_app_server(self, transport: AppServerTransport) -> None:
+    def use_app_server(self, upstream: FramedUpstream) -> None:
         """Use an App Server from now on: it has turned out that one answers at Letta's address."""
-        self.upstream, self.proxy.app_server = transport, transport.connection
-        transport.on_defect = partial(log_defect, "connection to the App Server failed")
+        self.upstream, self.proxy.app_server = upstream, upstream.connection
+        upstream.on_defect = partial(log_defect, "connection to the App Server failed")
 
     def end(self) -> None:
         """Shut down after the current turns; called again, shut down at once. See `Shutdown`."""

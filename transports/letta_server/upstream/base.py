@@ -2,11 +2,12 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from sansio_letta.errors import Failure
+from sansio_letta.upstreams.app_server.connection import AppServerConnection
 from sansio_letta.upstreams.rest.commands import Command
 
 Headers: TypeAlias = list[tuple[str, str]]
@@ -60,6 +61,15 @@ class Upstream(Protocol):
         :raises UpstreamError: NOT_SENT if there is no connection, BROKEN if it failed while sending.
         """
         ...
+
+
+@runtime_checkable
+class FramedUpstream(Upstream, Protocol):
+    """An upstream that carries the frames of an App Server, which belong to no single request."""
+
+    connection: AppServerConnection
+    on_defect: Callable[[], None]
+    """Called for an unexpected exception while it is handled; the socket that met it is closed."""
 
 
 @runtime_checkable
