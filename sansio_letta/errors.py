@@ -214,7 +214,8 @@ class RemoteProtocolError(SansioLettaError):
 _SHUTTING_DOWN: Final = Advice(status=503, type="server_error", code="shutting_down", retry_after=1)
 
 
-_OVERLOADED: Final = Advice(status=503, type="server_error", code="server_overloaded", retry_after=1)
+#: More waits than there is memory for; nothing was sent to Letta.
+OVERLOADED: Final = Advice(status=503, type="server_error", code="server_overloaded", retry_after=1)
 
 
 def shutting_down() -> SansioLettaError:
@@ -226,7 +227,7 @@ def overloaded() -> SansioLettaError:
     """Make the error for a body that does not fit beside those being read. Nothing was sent to Letta."""
     return SansioLettaError(
         "The server is reading too many large requests at the moment. Try again in a second.",
-        advice=_OVERLOADED,
+        advice=OVERLOADED,
     )
 
 

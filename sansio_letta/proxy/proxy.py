@@ -389,9 +389,9 @@ class Proxy:
         )
 
     def _handler(self, wanted: Route, caller: Caller, request: HttpRequest) -> Handler | StartHandler | Reply:
+        if wanted.endpoint is Endpoint.OLLAMA_SHOW and (refusal := self.refuse(request)):
+            raise refusal
         if self.app_server is not None and not (wanted.endpoint is Endpoint.READY and self.ending):
-            if wanted.endpoint is Endpoint.OLLAMA_SHOW and (refusal := self.refuse(request)):
-                raise refusal
             handler = AppServerEndpoints(self.app_server, caller).handler(wanted, request.body)
             if handler is not None:
                 return handler
@@ -405,8 +405,6 @@ class Proxy:
             case Endpoint.OLLAMA_TAGS:
                 return ollama_tags(self.config, caller)
             case Endpoint.OLLAMA_SHOW:
-                if refusal := self.refuse(request):
-                    raise refusal
                 return ollama_show(decode_show(request.body), caller)
             case Endpoint.READY:
                 return not_ready() if self.ending else readiness()

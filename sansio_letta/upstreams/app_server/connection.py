@@ -6,7 +6,6 @@ It lives as long as the process. The transport opens the sockets and carries the
         match item:
             case OpenSocket(): ...  # then socket_opened() or socket_lost()
             case SendFrame(): ...
-            case CloseSocket(): ...
 
 and calls `receive_frame` for each frame, `handle_deadline` when `next_deadline` has come, and the loop above
 after each call and whenever `wake` was called: a turn in another task may have something to send.
@@ -23,10 +22,11 @@ import orjson
 from attrs import define, field
 
 from ..._signal import Signal
-from ...errors import Advice, LettaError, RemoteProtocolError, SansioLettaError
+from ...errors import OVERLOADED, LettaError, RemoteProtocolError, SansioLettaError
+from ...turn.thread_queue import no_wake
 from .conversation import Conversation
 from .frames import BadFrame, Response, read_frame
-from .sockets import Channel, CloseSocket, OpenSocket, SendFrame, SocketCommand
+from .sockets import Channel, OpenSocket, SendFrame, SocketCommand
 
 #: Seconds in which the server answers a question. Starting the first conversation of an agent took two.
 ANSWER_TIMEOUT: Final = 30.0
@@ -39,11 +39,6 @@ MAX_WAITING_SIZE: Final = 64 * 1024 * 1024
 #: How a frame begins that answers a question on the guarding socket.
 _SYNC_ANSWER: Final = b'{"type":"sync_response"'
 _WORK: Final = Channel.WORK
-_OVERLOADED: Final = Advice(status=503, type="server_error", code="server_overloaded", retry_after=1)
-
-
-def no_wake() -> None:
-    """Do nothing: no turn waits."""
 
 
 @define(eq=False)
@@ -106,7 +101,6 @@ class AppServerConnection:
     _checked: set[str] = field(factory=set, init=False)  #: conversations of which a check is under way
     _without_directory: set[str] = field(factory=set, init=False)  #: see `Conversation.wants_device`
     _number: int = field(default=0, init=False)
-    _closing: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._sockets = {channel: _Socket() for channel in Channel}
@@ -135,7 +129,7 @@ class AppServerConnection:
         elif socket.waiting_size + len(data) > MAX_WAITING_SIZE:
             request.error = LettaError(
                 "Too much waits for the connection to the App Server. Try again in a second.",
-                advice=_OVERLOADED,
+                advice=OVERLOADED,
             )
             return request
         else:
@@ -245,7 +239,7 @@ class AppServerConnection:
             # What the other was told while this one was open was not read.
             for conversation in list(self._busy.values()):
                 self._check(conversation, other)
-        if self.has_busy and not self._closing:
+        if self.has_busy:
             socket.reopen_at = now + _REOPEN_PAUSE
 
     def receive_frame(self, channel: Channel, data: bytes, now: float) -> None:
@@ -297,14 +291,6 @@ class AppServerConnection:
             if now >= socket.reopen_at:
                 socket.reopen_at = inf
                 self._open(channel)
-
-    def close(self) -> None:
-        """Close both sockets. What runs must have been cancelled."""
-        self._closing = True
-        for channel, socket in self._sockets.items():
-            if socket.is_open or socket.is_opening:
-                self._commands.append(CloseSocket(channel))
-        self.wake()
 
     # --- Within -------------------------------------------------------------------------------------------
 

@@ -200,7 +200,7 @@ class Conversation:
                 call.tool_request_id = frame.request_id
                 self._settle(call)
             case TurnEnd() if self._order.is_repeated(frame):
-                pass  # the other socket had it
+                return True  # the other socket had it
             case TurnEnd() if self.listener is not None and self.listener.is_queued:
                 self.calls.clear()
             case TurnEnd():

@@ -34,8 +34,8 @@ from .run_events import RunEvents
 _WAITING: Final = Signal.WAITING
 #: Seconds in which a cancelled turn ends. One and a half were seen.
 _END_TIMEOUT: Final = 15.0
-#: Seconds between looks whether a run that is not heard any more is over.
-_LOOK_PAUSE: Final = 0.5
+#: Seconds between looks at what a conversation is doing.
+LOOK_PAUSE: Final = 0.5
 BUSY: Final = Advice(status=409, type="conflict_error", code="agent_busy", retry_after=5)
 
 
@@ -124,8 +124,7 @@ class AppServerRun:
 
     def start(self) -> Script[Refused | None]:
         """Send the input, and the answers. What the server has accepted is kept, whatever happens then."""
-        is_parked = self.conversation.state is ConversationState.PARKED
-        if is_parked and self.conversation.open_calls and not self.answers:
+        if self._is_parked and self.conversation.open_calls and not self.answers:
             # The server would queue the input behind them.
             return Refused(error=LettaError("The agent waits for answers to its calls.", advice=BUSY))
         self.is_named = True
@@ -171,7 +170,7 @@ class AppServerRun:
         until = clock.now + self.queue_timeout
         self.is_queued = self._place is not None
         while self.is_queued and clock.now < until and not self._is_parked:
-            yield Wait(_LOOK_PAUSE)
+            yield Wait(LOOK_PAUSE)
         if (item_id := self._place) is None:
             self.is_queued = False
             return None
@@ -313,14 +312,14 @@ class AppServerRun:
         return (yield from self.read_past(ref))
 
     def cancel(self, *, must_know: bool) -> Script[Kept]:
-        """Cancel it, and wait for its end. The server keeps the input, and none of the reply."""
+        """Cancel it, and wait for its end. The server keeps the input, and perhaps a part of the reply."""
         self._is_over = True
         conversation, clock = self.conversation, self.conversation.connection
         yield from self.questions.ask("abort_message", {"runtime": conversation.runtime})
         _close_calls(conversation)
         until = clock.now + _END_TIMEOUT
         while conversation.is_busy and conversation.listener is self and clock.now < until:
-            yield Wait(_LOOK_PAUSE)
+            yield Wait(LOOK_PAUSE)
         conversation.release(self)
         return Kept.SOMETHING if self.has_kept else Kept.UNKNOWN
 

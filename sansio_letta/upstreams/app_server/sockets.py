@@ -39,11 +39,4 @@ class SendFrame:
     request_id: str = ""
 
 
-@frozen
-class CloseSocket:
-    """Close a socket, once what was sent is out. Nothing more is read from it."""
-
-    channel: Channel
-
-
-SocketCommand: TypeAlias = OpenSocket | SendFrame | CloseSocket
+SocketCommand: TypeAlias = OpenSocket | SendFrame

@@ -21,13 +21,11 @@ from .frames import Json
 from .messages import AppServerRef, Listed, read_listed, to_heard, waiting_calls
 from .past_run import ListedRun, find_listed_run
 from .questions import NotFound, Questions
-from .run import BUSY, AppServerRun
+from .run import BUSY, LOOK_PAUSE, AppServerRun
 from .threads import ConversationDirectory
 
 #: Messages that are looked through for a run.
 _RUN_LOOKBACK: Final = 200
-#: Seconds between looks whether a conversation is idle.
-_LOOK_PAUSE: Final = 0.5
 
 #: Returns the conversation that the thread of an agent resolved to before.
 RecallThread = Callable[[Agent], ConversationThread | None]
@@ -282,7 +280,7 @@ class AppServerUpstream:
             while conversation.is_running:
                 if self.connection.now >= until:
                     raise LettaError("The agent is still busy with this request.", advice=BUSY)
-                yield Wait(_LOOK_PAUSE)
+                yield Wait(LOOK_PAUSE)
             if not self._is_dead:
                 yield from self.look_up_calls()
         past = find_listed_run(

@@ -425,7 +425,8 @@ async def test_a_frame_for_a_socket_that_closes_is_dropped() -> None:
     async with served(peer.handle) as made:
         await made.ask()
         socket = made.transport._sockets[Channel.WORK]
-        socket.close()
+        socket.protocol.send_close(1000)
+        socket._changed.set()
         assert socket.protocol.state is State.CLOSING
         assert "closed the connection" in await made.error()
 

@@ -9,7 +9,7 @@ from sansio_letta import Caller, Config, HttpRequest, Proxy, ResponseBody, Respo
 from sansio_letta.proxy.cycle import Cycle
 from sansio_letta.turn.agent import ANYONE
 from sansio_letta.upstreams.app_server.connection import AppServerConnection
-from sansio_letta.upstreams.app_server.sockets import Channel, CloseSocket, OpenSocket, SendFrame
+from sansio_letta.upstreams.app_server.sockets import Channel, OpenSocket, SendFrame
 
 from .fake_server import FakeAppServer
 
@@ -144,8 +144,6 @@ class Wire:
                     self.connection.socket_opened(channel, self.now)
                 case SendFrame(channel=channel, data=data):
                     self.server.receive(channel, data)
-                case CloseSocket(channel=channel):
-                    self.server.lose(channel)
         for channel, data in self.server.take():
             moved = True
             self.connection.receive_frame(channel, data, self.now)

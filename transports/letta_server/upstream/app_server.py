@@ -16,7 +16,7 @@ from websockets.uri import parse_uri
 from sansio_letta import PRODUCT_ID, Signal
 from sansio_letta.errors import Failure
 from sansio_letta.upstreams.app_server.connection import AppServerConnection
-from sansio_letta.upstreams.app_server.sockets import Channel, CloseSocket, OpenSocket, SendFrame, SocketCommand
+from sansio_letta.upstreams.app_server.sockets import Channel, OpenSocket, SendFrame, SocketCommand
 from sansio_letta.upstreams.rest.commands import Command
 
 from ..settings.server import Settings
@@ -57,12 +57,6 @@ class _Socket:
         if self.protocol.state is State.OPEN:
             self.protocol.send_text(data)
             self._changed.set()
-
-    def close(self) -> None:
-        """Close it once everything is sent."""
-        if self.protocol.state is State.OPEN:
-            self.protocol.send_close(1000)
-        self._changed.set()
 
     async def open(self, headers: dict[str, str]) -> None:
         """Do the handshake."""
@@ -202,9 +196,6 @@ class AppServerTransport:
             case SendFrame(channel=channel, data=data):
                 if (socket := self._sockets.get(channel)) is not None:
                     socket.send(data)
-            case CloseSocket(channel=channel):
-                if (socket := self._sockets.get(channel)) is not None:
-                    socket.close()
 
     async def _serve(self, channel: Channel) -> None:
         """Open a socket, and read it until it is lost."""
